@@ -1,1 +1,37 @@
+"""From files to passages, benchmarks, runs and the token store."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_pairs, split_queries
+from dupmae.corpus.readers import Passage, read_passages
+from dupmae.corpus.trec import Qrels, Run, read_qrels, read_run, write_run
+
+if TYPE_CHECKING:
+    from dupmae.corpus.store import TokenStore, build_token_store
+
+__all__ = [
+    "Benchmark",
+    "Passage",
+    "Qrels",
+    "Run",
+    "TokenStore",
+    "build_token_store",
+    "read_benchmark",
+    "read_pairs",
+    "read_passages",
+    "read_qrels",
+    "read_run",
+    "split_queries",
+    "write_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the token store on first use: it brings in Arrow and numpy."""
+    if name in ("TokenStore", "build_token_store"):
+        from dupmae.corpus import store
+
+        return getattr(store, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

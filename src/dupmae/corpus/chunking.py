@@ -1,0 +1,57 @@
+"""Where a long text is cut: at the end of a sentence, else at white space, else between words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\sa-z])|[。！？]+[」』”’）]*|(?=\n\s*\n)")  # noqa: RUF001
+"""A full stop and what closes with it, if no lower-case letter follows; its CJK kin; a blank line."""
+
+WHITE_SPACE = re.compile(r"\s+")
+
+
+def chunk_lengths(text: str, starts: Sequence[int], word_starts: npt.NDArray[np.bool_], budget: int) -> list[int]:
+    """Cut a text's tokens into chunks of at most `budget` tokens.
+
+    Each chunk runs to the last end of a sentence that fits; if that leaves it less than half full, to the last white
+    space; if that does, too, to the last word. Only a word of more than `budget` tokens is cut inside.
+
+    Args:
+        text: The text.
+        starts: Where each token starts in it, in characters (L,).
+        word_starts: Whether a word starts with the token (L,).
+        budget: Tokens per chunk, at least 1.
+
+    Returns:
+        The lengths of the chunks, which add up to L.
+    """
+    total = len(starts)
+    words = np.flatnonzero(word_starts)
+    # A border lies before the first token at or behind the place; it counts only if a word starts there.
+    positions = np.asarray(starts)
+    borders = [_borders(positions, words, [match.end() for match in SENTENCE_END.finditer(text)])]
+    borders.append(_borders(positions, words, [match.start() for match in WHITE_SPACE.finditer(text)]))
+    lengths: list[int] = []
+    begin = 0
+    while total - begin > budget:
+        cut = begin + budget
+        half = begin + (budget + 1) // 2
+        for places, least in ((borders[0], half), (borders[1], half), (words, begin + 1)):
+            last = int(np.searchsorted(places, cut, side="right")) - 1
+            if last >= 0 and places[last] >= least:
+                cut = int(places[last])
+                break
+        lengths.append(cut - begin)
+        begin = cut
+    return [*lengths, total - begin]
+
+
+def _borders(
+    positions: npt.NDArray[np.int64], words: npt.NDArray[np.int64], places: list[int]
+) -> npt.NDArray[np.int64]:
+    """Tokens before which the places in the text fall, in rising order, those that start a word."""
+    return np.intersect1d(np.searchsorted(positions, places), words)

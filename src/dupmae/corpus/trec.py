@@ -1,0 +1,129 @@
+"""Judgements and runs in the formats of BEIR and TREC."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from dupmae.corpus.opening import numbered_lines
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_write
+
+Qrels = dict[str, dict[str, int]]
+"""Query id -> passage id -> grade; grades of 1 and more are relevant."""
+
+Run = dict[str, dict[str, float]]
+"""Query id -> passage id -> score; higher is better."""
+
+
+def read_qrels(path: str | Path) -> Qrels:
+    """Read judgements, compressed or not.
+
+    The first line decides the format: three columns split at tabs are BEIR's query id, passage id and grade (a first
+    line whose grade is no number is the header); four columns split at white space are TREC's query id, iteration,
+    passage id and grade. Blank lines are passed over.
+
+    Returns:
+        Query id -> passage id -> grade.
+
+    Raises:
+        DupmaeError: A line has another number of columns, a grade is not a whole number, a pair is judged twice with
+            different grades, or there is no judgement at all.
+    """
+    path = Path(path)
+    qrels: Qrels = {}
+    width = 0
+    for number, line in _lines(path):
+        tabbed, columns = line.split("\t"), line.split()
+        if not width:
+            width = 3 if len(tabbed) == 3 else 4
+            if width == 3 and not _is_number(tabbed[2]):
+                continue
+        columns = tabbed if width == 3 else columns
+        if len(columns) != width:
+            expected = "query-id, corpus-id, score, split by tabs" if width == 3 else "three (BEIR) or four (TREC)"
+            raise DupmaeError(f"{path}, line {number}: {len(columns)} columns, expected {expected}.")
+        query, passage, grade = columns[0], columns[-2], columns[-1].strip()
+        if not re.fullmatch(r"[+-]?[0-9]+", grade):
+            raise DupmaeError(f"{path}, line {number}: the score {grade!r} is not a whole number.")
+        if qrels.setdefault(query, {}).setdefault(passage, int(grade)) != int(grade):
+            raise DupmaeError(f"{path}, line {number}: {passage!r} was judged differently for query {query!r} before.")
+    if not qrels:
+        raise DupmaeError(f"{path} holds no judgements.")
+    return qrels
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a TREC run, compressed or not: query id, `Q0`, passage id, rank, score and tag, split at white space.
+
+    As in trec_eval the score alone counts; `Q0`, the rank and the tag are not looked at.
+
+    Returns:
+        Query id -> passage id -> score, in the order of the file.
+
+    Raises:
+        DupmaeError: A line has another number of columns, a score is not a finite number, a passage occurs twice for a
+            query, or the file is empty.
+    """
+    path = Path(path)
+    run: Run = {}
+    for number, line in _lines(path):
+        columns = line.split()
+        if len(columns) != 6:
+            raise DupmaeError(
+                f"{path}, line {number}: {len(columns)} columns, expected six (query, Q0, passage, rank, score, tag)."
+            )
+        query, passage, score = columns[0], columns[2], columns[4]
+        if not _is_number(score):
+            raise DupmaeError(f"{path}, line {number}: the score {score!r} is not a finite number.")
+        if passage in run.setdefault(query, {}):
+            raise DupmaeError(f"{path}, line {number}: {passage!r} occurs a second time for query {query!r}.")
+        run[query][passage] = float(score)
+    if not run:
+        raise DupmaeError(f"{path} holds no results.")
+    return run
+
+
+def write_run(path: str | Path, run: Run, tag: str) -> None:
+    """Write a TREC run, atomically: best score first, equal scores by passage id, ranks from 1.
+
+    Scores are written so that :func:`read_run` gives the same numbers back. A query without results leaves no line.
+
+    Raises:
+        DupmaeError: An id or the tag is empty or holds white space, or a score is not finite.
+    """
+    path = Path(path)
+    _check_word(tag, "tag", path)
+    with atomic_write(path) as file:
+        for query, results in run.items():
+            _check_word(query, "query id", path)
+            ranked = sorted(results.items(), key=lambda result: (-result[1], result[0]))
+            for rank, (passage, score) in enumerate(ranked, 1):
+                _check_word(passage, "passage id", path)
+                if not math.isfinite(score):
+                    raise DupmaeError(f"{path}: the score of {passage!r} for query {query!r} is {score}; not written.")
+                file.write(f"{query} Q0 {passage} {rank} {float(score)!r} {tag}\n")
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Lines that are not blank, with their numbers."""
+    if not path.is_file():
+        raise DupmaeError(f"{path} does not exist or is not a file.")
+    return [(number, line) for number, line in numbered_lines(path) if line and not line.isspace()]
+
+
+def _is_number(word: str) -> bool:
+    """Whether `word` is a finite number."""
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
+def _check_word(word: str, what: str, path: Path) -> None:
+    """Refuse what would be read back as no column or several."""
+    if len(word.split()) != 1 or word.split()[0] != word:
+        raise DupmaeError(
+            f"{path}: the {what} {word!r} is empty or holds white space, which a run cannot hold; not written."
+        )
