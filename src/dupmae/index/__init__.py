@@ -1,1 +1,5 @@
+"""The duplex index: a folder of immutable segments, searched exactly by Eq. 12."""
 
+from dupmae.index.duplex_index import DuplexIndex, Hit
+
+__all__ = ["DuplexIndex", "Hit"]
