@@ -1,1 +1,57 @@
+"""RetroMAE-2 / DupMAE: pre-train, fine-tune and search with a duplex (dense + vocabulary) retriever.
 
+The public names below are loaded on first use, so that `import dupmae` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dupmae.config import DataConfig as DataConfig
+    from dupmae.config import DuplexConfig as DuplexConfig
+    from dupmae.config import FinetuneConfig as FinetuneConfig
+    from dupmae.config import PretrainConfig as PretrainConfig
+    from dupmae.config import Recipe as Recipe
+    from dupmae.config import StoreConfig as StoreConfig
+    from dupmae.corpus import build_token_store as build_token_store
+    from dupmae.corpus import read_benchmark as read_benchmark
+    from dupmae.corpus import read_passages as read_passages
+    from dupmae.duplex import DuplexEmbeddings as DuplexEmbeddings
+    from dupmae.duplex import DuplexEncoder as DuplexEncoder
+    from dupmae.errors import DupmaeError as DupmaeError
+    from dupmae.evaluation import bm25_run as bm25_run
+    from dupmae.evaluation import dense_run as dense_run
+    from dupmae.evaluation import duplex_run as duplex_run
+    from dupmae.evaluation import evaluate_run as evaluate_run
+    from dupmae.finetuning import finetune as finetune
+    from dupmae.index import DuplexIndex as DuplexIndex
+    from dupmae.pipeline import run_recipe as run_recipe
+    from dupmae.pretraining import pretrain as pretrain
+
+_HOMES = {
+    "dupmae.config": ("DataConfig", "DuplexConfig", "FinetuneConfig", "PretrainConfig", "Recipe", "StoreConfig"),
+    "dupmae.corpus": ("build_token_store", "read_benchmark", "read_passages"),
+    "dupmae.duplex": ("DuplexEmbeddings", "DuplexEncoder"),
+    "dupmae.errors": ("DupmaeError",),
+    "dupmae.evaluation": ("bm25_run", "dense_run", "duplex_run", "evaluate_run"),
+    "dupmae.finetuning": ("finetune",),
+    "dupmae.index": ("DuplexIndex",),
+    "dupmae.pipeline": ("run_recipe",),
+    "dupmae.pretraining": ("pretrain",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room on first use."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

@@ -1,0 +1,45 @@
+# Everything sets itself up: the virtual environment in .venv is made on first use and again when a requirement changes.
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train and evaluate a retriever on the bundled SciFact (recipes/scifact.yaml)"
+	@echo "make test    lint, types and tests"
+	@echo "make lint    lint and types only"
+	@echo "make bench   list the benchmarks; make bench NAME=... runs one"
+	@echo "make clean   remove .venv and the caches (runs/ stays)"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "dupmae needs Python 3.11 or newer and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing dupmae and what it needs into .venv (once; PyTorch makes it a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/dupmae run recipes/scifact.yaml
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: export HF_HUB_OFFLINE = 1
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+ifdef NAME
+	$(BIN)/python benchmarks/$(NAME).py
+else
+	@echo "make bench NAME=... with one of:"; ls benchmarks/*.py | sed 's|benchmarks/|  |; s|\.py$$||'
+endif
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,101 @@
+"""The `dupmae` command: a table of typed functions, and the walk from a command line to one of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dupmae import commands
+from dupmae.config import Recipe
+from dupmae.errors import DupmaeError
+from dupmae.failures import explain, fail, hush, leave_quietly
+from dupmae.parsing import description, parse_command
+from dupmae.settings_file import nearest
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": commands.run,
+    "pretrain": commands.pretrain,
+    "finetune": commands.finetune,
+    "encode": commands.encode,
+    "index build": commands.index_build,
+    "search": commands.search,
+    "evaluate": commands.evaluate,
+}
+RESUMABLE = {"run", "pretrain", "finetune", "index build"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, or what `dupmae.failures` says of the exception."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name, named = "", dict[str, Any]()
+    try:
+        if words[:1] in ([], ["-h"], ["--help"]):
+            print(_overview())
+            return 0 if words else 2
+        if words[0] == "--version":
+            print(f"dupmae {importlib.metadata.version('dupmae')}")
+            return 0
+        name = _command_name(words)
+        words = words[len(name.split()) :]
+        positional, keyword = parse_command(name, COMMANDS[name], words)
+        named = {str(place): value for place, value in enumerate(positional)} | keyword
+        if "--verbose" not in words:
+            hush()
+        COMMANDS[name](*positional, **keyword)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return leave_quietly()
+    except (Exception, KeyboardInterrupt) as error:
+        sentence = explain(error, named, resumable=name in RESUMABLE)
+        if sentence is None:
+            raise
+        return fail(*sentence)
+    return 0
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe as `dupmae run` does.
+
+    Args:
+        path: YAML file.
+        overrides: Command line words, such as `["--pretrain.steps", "10"]`, that win over the file.
+
+    Raises:
+        DupmaeError: An unreadable file, an unknown key, or a value of the wrong type.
+    """
+    _, keyword = parse_command("run", commands.run, [str(path), *overrides])
+    recipe: Recipe = keyword["settings"]
+    return recipe
+
+
+def _overview() -> str:
+    """The help of `dupmae` itself."""
+    lines = [f"  {name:<12} {description(function).splitlines()[0]}" for name, function in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: dupmae COMMAND [options]",
+            "",
+            "Train a duplex (dense + vocabulary) retriever on your own text, and search with it.",
+            "",
+            *lines,
+            "",
+            "Example:",
+            "  dupmae run recipes/scifact.yaml",
+            '  dupmae search runs/scifact/index "does vitamin D prevent fractures?"',
+            "",
+            "`dupmae COMMAND --help` explains a command and lists its options; `dupmae --version` prints the version.",
+        ]
+    )
+
+
+def _command_name(words: Sequence[str]) -> str:
+    """Which command the first one or two words name."""
+    for name in COMMANDS:
+        if list(words[: len(name.split())]) == name.split():
+            return name
+    close = nearest(" ".join(words[:2]), list(COMMANDS)) or nearest(words[0], list(COMMANDS))
+    hint = f"; did you mean {close}?" if close else ""
+    raise DupmaeError(f"unknown command {words[0]!r}{hint} (see dupmae --help)")

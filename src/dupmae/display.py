@@ -1,0 +1,82 @@
+"""What the command line shows: ranked passages and tables of results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from dupmae.index import Hit
+
+SNIPPET_LENGTH = 300
+SHOWN_MATCHES = 10
+
+
+def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
+    """Print one query's ranked passages: score, its two parts, the vocabulary entries that matched, a snippet."""
+    console.print(Text(query, style="bold"))
+    if not hits:
+        console.print(Padding(Text("no passage found", style="dim"), (0, 0, 1, 4)))
+    for rank, hit in enumerate(hits, start=1):
+        heading = Text.assemble(
+            (f"{rank:3d} ", "bold cyan"),
+            (f"{hit.score:.3f}", "bold"),
+            (f" = {hit.cls_score:.3f} [CLS] + {hit.ot_score:.3f} OT  ", "dim"),
+            (hit.title or hit.id, "bold"),
+            (f"  {hit.id}" if hit.title else "", "dim"),
+        )
+        console.print(heading)
+        if hit.matches:
+            entries = "  ".join(f"{entry} {weight:.3f}" for entry, weight in hit.matches[:SHOWN_MATCHES])
+            more = len(hit.matches) - SHOWN_MATCHES
+            console.print(
+                Padding(Text(entries + (f"  and {more} more" if more > 0 else ""), style="green"), (0, 0, 0, 4))
+            )
+        console.print(Padding(Text(snippet(hit.text)), (0, 0, 1, 4)))
+
+
+def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> str:
+    """One JSON document: `{"results": [{"query": ..., "hits": [{"id": ..., "score": ..., ...}]}]}`."""
+    results = [
+        {
+            "query": query,
+            "hits": [
+                {
+                    "id": hit.id,
+                    "score": hit.score,
+                    "cls_score": hit.cls_score,
+                    "ot_score": hit.ot_score,
+                    "matches": [{"entry": entry, "contribution": weight} for entry, weight in hit.matches],
+                    "title": hit.title,
+                    "text": hit.text,
+                }
+                for hit in hits
+            ],
+        }
+        for query, hits in zip(queries, answers, strict=True)
+    ]
+    return json.dumps({"results": results}, indent=2, ensure_ascii=False)
+
+
+def snippet(text: str) -> str:
+    """The beginning of a passage on one line, cut at a space."""
+    line = " ".join(text.split())
+    if len(line) <= SNIPPET_LENGTH:
+        return line
+    return line[: SNIPPET_LENGTH + 1].rsplit(" ", 1)[0][:SNIPPET_LENGTH] + " ..."
+
+
+def show_metrics(console: Console, title: str, name: str, metrics: Mapping[str, float]) -> None:
+    """Print one system's effectiveness as a table of a single row."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("system")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    table.add_row(Text(name), *(f"{value:.4f}" for value in metrics.values()))
+    console.print(table)

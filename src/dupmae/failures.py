@@ -1,0 +1,90 @@
+"""Which exceptions are not defects of ours, the sentence each one gets, and the exit status that goes with it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from dupmae.errors import DupmaeError
+
+BAD_INPUT, FULL_DISK, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
+
+
+def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bool) -> tuple[str, int] | None:
+    """The sentence and the exit status for an exception that a command raised.
+
+    Args:
+        error: The exception.
+        arguments: The command's arguments by name; what they name is the user's, anything else is ours.
+        resumable: Whether the same command goes on where it stopped.
+
+    Returns:
+        None for a defect of ours, which deserves its traceback.
+    """
+    if isinstance(error, DupmaeError):
+        return str(error), BAD_INPUT
+    if isinstance(error, KeyboardInterrupt):
+        rest = "the same command goes on where it stopped" if resumable else "nothing half-written remains"
+        return f"interrupted; {rest}", INTERRUPTED
+    text = " ".join(str(error).split())
+    # Libraries written in Rust or C++ report a full disk in words of their own exceptions.
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
+        named = dict(_named(arguments))
+        place = getattr(error, "filename", None) or named.get("output") or named.get("json") or Path.cwd()
+        return f"no space left on the disk of {place}; nothing half-written remains", FULL_DISK
+    if not isinstance(error, OSError):
+        return None
+    names = {value for _, value in _named(arguments)}
+    if isinstance(error.filename, str | os.PathLike) and error.strerror:
+        path = Path(error.filename)
+        mine = {str(path), *map(str, path.parents)} & {str(Path(name)) for name in names}
+        return (f"{path}: {error.strerror.lower()}", BAD_INPUT) if mine else None
+    # transformers says so when a model it was given by name cannot be found.
+    if error.errno is None and any(name in text for name in names):
+        return text, BAD_INPUT
+    return None
+
+
+def fail(sentence: str, status: int) -> int:
+    """Print the sentence where errors go and hand the status on."""
+    print(f"dupmae: error: {sentence}", file=sys.stderr)
+    return status
+
+
+def leave_quietly() -> int:
+    """Point standard output nowhere, since its reader (a pager, `head`) has gone, and return the status of that."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return BROKEN_PIPE
+
+
+def hush() -> None:
+    """Keep warnings, load reports and loading bars of the libraries off the screen; their errors still show."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore")
+    for library in ("transformers", "sentence_transformers", "datasets", "huggingface_hub", "torch", "bm25s"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _named(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every text among the arguments, those inside settings and lists included, with its name."""
+    for key, value in arguments.items():
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _named(asdict(value))
+        elif isinstance(value, dict):
+            yield from _named(value)
+        elif isinstance(value, list):
+            yield from ((key, text) for text in value if text)
+        elif isinstance(value, str) and value:
+            yield key, value
