@@ -64,15 +64,15 @@ def pretrain(*, corpus: list[str], model: str, output: str, store: StoreConfig, 
     """
     from transformers import AutoTokenizer
 
-    from dupmae import pretraining
     from dupmae.corpus import build_token_store
     from dupmae.models import resolve_model
+    from dupmae.pretraining import pretrain as train
 
     encoder, folder = resolve_model(model), Path(output)
     texts = (passage.full_text for passage in _passages(corpus))
     token_store = build_token_store(texts, AutoTokenizer.from_pretrained(encoder), folder / "store", store)
     _say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
-    _say(f"Written: {pretraining.pretrain(token_store, encoder, folder, settings)}")
+    _say(f"Written: {train(token_store, encoder, folder, settings)}")
 
 
 def finetune(
@@ -107,9 +107,9 @@ def finetune(
         representation: The representation.
         settings: The training.
     """
-    from dupmae import finetuning
     from dupmae.corpus import read_benchmark, read_pairs, split_queries
     from dupmae.duplex import DuplexEncoder
+    from dupmae.finetuning import finetune as train_on
     from dupmae.models import resolve_model
 
     if (benchmark is None) == (pairs is None):
@@ -125,7 +125,7 @@ def finetune(
     if dev_fraction:
         train, dev = split_queries(train, dev_fraction, settings.seed)
     encoder = DuplexEncoder.from_encoder(resolve_model(model), representation)
-    finetuning.finetune(encoder, train, Path(output), settings, dev)
+    train_on(encoder, train, Path(output), settings, dev)
     _say(f"Written: {Path(output) / 'model'}")
 
 

@@ -168,11 +168,11 @@ def _parse(parser: ArgumentParser, name: str, arguments: Sequence[str], places: 
     except argparse.ArgumentError as error:
         message = " ".join(str(error).split())
     see = f" (see dupmae {name} --help)"
-    if match := re.match(r'Parser key "([^"]+)": (.*?)G(?:ot|iven) value: (.*)', message):
+    if match := re.match(r'Parser key "([^"]+)": (.*?)(?:Given value type: .*)?G(?:ot|iven) value: (.*)', message):
         key, expected, value = match.groups()
         place = (places or {}).get(key)
-        subject = f"{place}{key}" if place else f"--{key}"
-        raise DupmaeError(f"{subject} takes {_expectation(expected.split("Given value type")[0])}, not {value!r}{'' if place else see}")
+        subject, end = (f"{place}{key}", "") if place else (f"--{key}", see)
+        raise DupmaeError(f"{subject} takes {_expectation(expected)}, not {value!r}{end}")
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match.group(1)
         if not word.startswith("-"):

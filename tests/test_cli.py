@@ -1,0 +1,510 @@
+"""The command line: parsing, help, messages, exit statuses. Stages are stubs that record their arguments."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dupmae import cli
+from dupmae.config import FinetuneConfig, Recipe
+from dupmae.errors import DupmaeError
+from dupmae.parsing import option_types
+
+
+@dataclass
+class FakeHit:
+    id: str = "p1"
+    score: float = 3.0
+    cls_score: float = 1.0
+    ot_score: float = 2.0
+    matches: tuple[tuple[str, float], ...] = (("vitamin", 1.5), ("##d", 0.5))
+    title: str = "On [bold]bones"
+    text: str = "Vitamin D and fractures."
+
+
+class FakeIndex:
+    manifest = SimpleNamespace(model_fingerprint="recorded")
+
+    @classmethod
+    def open(cls, folder: Path) -> FakeIndex:
+        return cls()
+
+    def search(self, queries: list[str], k: int) -> list[list[FakeHit]]:
+        return [[FakeHit(id=f"p{rank}") for rank in range(k)] for _ in queries]
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch):
+    """Replace a module by one that holds the given names."""
+
+    def replace(module: str, **names: Any) -> None:
+        fake = ModuleType(module)
+        vars(fake).update(names)
+        monkeypatch.setitem(sys.modules, module, fake)
+
+    return replace
+
+
+@pytest.fixture(autouse=True)
+def no_hushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the process's warnings and environment as other tests expect them."""
+    monkeypatch.setattr(cli, "hush", lambda: None)
+
+
+@pytest.fixture
+def recipes_run(stub) -> list[Recipe]:
+    """The recipes that reached the pipeline."""
+    seen: list[Recipe] = []
+
+    def run_recipe(recipe: Recipe) -> Path:
+        seen.append(recipe)
+        return Path(recipe.output)
+
+    stub("dupmae.pipeline", run_recipe=run_recipe)
+    return seen
+
+
+def raising(error: BaseException):
+    def stage(*_: Any, **__: Any) -> None:
+        raise error
+
+    return stage
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+# Help
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_each_command_teaches_with_an_example_and_every_option(name, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main([*name.split(), "--help"])
+    text = capsys.readouterr().out
+    assert exit_info.value.code == 0
+    assert f"Example:\n  dupmae {name} " in text
+    assert "Write" in text or "Print" in text
+    for option in option_types(cli.COMMANDS[name]):
+        assert f"--{option}" in text
+
+
+def test_help_of_a_setting_is_its_attribute_docstring_with_type_and_default(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "Share of the ordinary tokens that the encoder sees masked, chosen by whole words. (type: float" in words
+
+
+def test_top_level_help_lists_every_command_with_its_first_sentence(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name, function in cli.COMMANDS.items():
+        assert any(
+            line.split(None, len(name.split()))[: len(name.split())] == name.split() for line in text.splitlines()
+        )
+        assert (function.__doc__ or "").splitlines()[0] in text
+
+
+def test_no_command_prints_the_help_and_fails(capsys):
+    assert cli.main([]) == 2
+    assert "usage: dupmae" in capsys.readouterr().out
+
+
+def test_version_is_the_installed_one(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dupmae 0.")
+
+
+# Settings: defaults < file < command line
+
+
+def test_recipe_file_wins_over_defaults_and_command_line_over_both(tmp_path, recipes_run):
+    file = write(tmp_path / "r.yaml", "output: here\nseed: 7\npretrain: {steps: 5, learning_rate: 1e-4}\n")
+    assert cli.main(["run", "--pretrain.steps", "10", file, "--data.benchmark", "b"]) == 0
+    (recipe,) = recipes_run
+    assert (recipe.pretrain.steps, recipe.pretrain.learning_rate, recipe.seed) == (10, 1e-4, 7)
+    assert (recipe.output, recipe.data.benchmark) == ("here", "b")
+    assert recipe.finetune == FinetuneConfig()
+
+
+def test_recipe_null_means_none_only_where_none_is_allowed(tmp_path, capsys):
+    recipe = cli.load_recipe(write(tmp_path / "a.yaml", "duplex:\n  cls_dimension: null\n"))
+    assert recipe.duplex.cls_dimension is None
+    with pytest.raises(DupmaeError, match=r"b.yaml, line 2: output has no value"):
+        cli.load_recipe(write(tmp_path / "b.yaml", "name: x\noutput:\n"))
+
+
+def test_recipe_booleans_may_be_spelled_as_yaml_does(tmp_path):
+    assert cli.load_recipe(write(tmp_path / "r.yaml", "data: {allow_unknown: yes}\n")).data.allow_unknown is True
+
+
+def test_a_wrong_value_in_the_file_does_no_harm_when_the_command_line_overrides_it(tmp_path):
+    file = write(tmp_path / "r.yaml", "seed: many\n")
+    assert cli.load_recipe(file, ["--seed=3"]).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("seed: 1\npretrain:\n  stesp: 3\n", "line 3: unknown key 'pretrain.stesp'; did you mean pretrain.steps?"),
+        ("steps: 3\n", "line 1: unknown key 'steps'; did you mean pretrain.steps?"),
+        ("pretrain: 3\n", "line 1: unknown key 'pretrain'; it is a section"),
+        ("seed: 1\nseed: 2\n", "line 2: 'seed' already stands in line 1"),
+        ("seed: [1, 2]\n", "line 1: seed takes a whole number, not"),
+        ("\nduplex:\n  cls_dimension: wide\n", "line 3: duplex.cls_dimension takes a whole number or null, not 'wide'"),
+        (
+            "pretrain:\n  precision: half\n",
+            "line 2: pretrain.precision takes one of auto, float32, bfloat16, not 'half'",
+        ),
+        ("seed: [1\n", "not valid YAML"),
+        ("- a\n", "a settings file is a mapping"),
+    ],
+)
+def test_a_bad_recipe_gets_one_sentence_with_file_and_line(text, sentence, tmp_path, capsys):
+    file = write(tmp_path / "recipe.yaml", text)
+    assert cli.main(["run", file]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"dupmae: error: {file}")
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["serach", "x"], "unknown command 'serach'; did you mean search?"),
+        (["index"], "unknown command 'index'; did you mean index build?"),
+        (["pretrain"], "dupmae pretrain needs --corpus, --model, --output"),
+        (["search"], "dupmae search needs INDEX"),
+        (["search", "a", "b", "c"], "does not know what to do with the argument 'c'"),
+        (["run", "r.yaml", "--pretrain.step", "3"], "unknown option --pretrain.step; did you mean --pretrain.steps?"),
+        (["pretrain", "--steps", "ten"], "--steps takes a whole number, not 'ten' (see dupmae pretrain --help)"),
+        (["encode", "--task", "both"], "--task takes one of query, document, not 'both'"),
+        (["run", "missing.yaml"], "missing.yaml: no such settings file"),
+        (["search", "i", "--k", "0"], "--k counts the passages to show, at least 1, not 0"),
+        (["finetune", "--model", "m", "--output", "o"], "either --benchmark FOLDER or --pairs FILE"),
+        (["evaluate", "--model", "m"], "either --model and --benchmark, or --run and --qrels"),
+        (["evaluate", "--model", "m", "--benchmark", "b", "--run", "r"], "either --model and --benchmark"),
+    ],
+)
+def test_a_bad_command_line_gets_one_sentence_and_exit_2(words, sentence, capsys, stub):
+    for module in ("duplex", "finetuning", "evaluation", "index"):
+        stub(f"dupmae.{module}", DuplexEncoder=None, DuplexIndex=FakeIndex, finetune=None, evaluate_run=None)
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dupmae: error: ")
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+# Stages
+
+
+@pytest.fixture
+def pretraining_call(stub) -> dict[str, Any]:
+    call: dict[str, Any] = {}
+
+    def build_token_store(texts, tokenizer, folder, config):
+        call.update(texts=list(texts), tokenizer=tokenizer, folder=folder, store=config)
+        return SimpleNamespace(report={"chunks": 2})
+
+    def pretrain(store, model, output, config):
+        call.update(model=model, output=output, settings=config)
+        return output / "model"
+
+    passages = {"a": ["one"], "b": ["two", "three"]}
+    stub(
+        "dupmae.corpus",
+        build_token_store=build_token_store,
+        read_passages=lambda path: [SimpleNamespace(full_text=text) for text in passages[str(path)]],
+    )
+    stub("dupmae.pretraining", pretrain=pretrain)
+    stub("transformers", AutoTokenizer=SimpleNamespace(from_pretrained=lambda name: f"tokenizer of {name}"))
+    return call
+
+
+def test_pretrain_reads_every_corpus_and_hands_on_flat_settings(pretraining_call, capsys):
+    words = ["pretrain", "--corpus", "a", "b", "--model", "org/model", "--output", "out", "--steps", "5"]
+    assert cli.main([*words, "--max_length", "99"]) == 0
+    assert pretraining_call["texts"] == ["one", "two", "three"]
+    assert pretraining_call["tokenizer"] == "tokenizer of org/model"
+    assert pretraining_call["folder"] == Path("out/store")
+    assert (pretraining_call["store"].max_length, pretraining_call["settings"].steps) == (99, 5)
+    assert "chunks 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("corpus", ["a", "[a]"])
+def test_config_file_may_give_required_options_and_lists(corpus, pretraining_call, tmp_path):
+    file = write(tmp_path / "p.yaml", f"corpus: {corpus}\nmodel: m\noutput: o\nsteps: 7\nmax_length: 50\n")
+    assert cli.main(["pretrain", "--config", file, "--steps", "8"]) == 0
+    assert pretraining_call["texts"] == ["one"]
+    assert (pretraining_call["settings"].steps, pretraining_call["store"].max_length) == (8, 50)
+    assert cli.main(["pretrain", "--steps", "9", f"--config={file}", "--corpus", "b"]) == 0
+    assert pretraining_call["texts"] == ["two", "three"]
+    assert pretraining_call["settings"].steps == 9
+
+
+@pytest.mark.parametrize(("fraction", "held_out"), [("0.2", "dev of pairs"), ("0", None)])
+def test_finetune_holds_out_the_share_asked_for(fraction, held_out, stub):
+    call: dict[str, Any] = {}
+
+    def split(benchmark, share, seed):
+        assert (share, seed) == (0.2, 42)
+        return f"rest of {benchmark}", f"dev of {benchmark}"
+
+    stub("dupmae.corpus", read_benchmark=None, read_pairs=lambda path: "pairs", split_queries=split)
+    from_encoder = lambda model, config: (model, config.top_k)  # noqa: E731
+    stub("dupmae.duplex", DuplexEncoder=SimpleNamespace(from_encoder=from_encoder))
+    stub("dupmae.finetuning", finetune=lambda *args: call.update(args=args))
+    words = ["finetune", "--model", "m", "--pairs", "f", "--output", "o", "--top_k", "9", "--epochs", "2"]
+    assert cli.main([*words, "--dev_fraction", fraction]) == 0
+    encoder, train, output, settings, dev = call["args"]
+    assert (encoder, output, settings.epochs, dev) == (("m", 9), Path("o"), 2.0, held_out)
+    assert train == ("rest of pairs" if held_out else "pairs")
+
+
+@pytest.fixture
+def encoder(stub) -> None:
+    class Embeddings(list):
+        def save(self, folder: Path) -> None:
+            (folder / "rows").write_text(" ".join(self))
+
+    class Encoder:
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        def embed_queries(self, texts, **_):
+            return Embeddings(f"q:{text}" for text in texts)
+
+        def embed_documents(self, texts, **_):
+            return Embeddings(f"d:{text}" for text in texts)
+
+    stub("dupmae.duplex", DuplexEncoder=Encoder)
+    passages = [SimpleNamespace(id=name, full_text=name.upper()) for name in ("x", "y")]
+    stub("dupmae.corpus", read_passages=lambda path: passages)
+
+
+@pytest.mark.parametrize(("task", "rows"), [("query", "q:X q:Y"), ("document", "d:X d:Y")])
+def test_encode_writes_embeddings_of_the_task_and_ids_in_order(task, rows, encoder, tmp_path):
+    words = ["encode", "--model", "m", "--input", "i", "--output", str(tmp_path / "e"), "--task", task]
+    assert cli.main(words) == 0
+    assert cli.main(words) == 0  # an earlier result is replaced
+    assert (tmp_path / "e" / "rows").read_text() == rows
+    assert json.loads((tmp_path / "e" / "ids.json").read_text()) == ["x", "y"]
+
+
+def test_encode_never_replaces_a_folder_that_holds_something_else(encoder, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert cli.main(["encode", "--model", "m", "--input", "i", "--output", str(tmp_path)]) == 2
+    assert "holds no embeddings" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_index_build_streams_the_passages_of_every_corpus(encoder, stub, tmp_path):
+    call: dict[str, Any] = {}
+
+    def build(folder, encoder, passages, *, model, batch_size):
+        call.update(folder=folder, ids=[passage.id for passage in passages], model=model, batch_size=batch_size)
+
+    stub("dupmae.index", DuplexIndex=SimpleNamespace(build=build))
+    words = ["index", "build", "--model", str(tmp_path), "--corpus", "a", "b", "--output", "o", "--batch_size", "4"]
+    assert cli.main(words) == 0
+    assert call == {"folder": Path("o"), "ids": ["x", "y", "x", "y"], "model": str(tmp_path), "batch_size": 4}
+
+
+# Search
+
+
+def test_search_shows_both_halves_of_the_score_and_the_matched_entries(stub, capsys):
+    stub("dupmae.index", DuplexIndex=FakeIndex)
+    assert cli.main(["search", "folder", "bones", "--k", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "3.000 = 1.000 [CLS] + 2.000 OT" in text
+    assert "vitamin 1.500  ##d 0.500" in text
+    assert "On [bold]bones  p1" in text
+    assert "Vitamin D and fractures." in text
+
+
+def test_search_json_is_one_document_and_nothing_else(stub, capsys):
+    stub("dupmae.index", DuplexIndex=FakeIndex)
+    assert cli.main(["search", "folder", "null", "--json", "--k", "1"]) == 0
+    captured = capsys.readouterr()
+    (result,) = json.loads(captured.out)["results"]
+    assert result["query"] == "null"
+    assert result["hits"][0]["matches"] == [
+        {"entry": "vitamin", "contribution": 1.5},
+        {"entry": "##d", "contribution": 0.5},
+    ]
+    assert captured.err == ""
+
+
+def test_search_json_of_no_query_at_all_is_still_a_document(stub, capsys, monkeypatch):
+    stub("dupmae.index", DuplexIndex=FakeIndex)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert cli.main(["search", "folder", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"results": []}
+
+
+def test_search_takes_a_query_a_line_from_a_pipe(stub, capsys, monkeypatch):
+    stub("dupmae.index", DuplexIndex=FakeIndex)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("first\n\n  second \n"))
+    assert cli.main(["search", "folder", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["query"] for result in results] == ["first", "second"]
+
+
+@pytest.mark.parametrize("ending", ["", EOFError()])
+def test_search_prompts_at_a_terminal_until_an_empty_line_or_the_end(ending, stub, capsys, monkeypatch):
+    stub("dupmae.index", DuplexIndex=FakeIndex)
+    answers = iter(["first", "second", ending, "never asked"])
+
+    def ask(prompt: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, EOFError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("builtins.input", ask)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    assert cli.main(["search", "folder", "--k", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "first" in shown
+    assert "second" in shown
+    assert next(answers) == "never asked"
+
+
+def test_search_refuses_a_model_that_did_not_build_the_index(stub, capsys, tmp_path):
+    stub("dupmae.index", DuplexIndex=FakeIndex)
+    stub("dupmae.duplex", DuplexEncoder=None)
+    assert cli.main(["search", "folder", "q", "--model", str(tmp_path)]) == 2
+    assert "is not the one that built the index" in capsys.readouterr().err
+
+
+# Evaluate
+
+
+@pytest.fixture
+def systems(stub) -> None:
+    """Each system's run is its name, and its metrics show which run was measured on which judgements."""
+    data = SimpleNamespace(name="tiny", qrels={"q1": {}, "q2": {}}, corpus={})
+    stub(
+        "dupmae.corpus",
+        read_benchmark=lambda folder, split, allow_unknown: data,
+        read_run=lambda path: f"run {path}",
+        read_qrels=lambda path: {"q1": {}},
+    )
+    scores = {"bm25": 0.5, "dense": 0.25, "duplex": 0.75, "run r.trec": 0.125}
+    stub(
+        "dupmae.evaluation",
+        evaluate_run=lambda run, qrels: {"ndcg@10": scores[run], "mrr@10": 0.0, "recall@100": 0.0},
+        bm25_run=lambda benchmark: "bm25",
+        dense_run=lambda model, benchmark: "dense",
+        duplex_run=lambda index, benchmark: index,
+    )
+    stub("dupmae.index", DuplexIndex=SimpleNamespace(build=lambda *_, **__: "duplex"))
+    stub("dupmae.duplex", DuplexEncoder=lambda path: None)
+
+
+@pytest.mark.parametrize(("model", "expected"), [("bm25", 0.5), ("org/dense", 0.25), ("duplex", 0.75)])
+def test_evaluate_measures_each_kind_of_model_in_its_own_way(model, expected, systems, tmp_path, capsys):
+    if model == "duplex":
+        model = str(tmp_path)
+        write(tmp_path / "modules.json", '[{"type": "dupmae_duplex.DuplexPooling"}]')
+    out = tmp_path / "out.json"
+    words = ["evaluate", "--model", model, "--benchmark", "b", "--split", "dev", "--json", str(out)]
+    assert cli.main(words) == 0
+    result = json.loads(out.read_text())
+    assert result["systems"] == [{"name": model, "ndcg@10": expected, "mrr@10": 0.0, "recall@100": 0.0}]
+    assert (result["benchmark"], result["split"], result["queries"]) == ("tiny", "dev", 2)
+    assert f"{expected:.4f}" in capsys.readouterr().out
+
+
+def test_evaluate_measures_a_run_file_against_judgements(systems, capsys):
+    assert cli.main(["evaluate", "--run", "r.trec", "--qrels", "q.tsv"]) == 0
+    assert "0.1250" in capsys.readouterr().out
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (DupmaeError("corpus.jsonl, line 3: no text"), 2, "corpus.jsonl, line 3: no text"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on where it stopped"),
+        (OSError(errno.ENOSPC, "No space left on device", "out/x"), 1, "no space left on the disk of out/x"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left on the disk of out; nothing half-written"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left on the disk of out;"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "data/b"),
+            2,
+            "data/b: no such file or directory",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "data/b/corpus.jsonl"),
+            2,
+            "corpus.jsonl: permission denied",
+        ),
+        (OSError("org/model is not a valid model identifier\nlisted anywhere"), 2, "org/model is not a valid model"),
+    ],
+)
+def test_each_foreseen_failure_gets_one_sentence_and_its_exit_status(error, status, sentence, stub, tmp_path, capsys):
+    stub("dupmae.pipeline", run_recipe=raising(error))
+    file = write(tmp_path / "r.yaml", "output: out\nstart: org/model\ndata: {benchmark: data/b}\n")
+    assert cli.main(["run", file]) == status
+    message = capsys.readouterr().err
+    assert message.startswith("dupmae: error: ")
+    assert sentence in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("missing"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "somewhere/else"),
+        OSError("something odd"),
+    ],
+)
+def test_a_defect_of_ours_shows_its_traceback(error, stub, tmp_path):
+    stub("dupmae.pipeline", run_recipe=raising(error))
+    with pytest.raises(type(error)):
+        cli.main(["run", write(tmp_path / "r.yaml", "output: out\n")])
+
+
+def test_interrupting_a_command_that_cannot_go_on_does_not_promise_it(stub, capsys):
+    stub("dupmae.index", DuplexIndex=SimpleNamespace(open=raising(KeyboardInterrupt())))
+    assert cli.main(["search", "folder", "q"]) == 130
+    assert "goes on" not in capsys.readouterr().err
+
+
+def test_a_reader_that_went_away_is_not_worth_a_word():
+    code = "import sys, dupmae.cli as cli; cli._overview = lambda: 'x' * 10_000_000; sys.exit(cli.main(['--help']))"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    process = subprocess.run([sys.executable, "-c", code], stdout=write_end, stderr=subprocess.PIPE, check=False)
+    os.close(write_end)
+    assert (process.returncode, process.stderr) == (141, b"")
+
+
+def test_library_noise_is_hushed_unless_asked_for(recipes_run, tmp_path, monkeypatch):
+    hushed: list[bool] = []
+    monkeypatch.setattr(cli, "hush", lambda: hushed.append(True))
+    file = write(tmp_path / "r.yaml", "output: out\n")
+    assert cli.main(["run", file, "--verbose"]) == 0
+    assert hushed == []
+    assert cli.main(["run", file]) == 0
+    assert hushed == [True]
