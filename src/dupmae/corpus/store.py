@@ -148,9 +148,8 @@ def build_token_store(texts: Iterable[str], tokenizer: Any, folder: str | Path, 
     with atomic_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / TOKENS_FILE), schema) as writer:
             for batch in _batches(tqdm(texts, desc="Tokenising", unit=" texts", unit_scale=True, delay=2)):
-                for text in batch:
-                    encoded = text.encode()
-                    content.update(len(encoded).to_bytes(8, "big") + encoded)
+                for number, text in enumerate(batch, counts["texts"] + 1):
+                    content.update(_bytes(text, number))
                 ids, word_starts, lengths = _tokenise(batch, backend, budget, counts)
                 keep = lengths + 2 >= config.min_length
                 counts["chunks_dropped"] += int((~keep).sum())
@@ -209,6 +208,15 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+def _bytes(text: str, number: int) -> bytes:
+    """A text as bytes that no other sequence of texts yields."""
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        raise DupmaeError(f"Text {number} holds half of a surrogate pair, not valid Unicode.") from None
+    return len(encoded).to_bytes(8, "big") + encoded
 
 
 def _tokenise(
