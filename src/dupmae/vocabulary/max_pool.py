@@ -1,0 +1,130 @@
+"""Linear layer and max-pool over tokens in one step (Eq. 6-7).
+
+Only one token wins each entry of the vocabulary, so the backward pass has B x V numbers to distribute, not B x L x V.
+Both of its sums, over the sequences for the weight and over the won entries for the states, are weighted sums of table
+rows: torch's `embedding_bag`. (On a CPU it beat scattering into an (L, V) buffer with a matrix product by a factor of
+2 to 5, and `index_add_` by 2 to 4.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from dupmae.vocabulary.precision import accumulation_dtype, compute_dtype
+
+CHUNK_ROWS = 256
+"""Tokens whose logits exist at the same time."""
+
+
+def linear_max_pool(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, mask: torch.Tensor
+) -> torch.Tensor:
+    """For each sequence and vocabulary entry the largest logit among the pooled tokens: mu of Eq. 7.
+
+    Args:
+        hidden: Token states, (B, L, D).
+        weight: Output matrix, (V, D).
+        bias: Output bias, (V,), or None. It is the same for every token, so it is added after the maximum.
+        mask: True for the tokens that are pooled, (B, L).
+
+    Returns:
+        The pooled logits, (B, V), in float32 (float64 for float64 input). A sequence without a pooled token gets
+        zeros, through which no gradient flows.
+    """
+    return linear_max_pool_packed(hidden[mask], mask.sum(dim=1), weight, bias)
+
+
+def linear_max_pool_packed(
+    rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """The same as :func:`linear_max_pool` on pooled tokens alone, sequence after sequence without gaps.
+
+    Args:
+        rows: States of the pooled tokens of all sequences, (R, D).
+        counts: How many of the rows belong to each sequence, (B,); they sum to R.
+        weight: Output matrix, (V, D).
+        bias: Output bias, (V,), or None.
+
+    Returns:
+        The pooled logits, (B, V), as described there.
+    """
+    pooled: torch.Tensor = _LinearMaxPool.apply(rows, counts, weight, compute_dtype(rows, weight))  # type: ignore[no-untyped-call]
+    if bias is not None:
+        pooled = torch.where((counts > 0)[:, None], pooled + bias, 0.0)
+    return pooled
+
+
+class _LinearMaxPool(torch.autograd.Function):
+    """Running maximum with the winning row; the backward pass visits winners only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        wide = accumulation_dtype(dtype)
+        best = torch.full((len(counts), len(weight)), -torch.inf, dtype=wide, device=rows.device)  # (B, V)
+        winner = torch.zeros_like(best, dtype=torch.int32)  # (B, V), numbers of rows
+        states, table = rows.to(dtype), weight.to(dtype)
+        with torch.autocast(rows.device.type, enabled=False):
+            for start, segments in _chunks(counts.tolist()):
+                logits = table @ states[start : start + CHUNK_ROWS].T  # (V, n)
+                for sequence, first, last in segments:
+                    value, index = logits[:, first - start : last - start].max(dim=1)  # (V,)
+                    better = value > best[sequence]
+                    best[sequence] = torch.where(better, value.to(wide), best[sequence])
+                    winner[sequence] = torch.where(better, index.to(torch.int32) + first, winner[sequence])
+        empty = counts == 0  # (B,)
+        best[empty] = 0.0
+        ctx.save_for_backward(states, table, winner, empty)
+        ctx.dtypes = rows.dtype, weight.dtype
+        return best
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        states, table, winner, empty = ctx.saved_tensors
+        rows_dtype, weight_dtype = ctx.dtypes
+        if len(states) == 0:  # nothing won; embedding_bag cannot be asked about an empty table
+            return states.to(rows_dtype), None, torch.zeros_like(table, dtype=weight_dtype), None
+        grad = grad.to(states.dtype).masked_fill(empty[:, None], 0.0)  # (B, V)
+        with torch.autocast(states.device.type, enabled=False):
+            grad_rows = _gradient_of_rows(grad, winner, table, len(states)) if ctx.needs_input_grad[0] else None
+            grad_weight = _gradient_of_weight(grad, winner, states) if ctx.needs_input_grad[2] else None
+        return (
+            None if grad_rows is None else grad_rows.to(rows_dtype),
+            None,
+            None if grad_weight is None else grad_weight.to(weight_dtype),
+            None,
+        )
+
+
+def _gradient_of_rows(grad: torch.Tensor, winner: torch.Tensor, table: torch.Tensor, count: int) -> torch.Tensor:
+    """Each row's sum of `grad * weight` over the entries it won: (R, D)."""
+    by_row, order = winner.flatten().sort()  # (B V,)
+    starts = torch.searchsorted(by_row, torch.arange(count, dtype=by_row.dtype, device=by_row.device))  # (R,)
+    return F.embedding_bag(order % len(table), table, starts, mode="sum", per_sample_weights=grad.flatten()[order])
+
+
+def _gradient_of_weight(grad: torch.Tensor, winner: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    """Each entry's sum of `grad * state of the winner` over the sequences: (V, D)."""
+    return F.embedding_bag(winner.T.contiguous(), states, mode="sum", per_sample_weights=grad.T.contiguous())
+
+
+def _chunks(counts: list[int]) -> list[tuple[int, list[tuple[int, int, int]]]]:
+    """Cut rows into chunks of `CHUNK_ROWS`: (first row, [(sequence, first row, end row) of each part in it])."""
+    chunks: list[tuple[int, list[tuple[int, int, int]]]] = []
+    row = 0
+    for sequence, count in enumerate(counts):
+        end = row + count
+        while row < end:
+            start = row - row % CHUNK_ROWS
+            if not chunks or chunks[-1][0] != start:
+                chunks.append((start, []))
+            last = min(end, start + CHUNK_ROWS)
+            chunks[-1][1].append((sequence, row, last))
+            row = last
+    return chunks
