@@ -459,6 +459,11 @@ def test_evaluate_measures_a_run_file_against_judgements(systems, capsys):
             "corpus.jsonl: permission denied",
         ),
         (OSError("org/model is not a valid model identifier\nlisted anywhere"), 2, "org/model is not a valid model"),
+        (
+            OSError("We couldn't connect to 'https://huggingface.co'."),
+            2,
+            "the model org/model cannot be loaded: We could",
+        ),
     ],
 )
 def test_each_foreseen_failure_gets_one_sentence_and_its_exit_status(error, status, sentence, stub, tmp_path, capsys):

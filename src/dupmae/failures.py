@@ -35,20 +35,21 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         return f"interrupted; {rest}", INTERRUPTED
     text = " ".join(str(error).split())
     # Libraries written in Rust or C++ report a full disk in words of their own exceptions.
+    named = dict(_named(arguments))
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
-        named = dict(_named(arguments))
         place = getattr(error, "filename", None) or named.get("output") or named.get("json") or Path.cwd()
         return f"no space left on the disk of {place}; nothing half-written remains", FULL_DISK
     if not isinstance(error, OSError):
         return None
     names = {value for _, value in _named(arguments)}
+    model = named.get("model") or named.get("start")
     if isinstance(error.filename, str | os.PathLike) and error.strerror:
         path = Path(error.filename)
         mine = {str(path), *map(str, path.parents)} & {str(Path(name)) for name in names}
         return (f"{path}: {error.strerror.lower()}", BAD_INPUT) if mine else None
-    # transformers says so when a model it was given by name cannot be found.
-    if error.errno is None and any(name in text for name in names):
-        return text, BAD_INPUT
+    # transformers says so, without a number, when it cannot find a model or cannot reach the hub.
+    if model and error.errno is None and ("huggingface.co" in text or any(name in text for name in names)):
+        return f"the model {model} cannot be loaded: {text}", BAD_INPUT
     return None
 
 

@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -136,6 +137,7 @@ def _add_settings(parser: ArgumentParser, kind: Any, prefix: str = "") -> None:
         group.add_argument(f"--{prefix}{field.name}", **options)
 
 
+@cache
 def _help_texts(source: Any) -> dict[str, str]:
     """What the docstring of a function, or the attribute docstrings of a class, say of each parameter."""
     parsed = docstring_parser.parse_from_object(source)
