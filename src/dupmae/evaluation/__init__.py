@@ -1,1 +1,16 @@
+"""Metrics, baselines and reports."""
 
+from dupmae.evaluation.baselines import bm25_run, dense_run, duplex_run
+from dupmae.evaluation.metrics import METRICS, evaluate_run, per_query
+from dupmae.evaluation.report import System, write_report
+
+__all__ = [
+    "METRICS",
+    "System",
+    "bm25_run",
+    "dense_run",
+    "duplex_run",
+    "evaluate_run",
+    "per_query",
+    "write_report",
+]

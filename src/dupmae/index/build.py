@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.manifest import FILE_NAME, Manifest, SegmentEntry, model_fingerprint, relative_model
+from dupmae.index.manifest import FILE_NAME, Manifest, SegmentEntry, relative_model
 from dupmae.index.segments import MAX_PASSAGES, Entries, write_segment
+from dupmae.models import model_fingerprint
 
 if TYPE_CHECKING:
     from dupmae.duplex.embeddings import DuplexEmbeddings

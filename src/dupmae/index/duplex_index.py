@@ -17,9 +17,10 @@ from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.index.build import SEGMENT_PASSAGES, Encoder, build_segments
 from dupmae.index.kernels import decode_halves, weights_of
-from dupmae.index.manifest import Manifest, model_fingerprint
+from dupmae.index.manifest import Manifest
 from dupmae.index.search import Part, Queries, prepare_queries, top_k
 from dupmae.index.segments import Segment, verify_segment
+from dupmae.models import model_fingerprint
 
 if TYPE_CHECKING:
     from dupmae.duplex.embeddings import DuplexEmbeddings

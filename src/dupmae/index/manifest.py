@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import file_fingerprint, fingerprint, write_json
+from dupmae.files import write_json
 
 FORMAT = "dupmae-index"
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
-_MODEL_SUFFIXES = {".json", ".model", ".safetensors", ".txt"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class Manifest:
     model_relative: str | None
     """The model's path relative to the index; None when the model is not a local folder."""
     model_fingerprint: str
-    """Of the model's files, see :func:`model_fingerprint`."""
+    """Of the model's files, see :func:`dupmae.models.model_fingerprint`."""
     cls_dimension: int
     """d'."""
     vocabulary_size: int
@@ -100,12 +99,3 @@ class Manifest:
 def relative_model(folder: Path, model: str) -> str | None:
     """The model's path relative to the index folder, or None when it is not a local folder."""
     return os.path.relpath(Path(model).resolve(), folder.resolve()) if Path(model).is_dir() else None
-
-
-def model_fingerprint(model: str) -> str:
-    """Fingerprint of a model folder's weights, settings and tokenizer, or of the name when it is not a local folder."""
-    root = Path(model)
-    if not root.is_dir():
-        return fingerprint(model)
-    files = sorted(path for path in root.rglob("*") if path.suffix in _MODEL_SUFFIXES and path.is_file())
-    return fingerprint({path.relative_to(root).as_posix(): file_fingerprint(path) for path in files})
