@@ -243,7 +243,7 @@ def test_the_fingerprint_depends_on_texts_settings_and_tokenizer_alone(tmp_path:
         mark(["a", "b"], max_length=9),
         mark(["a", "b"], min_length=2),
         mark(["a", "b"], tokenizer=word_piece(extra=1)),
-        mark(["a", "b"], tokenizer=word_piece(cls_token="[MASK]", sep_token="[SEP]")),
+        mark(["a", "b"], tokenizer=word_piece(cls_token="[SEP]", sep_token="[CLS]")),
     ]
 
     assert len(same) == 1

@@ -73,7 +73,6 @@ class TokenStore:
         try:
             record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
             table = pa.ipc.open_file(pa.memory_map(str(folder / TOKENS_FILE))).read_all()
-            table.validate()
             store = cls(folder, record, table)
             stored = {"chunks": len(store), "tokens": int(store.lengths.sum()) - 2 * len(store)}
             if stored != {name: store.report[name] for name in stored}:
@@ -231,10 +230,8 @@ def _tokenise(
     encodings = backend.encode_batch(texts, add_special_tokens=False)
     ends = np.cumsum([len(encoding) for encoding in encodings])
     ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.uint32, ends[-1])
-    # (T,) number of each token's word in its text; a token outside of words is one of its own
-    word_ids = (-1 if word is None else word for encoding in encodings for word in encoding.word_ids)
-    words = np.fromiter(word_ids, np.int64, ends[-1])
-    word_starts = (words == -1) | (np.diff(words, prepend=-1) != 0)
+    words = np.fromiter(chain.from_iterable(encoding.word_ids for encoding in encodings), np.int64, ends[-1])
+    word_starts = np.diff(words, prepend=-1) != 0  # (T,), the first tokens of texts are set below
     lengths: list[int] = []
     for text, encoding, end in zip(texts, encodings, ends.tolist(), strict=True):
         length = len(encoding)
