@@ -1,0 +1,100 @@
+"""A pre-trained checkpoint: a Hugging Face folder that also holds what it takes to go on pre-training.
+
+| file | what |
+|---|---|
+| `config.json`, `model.safetensors`, tokenizer | what `AutoModelForMaskedLM`, `AutoModel` and `AutoTokenizer` load |
+| `decoder.safetensors` | the [CLS] decoder |
+| `dupmae.json` | settings, `dense_pooling`, `ot_projection`, steps done, last losses, fingerprint of the run |
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dupmae.config import PretrainConfig
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_folder, write_json
+from dupmae.pretraining.backbones import load_backbone
+from dupmae.pretraining.objective import DupMAE
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of the layout, written to `dupmae.json`."""
+DECODER_FILE = "decoder.safetensors"
+"""Name of the decoder's file in a checkpoint."""
+RECORD_FILE = "dupmae.json"
+"""Name of the record in a checkpoint."""
+
+
+def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, Any]:
+    """Load an encoder for pre-training: one of ours with its decoder, any other with a new decoder.
+
+    What has to be new is drawn from torch's global generator.
+
+    Args:
+        model: A folder (a checkpoint of ours or any Hugging Face or sentence-transformers one) or a Hugging Face id.
+        config: The settings of the pre-training to come.
+
+    Returns:
+        The objective, and the tokenizer.
+
+    Raises:
+        DupmaeError: The model cannot be loaded, is not a suitable encoder, has no tokenizer with a mask token, or its
+            decoder does not fit.
+    """
+    from transformers import AutoTokenizer
+
+    backbone = load_backbone(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise DupmaeError(f"Cannot load a tokenizer from {model}: {str(error).splitlines()[0]}") from error
+    if tokenizer.mask_token_id is None:
+        raise DupmaeError(f"The tokenizer of {model} has no mask token, which masked pre-training needs.")
+    objective = DupMAE(backbone, tokenizer.all_special_ids, tokenizer.mask_token_id, config)
+    decoder_file = Path(model) / DECODER_FILE
+    if decoder_file.is_file():
+        try:
+            objective.decoder.load_state_dict(load_file(decoder_file))
+        except (SafetensorError, RuntimeError) as error:
+            raise DupmaeError(
+                f"{decoder_file} does not hold a decoder for this encoder: delete it to start a new one."
+            ) from error
+        logger.info("Pre-training goes on with the decoder of %s.", model)
+    return objective, tokenizer
+
+
+def save_checkpoint(folder: Path, objective: DupMAE, tokenizer: Any, record: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        folder: Where to; what is there is replaced.
+        objective: Encoder, head and decoder.
+        tokenizer: Their tokenizer.
+        record: What `dupmae.json` says besides the settings: steps, losses, fingerprints.
+    """
+    config = objective.config
+    with atomic_folder(folder) as temporary:
+        objective.backbone.model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in objective.decoder.state_dict().items()},
+            temporary / DECODER_FILE,
+        )
+        write_json(
+            temporary / RECORD_FILE,
+            {
+                "format": FORMAT,
+                "dense_pooling": config.dense_pooling,
+                "ot_projection": config.ot_projection,
+                **record,
+                "settings": asdict(config),
+            },
+        )

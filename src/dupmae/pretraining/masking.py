@@ -1,0 +1,118 @@
+"""What the encoder and the [CLS] decoder do not get to see: tensor code on ids and word borders, for any device.
+
+Everything is drawn from a generator that the caller seeds, so a step's masks depend on its number alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def step_generator(device: torch.device, *numbers: int) -> torch.Generator:
+    """A generator whose stream depends on `numbers` alone, e.g. on seed, phase, step, rank and micro-batch."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]) >> 1)
+
+
+def select_whole_words(
+    word_starts: torch.Tensor, ordinary: torch.Tensor, rate: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Choose words at random, up to `rate` of each sequence's ordinary tokens.
+
+    Words come in random order and are taken as long as all of them together fit into the share (rounded to whole
+    tokens). At least one word is taken; where there are two or more, at least one stays.
+
+    Args:
+        word_starts: True on the first token of each word, (B, L). An ordinary token that follows a special one starts
+            a word in any case.
+        ordinary: True on the tokens that may be chosen, (B, L): no special tokens, no padding.
+        rate: Share of the ordinary tokens; 0 selects nothing.
+        generator: Source of randomness, on the tensors' device.
+
+    Returns:
+        True on the tokens of the chosen words, (B, L).
+    """
+    if rate <= 0:
+        return torch.zeros_like(ordinary)
+    batch, length = ordinary.shape
+    after_special = ~torch.nn.functional.pad(ordinary, (1, 0))[:, :-1]
+    starts = ordinary & (word_starts | after_special)
+    word = (starts.cumsum(dim=1) - 1).clamp(min=0)  # (B, L): the number of each token's word
+    sizes = torch.zeros_like(word).scatter_add_(1, word, ordinary.long())  # (B, L): tokens in each word, 0 for no word
+    keys = torch.rand((batch, length), generator=generator, device=ordinary.device)
+    order = keys.masked_fill(sizes == 0, 2.0).argsort(dim=1)  # (B, L): words in random order, then no words
+    taken = sizes.gather(1, order).cumsum(dim=1)  # (B, L): tokens in all words up to this one
+    total = ordinary.sum(dim=1, keepdim=True)
+    words = starts.sum(dim=1, keepdim=True)
+    rank = torch.arange(length, device=ordinary.device)
+    chosen = ((taken <= (rate * total).round()) & (rank < words - 1)) | (rank == 0)
+    return torch.zeros_like(ordinary).scatter_(1, order, chosen).gather(1, word) & ordinary
+
+
+def mask_whole_words(
+    input_ids: torch.Tensor,
+    word_starts: torch.Tensor,
+    ordinary: torch.Tensor,
+    rate: float,
+    mask_token_id: int,
+    random_token_ids: torch.Tensor,
+    mask_token_fraction: float,
+    random_token_fraction: float,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The encoder's input: some words replaced (Eq. 1).
+
+    Args:
+        input_ids: The clean text, (B, L).
+        word_starts: True on the first token of each word, (B, L).
+        ordinary: True on tokens that are neither special nor padding, (B, L).
+        rate: Share of the ordinary tokens that is selected, by whole words.
+        mask_token_id: What most selected tokens become.
+        random_token_ids: The entries that random replacements are drawn from, (R,): no special tokens.
+        mask_token_fraction: Share of the selected tokens that become the mask token.
+        random_token_fraction: Share that becomes a random token; the rest stays as it is.
+        generator: Source of randomness, on the tensors' device.
+
+    Returns:
+        The masked ids (B, L), and which tokens were selected (B, L): those that the encoder has to predict.
+    """
+    selected = select_whole_words(word_starts, ordinary, rate, generator)
+    draw = torch.rand(input_ids.shape, generator=generator, device=input_ids.device)
+    picks = torch.randint(len(random_token_ids), input_ids.shape, generator=generator, device=input_ids.device)
+    masked = torch.where(
+        selected & (draw < mask_token_fraction + random_token_fraction), random_token_ids[picks], input_ids
+    )
+    return masked.masked_fill(selected & (draw < mask_token_fraction), mask_token_id), selected
+
+
+def decoder_visibility(attention_mask: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
+    """The [CLS] decoder's attention mask (Eq. 3-4): what the row of each position may look at.
+
+    Row i sees position 0 and each other position with probability `1 - rate`, drawn anew for every row; never itself,
+    never padding. Row 0 sees such a sample of the others, and at least one of them. A sequence of a single token is the
+    one exception: it sees itself, because attention over nothing is not a number.
+
+    Args:
+        attention_mask: 1 or True on tokens, 0 on padding, (B, L).
+        rate: Share of the other positions that stays hidden.
+        generator: Source of randomness, on the mask's device.
+
+    Returns:
+        True where row i (second dimension) sees position j (third), (B, L, L).
+    """
+    batch, length = attention_mask.shape
+    device = attention_mask.device
+    others = ~torch.eye(length, dtype=torch.bool, device=device) & attention_mask.bool()[:, None, :]  # (B, L, L)
+    draw = torch.rand((batch, length, length), generator=generator, device=device)
+    visible = others & (draw >= rate)
+    visible[:, 1:, 0] = True
+    first_draw = draw[:, 0].masked_fill(~others[:, 0], -1.0)  # (B, L)
+    return visible.index_put_(
+        (
+            torch.arange(batch, device=device),
+            torch.zeros(batch, dtype=torch.long, device=device),
+            first_draw.argmax(dim=1),
+        ),
+        torch.ones((), dtype=torch.bool, device=device),
+    )

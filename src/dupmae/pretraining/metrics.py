@@ -1,0 +1,114 @@
+"""What a run reports while it lasts: a line of JSON per step, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.trainer_callback import ProgressCallback, TrainerCallback
+
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_write
+
+FLUSH_STEPS = 10
+"""Steps whose losses wait on the device before they are written, so that a step need not wait for them."""
+
+
+class MetricsLog(TrainerCallback):  # type: ignore[misc]
+    """Writes `phase`, `step`, the losses by term and the learning rates by group to a JSONL file, a line per step.
+
+    Args:
+        path: The file; lines are added to it.
+        phase: Name of the phase.
+        done: Steps of the phase that are done already: what an interrupted run wrote beyond them is dropped, because
+            those steps are taken again.
+    """
+
+    def __init__(self, path: Path, phase: str, done: int) -> None:
+        self.path = path
+        self.phase = phase
+        self._batches: list[dict[str, torch.Tensor]] = []
+        self._rates: dict[str, float] = {}
+        self._waiting: list[tuple[int, dict[str, float], dict[str, torch.Tensor]]] = []
+        if path.exists():
+            lines = [line for line in read_metrics(path) if line["phase"] != phase or line["step"] <= done]
+            with atomic_write(path) as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
+        """Take the losses of one micro-batch."""
+        self._batches.append({name: loss.detach() for name, loss in losses.items()})
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the learning rates of the step, before the schedule moves on."""
+        groups = kwargs["optimizer"].param_groups
+        self._rates = {f"learning_rate_{group['name']}": group["lr"] for group in groups}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Average the step's micro-batches; write now and then, and always before a checkpoint."""
+        means = {name: torch.stack([batch[name] for batch in self._batches]).mean() for name in self._batches[0]}
+        self._waiting.append((state.global_step, self._rates, means))
+        self._batches = []
+        if control.should_save or len(self._waiting) >= FLUSH_STEPS:
+            self.flush()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write what waits."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the waiting lines.
+
+        Raises:
+            DupmaeError: A loss is not a finite number.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            for step, rates, means in self._waiting:
+                losses = {name: value.item() for name, value in means.items()}
+                if not all(map(math.isfinite, losses.values())):
+                    raise DupmaeError(
+                        f"The loss of phase {self.phase} stopped being a number at step {step}: "
+                        "lower the learning rates or set precision to float32."
+                    )
+                file.write(json.dumps({"phase": self.phase, "step": step, **losses, **rates}) + "\n")
+        self._waiting = []
+
+
+class PhaseBar(ProgressCallback):  # type: ignore[misc]
+    """The Trainer's progress bar with the phase's name on it and without its lines of logs."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__()
+        self.phase = phase
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar."""
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description(f"pre-training, {self.phase}")
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Print nothing: the losses are in the JSONL file."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that was cut off by an interruption is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def last_losses(path: Path, steps: int = 20) -> dict[str, float]:
+    """Mean losses by term over the last `steps` steps of the last phase; empty if no step was taken."""
+    lines = read_metrics(path) if path.exists() else []
+    last = [line for line in lines if line["phase"] == lines[-1]["phase"]][-steps:]
+    terms = [name for name in ("mlm", "cls", "bow", "loss") if last and name in last[0]]
+    return {name: sum(line[name] for line in last) / len(last) for name in terms}

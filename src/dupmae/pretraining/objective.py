@@ -1,0 +1,161 @@
+"""The DupMAE objective (Eq. 1-9): one encoder, three losses."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import nn
+
+from dupmae.config import PretrainConfig
+from dupmae.pretraining.backbones import Backbone
+from dupmae.pretraining.decoder import ClsDecoder
+from dupmae.pretraining.masking import decoder_visibility, mask_whole_words
+from dupmae.vocabulary import linear_cross_entropy, linear_max_pool_packed
+
+
+class DupMAE(nn.Module):
+    """Encoder, vocabulary head and [CLS] decoder under the three losses of DupMAE.
+
+    Ordinary tokens are those that are neither padding nor one of `special_ids`; only they are masked, pooled or
+    predicted, in all three losses.
+
+    Args:
+        backbone: Encoder with vocabulary head.
+        special_ids: Ids of the tokenizer's special tokens, [UNK] among them.
+        mask_token_id: Id of the mask token.
+        config: Mask rates, weights of the losses, `dense_pooling`, `ot_projection`.
+    """
+
+    special: torch.Tensor
+    random_token_ids: torch.Tensor
+
+    def __init__(self, backbone: Backbone, special_ids: list[int], mask_token_id: int, config: PretrainConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = ClsDecoder(backbone.hidden_size, backbone.heads)
+        self.config = config
+        self.mask_token_id = mask_token_id
+        special = torch.zeros(backbone.vocab_size, dtype=torch.bool)
+        special[special_ids] = True
+        self.register_buffer("special", special, persistent=False)  # (V,)
+        self.register_buffer("random_token_ids", (~special).nonzero()[:, 0], persistent=False)
+        self.encoder_frozen = False
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        word_starts: torch.Tensor,
+        generator: torch.Generator,
+    ) -> dict[str, torch.Tensor]:
+        """One pass: masks are drawn, the encoder runs once, each part with a weight above 0 computes its loss.
+
+        Args:
+            input_ids: The clean text, (B, L), its first token at position 0 ([CLS]).
+            attention_mask: 1 or True on tokens, 0 on padding, (B, L).
+            word_starts: True on the first token of each word, (B, L).
+            generator: Source of all masks, on the tensors' device.
+
+        Returns:
+            The mean losses in nats, unweighted: `mlm` (Eq. 1), `cls` (Eq. 5), `bow` (Eq. 8), each only if its weight is
+            above 0, and `loss`, their weighted sum (Eq. 9).
+        """
+        config = self.config
+        ordinary = attention_mask.bool() & ~self.special[input_ids]  # (B, L)
+        masked_ids, selected = mask_whole_words(
+            input_ids,
+            word_starts,
+            ordinary,
+            config.encoder_mask_rate,
+            self.mask_token_id,
+            self.random_token_ids,
+            config.mask_token_fraction,
+            config.random_token_fraction,
+            generator,
+        )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+            states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
+        losses: dict[str, torch.Tensor] = {}
+        if config.mlm_weight:
+            losses["mlm"] = self._predict(states[selected], input_ids[selected])
+        if config.cls_weight:
+            visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
+            losses["cls"] = self._cls_loss(states, input_ids, attention_mask, ordinary, visible)
+        if config.bow_weight:
+            losses["bow"] = self._bow_loss(states, input_ids, ordinary, ordinary & ~selected)
+        weights = {"mlm": config.mlm_weight, "cls": config.cls_weight, "bow": config.bow_weight}
+        losses["loss"] = torch.stack([weights[part] * loss for part, loss in losses.items()]).sum()  # Eq. 9
+        return losses
+
+    def h_cls(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The text as one vector, (B, D): the first token's state, or the mean over all that are not padding."""
+        if self.config.dense_pooling == "cls":
+            return states[:, 0]
+        weights = attention_mask.to(states.dtype)[:, :, None]  # (B, L, 1)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters by role, those that no loss uses left out: `encoder` (embeddings included), `head`, `decoder`."""
+        return {
+            "encoder": self.backbone.encoder_parameters(),
+            "head": self.backbone.head_parameters(),
+            "decoder": list(self.decoder.parameters()) if self.config.cls_weight else [],
+        }
+
+    def learn(self, groups: set[str]) -> None:
+        """Let only the parameters of these groups learn; an encoder that does not learn runs without dropout."""
+        self.requires_grad_(False)
+        for name, parameters in self.parameter_groups().items():
+            for parameter in parameters:
+                parameter.requires_grad_(name in groups)
+        self.encoder_frozen = "encoder" not in groups
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout on or off, except in a frozen encoder, where it stays off."""
+        super().train(mode)
+        if self.encoder_frozen:
+            self.backbone.encoder.eval()
+        return self
+
+    def _predict(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of the vocabulary head on states (N, D) against token ids (N,)."""
+        backbone = self.backbone
+        return linear_cross_entropy(backbone.transform(states), backbone.output_weight, backbone.output_bias, targets)
+
+    def _cls_loss(
+        self,
+        states: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        ordinary: torch.Tensor,
+        visible: torch.Tensor,
+    ) -> torch.Tensor:
+        """Eq. 2-5: rebuild every ordinary token of the clean text from its vector."""
+        rebuilt = self.decoder(
+            self.h_cls(states, attention_mask),
+            self.backbone.positions(input_ids),
+            self.backbone.embed(input_ids),
+            visible,
+        )  # (B, L, D)
+        return self._predict(rebuilt[ordinary], input_ids[ordinary])
+
+    def _bow_loss(
+        self, states: torch.Tensor, input_ids: torch.Tensor, ordinary: torch.Tensor, pooled: torch.Tensor
+    ) -> torch.Tensor:
+        """Eq. 6-8: name the text's unique ordinary tokens from the max-pool over the pooled ones.
+
+        A text counts if it has something to pool; its loss is the mean over its unique tokens.
+        """
+        backbone = self.backbone
+        rows = states[pooled]  # (R, D)
+        if self.config.ot_projection == "mlm_head":
+            rows = backbone.transform(rows)
+        counts = pooled.sum(dim=1)  # (B,)
+        mu = linear_max_pool_packed(rows, counts, backbone.output_weight, backbone.output_bias)  # (B, V): Eq. 7
+        unique = torch.zeros_like(mu, dtype=torch.bool).scatter_(1, input_ids, True) & ~self.special  # (B, V)
+        # `input_ids` of padding is a special token, so `unique` holds the ordinary tokens alone
+        losses = -(mu.log_softmax(dim=1) * unique).sum(dim=1) / unique.sum(dim=1).clamp(min=1)  # (B,): Eq. 8
+        counted = counts > 0
+        return (losses * counted).sum() / counted.sum().clamp(min=1)
