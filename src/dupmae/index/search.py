@@ -24,6 +24,8 @@ Part = Literal["both", "cls", "ot"]
 QUERY_BLOCK = 64
 """Queries scored together: a segment's scores take 4 * QUERY_BLOCK bytes a passage and thread."""
 
+_SMALL = 50_000  # queries times passages, a few milliseconds of work: sharing it among threads gains nothing
+
 
 @dataclass(frozen=True, slots=True)
 class Queries:
@@ -122,9 +124,10 @@ def top_k(
         )
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        apply = map if len(queries) * len(ranks) <= _SMALL else threads.map
         for number, block in enumerate(blocks):
             rows = slice(number * QUERY_BLOCK, number * QUERY_BLOCK + len(block))
-            for scores, found in threads.map(work, [(number, segment) for segment in range(len(segments))]):
+            for scores, found in apply(work, [(number, segment) for segment in range(len(segments))]):
                 all_scores = np.concatenate((best_scores[rows], scores), axis=1)
                 all_ranks = np.concatenate((best_ranks[rows], found), axis=1)
                 order = np.lexsort((all_ranks, -all_scores), axis=1)[:, :k]
