@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Sampler
 
@@ -16,15 +17,16 @@ POOL_BATCHES = 50
 
 
 class Sequences(Protocol):
-    """What pre-training needs of a token store."""
+    """What pre-training needs of a token store; `lengths` counts each sequence's tokens, (N,)."""
 
     fingerprint: str
+    lengths: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         """How many sequences there are."""
         ...
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
         """The sequence's `input_ids` (L,), integers, and `word_starts` (L,), booleans."""
         ...
 
@@ -60,8 +62,7 @@ class LengthBuckets(Sampler[int]):
         while left:
             size = min(left, POOL_BATCHES * self.batch_size)
             pool = np.fromiter(passes, dtype=np.int64, count=size)
-            lengths = np.array([len(self.store[int(index)]["input_ids"]) for index in pool])
-            batches = pool[lengths.argsort(kind="stable")].reshape(-1, self.batch_size)
+            batches = pool[self.store.lengths[pool].argsort(kind="stable")].reshape(-1, self.batch_size)
             yield from map(int, rng.permutation(batches).flatten())
             left -= size
 
@@ -74,7 +75,7 @@ def _shuffled_passes(count: int, rng: np.random.Generator) -> Iterator[int]:
 
 def collator(
     pad_token_id: int, vocab_size: int, max_length: int
-) -> Callable[[list[dict[str, np.ndarray]]], dict[str, torch.Tensor]]:
+) -> Callable[[list[Mapping[str, Any]]], dict[str, torch.Tensor]]:
     """A function that pads sequences to the longest of them.
 
     Args:
@@ -86,7 +87,7 @@ def collator(
         A function from a list of store items to `input_ids`, `attention_mask` and `word_starts`, each (B, L).
     """
 
-    def collate(items: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    def collate(items: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         length = max(len(item["input_ids"]) for item in items)
         if length > max_length:
             raise DupmaeError(

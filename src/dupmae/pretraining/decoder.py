@@ -15,7 +15,7 @@ INITIAL_DEVIATION = 0.02
 class ClsDecoder(nn.Module):
     """One post-LayerNorm transformer layer whose queries and whose context are two streams.
 
-    The feed-forward width is four times the hidden size.
+    The feed-forward width is four times the hidden size. Attention has no dropout: what a row sees is sampled already.
 
     Args:
         hidden_size: Width D of the encoder.
@@ -62,7 +62,6 @@ class ClsDecoder(nn.Module):
             self._split(self.key(context)),
             self._split(self.value(context)),
             attn_mask=visible[:, None],
-            dropout_p=DROPOUT if self.training else 0.0,
         )  # (B, heads, L, D / heads)
         attended = self.attention_output(attended.transpose(1, 2).flatten(2))  # (B, L, D)
         states = self.attention_norm(queries + self.dropout(attended))

@@ -96,7 +96,7 @@ class DupMAE(nn.Module):
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters by role, those that no loss uses left out: `encoder` (embeddings included), `head`, `decoder`."""
+        """The parameters by role, without those that no loss uses: `encoder` (and embeddings), `head`, `decoder`."""
         return {
             "encoder": self.backbone.encoder_parameters(),
             "head": self.backbone.head_parameters(),

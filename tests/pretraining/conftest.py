@@ -1,0 +1,90 @@
+"""Tiny random checkpoints of each family on disk, and a token store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+V = 40
+SMALL = {"vocab_size": V, "max_position_embeddings": 34, "pad_token_id": 0}
+WIDTHS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+class MemoryStore:
+    """A token store of sequences between 5 and 20 tokens long, each about one of five subjects of seven tokens."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.fingerprint = f"{count}-{seed}"
+        self.sequences = []
+        for _ in range(count):
+            size = int(rng.integers(3, 19))
+            ids = np.concatenate([[2], 5 + 7 * rng.integers(5) + rng.integers(0, 7, size), [3]])
+            starts = np.concatenate([[False], rng.random(size) < 0.7, [False]])
+            starts[1] = True
+            self.sequences.append({"input_ids": ids, "word_starts": starts})
+        self.lengths = np.array([len(sequence["input_ids"]) for sequence in self.sequences])
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self.sequences[index]
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore(30)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a tiny checkpoint of a kind: `bert`, `bert-without-head`, `distilbert` or `roberta`."""
+
+    def write(kind: str) -> Path:
+        torch.manual_seed(0)
+        folder = tmp_path / kind
+        made: Any
+        if kind == "bert":
+            made = BertForMaskedLM(BertConfig(**SMALL, **WIDTHS))
+        elif kind == "bert-without-head":
+            made = BertModel(BertConfig(**SMALL, **WIDTHS))
+        elif kind == "distilbert":
+            made = DistilBertForMaskedLM(DistilBertConfig(**SMALL, dim=16, n_layers=2, n_heads=2, hidden_dim=32))
+        else:
+            made = RobertaForMaskedLM(RobertaConfig(**SMALL, **WIDTHS))
+        made.save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+        return folder
+
+    return write
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    names = [*SPECIAL, *(f"w{number}" for number in range(V - len(SPECIAL)))]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]")),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )

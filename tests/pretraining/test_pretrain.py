@@ -1,0 +1,192 @@
+"""A whole pre-training run: schedule, checkpoint, interruption, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+from dupmae.config import PretrainConfig
+from dupmae.errors import DupmaeError
+from dupmae.pretraining import pretrain
+from dupmae.pretraining.checkpoint import load_for_pretraining
+from dupmae.pretraining.trainer import bfloat16_pays
+
+
+def settings(**changes: Any) -> PretrainConfig:
+    small: dict[str, Any] = {
+        "new_layers_steps": 3, "steps": 6, "batch_size": 4, "save_steps": 2, "precision": "float32",
+        "learning_rate": 1e-3, "head_learning_rate": 1e-2, "new_layers_learning_rate": 1e-2,
+    }  # fmt: skip
+    return PretrainConfig(**small | changes)
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors") | {
+        f"decoder.{name}": tensor for name, tensor in load_file(folder / "decoder.safetensors").items()
+    }
+
+
+class DyingStore:
+    """Hands on a store and stops the process, as Ctrl-C would, when a given number of items has been read."""
+
+    def __init__(self, store: Any, reads: int) -> None:
+        self.store, self.reads = store, reads
+        self.fingerprint, self.lengths = store.fingerprint, store.lengths
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads -= 1
+        if self.reads < 0:
+            raise KeyboardInterrupt
+        return self.store[index]
+
+
+def test_the_checkpoint_loads_everywhere_and_pretraining_can_go_on_from_it(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = pretrain(store, str(checkpoint("bert-without-head")), tmp_path / "run", settings())
+    assert folder == tmp_path / "run" / "model"
+    masked_lm, report = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert torch.equal(AutoModel.from_pretrained(folder).embeddings.word_embeddings.weight,
+                       masked_lm.bert.embeddings.word_embeddings.weight)  # fmt: skip
+    assert AutoTokenizer.from_pretrained(folder).mask_token_id == 4
+    record = json.loads((folder / "dupmae.json").read_text())
+    assert record["dense_pooling"] == "cls"
+    assert record["ot_projection"] == "mlm_head"
+    assert record["steps"] == {"new_layers": 3, "joint": 6}
+    assert set(record["losses"]) == {"mlm", "cls", "bow", "loss"}
+    objective, _ = load_for_pretraining(str(folder), settings())
+    saved = load_file(folder / "decoder.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in objective.decoder.state_dict().items())
+
+
+def test_every_step_is_logged_with_losses_by_term_and_learning_rates(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pretrain(store, str(checkpoint("bert")), tmp_path / "run", settings(bow_weight=0.5))
+    lines = metrics(tmp_path / "run")
+    assert [(line["phase"], line["step"]) for line in lines] == [
+        *(("new_layers", step) for step in range(1, 4)),
+        *(("joint", step) for step in range(1, 7)),
+    ]
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["mlm"] + line["cls"] + 0.5 * line["bow"], rel=1e-5)
+    assert "learning_rate_encoder" not in lines[0]
+    assert max(line["learning_rate_encoder"] for line in lines[3:]) == pytest.approx(1e-3)
+    assert max(line["learning_rate_head"] for line in lines[3:]) == pytest.approx(1e-2)
+
+
+def test_the_first_phase_leaves_the_encoder_as_it_is(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    start = checkpoint("bert-without-head")
+    folder = pretrain(store, str(start), tmp_path / "run", settings(steps=0))
+    before, after = load_file(start / "model.safetensors"), weights(folder)
+    for name, tensor in before.items():
+        if not name.startswith("pooler"):
+            assert torch.equal(after[f"bert.{name}"], tensor), name
+    words = before["embeddings.word_embeddings.weight"]
+    assert not torch.equal(after["cls.predictions.decoder.weight"], words)
+
+
+def test_training_lowers_every_loss(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    config = settings(new_layers_steps=0, steps=60, batch_size=16, learning_rate=1e-2, save_steps=100)
+    pretrain(store, str(checkpoint("bert")), tmp_path / "run", config)
+    lines = metrics(tmp_path / "run")
+    for term in ("mlm", "cls", "bow"):
+        first, last = (sum(line[term] for line in part) for part in (lines[:5], lines[-5:]))
+        assert last < 0.9 * first, term
+
+
+@pytest.mark.parametrize("reads", [10, 12 + 6, 12 + 18], ids=["first_phase", "between_phases", "joint"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, reads: int, accumulation: int
+) -> None:
+    start = str(checkpoint("bert-without-head"))
+    config = settings(gradient_accumulation_steps=accumulation)
+    whole = pretrain(store, start, tmp_path / "whole", config)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(DyingStore(store, reads * accumulation), start, tmp_path / "cut", config)
+    assert not (tmp_path / "cut" / "model").exists()
+    torch.manual_seed(999)
+    resumed = pretrain(store, start, tmp_path / "cut", config)
+    expected, actual = weights(whole), weights(resumed)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+def test_half_a_checkpoint_is_not_resumed_from(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    start = str(checkpoint("bert"))
+    whole = pretrain(store, start, tmp_path / "whole", settings())
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(DyingStore(store, 12 + 18), start, tmp_path / "cut", settings())
+    half = tmp_path / "cut" / "checkpoints" / "joint" / "checkpoint-5"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"torn")
+    resumed = pretrain(store, start, tmp_path / "cut", settings())
+    assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(resumed).items())
+
+
+def test_a_finished_run_returns_at_once(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    start = str(checkpoint("bert"))
+    folder = pretrain(store, start, tmp_path / "run", settings())
+    assert pretrain(DyingStore(store, 0), start, tmp_path / "run", settings(save_steps=77)) == folder
+
+
+def test_another_runs_folder_is_refused(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    start = str(checkpoint("bert"))
+    pretrain(store, start, tmp_path / "run", settings(steps=1))
+    with pytest.raises(DupmaeError, match="other settings"):
+        pretrain(store, start, tmp_path / "run", settings(steps=2))
+    (tmp_path / "foreign" / "model").mkdir(parents=True)
+    with pytest.raises(DupmaeError, match="other results"):
+        pretrain(store, start, tmp_path / "foreign", settings())
+
+
+def test_an_empty_store_and_an_empty_objective_are_refused(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    class Empty(list[Any]):
+        fingerprint = "empty"
+
+    with pytest.raises(DupmaeError, match="empty"):
+        pretrain(Empty(), "nowhere", tmp_path, settings())
+    with pytest.raises(DupmaeError, match="loss weights"):
+        pretrain(Empty([1]), "nowhere", tmp_path, settings(mlm_weight=0, cls_weight=0, bow_weight=0))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    diverging = settings(new_layers_steps=0, steps=20, learning_rate=1e30, head_learning_rate=1e30)
+    with pytest.raises(DupmaeError, match="stopped being a number"):
+        pretrain(store, str(checkpoint("bert")), tmp_path / "run", diverging)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_bfloat16_is_really_used_when_asked_for(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    start = str(checkpoint("bert"))
+    losses = []
+    for precision in ("float32", "bfloat16", "float32"):
+        output = tmp_path / f"{precision}{len(losses)}"
+        pretrain(store, start, output, settings(new_layers_steps=0, steps=1, precision=precision))
+        losses.append(metrics(output)[0]["loss"])
+    assert losses[0] == losses[2]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+    assert not bfloat16_pays("float32")
+    assert bfloat16_pays("bfloat16")

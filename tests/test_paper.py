@@ -1,0 +1,259 @@
+"""The equations of the paper, one by one, against readable twins in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import BertConfig, BertForMaskedLM
+
+from dupmae.config import PretrainConfig
+from dupmae.pretraining.backbones import Backbone
+from dupmae.pretraining.masking import decoder_visibility, mask_whole_words, step_generator
+from dupmae.pretraining.objective import DupMAE
+
+CPU = torch.device("cpu")
+PAD, CLS, SEP, MASK = 0, 2, 3, 4
+V, D, HEADS = 40, 16, 2
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    """Texts of 14, 9 and 3 tokens, special ones counted; ids repeat within a text."""
+    generator = torch.Generator().manual_seed(5)
+    input_ids = torch.full((3, 14), PAD)
+    for row, length in enumerate((14, 9, 3)):
+        input_ids[row, :length] = torch.randint(5, 20, (length,), generator=generator)
+        input_ids[row, 0], input_ids[row, length - 1] = CLS, SEP
+    word_starts = (torch.rand(3, 14, generator=generator) < 0.7) & (input_ids > 4)
+    return {"input_ids": input_ids, "attention_mask": input_ids != PAD, "word_starts": word_starts}
+
+
+def objective(**settings: Any) -> DupMAE:
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=V, hidden_size=D, num_hidden_layers=2, num_attention_heads=HEADS, intermediate_size=32,
+        max_position_embeddings=20, initializer_range=0.3,
+    )  # fmt: skip
+    model = DupMAE(Backbone(BertForMaskedLM(config)), [PAD, 1, CLS, SEP, MASK], MASK, PretrainConfig(**settings))
+    torch.nn.init.normal_(model.backbone.output_bias)
+    torch.nn.init.normal_(model.backbone.output_weight[PAD])  # zeros would let all tokens tie in the pool
+    for layer in model.decoder.children():
+        if isinstance(layer, torch.nn.Linear):
+            torch.nn.init.normal_(layer.weight, std=0.3)
+    return model.double().eval()
+
+
+def draw(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """The masks that `model` draws from a generator with this seed: masked ids, selected, ordinary, visibility."""
+    config, generator = model.config, step_generator(CPU, seed)
+    ordinary = batch["input_ids"] > 4
+    masked_ids, selected = mask_whole_words(
+        batch["input_ids"], batch["word_starts"], ordinary, config.encoder_mask_rate, MASK, torch.arange(5, V),
+        config.mask_token_fraction, config.random_token_fraction, generator,
+    )  # fmt: skip
+    visible = decoder_visibility(batch["attention_mask"], config.decoder_mask_rate, generator)
+    return masked_ids, selected, ordinary, visible
+
+
+def losses(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = 0) -> dict[str, torch.Tensor]:
+    return model(**batch, generator=step_generator(CPU, seed))
+
+
+def logits_of(model: DupMAE, states: torch.Tensor) -> torch.Tensor:
+    """The whole vocabulary head of the Hugging Face model."""
+    return model.backbone.model.cls(states)
+
+
+def states_of(model: DupMAE, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    return model.backbone.model.bert(input_ids=ids, attention_mask=attention_mask)[0]
+
+
+def naive_decoder(
+    model: DupMAE, batch: dict[str, torch.Tensor], h_cls: torch.Tensor, visible: torch.Tensor
+) -> torch.Tensor:
+    """Eq. 2-4, one position and one head at a time: (B, L, D)."""
+    decoder, ids = model.decoder, batch["input_ids"]
+    embeddings = model.backbone.model.bert.embeddings
+    rebuilt = torch.zeros(*ids.shape, D, dtype=torch.float64)
+    for b in range(len(ids)):
+        context = torch.cat([h_cls[b][None], embeddings(ids[b][None])[0, 1:]])  # [h_cls; e_1 + p_1; ...]
+        keys, values = decoder.key(context), decoder.value(context)
+        for i in range(ids.shape[1]):
+            query_row = h_cls[b] + embeddings.position_embeddings.weight[i]
+            query = decoder.query(query_row)
+            heads = []
+            for head in torch.arange(D).split(D // HEADS):
+                scores = keys[:, head] @ query[head] / (D // HEADS) ** 0.5
+                allowed = scores + torch.where(visible[b, i], 0.0, -torch.inf)
+                heads.append(allowed.softmax(0) @ values[:, head])
+            state = decoder.attention_norm(query_row + decoder.attention_output(torch.cat(heads)))
+            rebuilt[b, i] = decoder.output_norm(state + decoder.output(F.gelu(decoder.inner(state))))
+    return rebuilt
+
+
+def test_eq_1_masked_language_modelling_counts_the_selected_tokens_alone(batch: dict[str, torch.Tensor]) -> None:
+    model = objective()
+    masked_ids, selected, _, _ = draw(model, batch)
+    logits = logits_of(model, states_of(model, masked_ids, batch["attention_mask"]))
+    expected = -logits.log_softmax(-1)[selected].gather(1, batch["input_ids"][selected][:, None]).mean()
+    torch.testing.assert_close(losses(model, batch)["mlm"], expected)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_eq_2_to_5_the_decoder_rebuilds_every_ordinary_token_from_one_vector(
+    batch: dict[str, torch.Tensor], pooling: str
+) -> None:
+    model = objective(dense_pooling=pooling)
+    masked_ids, _, ordinary, visible = draw(model, batch)
+    states = states_of(model, masked_ids, batch["attention_mask"])
+    h_cls = states[:, 0]
+    if pooling == "mean":
+        h_cls = torch.stack([row[mask].mean(0) for row, mask in zip(states, batch["attention_mask"], strict=True)])
+    logits = logits_of(model, naive_decoder(model, batch, h_cls, visible))
+    expected = F.cross_entropy(logits[ordinary], batch["input_ids"][ordinary])
+    torch.testing.assert_close(losses(model, batch)["cls"], expected)
+
+
+def test_eq_3_and_4_permuting_the_visible_context_changes_what_is_rebuilt(batch: dict[str, torch.Tensor]) -> None:
+    model = objective()
+    ids = batch["input_ids"][:1].clone()
+    h_cls = torch.randn(1, D, dtype=torch.float64)
+    visible = decoder_visibility(batch["attention_mask"][:1], 0.0, step_generator(CPU, 0))
+    swapped = ids.clone()
+    swapped[0, [2, 3, 4]] = torch.tensor([11, 12, 13])
+    permuted = swapped.clone()
+    permuted[0, [2, 3, 4]] = torch.tensor([12, 13, 11])
+    one, other = (
+        model.decoder(h_cls, model.backbone.positions(ids), model.backbone.embed(text), visible)[0, 8]
+        for text in (swapped, permuted)
+    )
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_eq_3_and_4_a_row_depends_on_nothing_it_does_not_see(batch: dict[str, torch.Tensor]) -> None:
+    model = objective()
+    _, _, _, visible = draw(model, batch)
+    ids = batch["input_ids"]
+    h_cls = torch.randn(3, D, dtype=torch.float64)
+    rebuilt = model.decoder(h_cls, model.backbone.positions(ids), model.backbone.embed(ids), visible)
+    for position in range(1, 14):
+        other = ids.clone()
+        other[0, position] = 39
+        changed = model.decoder(h_cls, model.backbone.positions(ids), model.backbone.embed(other), visible)
+        moved = (changed - rebuilt)[0].abs().amax(-1) > 1e-12
+        assert torch.equal(moved, visible[0, :, position])
+        assert not moved[position]
+
+
+@pytest.mark.parametrize("projection", ["mlm_head", "linear"])
+def test_eq_6_to_8_the_bag_of_words_is_named_from_the_pool_of_visible_ordinary_tokens(
+    batch: dict[str, torch.Tensor], projection: str
+) -> None:
+    model = objective(ot_projection=projection)
+    masked_ids, selected, ordinary, _ = draw(model, batch)
+    states = states_of(model, masked_ids, batch["attention_mask"])
+    output = model.backbone.model.cls.predictions.decoder
+    logits = logits_of(model, states) if projection == "mlm_head" else output(states)
+    each = []
+    for b in range(3):
+        pooled = logits[b][ordinary[b] & ~selected[b]]
+        if len(pooled):
+            log_probabilities = pooled.max(0).values.log_softmax(0)
+            unique = sorted(set(batch["input_ids"][b][ordinary[b]].tolist()))
+            each.append(-log_probabilities[unique].mean())
+    assert len(each) == 2  # the third text's only token is masked: it has nothing to pool
+    torch.testing.assert_close(losses(model, batch)["bow"], torch.stack(each).mean())
+
+
+def test_eq_7_masked_special_and_padded_positions_never_win_the_pool(batch: dict[str, torch.Tensor]) -> None:
+    model = objective(ot_projection="linear")
+    masked_ids, selected, ordinary, _ = draw(model, batch)
+    pooled = ordinary & ~selected
+    states = states_of(model, masked_ids, batch["attention_mask"]).detach()
+    towering = torch.where(pooled[:, :, None], states, 1e3)
+    arguments = (batch["input_ids"], ordinary, pooled)
+    torch.testing.assert_close(model._bow_loss(towering, *arguments), model._bow_loss(states, *arguments))
+
+
+def test_eq_8_a_repeated_token_counts_once(batch: dict[str, torch.Tensor]) -> None:
+    model = objective()
+    states = torch.randn(1, 6, D, dtype=torch.float64)
+    pooled = torch.tensor([[False, True, True, False, False, False]])
+    once = torch.tensor([[CLS, 7, 8, 8, SEP, PAD]])
+    often = torch.tensor([[CLS, 7, 7, 8, SEP, PAD]])
+    torch.testing.assert_close(*(model._bow_loss(states, ids, ids > 4, pooled) for ids in (once, often)))
+
+
+def test_eq_9_the_objective_is_the_weighted_sum_and_its_gradient_that_of_the_twin(
+    batch: dict[str, torch.Tensor],
+) -> None:
+    model = objective(mlm_weight=0.5, cls_weight=2.0, bow_weight=0.25)
+    result = losses(model, batch)
+    torch.testing.assert_close(result["loss"], 0.5 * result["mlm"] + 2 * result["cls"] + 0.25 * result["bow"])
+
+    masked_ids, selected, ordinary, visible = draw(model, batch)
+    ids = batch["input_ids"]
+    states = states_of(model, masked_ids, batch["attention_mask"])
+    logits = logits_of(model, states)
+    rebuilt = logits_of(model, naive_decoder(model, batch, states[:, 0], visible))
+    pool = logits.masked_fill(~(ordinary & ~selected)[:, :, None], -torch.inf)[:2].amax(1).log_softmax(-1)
+    bags = [torch.unique(ids[b][ordinary[b]]) for b in range(2)]
+    naive = (
+        0.5 * F.cross_entropy(logits[selected], ids[selected])
+        + 2 * F.cross_entropy(rebuilt[ordinary], ids[ordinary])
+        - 0.25 * torch.stack([pool[b][bag].mean() for b, bag in enumerate(bags)]).mean()
+    )
+    parameters = [parameter for group in model.parameter_groups().values() for parameter in group]
+    ours, theirs = (torch.autograd.grad(loss, parameters) for loss in (result["loss"], naive))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("part", ["mlm", "cls", "bow"])
+def test_a_part_with_weight_zero_is_not_computed(
+    batch: dict[str, torch.Tensor], part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = objective(**{f"{part}_weight": 0.0})
+
+    def never(*args: Any) -> torch.Tensor:
+        raise AssertionError("computed")
+
+    if part != "mlm":
+        monkeypatch.setattr(model, f"_{part}_loss", never)
+    assert set(losses(model, batch)) == {"mlm", "cls", "bow", "loss"} - {part}
+
+
+def test_each_encoder_row_goes_through_the_vocabulary_head_at_most_once(
+    batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = objective(cls_weight=0.0)
+    _, _, ordinary, _ = draw(model, batch)
+    seen: list[torch.Tensor] = []
+    transform = model.backbone.transform
+    monkeypatch.setattr(model.backbone, "transform", lambda states: (seen.append(states), transform(states))[1])
+    losses(model, batch)
+    rows = torch.cat(seen)
+    assert len(rows) == ordinary.sum() == len(rows.unique(dim=0))
+
+
+def test_masks_are_fresh_for_every_step_and_the_same_for_the_same(batch: dict[str, torch.Tensor]) -> None:
+    model = objective()
+    same, again, other = (losses(model, batch, seed) for seed in (1, 1, 2))
+    for part in ("mlm", "cls", "bow"):
+        assert same[part] == again[part] != other[part]
+
+
+def test_a_frozen_encoder_has_no_dropout_and_no_gradient(batch: dict[str, torch.Tensor]) -> None:
+    model = objective().train()
+    model.learn({"head", "decoder"})
+    assert not any(module.training for module in model.backbone.encoder.modules())
+    assert model.decoder.training
+    losses(model, batch)["loss"].backward()
+    groups = model.parameter_groups()
+    assert all(parameter.grad is None for parameter in groups["encoder"])
+    assert all(parameter.grad is not None for parameter in [*groups["head"], *groups["decoder"]])
+    model.learn({"encoder", "head", "decoder"})
+    assert all(module.training for module in model.backbone.encoder.modules())
