@@ -41,8 +41,7 @@ class Synthetic:
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:
-        rows = np.array([int(text) for text in texts])
-        return DuplexEmbeddings(self.embeddings.cls[rows], self.embeddings.ids[rows], self.embeddings.weights[rows])
+        return self.embeddings[np.array([int(text) for text in texts])]
 
     embed_queries = embed_documents
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dupmae.corpus import Passage
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 from dupmae.index.kernels import decode_halves
@@ -22,21 +23,12 @@ from dupmae.index.segments import Entries, quantise
 V, D, K = 50, 8, 6
 
 
-@dataclass
-class Embeddings:
-    """Stand-in for the embeddings container: the three arrays the index reads."""
-
-    cls: np.ndarray
-    ids: np.ndarray
-    weights: np.ndarray
-
-
-def embeddings(cls: np.ndarray, sparse: np.ndarray) -> Embeddings:
+def embeddings(cls: np.ndarray, sparse: np.ndarray) -> DuplexEmbeddings:
     """From dense rows (N, d') and rows over the vocabulary (N, V): every entry kept, zero-padded."""
-    width = max(1, int((sparse != 0).sum(axis=1).max(initial=0)))
+    width = int((sparse != 0).sum(axis=1).max())
     ids = np.argsort(sparse == 0, axis=1, kind="stable")[:, :width]
     weights = np.take_along_axis(sparse, ids, axis=1)
-    return Embeddings(cls.astype(np.float32), ids.astype(np.uint16), weights.astype(np.float32))
+    return DuplexEmbeddings(cls.astype(np.float32), ids.astype(np.uint16), weights.astype(np.float32))
 
 
 class Tokenizer:
@@ -144,8 +136,7 @@ def test_equal_passages_tie_exactly_wherever_they_lie_and_however_many_queries_c
     ids, scores = index.search_embeddings(queries, 700)  # enough work for several threads
     assert all(row == sorted(row) for row in ids)
     assert all(len(set(row)) == 1 for row in scores)
-    alone = Embeddings(queries.cls[99:], queries.ids[99:], queries.weights[99:])
-    assert index.search_embeddings(alone, 700)[1][0] == scores[99]
+    assert index.search_embeddings(queries[99:], 700)[1][0] == scores[99]
 
 
 def test_the_two_parts_add_up_to_the_whole_score(tmp_path: Path) -> None:
