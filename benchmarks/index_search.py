@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class Synthetic:
     tokenizer = None
 
     def __init__(self, embeddings: DuplexEmbeddings, vocabulary_size: int) -> None:
-        self.embeddings, self.vocabulary_size = embeddings, vocabulary_size
+        self.embeddings, self.pooling = embeddings, SimpleNamespace(vocabulary_size=vocabulary_size)
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Tokenizer:
 class FakeEncoder:
     """Embeds the text "n" as row n of given matrices, and counts what it was asked to embed."""
 
-    vocabulary_size = V
+    pooling = SimpleNamespace(vocabulary_size=V)
     tokenizer = Tokenizer()
 
     def __init__(self, cls: np.ndarray, sparse: np.ndarray, fail_after: int | None = None) -> None:

@@ -33,8 +33,8 @@ class Encoder(Protocol):
     """What the index needs of a duplex encoder."""
 
     @property
-    def vocabulary_size(self) -> int:
-        """V."""
+    def pooling(self) -> Any:
+        """Knows `vocabulary_size`, V."""
 
     @property
     def tokenizer(self) -> Any:
@@ -95,7 +95,7 @@ def build_segments(
                     model_relative=relative_model(folder, model),
                     model_fingerprint=model_fingerprint(model),
                     cls_dimension=cls.shape[1],
-                    vocabulary_size=encoder.vocabulary_size,
+                    vocabulary_size=encoder.pooling.vocabulary_size,
                     top_k=top_k,
                     segment_passages=window_size,
                 )
