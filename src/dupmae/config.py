@@ -83,6 +83,12 @@ class DuplexConfig:
     """Applied to the max-pooled logits."""
     ot_projection: Literal["mlm_head", "linear"] = "mlm_head"
     """How ordinary tokens reach the vocabulary."""
+    normalize: bool = True
+    """Whether each half of a text is scaled to unit length, so that neither a long text nor large logits dominate."""
+    cls_scale: float = 20.0
+    """What the dense half's cosine is multiplied with, to begin with; learned."""
+    ot_scale: float = 10.0
+    """What the vocabulary half's cosine is multiplied with, to begin with; learned."""
     query_max_length: int = 64
     """Tokens of a query; what is longer is cut."""
     document_max_length: int = 256
@@ -100,7 +106,19 @@ class FinetuneConfig:
     learning_rate: float = 3e-5
     """Peak learning rate of the encoder."""
     head_learning_rate: float = 3e-4
-    """Peak learning rate of the vocabulary head and of the representation's own parameters."""
+    """Peak learning rate of the vocabulary head and of the dense half's projection."""
+    scale_learning_rate: float = 1e-2
+    """Peak learning rate of the vocabulary's biases and of all scales: single numbers, which can move fast."""
+    max_length: int = 160
+    """Tokens of a passage in training; shorter than at encoding, for speed."""
+    bm25_negatives: int = 1
+    """Hard negatives of each pair, drawn from BM25's best passages; 0 leaves in-batch negatives alone."""
+    negative_depth: int = 20
+    """How many of BM25's best passages, positives not counted, a hard negative is drawn from."""
+    cls_weight: float = 1.0
+    """Weight of the loss that the dense half answers for alone, beside that of the sum."""
+    ot_weight: float = 0.5
+    """Weight of the loss that the vocabulary half answers for alone."""
     warmup_ratio: float = 0.1
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: float = 0.01

@@ -98,10 +98,19 @@ class Backbone(nn.Module):
         positions: torch.Tensor = embeddings.position_embeddings(self._position_ids(input_ids, embeddings))
         return positions if positions.dim() == 3 else positions[None]
 
+    @property
+    def head_dense(self) -> nn.Linear:
+        """The dense layer of the vocabulary head's transform."""
+        return self.model.get_submodule(self._dense)  # type: ignore[no-any-return]
+
+    @property
+    def head_norm(self) -> nn.LayerNorm:
+        """The LayerNorm of the vocabulary head's transform."""
+        return self.model.get_submodule(self._norm)  # type: ignore[no-any-return]
+
     def transform(self, states: torch.Tensor) -> torch.Tensor:
         """The vocabulary head up to its output matrix: (..., D) -> (..., D)."""
-        dense, norm = self.model.get_submodule(self._dense), self.model.get_submodule(self._norm)
-        return norm(self._activation(dense(states)))  # type: ignore[no-any-return]
+        return self.head_norm(self._activation(self.head_dense(states)))
 
     @property
     def output_weight(self) -> nn.Parameter:
@@ -120,8 +129,7 @@ class Backbone(nn.Module):
     def head_parameters(self) -> list[nn.Parameter]:
         """The vocabulary head's own parameters: transform, bias, and the output matrix unless it is tied."""
         shared = {id(parameter) for parameter in self.encoder_parameters()}
-        dense, norm = self.model.get_submodule(self._dense), self.model.get_submodule(self._norm)
-        parts = [*dense.parameters(), *norm.parameters(), self.output_weight, self.output_bias]
+        parts = [*self.head_dense.parameters(), *self.head_norm.parameters(), self.output_weight, self.output_bias]
         return [parameter for parameter in parts if id(parameter) not in shared]
 
 
@@ -196,8 +204,7 @@ def fresh_head(backbone: Backbone) -> None:
     copy of the input embeddings that is untied from them, so that it can learn while the encoder is frozen, and the
     bias is zero.
     """
-    model = backbone.model
-    dense, norm = model.get_submodule(backbone._dense), model.get_submodule(backbone._norm)
+    model, dense, norm = backbone.model, backbone.head_dense, backbone.head_norm
     nn.init.normal_(dense.weight, std=0.02)
     nn.init.zeros_(dense.bias)
     nn.init.ones_(norm.weight)

@@ -1,0 +1,78 @@
+"""Duplex embeddings of many texts, in memory and on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_folder
+
+FILE = "embeddings.safetensors"
+"""Name of the file in a folder of saved embeddings."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DuplexEmbeddings:
+    """N texts as a dense half and the non-zero entries of a vocabulary half (Eq. 10, 11).
+
+    The score of a query and a document (Eq. 12) is the dot product of their `cls` rows plus the sum, over the entries
+    that both have, of the products of their `weights`.
+    """
+
+    cls: npt.NDArray[np.float32]
+    """Dense half, (N, d')."""
+    ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+    """Vocabulary entries, (N, k), heaviest first; uint16 for vocabularies of up to 65,535 entries, else uint32."""
+    weights: npt.NDArray[np.float32]
+    """Their weights, (N, k); 0 marks an unused place."""
+
+    def __post_init__(self) -> None:
+        if self.ids.shape != self.weights.shape or len(self.ids) != len(self.cls):
+            raise ValueError(
+                f"cls {self.cls.shape}, ids {self.ids.shape} and weights {self.weights.shape} do not fit together"
+            )
+
+    def __len__(self) -> int:
+        return len(self.cls)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> DuplexEmbeddings:
+        return DuplexEmbeddings(self.cls[rows], self.ids[rows], self.weights[rows])
+
+    def save(self, folder: Path) -> None:
+        """Write the three arrays to `folder`, whole or not at all."""
+        with atomic_folder(folder) as temporary:
+            arrays = {"cls": self.cls, "ids": self.ids, "weights": self.weights}
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> DuplexEmbeddings:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DupmaeError: The folder holds no duplex embeddings, or they are damaged.
+        """
+        try:
+            arrays = load_file(folder / FILE)
+            return cls(arrays["cls"], arrays["ids"], arrays["weights"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise DupmaeError(f"{folder / FILE} does not hold duplex embeddings: encode the texts again") from error
+
+
+def concatenate(parts: list[DuplexEmbeddings]) -> DuplexEmbeddings:
+    """Stack embeddings along N; narrower vocabulary halves are padded with zero weights."""
+    width = max(part.ids.shape[1] for part in parts)
+
+    def padded(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        return np.pad(array, ((0, 0), (0, width - array.shape[1])))
+
+    return DuplexEmbeddings(
+        np.concatenate([part.cls for part in parts]),
+        np.concatenate([padded(part.ids) for part in parts]),
+        np.concatenate([padded(part.weights) for part in parts]),
+    )

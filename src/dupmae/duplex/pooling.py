@@ -1,0 +1,193 @@
+"""The duplex representation as one sentence-transformers module (Eq. 10-12).
+
+This file is copied into every saved model, so that plain sentence-transformers can load it where `dupmae` is not
+installed: it imports nothing of `dupmae` that it cannot do without.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from sentence_transformers.base.modules.module import Module
+from torch import nn
+from transformers.activations import ACT2FN
+
+try:
+    from dupmae.vocabulary import linear_max_pool
+except ImportError:  # the copy inside a model folder, on a machine without dupmae
+
+    def linear_max_pool(
+        hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The same numbers, one sequence at a time: hidden (B, L, D), mask (B, L) -> (B, V)."""
+        shift = 0.0 if bias is None else bias
+        pooled = [
+            (weight @ states[keep].T).amax(dim=1) + shift if keep.any() else weight.new_zeros(len(weight))
+            for states, keep in zip(hidden, mask, strict=True)
+        ]
+        return torch.stack(pooled)
+
+
+class DuplexPooling(Module):
+    """Token states in, one vector over V + d' dimensions out; the dot product of a query's and a document's is Eq. 12.
+
+    Dimensions 0 .. V-1 hold the vocabulary half: logits of the ordinary tokens, max-pooled, activated, weighted per
+    entry, and of a document only the `top_k` largest. Dimensions V .. V+d'-1 hold the reduced dense vector. With `normalize` each half of a document is a unit vector, and each half of a query a unit
+    vector times a learned scale, so that a score is
+
+        exp(cls_log_scale) cos(h^_q, h^_d) + exp(ot_log_scale) cos(mu_q, mu^_d),
+
+    which neither a long text nor a large logit can dominate, and whose balance can be changed without encoding the
+    documents again.
+
+    Args:
+        hidden_size: Width D of the token states.
+        vocabulary_size: V.
+        cls_dimension: d'; 0 leaves the dense half out.
+        top_k: Vocabulary entries kept of a document; 0 leaves the vocabulary half out.
+        special_ids: Token ids that are never pooled into the vocabulary half.
+        dense_pooling: The dense half reduces the first token's state (`cls`) or the mean over all tokens (`mean`).
+        ot_projection: `mlm_head` (dense layer, activation, LayerNorm, output matrix) or `linear` (output matrix).
+        ot_activation: `log1p_relu`, `relu` or `none`, applied to the pooled logits.
+        head_activation: Name of the MLM head's activation.
+        layer_norm_eps: Of the MLM head's LayerNorm.
+        normalize: Whether each half is scaled to unit length.
+
+    Raises:
+        ValueError: `top_k` exceeds the vocabulary, both halves are left out, or a size is negative.
+    """
+
+    forward_kwargs = {"task"}  # noqa: RUF012 (the base class declares it so)
+    config_keys = [  # noqa: RUF012
+        "hidden_size",
+        "vocabulary_size",
+        "cls_dimension",
+        "top_k",
+        "special_ids",
+        "dense_pooling",
+        "ot_projection",
+        "ot_activation",
+        "head_activation",
+        "layer_norm_eps",
+        "normalize",
+    ]
+    save_in_root = False
+    special: torch.Tensor
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        vocabulary_size: int,
+        cls_dimension: int,
+        top_k: int,
+        special_ids: list[int],
+        dense_pooling: Literal["cls", "mean"] = "cls",
+        ot_projection: Literal["mlm_head", "linear"] = "mlm_head",
+        ot_activation: Literal["log1p_relu", "relu", "none"] = "log1p_relu",
+        head_activation: str = "gelu",
+        layer_norm_eps: float = 1e-12,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__()
+        if top_k > vocabulary_size:
+            raise ValueError(f"top_k is {top_k}, but the vocabulary has only {vocabulary_size} entries: lower it.")
+        if min(top_k, cls_dimension) < 0 or top_k == cls_dimension == 0:
+            raise ValueError("cls_dimension and top_k must not be negative, and one of them must be above 0.")
+        self.hidden_size, self.vocabulary_size = hidden_size, vocabulary_size
+        self.cls_dimension, self.top_k = cls_dimension, top_k
+        self.special_ids = special_ids
+        self.dense_pooling, self.ot_projection, self.ot_activation = dense_pooling, ot_projection, ot_activation
+        self.head_activation, self.layer_norm_eps, self.normalize = head_activation, layer_norm_eps, normalize
+
+        self.cls_projection = nn.Linear(hidden_size, cls_dimension, bias=False)  # W_cls of Eq. 10
+        self.cls_log_scale = nn.Parameter(torch.tensor(0.0))
+        self.transform: nn.Module = nn.Identity()
+        if ot_projection == "mlm_head":
+            dense, norm = nn.Linear(hidden_size, hidden_size), nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+            self.transform = nn.Sequential(dense, ACT2FN[head_activation], norm)
+        self.output = nn.Linear(hidden_size, vocabulary_size)  # Eq. 6
+        self.entry_log_scale = nn.Parameter(torch.zeros(vocabulary_size))
+        self.ot_log_scale = nn.Parameter(torch.tensor(0.0))
+        special = torch.zeros(vocabulary_size, dtype=torch.bool)
+        special[special_ids] = True
+        self.register_buffer("special", special, persistent=False)
+
+    def forward(self, features: dict[str, Any], task: Literal["query", "document"] | None = None) -> dict[str, Any]:
+        """Add `sentence_embedding`, (B, V + d'), to `features` with `token_embeddings`, `input_ids`, `attention_mask`.
+
+        Args:
+            features: Token states (B, L, D), their ids and mask (B, L).
+            task: `document` cuts the vocabulary half to its `top_k` entries; `query` and None keep it whole and carry
+                the scales.
+        """
+        dense, pooled = self.halves(features, task)
+        features["sentence_embedding"] = torch.cat([pooled, dense], dim=1)  # (B, V + d')
+        return features
+
+    def halves(
+        self, features: dict[str, Any], task: Literal["query", "document"] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The dense half (B, d') and the vocabulary half (B, V) of `features`, as they enter the score."""
+        states, ids, mask = features["token_embeddings"], features["input_ids"], features["attention_mask"].bool()
+        return self.dense_half(states, mask, task), self.vocabulary_half(states, ids, mask, task)
+
+    def dense_half(
+        self, states: torch.Tensor, mask: torch.Tensor, task: Literal["query", "document"] | None
+    ) -> torch.Tensor:
+        """Eq. 10: h^ = W_cls^T h_cls, (B, d')."""
+        if self.dense_pooling == "cls":
+            first = mask.int().argmax(dim=1)  # padding may stand on the left
+            h_cls = states[torch.arange(len(states), device=states.device), first]  # (B, D)
+        else:
+            weights = mask.to(states.dtype)[:, :, None]  # (B, L, 1)
+            h_cls = (states * weights).sum(dim=1) / weights.sum(dim=1)
+        dense = self.cls_projection(h_cls).float()
+        if self.normalize:
+            dense = F.normalize(dense, dim=1)
+        return dense if task == "document" else dense * self.cls_log_scale.exp()
+
+    def vocabulary_half(
+        self,
+        states: torch.Tensor,
+        input_ids: torch.Tensor,
+        mask: torch.Tensor,
+        task: Literal["query", "document"] | None,
+    ) -> torch.Tensor:
+        """Eq. 6, 7 and 11: the weights of the vocabulary entries, (B, V), zero where cut."""
+        if self.top_k == 0:
+            return states.new_zeros(len(states), self.vocabulary_size, dtype=torch.float32)
+        ordinary = mask & ~self.special[input_ids]  # (B, L)
+        mu = linear_max_pool(self.transform(states), self.output.weight, self.output.bias, ordinary)  # (B, V)
+        if self.ot_activation != "none":
+            mu = mu.relu()
+        if self.ot_activation == "log1p_relu":
+            mu = mu.log1p()
+        mu = mu * self.entry_log_scale.exp() * ordinary.any(dim=1, keepdim=True)
+        if task == "document" and self.top_k < self.vocabulary_size:
+            kept = mu.topk(self.top_k, dim=1)  # Eq. 11
+            mu = torch.zeros_like(mu).scatter(1, kept.indices, kept.values)
+        if self.normalize:
+            mu = F.normalize(mu, dim=1)
+        return mu if task == "document" else mu * self.ot_log_scale.exp()
+
+    def get_embedding_dimension(self) -> int:
+        """V + d'."""
+        return self.vocabulary_size + self.cls_dimension
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write configuration and weights (always safetensors) to a folder."""
+        Path(output_path).mkdir(parents=True, exist_ok=True)
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=True)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> DuplexPooling:
+        """Load the module from a model folder or a Hugging Face id."""
+        hub = {key: kwargs.get(key) for key in ("token", "cache_folder", "revision")}
+        hub["local_files_only"] = kwargs.get("local_files_only", False)
+        config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub)
+        return cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=cls(**config), **hub)

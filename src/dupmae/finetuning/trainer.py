@@ -1,0 +1,169 @@
+"""Stage 1 of fine-tuning, on sentence-transformers' trainer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers.sparse_encoder import SparseEncoderTrainer, SparseEncoderTrainingArguments
+from torch.utils.data import BatchSampler, SequentialSampler
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from dupmae.config import FinetuneConfig
+from dupmae.corpus import Benchmark
+from dupmae.duplex import DuplexEncoder
+from dupmae.errors import DupmaeError
+from dupmae.files import fingerprint, write_json
+from dupmae.finetuning.examples import make_examples
+from dupmae.finetuning.loss import DuplexContrastiveLoss
+from dupmae.precision import bfloat16_pays
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "finetune.json"
+"""Record of the run in its output folder."""
+METRICS_FILE = "metrics.jsonl"
+"""Losses of every logged step."""
+
+
+def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: FinetuneConfig) -> DuplexEncoder:
+    """Fine-tune a duplex encoder on query-passage pairs with in-batch (and BM25) negatives (Eq. 13).
+
+    A run that was interrupted goes on from its last checkpoint and ends as if it had not been; one that is finished
+    returns its model at once.
+
+    Args:
+        encoder: The model to train; it is changed in place.
+        train: Queries, passages and judgements; every judgement above 0 is a training pair.
+        output: Folder of the run: `model/`, `metrics.jsonl`, `finetune.json`, and checkpoints while it lasts.
+        config: The settings.
+
+    Returns:
+        The trained model, as it stands in `output / "model"`.
+
+    Raises:
+        DupmaeError: Too few pairs, `output` holds another run, or the loss stops being a number.
+    """
+    target = output / "model"
+    settings = asdict(config)
+    del settings["save_steps"]  # how often to save does not change the result
+    weights = encoder.pooling.output.weight.detach().double()
+    states = next(encoder.parameters()).detach().double()
+    start = [float(weights.sum()), float(weights.square().sum()), float(states.sum()), float(states.square().sum())]
+    mark = fingerprint({"settings": settings, "qrels": train.qrels, "queries": train.queries, "start": start})
+    if _open_run(output, mark, settings) and target.is_dir():
+        return DuplexEncoder(str(target))
+    examples = make_examples(train, config)
+    set_seed(config.seed)
+    lengths = encoder[0].document_length, encoder[0].max_seq_length
+    encoder[0].document_length = encoder[0].max_seq_length = min(config.max_length, lengths[0])
+    arguments = SparseEncoderTrainingArguments(
+        output_dir=str(output / "checkpoints"),
+        num_train_epochs=1,  # the rows of all epochs are laid out by `make_examples`
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        learning_rate_mapping={
+            r"cls_projection|transform\.|output\.weight": config.head_learning_rate,
+            r"output\.bias|log_scale": config.scale_learning_rate,
+        },
+        warmup_steps=config.warmup_ratio,
+        lr_scheduler_type="linear",
+        weight_decay=config.weight_decay,
+        bf16=bfloat16_pays(config.precision),
+        use_cpu=not torch.cuda.is_available(),
+        batch_sampler=_in_order,
+        router_mapping={name: "query" if name == "query" else "document" for name in examples.columns},
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        report_to="none",
+        seed=config.seed,
+    )
+    trainer = SparseEncoderTrainer(
+        model=encoder,
+        args=arguments,
+        train_dataset=Dataset.from_dict(examples.columns),
+        loss=DuplexContrastiveLoss(encoder, examples.positives, config.cls_weight, config.ot_weight),
+        callbacks=[_Log(output / METRICS_FILE)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = _last_checkpoint(output / "checkpoints")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    encoder[0].document_length, encoder[0].max_seq_length = lengths
+    encoder.save_pretrained(str(target))
+    write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "finished": True})
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    return encoder
+
+
+class _Log(TrainerCallback):  # type: ignore[misc]
+    """Write every step's losses as JSON lines; a resumed run drops the lines after its checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the lines up to the step that training goes on from."""
+        kept = []
+        if self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Append a line, and stop at a loss that is not a number."""
+        if not logs or "loss" not in logs:
+            return
+        if not logs["loss"] == logs["loss"]:
+            raise DupmaeError(f"The loss is not a number at step {state.global_step}: lower the learning rates.")
+        line = {"step": state.global_step} | {
+            key: value for key, value in logs.items() if key in ("loss", "both", "cls", "ot", "learning_rate")
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
+    """Batches of rows as they come: `make_examples` has drawn the order."""
+    return BatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
+
+
+def _open_run(output: Path, mark: str, settings: dict[str, Any]) -> bool:
+    """Whether the run of fingerprint `mark` in `output` is finished; claims a folder that holds no run yet."""
+    record_file = output / RUN_FILE
+    if record_file.is_file():
+        try:
+            record = json.loads(record_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.") from error
+        if record.get("fingerprint") != mark:
+            raise DupmaeError(
+                f"The folder {output} holds a fine-tuning run with other settings, another start or other pairs: "
+                "choose another folder or delete it."
+            )
+        return bool(record["finished"])
+    if any((output / name).exists() for name in ("model", "checkpoints", METRICS_FILE)):
+        raise DupmaeError(f"The folder {output} holds other results: choose another folder or delete it.")
+    write_json(record_file, {"fingerprint": mark, "settings": settings, "finished": False})
+    return False
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The last whole checkpoint in `folder`; halves of checkpoints are deleted."""
+    whole: list[tuple[int, Path]] = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            # the Trainer writes this file last
+            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            whole.append((state["global_step"], checkpoint))
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(checkpoint)
+    return max(whole)[1] if whole else None
