@@ -186,7 +186,7 @@ def _run_phase(
         max_steps=phase.steps,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        warmup_steps=config.warmup_ratio,
+        warmup_steps=round(config.warmup_ratio * phase.steps),
         lr_scheduler_type="linear",
         weight_decay=config.weight_decay,
         bf16=bfloat16_pays(config.precision),

@@ -33,7 +33,7 @@ def linear_max_pool(
 
     Returns:
         The pooled logits, (B, V), in float32 (float64 for float64 input). A sequence without a pooled token gets
-        zeros, through which no gradient flows.
+        zeros, through which no gradient flows. Where tokens tie, the gradient goes to the first of them.
     """
     return linear_max_pool_packed(hidden[mask], mask.sum(dim=1), weight, bias)
 
