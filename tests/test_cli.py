@@ -257,23 +257,24 @@ def test_config_file_may_give_required_options_and_lists(corpus, pretraining_cal
     assert pretraining_call["settings"].steps == 9
 
 
-@pytest.mark.parametrize(("fraction", "held_out"), [("0.2", "dev of pairs"), ("0", None)])
-def test_finetune_holds_out_the_share_asked_for(fraction, held_out, stub):
+def test_finetune_trains_on_the_whole_split_a_model_whose_new_layers_the_seed_decides(stub):
     call: dict[str, Any] = {}
+    order = []
+    stub("transformers", set_seed=lambda seed: order.append(("seed", seed)))
+    stub("dupmae.corpus", read_benchmark=None, read_pairs=lambda path: f"pairs of {path}")
 
-    def split(benchmark, share, seed):
-        assert (share, seed) == (0.2, 42)
-        return f"rest of {benchmark}", f"dev of {benchmark}"
+    def from_encoder(model, config):
+        order.append("model")
+        return model, config.top_k
 
-    stub("dupmae.corpus", read_benchmark=None, read_pairs=lambda path: "pairs", split_queries=split)
-    from_encoder = lambda model, config: (model, config.top_k)  # noqa: E731
     stub("dupmae.duplex", DuplexEncoder=SimpleNamespace(from_encoder=from_encoder))
     stub("dupmae.finetuning", finetune=lambda *args: call.update(args=args))
     words = ["finetune", "--model", "m", "--pairs", "f", "--output", "o", "--top_k", "9", "--epochs", "2"]
-    assert cli.main([*words, "--dev_fraction", fraction]) == 0
-    encoder, train, output, settings, dev = call["args"]
-    assert (encoder, output, settings.epochs, dev) == (("m", 9), Path("o"), 2.0, held_out)
-    assert train == ("rest of pairs" if held_out else "pairs")
+    assert cli.main([*words, "--seed", "5"]) == 0
+    encoder, train, output, settings = call["args"]
+    assert (encoder, train, output) == (("m", 9), "pairs of f", Path("o"))
+    assert (settings.epochs, settings.seed) == (2.0, 5)
+    assert order == [("seed", 5), "model"]
 
 
 @pytest.fixture

@@ -83,7 +83,6 @@ def finetune(
     train_split: str = "train",
     allow_unknown: bool = False,
     pairs: str | None = None,
-    dev_fraction: float = 0.1,
     representation: DuplexConfig,
     settings: FinetuneConfig,
 ) -> None:
@@ -103,29 +102,26 @@ def finetune(
         train_split: Which of the benchmark's judgements to train on.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
         pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
-        dev_fraction: Share of the queries held out to validate on; 0 holds out none.
         representation: The representation.
         settings: The training.
     """
-    from dupmae.corpus import read_benchmark, read_pairs, split_queries
+    from transformers import set_seed
+
+    from dupmae.corpus import read_benchmark, read_pairs
     from dupmae.duplex import DuplexEncoder
     from dupmae.finetuning import finetune as train_on
     from dupmae.models import resolve_model
 
     if (benchmark is None) == (pairs is None):
         raise DupmaeError("dupmae finetune trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
-    if not 0 <= dev_fraction < 1:
-        raise DupmaeError(f"--dev_fraction is a share from 0 up to, but not including, 1, not {dev_fraction}")
     train: Benchmark
     if benchmark is not None:
         train = read_benchmark(Path(benchmark), train_split, allow_unknown=allow_unknown)
     else:
         train = read_pairs(Path(str(pairs)))
-    dev: Benchmark | None = None
-    if dev_fraction:
-        train, dev = split_queries(train, dev_fraction, settings.seed)
+    set_seed(settings.seed)  # the representation's new layers are part of what a resumed run must find again
     encoder = DuplexEncoder.from_encoder(resolve_model(model), representation)
-    train_on(encoder, train, Path(output), settings, dev)
+    train_on(encoder, train, Path(output), settings)
     _say(f"Written: {Path(output) / 'model'}")
 
 

@@ -23,11 +23,11 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -44,11 +44,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with open(file, "rb") as handle:
+                with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         if path.exists():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -69,7 +69,7 @@ def fingerprint(value: Any) -> str:
 
 def file_fingerprint(path: Path) -> str:
     """Sixteen hexadecimal digits of a file's SHA-256."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 

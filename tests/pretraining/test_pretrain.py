@@ -14,9 +14,9 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
+from dupmae.precision import bfloat16_pays
 from dupmae.pretraining import pretrain
 from dupmae.pretraining.checkpoint import load_for_pretraining
-from dupmae.pretraining.trainer import bfloat16_pays
 
 
 def settings(**changes: Any) -> PretrainConfig:

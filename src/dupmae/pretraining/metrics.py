@@ -79,17 +79,21 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
 
 
 class PhaseBar(ProgressCallback):  # type: ignore[misc]
-    """The Trainer's progress bar with the phase's name on it and without its lines of logs."""
+    """The Trainer's progress bar with a description and without its lines of logs.
 
-    def __init__(self, phase: str) -> None:
+    Args:
+        description: What stands before the bar.
+    """
+
+    def __init__(self, description: str) -> None:
         super().__init__()
-        self.phase = phase
+        self.description = description
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar."""
         super().on_train_begin(args, state, control, **kwargs)
         if self.training_bar is not None:
-            self.training_bar.set_description(f"pre-training, {self.phase}")
+            self.training_bar.set_description(self.description)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print nothing: the losses are in the JSONL file."""

@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint, write_json
+from dupmae.precision import bfloat16_pays
 from dupmae.pretraining.checkpoint import load_for_pretraining, save_checkpoint
 from dupmae.pretraining.data import LengthBuckets, Sequences, collator
 from dupmae.pretraining.masking import step_generator
@@ -100,15 +101,6 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     for phase in schedule[:-1]:
         shutil.rmtree(output / "checkpoints" / phase.name, ignore_errors=True)
     return target
-
-
-def bfloat16_pays(precision: str) -> bool:
-    """Whether the forward pass runs in bfloat16; `auto` asks the processor for bfloat16 matrix units."""
-    if precision == "auto":
-        if torch.cuda.is_available():
-            return bool(torch.cuda.is_bf16_supported())
-        return bool(torch.cpu._is_amx_tile_supported())
-    return precision == "bfloat16"
 
 
 class PhaseTrainer(Trainer):  # type: ignore[misc]
@@ -206,7 +198,7 @@ def _run_phase(
     trainer.add_callback(trainer.metrics_log)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(PhaseBar(phase.name))
+    trainer.add_callback(PhaseBar(f"pre-training, {phase.name}"))
     logger.info("Phase %s: steps %d to %d.", phase.name, done + 1, phase.steps)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
