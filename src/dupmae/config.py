@@ -24,6 +24,9 @@ class StoreConfig:
 class PretrainConfig:
     """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9)."""
 
+    warm_start_sequences: int = 1000
+    """Chunks of text from which the output matrix of a new vocabulary head is solved for before the first step; 0
+    starts it at the input embeddings. A checkpoint that has a head keeps it."""
     new_layers_steps: int = 200
     """Steps of the first phase, in which the encoder is frozen and only new layers (head, decoder) learn."""
     new_layers_learning_rate: float = 1e-3
@@ -50,6 +53,8 @@ class PretrainConfig:
     """Share of the selected tokens replaced by the mask token."""
     random_token_fraction: float = 0.1
     """Share of the selected tokens replaced by a random token; the rest stays as it is."""
+    dropout: float = 0.0
+    """Dropout of encoder and attention; a short run on text that is seen once or twice needs none."""
     mlm_weight: float = 1.0
     """Weight of the masked-language-model loss (Eq. 1)."""
     cls_weight: float = 1.0
@@ -109,6 +114,8 @@ class FinetuneConfig:
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
     scale_learning_rate: float = 1e-2
     """Peak learning rate of the vocabulary's biases and of all scales: single numbers, which can move fast."""
+    dropout: float = 0.0
+    """Dropout of encoder and attention; a few epochs from a good start need none, and it is slow on a processor."""
     max_length: int = 160
     """Tokens of a passage in training; shorter than at encoding, for speed."""
     bm25_negatives: int = 1

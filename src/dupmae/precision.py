@@ -1,4 +1,4 @@
-"""Which arithmetic a forward pass runs in."""
+"""Which arithmetic a forward pass runs in, and what else makes training fast on the machine at hand."""
 
 from __future__ import annotations
 
@@ -21,3 +21,16 @@ def autocast(device_type: str, precision: str = "auto") -> contextlib.AbstractCo
     if bfloat16_pays(precision):
         return torch.autocast(device_type, torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def prepare_for_training(model: torch.nn.Module, dropout: float) -> None:
+    """Set a Hugging Face encoder's dropout, and on a processor the attention whose backward pass is fastest there.
+
+    On two cores the plain attention ("eager") trained all-MiniLM-L6-v2 about 1.4 times as fast as the fused one, whose
+    bfloat16 backward pass is slow; drawing attention dropout took another quarter of the step.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")  # type: ignore[operator]

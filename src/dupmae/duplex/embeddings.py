@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder
+from dupmae.files import atomic_folder, refuse_foreign
 
 FILE = "embeddings.safetensors"
 """Name of the file in a folder of saved embeddings."""
@@ -28,7 +29,8 @@ class DuplexEmbeddings:
     cls: npt.NDArray[np.float32]
     """Dense half, (N, d')."""
     ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-    """Vocabulary entries, (N, k), heaviest first; uint16 for vocabularies of up to 65,535 entries, else uint32."""
+    """Vocabulary entries, (N, k), heaviest (by absolute value) first; uint16 for vocabularies of up to 65,535 entries,
+    else uint32."""
     weights: npt.NDArray[np.float32]
     """Their weights, (N, k); 0 marks an unused place."""
 
@@ -45,7 +47,12 @@ class DuplexEmbeddings:
         return DuplexEmbeddings(self.cls[rows], self.ids[rows], self.weights[rows])
 
     def save(self, folder: Path) -> None:
-        """Write the three arrays to `folder`, whole or not at all."""
+        """Write the three arrays to `folder`, whole or not at all.
+
+        Raises:
+            DupmaeError: `folder` holds something else than embeddings.
+        """
+        refuse_foreign(folder, FILE)
         with atomic_folder(folder) as temporary:
             arrays = {"cls": self.cls, "ids": self.ids, "weights": self.weights}
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary / FILE)
@@ -68,7 +75,7 @@ def concatenate(parts: list[DuplexEmbeddings]) -> DuplexEmbeddings:
     """Stack embeddings along N; narrower vocabulary halves are padded with zero weights."""
     width = max(part.ids.shape[1] for part in parts)
 
-    def padded(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def padded(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.pad(array, ((0, 0), (0, width - array.shape[1])))
 
     return DuplexEmbeddings(

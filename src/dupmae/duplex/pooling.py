@@ -31,12 +31,13 @@ except ImportError:  # the copy inside a model folder, on a machine without dupm
         return torch.stack(pooled)
 
 
-class DuplexPooling(Module):
+class DuplexPooling(Module):  # type: ignore[misc]
     """Token states in, one vector over V + d' dimensions out; the dot product of a query's and a document's is Eq. 12.
 
     Dimensions 0 .. V-1 hold the vocabulary half: logits of the ordinary tokens, max-pooled, activated, weighted per
-    entry, and of a document only the `top_k` largest. Dimensions V .. V+d'-1 hold the reduced dense vector. With `normalize` each half of a document is a unit vector, and each half of a query a unit
-    vector times a learned scale, so that a score is
+    entry, and of a document only the `top_k` largest. Dimensions V .. V+d'-1 hold the reduced dense vector. With
+    `normalize` each half of a document is a unit vector, and each half of a query a unit vector times a learned scale,
+    so that a score is
 
         exp(cls_log_scale) cos(h^_q, h^_d) + exp(ot_log_scale) cos(mu_q, mu^_d),
 
@@ -132,47 +133,50 @@ class DuplexPooling(Module):
         self, features: dict[str, Any], task: Literal["query", "document"] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The dense half (B, d') and the vocabulary half (B, V) of `features`, as they enter the score."""
-        states, ids, mask = features["token_embeddings"], features["input_ids"], features["attention_mask"].bool()
-        return self.dense_half(states, mask, task), self.vocabulary_half(states, ids, mask, task)
+        return self.dense_half(features, task), self.vocabulary_half(features, task)
 
-    def dense_half(
-        self, states: torch.Tensor, mask: torch.Tensor, task: Literal["query", "document"] | None
-    ) -> torch.Tensor:
+    def dense_half(self, features: dict[str, Any], task: Literal["query", "document"] | None) -> torch.Tensor:
         """Eq. 10: h^ = W_cls^T h_cls, (B, d')."""
+        states, mask = features["token_embeddings"], features["attention_mask"].bool()
         if self.dense_pooling == "cls":
             first = mask.int().argmax(dim=1)  # padding may stand on the left
             h_cls = states[torch.arange(len(states), device=states.device), first]  # (B, D)
         else:
             weights = mask.to(states.dtype)[:, :, None]  # (B, L, 1)
             h_cls = (states * weights).sum(dim=1) / weights.sum(dim=1)
-        dense = self.cls_projection(h_cls).float()
+        dense: torch.Tensor = self.cls_projection(h_cls).float()
         if self.normalize:
             dense = F.normalize(dense, dim=1)
         return dense if task == "document" else dense * self.cls_log_scale.exp()
 
-    def vocabulary_half(
-        self,
-        states: torch.Tensor,
-        input_ids: torch.Tensor,
-        mask: torch.Tensor,
-        task: Literal["query", "document"] | None,
-    ) -> torch.Tensor:
-        """Eq. 6, 7 and 11: the weights of the vocabulary entries, (B, V), zero where cut."""
+    def vocabulary_half(self, features: dict[str, Any], task: Literal["query", "document"] | None) -> torch.Tensor:
+        """Eq. 11: the weights of the vocabulary entries, (B, V), zero where cut."""
         if self.top_k == 0:
+            states = features["token_embeddings"]
             return states.new_zeros(len(states), self.vocabulary_size, dtype=torch.float32)
-        ordinary = mask & ~self.special[input_ids]  # (B, L)
-        mu = linear_max_pool(self.transform(states), self.output.weight, self.output.bias, ordinary)  # (B, V)
+        mu = self.logits(features)
         if self.ot_activation != "none":
             mu = mu.relu()
         if self.ot_activation == "log1p_relu":
             mu = mu.log1p()
-        mu = mu * self.entry_log_scale.exp() * ordinary.any(dim=1, keepdim=True)
+        empty = ~self._ordinary(features).any(dim=1, keepdim=True)  # (B, 1)
+        mu = (mu * self.entry_log_scale.exp()).masked_fill(self.special | empty, 0.0)
         if task == "document" and self.top_k < self.vocabulary_size:
-            kept = mu.topk(self.top_k, dim=1)  # Eq. 11
+            kept = mu.topk(self.top_k, dim=1)
             mu = torch.zeros_like(mu).scatter(1, kept.indices, kept.values)
         if self.normalize:
             mu = F.normalize(mu, dim=1)
         return mu if task == "document" else mu * self.ot_log_scale.exp()
+
+    def logits(self, features: dict[str, Any]) -> torch.Tensor:
+        """Eq. 6-7: mu, the largest logit of each vocabulary entry over the ordinary tokens, (B, V)."""
+        states = self.transform(features["token_embeddings"])
+        return linear_max_pool(states, self.output.weight, self.output.bias, self._ordinary(features))
+
+    def _ordinary(self, features: dict[str, Any]) -> torch.Tensor:
+        """Which tokens are pooled: neither padding nor special, (B, L)."""
+        mask: torch.Tensor = features["attention_mask"].bool()
+        return mask & ~self.special[features["input_ids"]]
 
     def get_embedding_dimension(self) -> int:
         """V + d'."""
@@ -190,4 +194,7 @@ class DuplexPooling(Module):
         hub = {key: kwargs.get(key) for key in ("token", "cache_folder", "revision")}
         hub["local_files_only"] = kwargs.get("local_files_only", False)
         config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub)
-        return cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=cls(**config), **hub)
+        module: DuplexPooling = cls.load_torch_weights(
+            model_name_or_path, subfolder=subfolder, model=cls(**config), **hub
+        )
+        return module

@@ -23,7 +23,7 @@ from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
 from dupmae.finetuning.examples import make_examples
 from dupmae.finetuning.loss import DuplexContrastiveLoss
-from dupmae.precision import bfloat16_pays
+from dupmae.precision import bfloat16_pays, prepare_for_training
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: Fin
     returns its model at once.
 
     Args:
-        encoder: The model to train; it is changed in place.
+        encoder: The model to train; it is changed in place and not to be used afterwards.
         train: Queries, passages and judgements; every judgement above 0 is a training pair.
         output: Folder of the run: `model/`, `metrics.jsonl`, `finetune.json`, and checkpoints while it lasts.
         config: The settings.
@@ -62,6 +62,7 @@ def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: Fin
         return DuplexEncoder(str(target))
     examples = make_examples(train, config)
     set_seed(config.seed)
+    prepare_for_training(encoder.transformers_model, config.dropout)
     lengths = encoder[0].document_length, encoder[0].max_seq_length
     encoder[0].document_length = encoder[0].max_seq_length = min(config.max_length, lengths[0])
     arguments = SparseEncoderTrainingArguments(
@@ -101,7 +102,7 @@ def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: Fin
     encoder.save_pretrained(str(target))
     write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "finished": True})
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    return encoder
+    return DuplexEncoder(str(target))
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]

@@ -69,6 +69,8 @@ class Backbone(nn.Module):
         self.hidden_size: int = model.config.hidden_size
         self.heads: int = model.config.num_attention_heads
         self.vocab_size: int = model.config.vocab_size
+        self.new_head = False
+        """Whether the vocabulary head is new (:func:`fresh_head`)."""
         self._dense, self._norm = family.dense, family.norm
         self._activation = family.activation(model)
         self._position_ids = family.position_ids
@@ -213,3 +215,4 @@ def fresh_head(backbone: Backbone) -> None:
     output.weight = nn.Parameter(model.get_input_embeddings().weight.detach().clone())
     output.bias = nn.Parameter(torch.zeros_like(output.bias))
     model.config.tie_word_embeddings = False
+    backbone.new_head = True

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
+from dupmae.precision import prepare_for_training
 from dupmae.pretraining.backbones import load_backbone
 from dupmae.pretraining.objective import DupMAE
 
@@ -52,6 +53,7 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
     from transformers import AutoTokenizer
 
     backbone = load_backbone(model)
+    prepare_for_training(backbone.model, config.dropout)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ from dupmae.pretraining.data import LengthBuckets, Sequences, collator
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.metrics import MetricsLog, PhaseBar, last_losses
 from dupmae.pretraining.objective import DupMAE
+from dupmae.pretraining.warm_start import warm_start_head
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,9 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     set_seed(config.seed)
     objective, tokenizer = load_for_pretraining(model, config)
     schedule = phases(config)
+    begun = any(_last_checkpoint(output / "checkpoints" / phase.name)[1] for phase in schedule)
+    if objective.backbone.new_head and config.warm_start_sequences and not begun:
+        warm_start_head(objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed)
     for number, phase in enumerate(schedule):
         if phase.steps > 0:
             _run_phase(objective, tokenizer, store, output, config, number, phase)

@@ -1,0 +1,107 @@
+"""A new vocabulary head, solved for instead of searched for.
+
+The encoder already knows its tokens: a linear map can read a token off its state. That map has a closed form, linear
+discriminant analysis with the vocabulary as its classes, and needs one pass over a little text. A head that starts
+there names 19 of 20 of MiniLM's tokens before the first step of training; gradient descent from a random head spends
+most of its steps on getting that far.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from dupmae.precision import autocast
+from dupmae.pretraining.data import Sequences, collator
+from dupmae.pretraining.objective import DupMAE
+
+logger = logging.getLogger(__name__)
+
+OPENNESS = 3.0
+"""Bias of the head's dense layer before its activation: there, GELU lets ordinary states pass nearly unchanged."""
+SHRINKAGE = 2.0
+"""Occurrences that the prediction from the input embedding counts for in a token's mean state."""
+RIDGE = 1e-2
+"""Share of the mean variance added to every direction, so that the covariance can be inverted."""
+
+
+@torch.no_grad()
+def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequences: int, seed: int) -> None:
+    """Solve for the output matrix of a new head, in place, from the states of `sequences` clean chunks of the store.
+
+    The head's transform is first made transparent (identity, open activation, neutral LayerNorm). Then, with m_v the
+    mean state of token v, m the mean of all and S the covariance within tokens, the logit of v at state h is
+    (h - m)' S^-1 (m_v - m), divided by the length of m_v - m in the metric of S^-1. Without that division rare tokens,
+    whose means are noise, would shout down all others. A token not seen gets the mean state that a ridge regression
+    predicts from its input embedding.
+
+    Args:
+        objective: Backbone and settings; only the vocabulary head changes.
+        store: The tokenised text.
+        pad_token_id: Padding.
+        sequences: Chunks to look at, drawn by `seed`; 40 a second on two cores.
+        seed: Draws the chunks.
+    """
+    backbone = objective.backbone
+    dense, norm = backbone.head_dense, backbone.head_norm
+    nn.init.eye_(dense.weight)
+    nn.init.constant_(dense.bias, OPENNESS)
+    nn.init.ones_(norm.weight)
+    nn.init.zeros_(norm.bias)
+    sums, counts, square = _accumulate(objective, store, pad_token_id, sequences, seed)
+    total = counts.sum()
+    seen = counts > 0
+    mean = sums.sum(dim=0) / total  # (D,)
+    means = sums / counts.clamp(min=1)[:, None] - mean  # (V, D)
+    means[~seen] = 0
+    within = square / total - torch.outer(mean, mean) - (means.T * (counts / total)) @ means  # (D, D)
+    within += RIDGE * within.diagonal().mean() * torch.eye(len(within), dtype=within.dtype, device=within.device)
+
+    table = backbone.model.get_input_embeddings().weight.double()
+    table = torch.cat([table, torch.ones_like(table[:, :1])], dim=1)  # (V, D + 1)
+    known = table[seen] * counts[seen].clamp(max=50).sqrt()[:, None]
+    gram = known.T @ known + torch.eye(table.shape[1], dtype=table.dtype, device=table.device)
+    predicted = table @ torch.linalg.solve(gram, known.T @ (means[seen] * counts[seen].clamp(max=50).sqrt()[:, None]))
+    means = (counts[:, None] * means + SHRINKAGE * predicted) / (counts + SHRINKAGE)[:, None]
+
+    weight = torch.linalg.solve(within, means.T).T  # (V, D)
+    length = (weight * means).sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+    weight = weight / length
+    backbone.output_weight.copy_(weight)
+    backbone.output_bias.copy_(-(weight @ mean))
+    logger.info("The new vocabulary head starts from %d tokens of %d kinds.", int(total), int(seen.sum()))
+
+
+def _accumulate(
+    objective: DupMAE, store: Sequences, pad_token_id: int, sequences: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums of the transformed states by token (V, D), counts (V,), and the sum of their outer products (D, D)."""
+    backbone = objective.backbone
+    device = backbone.output_weight.device
+    size = backbone.hidden_size
+    sums = torch.zeros(backbone.vocab_size, size, dtype=torch.float64, device=device)
+    counts = torch.zeros(backbone.vocab_size, dtype=torch.float64, device=device)
+    square = torch.zeros(size, size, dtype=torch.float64, device=device)
+    collate = collator(pad_token_id, backbone.vocab_size, backbone.max_length)
+    rows = np.random.default_rng([seed, 0]).permutation(len(store))[:sequences]
+    rows = rows[store.lengths[rows].argsort(kind="stable")]
+    training = objective.training
+    objective.eval()
+    for start in tqdm(range(0, len(rows), 32), desc="Solve for the new head", unit="batch", delay=2):
+        batch = {
+            key: value.to(device)
+            for key, value in collate([store[int(row)] for row in rows[start : start + 32]]).items()
+        }
+        ordinary = batch["attention_mask"].bool() & ~objective.special[batch["input_ids"]]  # (B, L)
+        with autocast(device.type, objective.config.precision):
+            states = backbone.states(batch["input_ids"], batch["attention_mask"])
+        states, ids = backbone.transform(states[ordinary].float()), batch["input_ids"][ordinary]  # (R, D), (R,)
+        sums.index_add_(0, ids, states.double())
+        counts += torch.bincount(ids, minlength=len(counts))
+        square += (states.T @ states).double()
+    objective.train(training)
+    return sums, counts, square
