@@ -310,7 +310,7 @@ def test_encode_writes_embeddings_of_the_task_and_ids_in_order(task, rows, encod
 def test_encode_never_replaces_a_folder_that_holds_something_else(encoder, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert cli.main(["encode", "--model", "m", "--input", "i", "--output", str(tmp_path)]) == 2
-    assert "holds no embeddings" in capsys.readouterr().err
+    assert "holds something else" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 

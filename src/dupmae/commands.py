@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dupmae.config import DuplexConfig, FinetuneConfig, PretrainConfig, Recipe, StoreConfig
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, write_json
+from dupmae.files import atomic_folder, refuse_foreign, write_json
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark, Passage, Run
@@ -147,8 +147,7 @@ def encode(
     from dupmae.models import resolve_model
 
     folder = Path(output)
-    if folder.exists() and not (folder / IDS_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DupmaeError(f"{output} exists and holds no embeddings: name another --output")
+    refuse_foreign(folder, IDS_FILE)
     encoder = DuplexEncoder(resolve_model(model))
     passages = list(_passages([input]))
     texts = [passage.full_text for passage in passages]

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from dupmae.errors import DupmaeError
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -52,6 +54,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign(folder: Path, mark: str) -> None:
+    """Make sure that replacing `folder` deletes nothing but an older version of what is about to be written there.
+
+    Args:
+        folder: Where a folder is about to be put with :func:`atomic_folder`.
+        mark: Name of a file that every folder of this kind holds.
+
+    Raises:
+        DupmaeError: `folder` is a file, or it is not empty and holds no file `mark`.
+    """
+    if folder.is_dir() and (not any(folder.iterdir()) or (folder / mark).is_file()):
+        return
+    if folder.exists():
+        raise DupmaeError(f"{folder} exists and holds something else: name another folder, or delete it first.")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -152,7 +152,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
     def vocabulary_half(self, features: dict[str, Any], task: Literal["query", "document"] | None) -> torch.Tensor:
         """Eq. 11: the weights of the vocabulary entries, (B, V), zero where cut."""
         if self.top_k == 0:
-            states = features["token_embeddings"]
+            states: torch.Tensor = features["token_embeddings"]
             return states.new_zeros(len(states), self.vocabulary_size, dtype=torch.float32)
         mu = self.logits(features)
         if self.ot_activation != "none":
