@@ -112,7 +112,8 @@ class Backbone(nn.Module):
 
     def transform(self, states: torch.Tensor) -> torch.Tensor:
         """The vocabulary head up to its output matrix: (..., D) -> (..., D)."""
-        return self.head_norm(self._activation(self.head_dense(states)))
+        transformed: torch.Tensor = self.head_norm(self._activation(self.head_dense(states)))
+        return transformed
 
     @property
     def output_weight(self) -> nn.Parameter:
