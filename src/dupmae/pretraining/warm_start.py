@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from dupmae.precision import autocast
 from dupmae.pretraining.data import Sequences, collator
 from dupmae.pretraining.objective import DupMAE
+from dupmae.vocabulary import linear_max_pool
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ OPENNESS = 3.0
 """Bias of the head's dense layer before its activation: there, GELU lets ordinary states pass nearly unchanged."""
 SHRINKAGE = 2.0
 """Occurrences that the prediction from the input embedding counts for in a token's mean state."""
+TEMPERATURES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05)
+"""Factors of the logits to choose from."""
 RIDGE = 1e-2
 """Share of the mean variance added to every direction, so that the covariance can be inverted."""
 
@@ -35,9 +38,10 @@ def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequ
 
     The head's transform is first made transparent (identity, open activation, neutral LayerNorm). Then, with m_v the
     mean state of token v, m the mean of all and S the covariance within tokens, the logit of v at state h is
-    (h - m)' S^-1 (m_v - m), divided by the length of m_v - m in the metric of S^-1. Without that division rare tokens,
-    whose means are noise, would shout down all others. A token not seen gets the mean state that a ridge regression
-    predicts from its input embedding.
+    t (h - m)' S^-1 (m_v - m) / |m_v - m| + log p_v, the length taken in the metric of S^-1 and p_v the token's
+    frequency. Without the division rare tokens, whose means are noise, would shout down all others. A token not seen
+    gets the mean state that a ridge regression predicts from its input embedding. The temperature t is the one of
+    `TEMPERATURES` with the lowest bag-of-words loss (Eq. 8) on some of the chunks.
 
     Args:
         objective: Backbone and settings; only the vocabulary head changes.
@@ -52,7 +56,8 @@ def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequ
     nn.init.constant_(dense.bias, OPENNESS)
     nn.init.ones_(norm.weight)
     nn.init.zeros_(norm.bias)
-    sums, counts, square = _accumulate(objective, store, pad_token_id, sequences, seed)
+    batches = _batches(objective, store, pad_token_id, sequences, seed)
+    sums, counts, square = _accumulate(objective, batches)
     total = counts.sum()
     seen = counts > 0
     mean = sums.sum(dim=0) / total  # (D,)
@@ -71,37 +76,72 @@ def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequ
     weight = torch.linalg.solve(within, means.T).T  # (V, D)
     length = (weight * means).sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
     weight = weight / length
+    prior = ((counts + 0.5) / (total + 0.5 * len(counts))).log()  # (V,)
     backbone.output_weight.copy_(weight)
-    backbone.output_bias.copy_(-(weight @ mean))
-    logger.info("The new vocabulary head starts from %d tokens of %d kinds.", int(total), int(seen.sum()))
+    best = _best_temperature(objective, batches[-1], -(weight @ mean), prior)
+    backbone.output_weight.mul_(best)
+    backbone.output_bias.copy_(prior - best * (weight @ mean))
+    logger.info(
+        "The new vocabulary head starts from %d tokens of %d kinds, at temperature %g.", total, seen.sum(), best
+    )
 
 
-def _accumulate(
+def _batches(
     objective: DupMAE, store: Sequences, pad_token_id: int, sequences: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums of the transformed states by token (V, D), counts (V,), and the sum of their outer products (D, D)."""
+) -> list[dict[str, torch.Tensor]]:
+    """Clean chunks drawn by `seed`, in batches of similar length, the longest last."""
     backbone = objective.backbone
-    device = backbone.output_weight.device
-    size = backbone.hidden_size
-    sums = torch.zeros(backbone.vocab_size, size, dtype=torch.float64, device=device)
-    counts = torch.zeros(backbone.vocab_size, dtype=torch.float64, device=device)
-    square = torch.zeros(size, size, dtype=torch.float64, device=device)
     collate = collator(pad_token_id, backbone.vocab_size, backbone.max_length)
     rows = np.random.default_rng([seed, 0]).permutation(len(store))[:sequences]
     rows = rows[store.lengths[rows].argsort(kind="stable")]
+    device = backbone.output_weight.device
+    return [
+        {
+            name: value.to(device)
+            for name, value in collate([store[int(row)] for row in rows[start : start + 32]]).items()
+        }
+        for start in range(0, len(rows), 32)
+    ]
+
+
+def _states(objective: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Transformed states (B, L, D) of a batch, and which of them are ordinary tokens (B, L)."""
+    ordinary = batch["attention_mask"].bool() & ~objective.special[batch["input_ids"]]
+    with autocast(ordinary.device.type, objective.config.precision):
+        states = objective.backbone.states(batch["input_ids"], batch["attention_mask"])
+    return objective.backbone.transform(states.float()), ordinary
+
+
+def _accumulate(
+    objective: DupMAE, batches: list[dict[str, torch.Tensor]]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums of the transformed states by token (V, D), counts (V,), and the sum of their outer products (D, D)."""
+    device, size = objective.backbone.output_weight.device, objective.backbone.hidden_size
+    sums = torch.zeros(objective.backbone.vocab_size, size, dtype=torch.float64, device=device)
+    counts = torch.zeros(objective.backbone.vocab_size, dtype=torch.float64, device=device)
+    square = torch.zeros(size, size, dtype=torch.float64, device=device)
     training = objective.training
     objective.eval()
-    for start in tqdm(range(0, len(rows), 32), desc="Solve for the new head", unit="batch", delay=2):
-        batch = {
-            key: value.to(device)
-            for key, value in collate([store[int(row)] for row in rows[start : start + 32]]).items()
-        }
-        ordinary = batch["attention_mask"].bool() & ~objective.special[batch["input_ids"]]  # (B, L)
-        with autocast(device.type, objective.config.precision):
-            states = backbone.states(batch["input_ids"], batch["attention_mask"])
-        states, ids = backbone.transform(states[ordinary].float()), batch["input_ids"][ordinary]  # (R, D), (R,)
+    for batch in tqdm(batches, desc="Solve for the new head", unit="batch", delay=2):
+        states, ordinary = _states(objective, batch)
+        states, ids = states[ordinary], batch["input_ids"][ordinary]  # (R, D), (R,)
         sums.index_add_(0, ids, states.double())
         counts += torch.bincount(ids, minlength=len(counts))
         square += (states.T @ states).double()
     objective.train(training)
     return sums, counts, square
+
+
+def _best_temperature(
+    objective: DupMAE, batch: dict[str, torch.Tensor], shift: torch.Tensor, prior: torch.Tensor
+) -> float:
+    """The temperature with the lowest bag-of-words loss (Eq. 8) on a batch, for the head's present output matrix."""
+    states, ordinary = _states(objective, batch)
+    mu = linear_max_pool(states, objective.backbone.output_weight, shift.float(), ordinary)  # (B, V)
+    unique = torch.zeros_like(mu).scatter_(1, batch["input_ids"], 1.0) * ~objective.special  # (B, V)
+    share = unique / unique.sum(dim=1, keepdim=True).clamp(min=1)
+    losses = {
+        temperature: -(share * (temperature * mu + prior.float()).log_softmax(dim=1)).sum(dim=1).mean().item()
+        for temperature in TEMPERATURES
+    }
+    return min(losses, key=losses.__getitem__)

@@ -18,6 +18,9 @@ from dupmae.vocabulary.precision import accumulation_dtype, compute_dtype
 
 CHUNK_ROWS = 256
 """Tokens whose logits exist at the same time."""
+SPARSE = 0.1
+"""Share of entries with a gradient up to which the backward pass picks them out: after a ReLU and a top-k cut, as in
+fine-tuning, few are left; after a softmax over the vocabulary, as in pre-training, all are."""
 
 
 def linear_max_pool(
@@ -92,14 +95,29 @@ class _LinearMaxPool(torch.autograd.Function):
             return states.to(rows_dtype), None, torch.zeros_like(table, dtype=weight_dtype), None
         grad = grad.to(states.dtype).masked_fill(empty[:, None], 0.0)  # (B, V)
         with torch.autocast(states.device.type, enabled=False):
-            grad_rows = _gradient_of_rows(grad, winner, table, len(states)) if ctx.needs_input_grad[0] else None
-            grad_weight = _gradient_of_weight(grad, winner, states) if ctx.needs_input_grad[2] else None
+            if torch.count_nonzero(grad) < SPARSE * grad.numel():
+                grad_rows, grad_weight = _sparse_gradients(grad, winner, table, states)
+            else:
+                grad_rows = _gradient_of_rows(grad, winner, table, len(states)) if ctx.needs_input_grad[0] else None
+                grad_weight = _gradient_of_weight(grad, winner, states) if ctx.needs_input_grad[2] else None
         return (
             None if grad_rows is None else grad_rows.to(rows_dtype),
             None,
             None if grad_weight is None else grad_weight.to(weight_dtype),
             None,
         )
+
+
+def _sparse_gradients(
+    grad: torch.Tensor, winner: torch.Tensor, table: torch.Tensor, states: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both gradients, (R, D) and (V, D), visiting only entries whose gradient is not zero."""
+    sequence, entry = grad.nonzero(as_tuple=True)  # (K,)
+    row = winner[sequence, entry].long()
+    factor = grad[sequence, entry][:, None]  # (K, 1)
+    grad_rows = torch.zeros_like(states).index_add_(0, row, factor * table[entry])
+    grad_weight = torch.zeros_like(table).index_add_(0, entry, factor * states[row])
+    return grad_rows, grad_weight
 
 
 def _gradient_of_rows(grad: torch.Tensor, winner: torch.Tensor, table: torch.Tensor, count: int) -> torch.Tensor:

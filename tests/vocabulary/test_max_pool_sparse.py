@@ -1,0 +1,20 @@
+import torch
+
+from dupmae.vocabulary import linear_max_pool
+from dupmae.vocabulary.naive import linear_max_pool as naive_max_pool
+
+
+def test_a_gradient_of_few_entries_equals_the_naive_one():
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(3, 7, 5, generator=generator, dtype=torch.float64)
+    weight = torch.randn(50, 5, generator=generator, dtype=torch.float64)
+    mask = torch.rand(3, 7, generator=generator) < 0.7
+    few = torch.zeros(3, 50, dtype=torch.float64)
+    few[0, 4], few[1, 49], few[2, 0], few[2, 4] = 1.0, -2.0, 0.5, 3.0  # 4 of 150: below the share that counts as few
+    gradients = []
+    for pool in (linear_max_pool, naive_max_pool):
+        inputs = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        (pool(*inputs, None, mask) * few).sum().backward()
+        gradients.append([each.grad for each in inputs])
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted)
