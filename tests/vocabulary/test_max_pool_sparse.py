@@ -18,3 +18,16 @@ def test_a_gradient_of_few_entries_equals_the_naive_one():
         gradients.append([each.grad for each in inputs])
     for found, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+def test_without_gradients_the_pool_is_the_same():
+    generator = torch.Generator().manual_seed(4)
+    hidden = torch.randn(4, 300, 5, generator=generator, dtype=torch.float64)  # longer than a chunk
+    weight = torch.randn(50, 5, generator=generator, dtype=torch.float64)
+    bias = torch.randn(50, generator=generator, dtype=torch.float64)
+    mask = torch.rand(4, 300, generator=generator) < 0.9
+    mask[2] = False
+    with torch.no_grad():
+        torch.testing.assert_close(
+            linear_max_pool(hidden, weight, bias, mask), naive_max_pool(hidden, weight, bias, mask)
+        )

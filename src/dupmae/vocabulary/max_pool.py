@@ -55,10 +55,26 @@ def linear_max_pool_packed(
     Returns:
         The pooled logits, (B, V), as described there.
     """
-    pooled: torch.Tensor = _LinearMaxPool.apply(rows, counts, weight, compute_dtype(rows, weight))  # type: ignore[no-untyped-call]
+    dtype = compute_dtype(rows, weight)
+    if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
+        pooled: torch.Tensor = _LinearMaxPool.apply(rows, counts, weight, dtype)  # type: ignore[no-untyped-call]
+    else:
+        pooled = _maxima(rows, counts, weight, dtype)
     if bias is not None:
         pooled = torch.where((counts > 0)[:, None], pooled + bias, 0.0)
     return pooled
+
+
+def _maxima(rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The pooled logits without a bias, (B, V), for those who want no gradient: nobody keeps who won."""
+    states, table = rows.to(dtype), weight.to(dtype)
+    best = torch.zeros(len(counts), len(weight), dtype=accumulation_dtype(dtype), device=rows.device)
+    with torch.autocast(rows.device.type, enabled=False):
+        for pooled, sequence in zip(best, states.split(counts.tolist()), strict=True):
+            for number, chunk in enumerate(sequence.split(CHUNK_ROWS) if len(sequence) else ()):
+                found = (table @ chunk.T).amax(dim=1)  # (V,)
+                pooled.copy_(torch.maximum(pooled, found) if number else found)
+    return best
 
 
 class _LinearMaxPool(torch.autograd.Function):
