@@ -1,4 +1,4 @@
-"""Silence for the libraries' own progress bars."""
+"""Silence where the libraries would say what is of no use to a user."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def library_bars_hidden() -> Iterator[None]:
-    """Within the context transformers loads and saves weights without bars of its own."""
+def hushed() -> Iterator[None]:
+    """Within the context transformers shows no bars for loading and saving, and no tables of missing weights."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    if shown:
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    if bars:
         logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        if shown:
+        logging.set_verbosity(verbosity)
+        if bars:
             logging.enable_progress_bar()

@@ -22,7 +22,7 @@ from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import resolve_model
 from dupmae.precision import autocast
-from dupmae.quiet import library_bars_hidden
+from dupmae.quiet import hushed
 
 CODE_FILE = "modeling_duplex.py"
 """Name under which the pooling module's code travels in a model folder."""
@@ -91,13 +91,14 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         query_length, document_length = (
             min(length, backbone.max_length) for length in (config.query_max_length, config.document_max_length)
         )
-        transformer = Transformer(
-            path,
-            model_kwargs={"dtype": torch.float32},
-            max_seq_length=document_length,
-            query_length=query_length,
-            document_length=document_length,
-        )
+        with hushed():
+            transformer = Transformer(
+                path,
+                model_kwargs={"dtype": torch.float32},
+                max_seq_length=document_length,
+                query_length=query_length,
+                document_length=document_length,
+            )
         settings = backbone.model.config
         try:
             pooling = DuplexPooling(
@@ -116,6 +117,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         except ValueError as error:
             raise DupmaeError(str(error)) from error
         with torch.no_grad():
+            for parameter in getattr(transformer.model, "pooler", torch.nn.Identity()).parameters():
+                parameter.zero_()  # BERT's pooler is not used, and random where the checkpoint has none
             if width == backbone.hidden_size:
                 torch.nn.init.eye_(pooling.cls_projection.weight)
             else:
@@ -189,7 +192,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             DupmaeError: `path` holds something else than a duplex model.
         """
         refuse_foreign(Path(path), CODE_FILE)
-        with library_bars_hidden(), atomic_folder(Path(path)) as folder:
+        with hushed(), atomic_folder(Path(path)) as folder:
             super().save(str(folder), *args, **kwargs)
             modules_file = folder / "modules.json"
             modules = json.loads(modules_file.read_text(encoding="utf-8"))

@@ -10,9 +10,6 @@ from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run
 
-BM25_FIRST = 100
-"""Passages that BM25 returns of each query before its positives are taken out."""
-
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -27,10 +24,11 @@ class Examples:
 def make_examples(train: Benchmark, config: FinetuneConfig) -> Examples:
     """Pair every query with each of its positives once an epoch, in an order drawn anew, and draw its negatives.
 
-    Negatives come from the `negative_depth` best passages of BM25 that are not judged positive, a fresh draw an epoch.
+    Negatives come from the `negative_depth` best passages of BM25 that are not judged positive, a fresh draw an epoch;
+    where BM25 finds too few, any other passages serve.
 
     Raises:
-        DupmaeError: There is no pair, or not one full batch of them.
+        DupmaeError: There is not one full batch of pairs, or a query has too few passages to draw negatives from.
     """
     queries = {query: number for number, query in enumerate(sorted(train.queries))}
     passages = {passage: number for number, passage in enumerate(sorted(train.corpus))}
@@ -39,19 +37,20 @@ def make_examples(train: Benchmark, config: FinetuneConfig) -> Examples:
         for query in queries
     }
     pairs = [(query, passage) for query in sorted(queries) for passage in positives[query]]
-    if len(pairs) < config.batch_size:
+    available = int(len(pairs) * min(config.epochs, 1))
+    if available < config.batch_size:
         raise DupmaeError(
-            f"{train.name} has {len(pairs)} training pairs, fewer than one batch of {config.batch_size}: "
+            f"{train.name} gives {available} training pairs, fewer than one batch of {config.batch_size}: "
             "lower batch_size or add pairs."
         )
-    pools = _bm25_pools(train, positives, config) if config.bm25_negatives else {}
     draw = random.Random(config.seed)
+    pools = _negative_pools(train, positives, config, draw) if config.bm25_negatives else {}
     rows: list[tuple[str, list[str]]] = []
     wanted = int(len(pairs) * config.epochs) // config.batch_size * config.batch_size
     while len(rows) < wanted:
         draw.shuffle(pairs)
         for query, positive in pairs:
-            rows.append((query, [positive, *_negatives(query, pools, sorted(passages), config, draw)]))
+            rows.append((query, [positive, *draw.sample(pools.get(query, []), config.bm25_negatives)]))
     del rows[wanted:]
     columns: dict[str, list[str] | list[list[int]]] = {"query": [train.queries[query] for query, _ in rows]}
     for place in range(1 + config.bm25_negatives):
@@ -62,26 +61,26 @@ def make_examples(train: Benchmark, config: FinetuneConfig) -> Examples:
     return Examples(columns, numbered)
 
 
-def _bm25_pools(train: Benchmark, positives: dict[str, list[str]], config: FinetuneConfig) -> dict[str, list[str]]:
-    """For each query the best passages of BM25 that are not its positives."""
-    run = bm25_run(train, k=BM25_FIRST)
-    return {
-        query: [
-            passage
-            for passage in sorted(run.get(query, {}), key=lambda passage: (-run[query][passage], passage))
-            if passage not in positives[query]
-        ][: config.negative_depth]
-        for query in positives
-    }
-
-
-def _negatives(
-    query: str, pools: dict[str, list[str]], passages: list[str], config: FinetuneConfig, draw: random.Random
-) -> list[str]:
-    """Draw a row's negatives; where BM25 found too few, any passage serves."""
-    if not config.bm25_negatives:
-        return []
-    pool = pools[query]
-    if len(pool) < config.bm25_negatives:
-        pool = pool + draw.sample(passages, min(len(passages), config.bm25_negatives))
-    return draw.sample(pool, config.bm25_negatives)
+def _negative_pools(
+    train: Benchmark, positives: dict[str, list[str]], config: FinetuneConfig, draw: random.Random
+) -> dict[str, list[str]]:
+    """For each query with a positive the passages that its negatives are drawn from, none of them a positive."""
+    wanted, depth = config.bm25_negatives, config.negative_depth
+    if depth < wanted:
+        raise DupmaeError(f"{wanted} bm25_negatives cannot be drawn from a negative_depth of {depth}: raise it.")
+    run = bm25_run(train, k=depth + max(map(len, positives.values())))
+    pools = {}
+    for query, right in positives.items():
+        found = run.get(query, {})
+        best = sorted(found, key=lambda passage: (-found[passage], passage))
+        pool = [passage for passage in best if passage not in right][:depth]
+        if right and len(pool) < wanted:
+            others = sorted(set(train.corpus).difference(right, pool))
+            pool += draw.sample(others, min(len(others), depth - len(pool)))
+            if len(pool) < wanted:
+                raise DupmaeError(
+                    f"Query {query} of {train.name} has only {len(pool)} passages that are not its positives: "
+                    "lower bm25_negatives."
+                )
+        pools[query] = pool
+    return pools

@@ -47,8 +47,9 @@ class DuplexContrastiveLoss(nn.Module):
         passage = torch.cat(
             [self.model(each, task="document")["sentence_embedding"] for each in passages]
         )  # (CB, V+d')
-        ot = query[:, :vocabulary_size] @ passage[:, :vocabulary_size].T  # (B, CB)
-        cls = query[:, vocabulary_size:] @ passage[:, vocabulary_size:].T  # (B, CB)
+        with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round a score of 20 to eighths
+            ot = query[:, :vocabulary_size] @ passage[:, :vocabulary_size].T  # (B, CB)
+            cls = query[:, vocabulary_size:] @ passage[:, vocabulary_size:].T  # (B, CB)
         rows = labels.tolist()
         columns = [row[1 + column] for column in range(len(passages)) for row in rows]
         forbidden = torch.tensor(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import logging
+import math
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -14,18 +15,18 @@ from datasets import Dataset
 from sentence_transformers.sparse_encoder import SparseEncoderTrainer, SparseEncoderTrainingArguments
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import TrainerCallback, set_seed
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
-from dupmae.files import fingerprint, write_json
+from dupmae.files import atomic_write, fingerprint, write_json
 from dupmae.finetuning.examples import make_examples
 from dupmae.finetuning.loss import DuplexContrastiveLoss
 from dupmae.precision import bfloat16_pays, prepare_for_training
-
-logger = logging.getLogger(__name__)
+from dupmae.pretraining.metrics import PhaseBar, read_metrics
+from dupmae.quiet import hushed
 
 RUN_FILE = "finetune.json"
 """Record of the run in its output folder."""
@@ -54,13 +55,11 @@ def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: Fin
     target = output / "model"
     settings = asdict(config)
     del settings["save_steps"]  # how often to save does not change the result
-    weights = encoder.pooling.output.weight.detach().double()
-    states = next(encoder.parameters()).detach().double()
-    start = [float(weights.sum()), float(weights.square().sum()), float(states.sum()), float(states.square().sum())]
-    mark = fingerprint({"settings": settings, "qrels": train.qrels, "queries": train.queries, "start": start})
-    if _open_run(output, mark, settings) and target.is_dir():
+    mark = _fingerprint(encoder, train, settings)
+    if _is_finished(output, mark) and target.is_dir():
         return DuplexEncoder(str(target))
     examples = make_examples(train, config)
+    write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "finished": False})
     set_seed(config.seed)
     prepare_for_training(encoder.transformers_model, config.dropout)
     lengths = encoder[0].document_length, encoder[0].max_seq_length
@@ -85,10 +84,11 @@ def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: Fin
         save_steps=config.save_steps,
         save_total_limit=1,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         report_to="none",
         seed=config.seed,
     )
-    trainer = SparseEncoderTrainer(
+    trainer = _Trainer(
         model=encoder,
         args=arguments,
         train_dataset=Dataset.from_dict(examples.columns),
@@ -96,13 +96,23 @@ def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: Fin
         callbacks=[_Log(output / METRICS_FILE)],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(PhaseBar("fine-tuning"))
     checkpoint = _last_checkpoint(output / "checkpoints")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    encoder[0].document_length, encoder[0].max_seq_length = lengths
-    encoder.save_pretrained(str(target))
-    write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "finished": True})
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    return DuplexEncoder(str(target))
+    with hushed():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        encoder[0].document_length, encoder[0].max_seq_length = lengths
+        encoder.save_pretrained(str(target))
+        write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "finished": True})
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+        return DuplexEncoder(str(target))
+
+
+class _Trainer(SparseEncoderTrainer):  # type: ignore[misc]
+    """The trainer without the bookkeeping for a model card, which embeds examples of the training data."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Add none."""
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]
@@ -113,17 +123,15 @@ class _Log(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the lines up to the step that training goes on from."""
-        kept = []
-        if self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        lines = read_metrics(self.path) if self.path.is_file() else []
+        with atomic_write(self.path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines if line["step"] <= state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Append a line, and stop at a loss that is not a number."""
         if not logs or "loss" not in logs:
             return
-        if not logs["loss"] == logs["loss"]:
+        if not math.isfinite(logs["loss"]):
             raise DupmaeError(f"The loss is not a number at step {state.global_step}: lower the learning rates.")
         line = {"step": state.global_step} | {
             key: value for key, value in logs.items() if key in ("loss", "both", "cls", "ot", "learning_rate")
@@ -137,8 +145,27 @@ def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Batch
     return BatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
 
 
-def _open_run(output: Path, mark: str, settings: dict[str, Any]) -> bool:
-    """Whether the run of fingerprint `mark` in `output` is finished; claims a folder that holds no run yet."""
+def _fingerprint(encoder: DuplexEncoder, train: Benchmark, settings: dict[str, Any]) -> str:
+    """A mark of all that the result depends on: settings, data, representation, and every weight of the start."""
+    weights = hashlib.sha256()
+    for parameter in encoder.parameters():
+        weights.update(parameter.detach().cpu().reshape(-1).numpy())
+    judged = {passage for grades in train.qrels.values() for passage in grades}
+    return fingerprint(
+        {
+            "settings": settings,
+            "queries": train.queries,
+            "qrels": train.qrels,
+            "passages": [len(train.corpus), {name: train.corpus[name].full_text for name in judged}],
+            "representation": encoder.pooling.get_config_dict(),
+            "lengths": [encoder[0].query_length, encoder[0].document_length],
+            "start": weights.hexdigest(),
+        }
+    )
+
+
+def _is_finished(output: Path, mark: str) -> bool:
+    """Whether the run of fingerprint `mark` in `output` is finished; refuses a folder that holds anything else."""
     record_file = output / RUN_FILE
     if record_file.is_file():
         try:
@@ -153,7 +180,6 @@ def _open_run(output: Path, mark: str, settings: dict[str, Any]) -> bool:
         return bool(record["finished"])
     if any((output / name).exists() for name in ("model", "checkpoints", METRICS_FILE)):
         raise DupmaeError(f"The folder {output} holds other results: choose another folder or delete it.")
-    write_json(record_file, {"fingerprint": mark, "settings": settings, "finished": False})
     return False
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 from transformers.trainer_callback import ProgressCallback, TrainerCallback
 
 from dupmae.errors import DupmaeError
@@ -90,10 +91,16 @@ class PhaseBar(ProgressCallback):  # type: ignore[misc]
         self.description = description
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar."""
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.set_description(self.description)
+        """Open the bar; the steps before a resumption are there already and count for no speed."""
+        self.current_step = state.global_step
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(
+                total=state.max_steps,
+                initial=self.current_step,
+                desc=self.description,
+                unit=" steps",
+                dynamic_ncols=True,
+            )
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print nothing: the losses are in the JSONL file."""

@@ -1,0 +1,129 @@
+"""Tiny random checkpoints on disk, texts in their language, and the same random numbers for every test."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+# Before anything of Hugging Face is imported: no network, and code of model folders kept out of the user's cache.
+_MODULES = tempfile.TemporaryDirectory()
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_MODULES_CACHE"] = _MODULES.name
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+WORDS = [SYLLABLES[i] + SYLLABLES[(7 * i + 3 * j) % len(SYLLABLES)] for j in range(2) for i in range(len(SYLLABLES))]
+PIECES = ["##s", "##ne", "##to", ".", ",", *"abcdefghijklmnopqrstuvwxyz"]
+VOCABULARY = [*SPECIAL, *WORDS, *PIECES]
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """Every test starts from the same random numbers."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def words() -> list[str]:
+    """The words that are one token each."""
+    return WORDS
+
+
+@pytest.fixture(scope="session")
+def texts(words: list[str]) -> list[str]:
+    """Twelve texts of 1 to 40 words, long and short mixed, no two the same."""
+    draw = random.Random(1)
+    return [" ".join(draw.choices(words, k=size)) for size in (3, 40, 1, 12, 7, 25, 2, 18, 5, 33, 9, 4)]
+
+
+@pytest.fixture(scope="session")
+def write_tokenizer() -> Callable[[Path], None]:
+    """Writes a WordPiece tokenizer over some 170 entries to a folder."""
+
+    def write(folder: Path) -> None:
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+        from transformers import PreTrainedTokenizerFast
+
+        ids = {entry: number for number, entry in enumerate(VOCABULARY)}
+        tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B [SEP]",
+            special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+        )
+        names = {f"{entry.strip('[]').lower()}_token": entry for entry in SPECIAL}
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names).save_pretrained(folder)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def bert_config() -> Any:
+    """Two layers, 32 wide, 64 positions."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory, bert_config: Any, write_tokenizer: Any) -> Path:
+    """A masked-language model: a tiny BERT with its vocabulary head, no bias or norm of which is neutral."""
+    from transformers import BertForMaskedLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    model = _randomised(BertForMaskedLM, bert_config)
+    model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedder_folder(tmp_path_factory: pytest.TempPathFactory, bert_config: Any, write_tokenizer: Any) -> Path:
+    """A sentence-transformers embedder: a tiny BERT without a vocabulary head, mean pooling, normalisation."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import BertModel
+
+    encoder = tmp_path_factory.mktemp("encoders") / "encoder"
+    _randomised(BertModel, bert_config).save_pretrained(encoder)
+    write_tokenizer(encoder)
+    folder = tmp_path_factory.mktemp("models") / "tiny-embedder"
+    modules = [Transformer(str(encoder)), Pooling(32, pooling_mode="mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+    return folder
+
+
+def _randomised(kind: Any, config: Any) -> Any:
+    """A model whose vectors (biases, norms) are as random as its matrices."""
+    import torch
+
+    torch.manual_seed(0)
+    model = kind(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += 0.2 * torch.randn_like(parameter)
+    return model

@@ -1,0 +1,257 @@
+"""Model folders: built, saved, loaded with and without this package, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from naive_duplex import V
+from safetensors.torch import load_file
+from sentence_transformers import SparseEncoder
+from transformers import (
+    BertForMaskedLM,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from dupmae.config import DuplexConfig
+from dupmae.duplex import DuplexEncoder
+from dupmae.errors import DupmaeError
+
+WITHOUT_DUPMAE = """
+import json, sys
+
+class NoDupmae:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "dupmae":
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, NoDupmae())
+from sentence_transformers import SparseEncoder
+
+folder, *texts = sys.argv[1:]
+model = SparseEncoder(folder, trust_remote_code=True, device="cpu")
+scores = model.similarity(model.encode_query(texts), model.encode_document(texts)).tolist()
+print(json.dumps({"scores": scores, "dupmae": "dupmae" in sys.modules}))
+"""
+
+
+def scores(model: SparseEncoder, texts: list[str]) -> np.ndarray:
+    return model.similarity(model.encode_query(texts), model.encode_document(texts)).numpy()
+
+
+@pytest.fixture
+def encoder(make_encoder) -> DuplexEncoder:
+    return make_encoder()
+
+
+# Saving and loading
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"cls_dimension": 0, "ot_projection": "linear", "ot_activation": "none", "dense_pooling": "mean"},
+        {"top_k": 0, "normalize": False},
+    ],
+)
+def test_saved_encoder_gives_the_same_vectors_when_loaded(settings, make_encoder, texts, tmp_path):
+    encoder = make_encoder(**settings)
+    encoder.save_pretrained(str(tmp_path / "model"))
+    loaded = DuplexEncoder(str(tmp_path / "model"), device="cpu")
+    assert isinstance(loaded, DuplexEncoder)
+    for name in ("encode_query", "encode_document", "encode"):
+        assert torch.equal(getattr(loaded, name)(texts).to_dense(), getattr(encoder, name)(texts).to_dense())
+    assert loaded.pooling.get_config_dict() == encoder.pooling.get_config_dict()
+
+
+def test_plain_sentence_transformers_gives_the_same_scores(encoder, texts, tmp_path):
+    encoder.save_pretrained(str(tmp_path / "model"))
+    plain = SparseEncoder(str(tmp_path / "model"), trust_remote_code=True, device="cpu")
+    assert type(plain) is SparseEncoder
+    np.testing.assert_array_equal(scores(plain, texts), scores(encoder, texts))
+
+
+def test_folder_gives_the_same_scores_where_dupmae_is_not_installed(encoder, texts, tmp_path):
+    encoder.save_pretrained(str(tmp_path / "model"))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DUPMAE, str(tmp_path / "model"), *texts, ""],
+        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["dupmae"] is False
+    np.testing.assert_allclose(answer["scores"], scores(encoder, [*texts, ""]), rtol=1e-4, atol=1e-5)
+
+
+def test_saving_again_replaces_the_older_model(encoder, tmp_path):
+    encoder.save_pretrained(str(tmp_path / "model"))
+    encoder.pooling.cls_log_scale.data.fill_(2.5)
+    encoder.save_pretrained(str(tmp_path / "model"))
+    assert DuplexEncoder(str(tmp_path / "model")).pooling.cls_log_scale.item() == 2.5
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_saving_into_an_empty_folder_works(encoder, tmp_path):
+    encoder.save_pretrained(str(tmp_path))
+    assert (tmp_path / "modeling_duplex.py").is_file()
+
+
+def test_saving_over_something_else_is_refused_and_leaves_it_alone(encoder, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(DupmaeError, match="holds something else"):
+        encoder.save_pretrained(str(tmp_path))
+    with pytest.raises(DupmaeError, match="holds something else"):
+        encoder.save_pretrained(str(tmp_path / "thesis.txt"))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["years of work"]
+
+
+def test_weights_are_safetensors_and_nothing_is_pickled(encoder, tmp_path):
+    encoder.save_pretrained(str(tmp_path / "model"), safe_serialization=False)
+    names = {path.suffix for path in (tmp_path / "model" / "1_DuplexPooling").iterdir()}
+    assert names == {".json", ".safetensors"}
+
+
+# Building from an encoder
+
+
+def test_vocabulary_half_starts_from_the_checkpoints_own_head(bert_folder):
+    encoder = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(top_k=10))
+    head = BertForMaskedLM.from_pretrained(bert_folder).cls.predictions
+    ours = encoder.pooling.state_dict()
+    for name, tensor in {
+        "transform.0.weight": head.transform.dense.weight,
+        "transform.0.bias": head.transform.dense.bias,
+        "transform.2.weight": head.transform.LayerNorm.weight,
+        "transform.2.bias": head.transform.LayerNorm.bias,
+        "output.weight": head.decoder.weight,
+        "output.bias": head.decoder.bias,
+    }.items():
+        assert torch.equal(ours[name], tensor), name
+    assert head.decoder.bias.abs().sum() > 0
+    assert encoder.pooling.layer_norm_eps == head.transform.LayerNorm.eps
+    torch.testing.assert_close(encoder.pooling.cls_log_scale.exp(), torch.tensor(20.0))
+    torch.testing.assert_close(encoder.pooling.ot_log_scale.exp(), torch.tensor(10.0))
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
+def test_untrained_vocabulary_half_pools_the_logits_of_the_masked_language_model(
+    family, bert_config, write_tokenizer, texts, tmp_path
+):
+    sizes = {"vocab_size": V, "pad_token_id": 0, "max_position_embeddings": 64, "initializer_range": 0.2}
+    if family == "bert":
+        model = BertForMaskedLM(bert_config)
+    elif family == "distilbert":
+        model = DistilBertForMaskedLM(DistilBertConfig(**sizes, dim=32, n_layers=1, n_heads=2, hidden_dim=32))
+    else:
+        widths = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        model = RobertaForMaskedLM(RobertaConfig(**sizes, **widths))
+    model.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    config = DuplexConfig(top_k=10, ot_activation="none", normalize=False, ot_scale=1.0)
+    encoder = DuplexEncoder.from_encoder(str(tmp_path), config)
+    features = encoder.preprocess([texts[0]], task="query")
+    with torch.no_grad():
+        logits = model.eval()(input_ids=features["input_ids"].cpu()).logits[0, 1:-1].amax(dim=0)
+    pooled = encoder.encode_query(texts[0]).to_dense()[:V].cpu()
+    torch.testing.assert_close(pooled[5:], logits[5:], atol=1e-4, rtol=1e-4)
+
+
+def test_checkpoint_without_a_head_gets_one_that_starts_at_the_input_embeddings(embedder_folder, texts):
+    encoder = DuplexEncoder.from_encoder(str(embedder_folder), DuplexConfig(top_k=10, dense_pooling="mean"))
+    embeddings = BertModel.from_pretrained(embedder_folder).get_input_embeddings().weight
+    assert torch.equal(encoder.pooling.output.weight.cpu(), embeddings)
+    assert encoder.encode_document(texts[0]).to_dense()[:V].count_nonzero() == 10
+
+
+def test_full_width_dense_half_starts_as_the_encoders_own_vector(embedder_folder, texts):
+    from sentence_transformers import SentenceTransformer
+
+    encoder = DuplexEncoder.from_encoder(str(embedder_folder), DuplexConfig(top_k=10, dense_pooling="mean"))
+    ours = encoder.encode_document(texts).to_dense()[:, V:].cpu().numpy()
+    theirs = SentenceTransformer(str(embedder_folder), device="cpu").encode(texts)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_narrower_dense_half_starts_from_orthogonal_directions(bert_folder):
+    encoder = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(top_k=10, cls_dimension=8))
+    weight = encoder.pooling.cls_projection.weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(8, device=weight.device), atol=1e-5, rtol=0)
+
+
+def test_full_width_encoder_of_a_checkpoint_with_a_head_is_the_same_whatever_the_seed(bert_folder):
+    def build(seed: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        return DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(top_k=10)).state_dict()
+
+    one, other = build(1), build(2)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_half_precision_checkpoint_is_loaded_in_float32(bert_folder, write_tokenizer, tmp_path):
+    BertForMaskedLM.from_pretrained(bert_folder).half().save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.float16}
+    encoder = DuplexEncoder.from_encoder(str(tmp_path), DuplexConfig(top_k=10))
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"top_k": 177}, "top_k is 177, but the vocabulary has only 176 entries"),
+        ({"cls_dimension": 33}, "cls_dimension is 33, but .* is only 32 wide"),
+        ({"cls_dimension": 0, "top_k": 0}, "one of them must be above 0"),
+        ({"cls_dimension": -1}, "must not be negative"),
+    ],
+)
+def test_impossible_representations_are_refused(settings, sentence, bert_folder):
+    with pytest.raises(DupmaeError, match=sentence):
+        DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(**{"top_k": 10} | settings))
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (lambda: GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1)), "decoder-only"),
+        (
+            lambda: T5ForConditionalGeneration(T5Config(vocab_size=9, d_model=8, d_kv=8, num_layers=1, num_heads=1)),
+            "encoder-decoder",
+        ),
+    ],
+)
+def test_decoders_are_no_start(model, kind, write_tokenizer, tmp_path):
+    model().save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    with pytest.raises(DupmaeError, match=f"is an? {kind} model"):
+        DuplexEncoder.from_encoder(str(tmp_path), DuplexConfig(top_k=10))
+
+
+@pytest.mark.parametrize("which", ["bert_folder", "embedder_folder"])
+def test_folder_without_a_duplex_model_is_refused(which, request):
+    with pytest.raises(DupmaeError, match="does not hold a duplex model"):
+        DuplexEncoder(str(request.getfixturevalue(which)))
+
+
+def test_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(DupmaeError, match="no model folder"):
+        DuplexEncoder.from_encoder(str(tmp_path / "nowhere"), DuplexConfig())
