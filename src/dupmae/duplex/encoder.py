@@ -61,6 +61,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 )
         kwargs.setdefault("similarity_fn_name", "dot")
         super().__init__(model_name_or_path, **kwargs)
+        self.model_card_data.generate_widget_examples = False  # they would be embedded at every save
 
     @classmethod
     def from_encoder(cls, model: str, config: DuplexConfig) -> DuplexEncoder:

@@ -70,8 +70,8 @@ def _maxima(rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, dtyp
     states, table = rows.to(dtype), weight.to(dtype)
     best = torch.zeros(len(counts), len(weight), dtype=accumulation_dtype(dtype), device=rows.device)
     with torch.autocast(rows.device.type, enabled=False):
-        for pooled, sequence in zip(best, states.split(counts.tolist()), strict=True):
-            for number, chunk in enumerate(sequence.split(CHUNK_ROWS) if len(sequence) else ()):
+        for pooled, sequence in zip(best, torch.split(states, counts.tolist()), strict=True):
+            for number, chunk in enumerate(torch.split(sequence, CHUNK_ROWS) if len(sequence) else ()):
                 found = (table @ chunk.T).amax(dim=1)  # (V,)
                 pooled.copy_(torch.maximum(pooled, found) if number else found)
     return best
@@ -110,6 +110,8 @@ class _LinearMaxPool(torch.autograd.Function):
         if len(states) == 0:  # nothing won; embedding_bag cannot be asked about an empty table
             return states.to(rows_dtype), None, torch.zeros_like(table, dtype=weight_dtype), None
         grad = grad.to(states.dtype).masked_fill(empty[:, None], 0.0)  # (B, V)
+        grad_rows: torch.Tensor | None
+        grad_weight: torch.Tensor | None
         with torch.autocast(states.device.type, enabled=False):
             if torch.count_nonzero(grad) < SPARSE * grad.numel():
                 grad_rows, grad_weight = _sparse_gradients(grad, winner, table, states)
