@@ -261,20 +261,25 @@ def test_finetune_trains_on_the_whole_split_a_model_whose_new_layers_the_seed_de
     call: dict[str, Any] = {}
     order = []
     stub("transformers", set_seed=lambda seed: order.append(("seed", seed)))
-    stub("dupmae.corpus", read_benchmark=None, read_pairs=lambda path: f"pairs of {path}")
+    stub("dupmae.corpus", read_benchmark=None, read_pairs=lambda path: SimpleNamespace(corpus=f"passages of {path}"))
 
     def from_encoder(model, config):
         order.append("model")
         return model, config.top_k
 
-    stub("dupmae.duplex", DuplexEncoder=SimpleNamespace(from_encoder=from_encoder))
+    stub(
+        "dupmae.duplex",
+        DuplexEncoder=SimpleNamespace(from_encoder=from_encoder),
+        calibrate=lambda encoder, texts: order.append(texts),
+        calibration_sample=lambda corpus, seed: f"some {corpus}",
+    )
     stub("dupmae.finetuning", finetune=lambda *args: call.update(args=args))
     words = ["finetune", "--model", "m", "--pairs", "f", "--output", "o", "--top_k", "9", "--epochs", "2"]
     assert cli.main([*words, "--seed", "5"]) == 0
     encoder, train, output, settings = call["args"]
-    assert (encoder, train, output) == (("m", 9), "pairs of f", Path("o"))
+    assert (encoder, train.corpus, output) == (("m", 9), "passages of f", Path("o"))
     assert (settings.epochs, settings.seed) == (2.0, 5)
-    assert order == [("seed", 5), "model"]
+    assert order == [("seed", 5), "model", "some passages of f"]
 
 
 @pytest.fixture

@@ -108,9 +108,9 @@ def finetune(
     from transformers import set_seed
 
     from dupmae.corpus import read_benchmark, read_pairs
-    from dupmae.duplex import DuplexEncoder
+    from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
     from dupmae.finetuning import finetune as train_on
-    from dupmae.models import resolve_model
+    from dupmae.models import is_duplex, resolve_model
 
     if (benchmark is None) == (pairs is None):
         raise DupmaeError("dupmae finetune trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
@@ -120,7 +120,12 @@ def finetune(
     else:
         train = read_pairs(Path(str(pairs)))
     set_seed(settings.seed)  # the representation's new layers are part of what a resumed run must find again
-    encoder = DuplexEncoder.from_encoder(resolve_model(model), representation)
+    path = resolve_model(model)
+    if is_duplex(path):
+        encoder = DuplexEncoder(path)
+    else:
+        encoder = DuplexEncoder.from_encoder(path, representation)
+        calibrate(encoder, calibration_sample(train.corpus, settings.seed))
     train_on(encoder, train, Path(output), settings)
     _say(f"Written: {Path(output) / 'model'}")
 

@@ -17,10 +17,10 @@ Every stage leaves a `done.json` with the fingerprint of all that it depends on,
 
 from __future__ import annotations
 
+import hashlib
 import json
-import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from rich.console import Console
 
 from dupmae.config import Recipe
 from dupmae.corpus import (
+    Passage,
     Run,
     TokenStore,
     build_token_store,
@@ -47,8 +48,6 @@ QUOTED = {
     "nfcorpus": {"BM25 (paper)": 0.325, "DupMAE (paper)": 0.346, "DupMAE† (paper)": 0.366},
 }
 """NDCG@10 that the paper reports, by the name of the benchmark's folder."""
-CALIBRATION_PASSAGES = 256
-"""Passages that the vocabulary half's thresholds are read off."""
 DEPTH = 100
 """Passages ranked of each query."""
 
@@ -131,7 +130,8 @@ class _Walk:
         """Make the run folder this run's, or refuse one that holds another's results."""
         record_file = self.folder / "run.json"
         settings = asdict(self.recipe) | {"output": None}
-        mark = fingerprint([settings, model_fingerprint(self.start), self.test.qrels, self.train.qrels])
+        data = [self.test.qrels, self.train.qrels, self.test.queries, self.train.queries, _digest(self.test.corpus)]
+        mark = fingerprint([settings, model_fingerprint(self.start), *data])
         if record_file.is_file():
             found = json.loads(record_file.read_text(encoding="utf-8"))
             if found.get("fingerprint") != mark:
@@ -180,14 +180,12 @@ class _Walk:
     def _finetune(self, model: str, folder: Path) -> None:
         from transformers import set_seed
 
-        from dupmae.duplex import DuplexEncoder, calibrate
+        from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
         from dupmae.finetuning import finetune
 
         set_seed(self.recipe.seed)
         encoder = DuplexEncoder.from_encoder(model, self.recipe.duplex)
-        ids = sorted(self.train.corpus)
-        sample = random.Random(self.recipe.seed).sample(ids, min(len(ids), CALIBRATION_PASSAGES))
-        calibrate(encoder, [self.train.corpus[name].full_text for name in sample])
+        calibrate(encoder, calibration_sample(self.train.corpus, self.recipe.seed))
         finetune(encoder, self.train, folder, self.recipe.finetune)
 
     def _index(self, model: Path, folder: Path) -> dict[str, Any]:
@@ -277,3 +275,11 @@ class _Walk:
         """The metrics of a finished stage."""
         metrics: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))["metrics"]
         return metrics
+
+
+def _digest(corpus: Mapping[str, Passage]) -> str:
+    """A mark of every passage's id, title and text, and of their order."""
+    digest = hashlib.sha256()
+    for passage in corpus.values():
+        digest.update(fingerprint([passage.id, passage.title, passage.text]).encode())
+    return digest.hexdigest()

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 
 import torch
 
+from dupmae.corpus import Passage
 from dupmae.duplex.encoder import DuplexEncoder
 from dupmae.precision import autocast
 
 ACTIVE = 2
 """How many times `top_k` entries a passage has above the threshold, on average."""
+SAMPLE = 256
+"""Passages that are enough to calibrate on."""
+
+
+def calibration_sample(corpus: Mapping[str, Passage], seed: int) -> list[str]:
+    """Texts of `SAMPLE` passages (all of a smaller corpus), drawn by `seed`."""
+    ids = sorted(corpus)
+    return [corpus[name].full_text for name in random.Random(seed).sample(ids, min(len(ids), SAMPLE))]
 
 
 @torch.no_grad()

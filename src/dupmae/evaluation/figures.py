@@ -20,7 +20,9 @@ _TERMS = {
     "mlm": ("masked words (Eq. 1)", "tab:blue"),
     "cls": ("[CLS] decoding (Eq. 5)", "tab:orange"),
     "bow": ("bag of words (Eq. 8)", "tab:green"),
-    "contrastive": ("contrastive (Eq. 13)", "tab:red"),
+    "contrastive": ("contrastive, both halves (Eq. 13)", "tab:red"),
+    "contrastive_cls": ("contrastive, dense half alone, weighted", "tab:orange"),
+    "contrastive_ot": ("contrastive, vocabulary half alone, weighted", "tab:green"),
 }
 """Losses that are drawn, by their names in a metrics file: label and colour."""
 
