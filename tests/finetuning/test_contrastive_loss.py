@@ -63,20 +63,20 @@ def test_loss_of_the_sum_and_of_each_half_equal_a_double_loop(vectors):
     found = losses(vectors, cls_weight=0.7, ot_weight=0.2)
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {
-            "both": naive(vectors, slice(None)),
-            "cls": 0.7 * naive(vectors, slice(V, None)),
-            "ot": 0.2 * naive(vectors, slice(0, V)),
+            "contrastive": naive(vectors, slice(None)),
+            "contrastive_cls": 0.7 * naive(vectors, slice(V, None)),
+            "contrastive_ot": 0.2 * naive(vectors, slice(0, V)),
         },
         rel=1e-5,
     )
 
 
 def test_half_whose_weight_is_zero_has_no_loss_of_its_own(vectors):
-    assert list(losses(vectors, cls_weight=0, ot_weight=0)) == ["both"]
+    assert list(losses(vectors, cls_weight=0, ot_weight=0)) == ["contrastive"]
 
 
 def test_each_halfs_own_loss_reaches_no_other_half(vectors):
-    losses(vectors, cls_weight=1, ot_weight=1)["cls"].backward()
+    losses(vectors, cls_weight=1, ot_weight=1)["contrastive_cls"].backward()
     for each in vectors:
         assert not each.grad[:, :V].any()
         assert each.grad[:, V:].any()
@@ -84,12 +84,12 @@ def test_each_halfs_own_loss_reaches_no_other_half(vectors):
 
 def test_another_positive_of_the_query_is_not_pushed_away(vectors):
     queries, positives, _ = vectors
-    losses(vectors, cls_weight=1, ot_weight=1)["both"].backward(inputs=[queries])
+    losses(vectors, cls_weight=1, ot_weight=1)["contrastive"].backward(inputs=[queries])
     before = queries.grad.clone()
     with torch.no_grad():
         positives[3] += 1.0  # passage 11, which answers query 0 too
     queries.grad = None
-    losses(vectors, cls_weight=1, ot_weight=1)["both"].backward(inputs=[queries])
+    losses(vectors, cls_weight=1, ot_weight=1)["contrastive"].backward(inputs=[queries])
     assert torch.equal(queries.grad[0], before[0])
     assert not torch.equal(queries.grad[1], before[1])
 

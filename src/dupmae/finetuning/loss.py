@@ -40,7 +40,15 @@ class DuplexContrastiveLoss(nn.Module):
         self.cls_weight, self.ot_weight = cls_weight, ot_weight
 
     def forward(self, features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The three losses, each times its weight: `both`, `cls`, `ot`; they are summed by the trainer."""
+        """The three losses, each times its weight, which the trainer sums.
+
+        Args:
+            features: Of the queries, the positives and the negatives, in the order of the columns.
+            labels: Numbers of each row's query and passages, (B, 1 + C).
+
+        Returns:
+            `contrastive` (both halves), `contrastive_cls` and `contrastive_ot` (each half alone, if its weight is not 0).
+        """
         queries, *passages = features
         vocabulary_size = self.model.pooling.vocabulary_size
         query = self.model(queries, task="query")["sentence_embedding"]  # (B, V + d')
@@ -64,11 +72,11 @@ class DuplexContrastiveLoss(nn.Module):
         def loss(scores: torch.Tensor) -> torch.Tensor:
             return F.cross_entropy(scores.masked_fill(forbidden, FORBIDDEN), target)
 
-        losses = {"both": loss(cls + ot)}
+        losses = {"contrastive": loss(cls + ot)}
         if self.cls_weight:
-            losses["cls"] = self.cls_weight * loss(cls)
+            losses["contrastive_cls"] = self.cls_weight * loss(cls)
         if self.ot_weight:
-            losses["ot"] = self.ot_weight * loss(ot)
+            losses["contrastive_ot"] = self.ot_weight * loss(ot)
         return losses
 
     def get_config_dict(self) -> dict[str, Any]:
