@@ -47,7 +47,7 @@ class DuplexContrastiveLoss(nn.Module):
             labels: Numbers of each row's query and passages, (B, 1 + C).
 
         Returns:
-            `contrastive` (both halves), `contrastive_cls` and `contrastive_ot` (each half alone, if its weight is not 0).
+            `contrastive` (both halves), `contrastive_cls` and `contrastive_ot` (each half alone, if it has a weight).
         """
         queries, *passages = features
         vocabulary_size = self.model.pooling.vocabulary_size

@@ -134,7 +134,9 @@ class _Log(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(logs["loss"]):
             raise DupmaeError(f"The loss is not a number at step {state.global_step}: lower the learning rates.")
         line = {"step": state.global_step} | {
-            key: value for key, value in logs.items() if key in ("loss", "learning_rate") or key.startswith("contrastive")
+            key: value
+            for key, value in logs.items()
+            if key in ("loss", "learning_rate") or key.startswith("contrastive")
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
