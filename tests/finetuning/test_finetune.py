@@ -72,7 +72,15 @@ def test_killed_and_resumed_run_ends_like_an_uninterrupted_one(benchmark, config
         with pytest.raises(KeyboardInterrupt):
             finetune(make_encoder(), benchmark, tmp_path / "killed", config)
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()] == ["checkpoint-4"]
+    begun = []
+    begin = trainer._Log.on_train_begin
+    monkeypatch.setattr(
+        trainer._Log,
+        "on_train_begin",
+        lambda self, args, state, *rest, **names: begun.append(state.global_step) or begin(self, args, state, *rest),
+    )
     resumed = finetune(make_encoder(), benchmark, tmp_path / "killed", replace(config, save_steps=50))
+    assert begun == [4]
     assert_same_weights(resumed, whole)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert len(metrics(tmp_path / "whole")) == STEPS
