@@ -1,0 +1,291 @@
+"""A recipe end to end on a tiny benchmark: its report, what is skipped, what is refused, and what survives a kill."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dupmae import cli, pipeline
+from dupmae.config import Recipe
+from dupmae.corpus import read_qrels, read_run
+from dupmae.errors import DupmaeError
+from dupmae.evaluation import evaluate_run
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "scifact.yaml"
+SYSTEMS = {
+    "bm25": "4-baselines/bm25",
+    "start": "4-baselines/start",
+    "finetuned-without-pretraining": "4-baselines/finetuned-without-pretraining",
+    "duplex": "5-evaluation/duplex",
+    "duplex-cls": "5-evaluation/duplex-cls",
+    "duplex-ot": "5-evaluation/duplex-ot",
+}
+SMALL = {
+    "store.max_length": 32,
+    "store.min_length": 4,
+    "pretrain.warm_start_sequences": 40,
+    "pretrain.new_layers_steps": 2,
+    "pretrain.steps": 4,
+    "pretrain.batch_size": 8,
+    "pretrain.save_steps": 2,
+    "duplex.top_k": 24,
+    "duplex.cls_dimension": 16,
+    "duplex.document_max_length": 48,
+    "finetune.epochs": 1,
+    "finetune.batch_size": 8,
+    "finetune.save_steps": 2,
+}
+"""What makes the recipe small; two phases of 2 and 4 steps, then 4 steps of fine-tuning, a checkpoint every 2."""
+PRETRAINING_STEPS = 6
+FINETUNING_STEPS = 4
+SEGMENT = 25
+"""Passages of a segment of the index, for three segments."""
+
+
+@pytest.fixture(scope="module")
+def benchmark_folder(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> Path:
+    """60 passages, each about two words that no other has together; 40 train and 10 test queries ask for them."""
+    draw = random.Random(3)
+    folder = tmp_path_factory.mktemp("benchmarks") / "scifact"
+    (folder / "qrels").mkdir(parents=True)
+    passages, queries, judged = [], [], []
+    for number in range(60):
+        subject = [words[number], words[60 + number]]
+        text = draw.choices(words, k=70 if number % 10 == 0 else draw.randint(8, 16)) + 3 * subject
+        draw.shuffle(text)
+        passages.append({"_id": f"p{number}", "title": " ".join(subject), "text": " ".join(text) + " ."})
+        if number < 50:
+            queries.append({"_id": f"q{number}", "text": " ".join([*subject, draw.choice(words)])})
+            judged.append(f"q{number}\tp{number}\t1\n")
+    for name, records in (("corpus", passages), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for split, lines in (("train", judged[:40]), ("test", judged[40:])):
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def overrides(benchmark_folder: Path, embedder_folder: Path) -> Callable[..., list[str]]:
+    """The words of the command line that make the SciFact recipe a matter of seconds, with an output folder."""
+
+    def build(folder: Path, /, **changes: Any) -> list[str]:
+        settings = SMALL | {"output": folder, "start": embedder_folder, "data.benchmark": benchmark_folder}
+        settings |= {key.replace("__", "."): value for key, value in changes.items()}
+        return [f"--{key}={value}" for key, value in settings.items()]
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def small_recipe(overrides: Callable[..., list[str]]) -> Callable[..., Recipe]:
+    return lambda folder, /, **changes: cli.load_recipe(RECIPE, overrides(folder, **changes))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, small_recipe: Callable[..., Recipe]) -> Path:
+    """A run folder that nothing interrupted, its index in segments of `SEGMENT` passages."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_into_segments(patch)
+        assert pipeline.run_recipe(small_recipe(folder)) == folder
+    return folder
+
+
+@pytest.fixture
+def finished_copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def cut_into_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make indexes commit every `SEGMENT` passages."""
+    from dupmae.index import duplex_index
+
+    build = duplex_index.build_segments
+    monkeypatch.setattr(duplex_index, "build_segments", lambda *a, **k: build(*a, **k | {"segment_passages": SEGMENT}))
+
+
+def systems(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "report.json").read_text())["systems"]
+
+
+def contents(folder: Path, pattern: str) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob(pattern))}
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every stage's work an error."""
+
+    def work(*_: Any, **__: Any) -> None:
+        raise AssertionError("a stage ran")
+
+    for name in ("build_token_store", "bm25_run", "dense_run", "duplex_run"):
+        monkeypatch.setattr(pipeline, name, work)
+    monkeypatch.setattr("dupmae.pretraining.pretrain", work)
+    monkeypatch.setattr("dupmae.finetuning.finetune", work)
+    monkeypatch.setattr("dupmae.index.DuplexIndex.build", work)
+
+
+def test_the_report_holds_the_computed_systems_and_the_quoted_ones(finished):
+    computed = [row for row in systems(finished) if not row["quoted"]]
+    assert [row["name"] for row in computed] == list(SYSTEMS)
+    quoted = {row["name"]: row["ndcg@10"] for row in systems(finished) if row["quoted"]}
+    assert quoted == {"BM25 (paper)": 0.665, "DupMAE (paper)": 0.699, "DupMAE† (paper)": 0.725}
+
+
+def test_the_reports_figures_are_those_of_the_rankings_beside_it(finished, benchmark_folder):
+    qrels = read_qrels(benchmark_folder / "qrels" / "test.tsv")
+    for row in systems(finished)[: len(SYSTEMS)]:
+        run = read_run(finished / SYSTEMS[row["name"]] / "run.trec")
+        assert set(run) == set(qrels)
+        metrics = {name: row[name] for name in ("ndcg@10", "mrr@10", "recall@100")}
+        assert metrics == evaluate_run(run, qrels)
+        if row["name"] != "bm25":
+            assert row["recall@100"] == 1.0  # all 60 passages are ranked
+
+
+def test_bm25_finds_what_the_benchmark_was_made_to_ask_for(finished):
+    assert systems(finished)[0]["ndcg@10"] > 0.9
+
+
+def test_the_reports_pictures_and_words_are_there(finished):
+    report = json.loads((finished / "report.json").read_text())
+    words = (finished / "report.md").read_text()
+    assert len(report["figures"]) == 3
+    for figure in report["figures"]:
+        assert (finished / figure).read_bytes().startswith(b"\x89PNG")
+        assert figure in words
+    assert all(f"| {name} |" in words for name in SYSTEMS)
+    assert "6 of 60 passages were cut at 48 tokens" in words
+
+
+def test_a_second_call_does_nothing_again(finished_copy, monkeypatch, overrides, capsys):
+    before = contents(finished_copy, "report.json")
+    forbid(monkeypatch)
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    assert cli.main(["run", str(RECIPE), *overrides(finished_copy)]) == 0
+    assert capsys.readouterr().out == f"Written: {finished_copy}\n"
+    assert systems(finished_copy) == json.loads(before["report.json"])["systems"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 43}, {"finetune__epochs": 2}, {"data__dev_fraction": 0.2}, {"duplex__ot_scale": 5}]
+)
+def test_the_folder_of_another_recipe_is_refused_and_left_alone(finished_copy, small_recipe, change):
+    before = contents(finished_copy, "*.json")
+    with pytest.raises(DupmaeError, match=r"other settings or data: choose another output or delete it$") as refusal:
+        pipeline.run_recipe(small_recipe(finished_copy, **change))
+    assert "\n" not in str(refusal.value)
+    assert contents(finished_copy, "*.json") == before
+
+
+@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels/train.tsv"])
+def test_the_folder_of_a_run_on_other_data_is_refused(finished_copy, small_recipe, benchmark_folder, tmp_path, file):
+    changed = Path(shutil.copytree(benchmark_folder, tmp_path / "scifact"))
+    lines = (changed / file).read_text().splitlines()
+    lines[5] = lines[5].replace(" .", " more .").replace('"text": "', '"text": "another ').replace("\tp4\t", "\tp5\t")
+    (changed / file).write_text("\n".join(lines) + "\n")
+    with pytest.raises(DupmaeError, match="other settings or data"):
+        pipeline.run_recipe(small_recipe(finished_copy, data__benchmark=changed))
+
+
+def test_a_folder_of_other_files_is_refused(small_recipe, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(DupmaeError, match="holds other files"):
+        pipeline.run_recipe(small_recipe(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(("key", "sentence"), [("output", "no output folder"), ("data__benchmark", "no benchmark")])
+def test_a_recipe_that_lacks_a_place_is_refused(small_recipe, tmp_path, key, sentence):
+    with pytest.raises(DupmaeError, match=sentence):
+        pipeline.run_recipe(small_recipe(tmp_path / "run", **{key: ""}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_judgements_are_refused_unless_allowed(small_recipe, benchmark_folder, tmp_path, monkeypatch):
+    changed = Path(shutil.copytree(benchmark_folder, tmp_path / "scifact"))
+    with (changed / "qrels" / "train.tsv").open("a") as file:
+        file.write("q1\tnowhere\t1\n")
+    with pytest.raises(DupmaeError, match=r"train\.tsv: 1 judgements .*'nowhere'"):
+        pipeline.run_recipe(small_recipe(tmp_path / "run", data__benchmark=changed))
+    assert not (tmp_path / "run").exists()
+
+    def reached(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "build_token_store", reached)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_recipe(small_recipe(tmp_path / "run", data__benchmark=changed, data__allow_unknown="true"))
+
+
+def test_the_runs_index_answers_with_both_halves_and_the_entries_that_matched(finished, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    query = json.loads((finished / "run.json").read_text())["recipe"]["data"]["benchmark"]
+    query = json.loads(Path(query, "queries.jsonl").read_text().splitlines()[45])["text"]
+    assert cli.main(["search", str(finished / "index"), query, "--k", "3", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["query"] == query
+    ranked = read_run(finished / "5-evaluation" / "duplex" / "run.trec")["q45"]
+    assert {hit["id"]: hit["score"] for hit in result["hits"]} == pytest.approx(
+        dict(sorted(ranked.items(), key=lambda row: -row[1])[:3]), rel=1e-3
+    )
+    for hit in result["hits"]:
+        assert hit["score"] == pytest.approx(hit["cls_score"] + hit["ot_score"], rel=1e-3)
+        assert hit["ot_score"] == pytest.approx(sum(match["contribution"] for match in hit["matches"]), rel=1e-3)
+        assert hit["text"].endswith(" .")
+
+
+class Killer:
+    """Counts the calls of a function and raises `KeyboardInterrupt` instead of some of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, kills: set[int]) -> None:
+        self.calls = 0
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.calls += 1
+            if self.calls in kills:
+                raise KeyboardInterrupt
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+def test_a_run_killed_at_every_stage_ends_as_one_that_was_not(finished, small_recipe, tmp_path, monkeypatch):
+    from dupmae.finetuning.loss import DuplexContrastiveLoss
+    from dupmae.index import build
+    from dupmae.pretraining.trainer import PhaseTrainer
+
+    cut_into_segments(monkeypatch)
+    # The last step of each stage, two steps after a checkpoint, and the second of three segments.
+    pretraining = Killer(monkeypatch, PhaseTrainer, "compute_loss", {PRETRAINING_STEPS})
+    finetuning = Killer(monkeypatch, DuplexContrastiveLoss, "forward", {FINETUNING_STEPS, 2 * FINETUNING_STEPS + 2})
+    segments = Killer(monkeypatch, build, "write_segment", {2})
+    searching = Killer(monkeypatch, pipeline, "duplex_run", {3})
+    folder = tmp_path / "killed"
+    recipe = small_recipe(folder)
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run_recipe(recipe)
+        assert not (folder / "report.json").exists()
+    pipeline.run_recipe(recipe)
+
+    assert pretraining.calls == PRETRAINING_STEPS + 2  # two steps twice, not all of them
+    assert finetuning.calls == 2 * (FINETUNING_STEPS + 2)
+    assert segments.calls == 3 + 1 + 3
+    assert searching.calls == 3 + 4 + 1
+    weights = contents(folder, "*.safetensors")
+    assert {"2-pretrain/model/decoder.safetensors", "3-finetune/model/1_DuplexPooling/model.safetensors"} < set(weights)
+    expected = contents(finished, "*.safetensors")
+    assert [name for name in expected if weights.get(name) != expected[name]] == []
+    for pattern in ("*.npy", "*.trec"):
+        assert contents(folder, pattern) == contents(finished, pattern)
+    assert systems(folder) == systems(finished)
