@@ -111,10 +111,8 @@ class _Walk:
         stage(
             "4-baselines/start",
             f"Baseline: {recipe.start} as it comes",
-            recipe.duplex.document_max_length,
-            lambda folder: self._save(
-                folder, dense_run(recipe.start, self.test, DEPTH, max_length=recipe.duplex.document_max_length)
-            ),
+            [],
+            lambda folder: self._save(folder, dense_run(recipe.start, self.test, DEPTH)),
         )
         stage(
             "4-baselines/finetuned-without-pretraining",

@@ -206,6 +206,9 @@ def _run_phase(
     logger.info("Phase %s: steps %d to %d.", phase.name, done + 1, phase.steps)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    # what accelerate leaves on the model would keep the next phase's Trainer from wrapping it in autocast again
+    for leftover in ("_is_accelerate_prepared", "forward"):
+        vars(objective).pop(leftover, None)
 
 
 def _last_checkpoint(folder: Path) -> tuple[int, Path | None]:
