@@ -1,0 +1,62 @@
+"""Where the vocabulary half's logits begin to count."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import torch
+from naive_duplex import V
+
+from dupmae.corpus import Passage
+from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
+
+
+def logits(encoder: DuplexEncoder, texts: list[str]) -> np.ndarray:
+    """The pooled logits of each text, (N, V)."""
+    with torch.no_grad():
+        features = [encoder[0](encoder.preprocess([text], task="document")) for text in texts]
+        return np.concatenate([encoder.pooling.logits(each).double().numpy() for each in features])
+
+
+def test_logits_are_centred_by_entry_then_cut_and_scaled_by_their_largest(make_encoder, texts, monkeypatch):
+    monkeypatch.setattr("dupmae.duplex.calibration.autocast", lambda *_: contextlib.nullcontext())
+    encoder = make_encoder()
+    before = logits(encoder.eval(), texts)
+    calibrate(encoder, texts, batch_size=5)
+    centred = before - before.mean(axis=0)
+    largest = -np.sort(-centred, axis=1)[:, :20]  # twice the 10 entries that a document keeps
+    threshold = largest[:, -1].mean()
+    expected = (centred - threshold) / (largest.mean() - threshold)
+    np.testing.assert_allclose(logits(encoder, texts), expected, atol=1e-3)
+
+
+def test_calibration_moves_the_output_layer_alone(make_encoder, texts):
+    encoder = make_encoder()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    calibrate(encoder, texts)
+    after = encoder.state_dict()
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert moved == {"1.output.weight", "1.output.bias"}
+
+
+def test_encoder_without_a_vocabulary_half_is_left_alone(make_encoder, texts):
+    encoder = make_encoder(top_k=0)
+    before = encoder.pooling.output.weight.clone()
+    calibrate(encoder, texts)
+    assert torch.equal(encoder.pooling.output.weight, before)
+
+
+def test_one_text_and_more_entries_than_the_vocabulary_leave_finite_numbers(make_encoder):
+    encoder = make_encoder(top_k=V)
+    calibrate(encoder, ["baba bedi"])
+    assert encoder.encode_document("bifu").to_dense().isfinite().all()
+
+
+def test_sample_is_drawn_by_the_seed_and_at_most_256_passages():
+    corpus = {f"p{number}": Passage(f"p{number}", "", f"text {number}") for number in range(300)}
+    sample = calibration_sample(corpus, 1)
+    assert len(set(sample)) == 256
+    assert sample == calibration_sample(dict(reversed(corpus.items())), 1)
+    assert sample != calibration_sample(corpus, 2)
+    assert len(calibration_sample({"p0": corpus["p0"]}, 1)) == 1
