@@ -209,6 +209,13 @@ def test_a_recipe_that_lacks_a_place_is_refused(small_recipe, tmp_path, key, sen
     assert not (tmp_path / "run").exists()
 
 
+def test_a_recipe_that_pretrains_for_another_representation_is_refused_before_any_work(small_recipe, tmp_path):
+    recipe = small_recipe(tmp_path / "run", duplex__dense_pooling="cls")
+    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is mean and duplex\.dense_pooling is cls"):
+        pipeline.run_recipe(recipe)
+    assert not (tmp_path / "run").exists()
+
+
 def test_unknown_judgements_are_refused_unless_allowed(small_recipe, benchmark_folder, tmp_path, monkeypatch):
     changed = Path(shutil.copytree(benchmark_folder, tmp_path / "scifact"))
     with (changed / "qrels" / "train.tsv").open("a") as file:

@@ -69,6 +69,10 @@ def run_recipe(recipe: Recipe) -> Path:
         raise DupmaeError("the recipe names no output folder: set output")
     if not recipe.data.benchmark:
         raise DupmaeError("the recipe names no benchmark: set data.benchmark to a folder in BEIR layout")
+    for name in ("dense_pooling", "ot_projection"):
+        before, after = getattr(recipe.pretrain, name), getattr(recipe.duplex, name)
+        if before != after:
+            raise DupmaeError(f"pretrain.{name} is {before} and duplex.{name} is {after}: give both the same")
     return _Walk(recipe).run()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -129,6 +130,15 @@ def test_weights_are_safetensors_and_nothing_is_pickled(encoder, tmp_path):
 
 
 # Building from an encoder
+
+
+def test_a_checkpoint_pretrained_for_another_projection_is_refused(bert_folder, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(bert_folder, checkpoint)
+    (checkpoint / "dupmae.json").write_text(json.dumps({"ot_projection": "linear"}))
+    DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10, ot_projection="linear"))
+    with pytest.raises(DupmaeError, match="pre-trained with ot_projection linear, but .* asks for mlm_head"):
+        DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10))
 
 
 def test_vocabulary_half_starts_from_the_checkpoints_own_head(bert_folder):

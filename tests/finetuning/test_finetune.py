@@ -125,7 +125,7 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
         (make_encoder(), replace(benchmark, queries=benchmark.queries | {"q1": "baba"}), config),
         (make_encoder(), replace(benchmark, corpus=benchmark.corpus | {"p0a": passage}), config),
     ):
-        with pytest.raises(DupmaeError, match="with other settings, another start or other pairs"):
+        with pytest.raises(DupmaeError, match="with other settings, another start or other data"):
             finetune(encoder, data, tmp_path / "run", settings)
     assert_same_weights(DuplexEncoder(str(tmp_path / "run" / "model")), model)
 

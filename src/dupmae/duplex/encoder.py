@@ -81,6 +81,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         from dupmae.pretraining.backbones import load_backbone
 
         path = resolve_model(model)
+        _refuse_other_projection(path, config)
         backbone = load_backbone(path)
         width = config.cls_dimension
         if width is None:
@@ -208,3 +209,18 @@ def _names_duplex_module(folder: Path) -> bool:
     """Whether the `modules.json` in `folder` names the duplex pooling module."""
     modules_file = folder / "modules.json"
     return modules_file.is_file() and MODULE_TYPE in modules_file.read_text(encoding="utf-8")
+
+
+def _refuse_other_projection(path: str, config: DuplexConfig) -> None:
+    """Refuse a checkpoint of ours whose vocabulary head was pre-trained for another projection."""
+    from dupmae.pretraining.checkpoint import RECORD_FILE
+
+    record_file = Path(path) / RECORD_FILE
+    if not record_file.is_file():
+        return
+    trained = json.loads(record_file.read_text(encoding="utf-8"))["ot_projection"]
+    if trained != config.ot_projection:
+        raise DupmaeError(
+            f"{path} was pre-trained with ot_projection {trained}, but the representation asks for "
+            f"{config.ot_projection}: use the same for both."
+        )

@@ -27,11 +27,10 @@ from dupmae.finetuning.loss import DuplexContrastiveLoss
 from dupmae.precision import bfloat16_pays, prepare_for_training
 from dupmae.pretraining.metrics import PhaseBar, read_metrics
 from dupmae.quiet import hushed
+from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
 RUN_FILE = "finetune.json"
 """Record of the run in its output folder."""
-METRICS_FILE = "metrics.jsonl"
-"""Losses of every logged step."""
 
 
 def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: FinetuneConfig) -> DuplexEncoder:
@@ -56,7 +55,8 @@ def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: Fin
     settings = asdict(config)
     del settings["save_steps"]  # how often to save does not change the result
     mark = _fingerprint(encoder, train, settings)
-    if _is_finished(output, mark) and target.is_dir():
+    record = read_record(output, RUN_FILE, mark, "fine-tuning")
+    if record and record["finished"] and target.is_dir():
         return DuplexEncoder(str(target))
     examples = make_examples(train, config)
     write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "finished": False})
@@ -98,7 +98,7 @@ def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: Fin
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(PhaseBar("fine-tuning"))
-    checkpoint = _last_checkpoint(output / "checkpoints")
+    _, checkpoint = last_checkpoint(output / "checkpoints")
     with hushed():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         encoder[0].document_length, encoder[0].max_seq_length = lengths
@@ -164,35 +164,3 @@ def _fingerprint(encoder: DuplexEncoder, train: Benchmark, settings: dict[str, A
             "start": weights.hexdigest(),
         }
     )
-
-
-def _is_finished(output: Path, mark: str) -> bool:
-    """Whether the run of fingerprint `mark` in `output` is finished; refuses a folder that holds anything else."""
-    record_file = output / RUN_FILE
-    if record_file.is_file():
-        try:
-            record = json.loads(record_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.") from error
-        if record.get("fingerprint") != mark:
-            raise DupmaeError(
-                f"The folder {output} holds a fine-tuning run with other settings, another start or other pairs: "
-                "choose another folder or delete it."
-            )
-        return bool(record["finished"])
-    if any((output / name).exists() for name in ("model", "checkpoints", METRICS_FILE)):
-        raise DupmaeError(f"The folder {output} holds other results: choose another folder or delete it.")
-    return False
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint in `folder`; halves of checkpoints are deleted."""
-    whole: list[tuple[int, Path]] = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:
-            # the Trainer writes this file last
-            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            whole.append((state["global_step"], checkpoint))
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(checkpoint)
-    return max(whole)[1] if whole else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from dataclasses import asdict, dataclass
@@ -25,13 +24,12 @@ from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.metrics import MetricsLog, PhaseBar, last_losses
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.warm_start import warm_start_head
+from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "pretrain.json"
 """Record of the run in its output folder: fingerprint, settings, whether it is finished."""
-METRICS_FILE = "metrics.jsonl"
-"""Losses and learning rates of every step."""
 WEIGHTS_FILE = "model.safetensors"
 """All weights, in the folder of an interrupted phase's checkpoint."""
 
@@ -88,7 +86,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     set_seed(config.seed)
     objective, tokenizer = load_for_pretraining(model, config)
     schedule = phases(config)
-    begun = any(_last_checkpoint(output / "checkpoints" / phase.name)[1] for phase in schedule)
+    begun = any(last_checkpoint(output / "checkpoints" / phase.name)[1] for phase in schedule)
     if objective.backbone.new_head and config.warm_start_sequences and not begun:
         warm_start_head(objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed)
     for number, phase in enumerate(schedule):
@@ -172,7 +170,7 @@ def _run_phase(
 ) -> None:
     """Train one phase, from the beginning or from its last whole checkpoint."""
     folder = output / "checkpoints" / phase.name
-    done, checkpoint = _last_checkpoint(folder)
+    done, checkpoint = last_checkpoint(folder)
     if checkpoint is not None and done == phase.steps:
         load_model(objective, checkpoint / WEIGHTS_FILE)
         return
@@ -211,19 +209,6 @@ def _run_phase(
         vars(objective).pop(leftover, None)
 
 
-def _last_checkpoint(folder: Path) -> tuple[int, Path | None]:
-    """The last whole checkpoint of a phase and its step, or (0, None); halves of checkpoints are deleted."""
-    whole: list[tuple[int, Path]] = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:
-            # the Trainer writes this file last
-            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            whole.append((state["global_step"], checkpoint))
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(checkpoint)
-    return max(whole, default=(0, None))
-
-
 def _open_run(output: Path, store: Sequences, model: str, config: PretrainConfig) -> dict[str, Any]:
     """The run's record: the one in `output` if it is of the same run, else a new one in a folder without another's."""
     settings = asdict(config)
@@ -231,20 +216,9 @@ def _open_run(output: Path, store: Sequences, model: str, config: PretrainConfig
     weights = Path(model) / "model.safetensors"
     start = file_fingerprint(weights) if weights.is_file() else model
     mark = fingerprint({"settings": settings, "start": start, "store": store.fingerprint})
-    record_file = output / RUN_FILE
-    if record_file.is_file():
-        try:
-            record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.") from error
-        if record.get("fingerprint") != mark:
-            raise DupmaeError(
-                f"The folder {output} holds a pre-training run with other settings, another start or other text: "
-                "choose another folder or delete it."
-            )
-        return record
-    if any((output / name).exists() for name in ("model", "checkpoints", METRICS_FILE)):
-        raise DupmaeError(f"The folder {output} holds other results: choose another folder or delete it.")
+    found = read_record(output, RUN_FILE, mark, "pre-training")
+    if found is not None:
+        return found
     record = {"fingerprint": mark, "finished": False, "start": model, "settings": settings}
-    write_json(record_file, record)
+    write_json(output / RUN_FILE, record)
     return record

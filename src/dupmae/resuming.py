@@ -1,0 +1,55 @@
+"""What both trainers need to go on where an interrupted run stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dupmae.errors import DupmaeError
+
+METRICS_FILE = "metrics.jsonl"
+"""Losses and learning rates of every step, in a training run's folder."""
+
+
+def read_record(output: Path, name: str, mark: str, kind: str) -> dict[str, Any] | None:
+    """The record of the run in a folder, or None if the folder holds no run yet.
+
+    Args:
+        output: Folder of the run.
+        name: File name of the record, a JSON object with a `fingerprint`.
+        mark: Fingerprint of the run that asks.
+        kind: What to call such a run in an error, e.g. "pre-training".
+
+    Raises:
+        DupmaeError: The record is damaged or another run's, or there are results without a record.
+    """
+    record_file = output / name
+    if record_file.is_file():
+        try:
+            record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.") from error
+        if record.get("fingerprint") != mark:
+            raise DupmaeError(
+                f"The folder {output} holds a {kind} run with other settings, another start or other data: "
+                "choose another folder or delete it."
+            )
+        return record
+    if any((output / result).exists() for result in ("model", "checkpoints", METRICS_FILE)):
+        raise DupmaeError(f"The folder {output} holds other results: choose another folder or delete it.")
+    return None
+
+
+def last_checkpoint(folder: Path) -> tuple[int, Path | None]:
+    """The last whole checkpoint that the Trainer left in a folder and its step, or (0, None); halves are deleted."""
+    whole: list[tuple[int, Path]] = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            # the Trainer writes this file last
+            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            whole.append((state["global_step"], checkpoint))
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(checkpoint)
+    return max(whole, default=(0, None))
