@@ -55,6 +55,8 @@ class FakeDense:
     max_seq_length = 512
     made: list[FakeDense] = []  # noqa: RUF012
 
+    device = torch.device("cpu")
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.made.append(self)
