@@ -105,6 +105,8 @@ def finetune(
         representation: The representation.
         settings: The training.
     """
+    if (benchmark is None) == (pairs is None):
+        raise DupmaeError("dupmae finetune trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
     from transformers import set_seed
 
     from dupmae.corpus import read_benchmark, read_pairs
@@ -112,8 +114,6 @@ def finetune(
     from dupmae.finetuning import finetune as train_on
     from dupmae.models import is_duplex, resolve_model
 
-    if (benchmark is None) == (pairs is None):
-        raise DupmaeError("dupmae finetune trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
     train: Benchmark
     if benchmark is not None:
         train = read_benchmark(Path(benchmark), train_split, allow_unknown=allow_unknown)

@@ -137,7 +137,7 @@ def test_a_checkpoint_pretrained_for_another_projection_is_refused(bert_folder, 
     shutil.copytree(bert_folder, checkpoint)
     (checkpoint / "dupmae.json").write_text(json.dumps({"ot_projection": "linear"}))
     DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10, ot_projection="linear"))
-    with pytest.raises(DupmaeError, match="pre-trained with ot_projection linear, but .* asks for mlm_head"):
+    with pytest.raises(DupmaeError, match=r"pre-trained with ot_projection linear, but .* asks for mlm_head"):
         DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10))
 
 
