@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -42,6 +42,9 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
 from dupmae.files import fingerprint, write_json
 from dupmae.models import model_fingerprint, resolve_model
+
+if TYPE_CHECKING:
+    from dupmae.index import DuplexIndex
 
 QUOTED = {
     "scifact": {"BM25 (paper)": 0.665, "DupMAE (paper)": 0.699, "DupMAE† (paper)": 0.725},
@@ -87,6 +90,7 @@ class _Walk:
         self.folder = Path(recipe.output)
         self.console = Console(stderr=True)
         self.start = resolve_model(recipe.start)
+        self.start_mark = model_fingerprint(self.start)  # reads all weights, so once for all stages
         data = recipe.data
         self.test = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
         pairs = read_benchmark(Path(data.benchmark), data.train_split, allow_unknown=data.allow_unknown)
@@ -108,8 +112,7 @@ class _Walk:
             [pretrained, finetuned],
             lambda folder: self._finetune(checkpoint, folder),
         )
-        model = self.folder / "3-finetune" / "model"
-        stage("index", "Index the corpus", [pretrained, finetuned], lambda folder: self._index(model, folder))
+        stage("index", "Index the corpus", [pretrained, finetuned], self._index)
         stage("5-evaluation", "Search the test queries", [pretrained, finetuned], self._evaluate)
         stage("4-baselines/bm25", "Baseline: BM25", [], lambda folder: self._save(folder, bm25_run(self.test, DEPTH)))
         stage(
@@ -133,7 +136,7 @@ class _Walk:
         record_file = self.folder / "run.json"
         settings = asdict(self.recipe) | {"output": None}
         data = [self.test.qrels, self.train.qrels, self.test.queries, self.train.queries, _digest(self.test.corpus)]
-        mark = fingerprint([settings, model_fingerprint(self.start), *data])
+        mark = fingerprint([settings, self.start_mark, *data])
         if record_file.is_file():
             found = json.loads(record_file.read_text(encoding="utf-8"))
             if found.get("fingerprint") != mark:
@@ -152,7 +155,7 @@ class _Walk:
         done_file = folder / "done.json"
         if name == "index":  # the index folder holds an index and nothing else
             done_file = self.folder / "index.done.json"
-        mark = fingerprint([inputs, self.recipe.seed, model_fingerprint(self.start)])
+        mark = fingerprint([inputs, self.recipe.seed, self.start_mark])
         if done_file.is_file():
             record = json.loads(done_file.read_text(encoding="utf-8"))
             if record["fingerprint"] == mark:
@@ -190,13 +193,16 @@ class _Walk:
         calibrate(encoder, calibration_sample(self.train.corpus, self.recipe.seed))
         finetune(encoder, self.train, folder, self.recipe.finetune)
 
-    def _index(self, model: Path, folder: Path) -> dict[str, Any]:
+    def _index(self, folder: Path) -> dict[str, Any]:
+        index = self._build(self.folder / "3-finetune" / "model", folder)
+        return {"passages": len(index), "passages_cut": self._cut(index.encoder.tokenizer)}
+
+    def _build(self, model: Path, folder: Path) -> DuplexIndex:
+        """Index the corpus with a fine-tuned model."""
         from dupmae.duplex import DuplexEncoder
         from dupmae.index import DuplexIndex
 
-        encoder = DuplexEncoder(str(model))
-        DuplexIndex.build(folder, encoder, self.test.corpus.values(), model=str(model))
-        return {"passages": len(self.test.corpus), "passages_cut": self._cut(encoder)}
+        return DuplexIndex.build(folder, DuplexEncoder(str(model)), self.test.corpus.values(), model=str(model))
 
     def _evaluate(self, folder: Path) -> dict[str, Any]:
         from dupmae.index import DuplexIndex
@@ -208,23 +214,20 @@ class _Walk:
         return metrics
 
     def _without_pretraining(self, folder: Path) -> dict[str, Any]:
-        from dupmae.index import DuplexIndex
-
         self._finetune(self.start, folder / "finetune")
-        model = folder / "finetune" / "model"
-        self._index(model, folder / "index")
-        return self._save(folder, duplex_run(DuplexIndex.open(folder / "index"), self.test, DEPTH))
+        index = self._build(folder / "finetune" / "model", folder / "index")
+        return self._save(folder, duplex_run(index, self.test, DEPTH))
 
     def _save(self, folder: Path, run: Run) -> dict[str, Any]:
         """Write a ranking as a TREC run and measure it."""
         write_run(folder / "run.trec", run, tag=folder.name)
         return evaluate_run(run, self.test.qrels)
 
-    def _cut(self, encoder: Any) -> int:
+    def _cut(self, tokenizer: Any) -> int:
         """How many passages are longer than the encoder reads."""
         limit = self.recipe.duplex.document_max_length
         texts = [passage.full_text for passage in self.test.corpus.values()]
-        return sum(len(ids) > limit for ids in encoder.tokenizer(texts, truncation=False, verbose=False)["input_ids"])
+        return sum(len(ids) > limit for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"])
 
     def _report(self) -> None:
         """The table, with every system measured on its saved ranking."""
