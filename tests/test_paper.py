@@ -212,6 +212,27 @@ def test_eq_9_the_objective_is_the_weighted_sum_and_its_gradient_that_of_the_twi
         torch.testing.assert_close(a, b)
 
 
+def test_eq_9_losses_and_gradients_of_a_batchs_parts_add_up_to_those_of_the_batch(
+    batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = objective(mlm_weight=0.5, cls_weight=2.0, bow_weight=0.25)
+    parameters = [parameter for group in model.parameter_groups().values() for parameter in group]
+    masked_ids, selected, ordinary, visible = draw(model, batch)
+
+    def of(rows: slice, totals: torch.Tensor | None = None) -> list[torch.Tensor]:
+        monkeypatch.setattr(model, "mask", lambda *_: (masked_ids[rows], selected[rows], ordinary[rows]))
+        monkeypatch.setattr("dupmae.pretraining.objective.decoder_visibility", lambda *_: visible[rows])
+        part = {name: tensor[rows] for name, tensor in batch.items()}
+        result = model(**part, generator=step_generator(CPU, 0), totals=totals)
+        return [*result.values(), *torch.autograd.grad(result["loss"], parameters)]
+
+    whole = of(slice(None))
+    totals = model.counts(**batch, generator=step_generator(CPU, 0))
+    assert totals.tolist() == [selected.sum(), 12 + 7 + 1, 2]  # the third text's one token is masked: nothing to pool
+    for value, first, second in zip(whole, of(slice(1), totals), of(slice(1, 3), totals), strict=True):
+        torch.testing.assert_close(first + second, value)
+
+
 @pytest.mark.parametrize("part", ["mlm", "cls", "bow"])
 def test_a_part_with_weight_zero_is_not_computed(
     batch: dict[str, torch.Tensor], part: str, monkeypatch: pytest.MonkeyPatch

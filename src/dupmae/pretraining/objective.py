@@ -13,6 +13,9 @@ from dupmae.pretraining.decoder import ClsDecoder
 from dupmae.pretraining.masking import decoder_visibility, mask_whole_words
 from dupmae.vocabulary import linear_cross_entropy, linear_max_pool_packed
 
+TERMS = ("mlm", "cls", "bow")
+"""The three losses, by the names that they have everywhere."""
+
 
 class DupMAE(nn.Module):
     """Encoder, vocabulary head and [CLS] decoder under the three losses of DupMAE.
@@ -48,6 +51,7 @@ class DupMAE(nn.Module):
         attention_mask: torch.Tensor,
         word_starts: torch.Tensor,
         generator: torch.Generator,
+        totals: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """One pass: masks are drawn, the encoder runs once, each part with a weight above 0 computes its loss.
 
@@ -56,13 +60,46 @@ class DupMAE(nn.Module):
             attention_mask: 1 or True on tokens, 0 on padding, (B, L).
             word_starts: True on the first token of each word, (B, L).
             generator: Source of all masks, on the tensors' device.
+            totals: Where these texts are a part of a batch, the :meth:`counts` of the whole batch, (3,). Each loss is
+                then this part's share of the whole batch's mean, so that the parts' losses and gradients add up to
+                those of the batch.
 
         Returns:
             The mean losses in nats, unweighted: `mlm` (Eq. 1), `cls` (Eq. 5), `bow` (Eq. 8), each only if its weight is
             above 0, and `loss`, their weighted sum (Eq. 9).
         """
         config = self.config
-        ordinary = attention_mask.bool() & ~self.special[input_ids]  # (B, L)
+        masked_ids, selected, ordinary = self.mask(input_ids, attention_mask, word_starts, generator)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+            states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
+        losses: dict[str, torch.Tensor] = {}
+        if config.mlm_weight:
+            losses["mlm"] = self._predict(states[selected], input_ids[selected])
+        if config.cls_weight:
+            visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
+            losses["cls"] = self._cls_loss(states, input_ids, attention_mask, ordinary, visible)
+        if config.bow_weight:
+            losses["bow"] = self._bow_loss(states, input_ids, ordinary, ordinary & ~selected)
+        if totals is not None:
+            shares = self._counts(ordinary, selected) / totals.clamp(min=1)  # (3,)
+            losses = {part: loss * shares[TERMS.index(part)] for part, loss in losses.items()}
+        weights = {"mlm": config.mlm_weight, "cls": config.cls_weight, "bow": config.bow_weight}
+        losses["loss"] = torch.stack([weights[part] * loss for part, loss in losses.items()]).sum()  # Eq. 9
+        return losses
+
+    def mask(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        word_starts: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What :meth:`forward` shows the encoder: the masked ids, which tokens were selected, which are ordinary.
+
+        The arguments are those of :meth:`forward`; all three results are (B, L).
+        """
+        config = self.config
+        ordinary = attention_mask.bool() & ~self.special[input_ids]
         masked_ids, selected = mask_whole_words(
             input_ids,
             word_starts,
@@ -74,19 +111,21 @@ class DupMAE(nn.Module):
             config.random_token_fraction,
             generator,
         )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
-        losses: dict[str, torch.Tensor] = {}
-        if config.mlm_weight:
-            losses["mlm"] = self._predict(states[selected], input_ids[selected])
-        if config.cls_weight:
-            visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
-            losses["cls"] = self._cls_loss(states, input_ids, attention_mask, ordinary, visible)
-        if config.bow_weight:
-            losses["bow"] = self._bow_loss(states, input_ids, ordinary, ordinary & ~selected)
-        weights = {"mlm": config.mlm_weight, "cls": config.cls_weight, "bow": config.bow_weight}
-        losses["loss"] = torch.stack([weights[part] * loss for part, loss in losses.items()]).sum()  # Eq. 9
-        return losses
+        return masked_ids, selected, ordinary
+
+    def counts(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        word_starts: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """What each loss of :meth:`forward` is a mean over, given a generator in the same state: (3,), integers.
+
+        In the order of :data:`TERMS`: masked tokens, ordinary tokens, texts that have an ordinary token left to pool.
+        """
+        _, selected, ordinary = self.mask(input_ids, attention_mask, word_starts, generator)
+        return self._counts(ordinary, selected)
 
     def h_cls(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The text as one vector, (B, D): the first token's state, or the mean over all that are not padding."""
@@ -94,6 +133,26 @@ class DupMAE(nn.Module):
             return states[:, 0]
         weights = attention_mask.to(states.dtype)[:, :, None]  # (B, L, 1)
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def rebuild(
+        self, states: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, visible: torch.Tensor
+    ) -> torch.Tensor:
+        """Eq. 2-4: what the [CLS] decoder makes of each text's vector and the visible context, (B, L, D)."""
+        rebuilt: torch.Tensor = self.decoder(
+            self.h_cls(states, attention_mask),
+            self.backbone.positions(input_ids),
+            self.backbone.embed(input_ids),
+            visible,
+        )
+        return rebuilt
+
+    def pool(self, states: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Eq. 6-7: mu, (B, V), the largest logit of each vocabulary entry over the pooled (B, L) states (B, L, D)."""
+        backbone = self.backbone
+        rows = states[pooled]  # (R, D)
+        if self.config.ot_projection == "mlm_head":
+            rows = backbone.transform(rows)
+        return linear_max_pool_packed(rows, pooled.sum(dim=1), backbone.output_weight, backbone.output_bias)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by role, without those that no loss uses: `encoder` (and embeddings), `head`, `decoder`."""
@@ -119,6 +178,10 @@ class DupMAE(nn.Module):
             self.backbone.encoder.eval()
         return self
 
+    def _counts(self, ordinary: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+        """See :meth:`counts`."""
+        return torch.stack([selected.sum(), ordinary.sum(), (ordinary & ~selected).any(dim=1).sum()])
+
     def _predict(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of the vocabulary head on states (N, D) against token ids (N,)."""
         backbone = self.backbone
@@ -133,12 +196,7 @@ class DupMAE(nn.Module):
         visible: torch.Tensor,
     ) -> torch.Tensor:
         """Eq. 2-5: rebuild every ordinary token of the clean text from its vector."""
-        rebuilt = self.decoder(
-            self.h_cls(states, attention_mask),
-            self.backbone.positions(input_ids),
-            self.backbone.embed(input_ids),
-            visible,
-        )  # (B, L, D)
+        rebuilt = self.rebuild(states, input_ids, attention_mask, visible)
         return self._predict(rebuilt[ordinary], input_ids[ordinary])
 
     def _bow_loss(
@@ -148,14 +206,9 @@ class DupMAE(nn.Module):
 
         A text counts if it has something to pool; its loss is the mean over its unique tokens.
         """
-        backbone = self.backbone
-        rows = states[pooled]  # (R, D)
-        if self.config.ot_projection == "mlm_head":
-            rows = backbone.transform(rows)
-        counts = pooled.sum(dim=1)  # (B,)
-        mu = linear_max_pool_packed(rows, counts, backbone.output_weight, backbone.output_bias)  # (B, V): Eq. 7
+        mu = self.pool(states, pooled)
         unique = torch.zeros_like(mu, dtype=torch.bool).scatter_(1, input_ids, True) & ~self.special  # (B, V)
         # `input_ids` of padding is a special token, so `unique` holds the ordinary tokens alone
         losses = -(mu.log_softmax(dim=1) * unique).sum(dim=1) / unique.sum(dim=1).clamp(min=1)  # (B,): Eq. 8
-        counted = counts > 0
+        counted = pooled.any(dim=1)  # (B,)
         return (losses * counted).sum() / counted.sum().clamp(min=1)
