@@ -32,5 +32,7 @@ def prepare_for_training(model: torch.nn.Module, dropout: float) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
+        elif hasattr(module, "attention_dropout"):  # ModernBERT keeps a number instead of a layer
+            setattr(module, "attention_dropout", dropout)  # noqa: B010 (mypy takes a module's attributes for tensors)
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # type: ignore[operator]

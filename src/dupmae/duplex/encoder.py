@@ -101,7 +101,6 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 query_length=query_length,
                 document_length=document_length,
             )
-        settings = backbone.model.config
         try:
             pooling = DuplexPooling(
                 hidden_size=backbone.hidden_size,
@@ -112,8 +111,9 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 dense_pooling=config.dense_pooling,
                 ot_projection=config.ot_projection,
                 ot_activation=config.ot_activation,
-                head_activation=getattr(settings, "hidden_act", getattr(settings, "activation", "gelu")),
-                layer_norm_eps=getattr(settings, "layer_norm_eps", 1e-12),
+                head_activation=backbone.head_activation,
+                layer_norm_eps=backbone.head_norm.eps,
+                head_size=backbone.head_size,
                 normalize=config.normalize,
             )
         except ValueError as error:
@@ -130,7 +130,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             if config.ot_projection == "mlm_head":
                 dense, _, norm = pooling.transform.children()
                 dense.load_state_dict(backbone.head_dense.state_dict())
-                norm.load_state_dict(backbone.head_norm.state_dict())
+                norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())  # it may lack a bias: zeros
             pooling.cls_log_scale.fill_(np.log(config.cls_scale))
             pooling.ot_log_scale.fill_(np.log(config.ot_scale))
         return cls(modules=[transformer, pooling])

@@ -55,10 +55,12 @@ class DuplexPooling(Module):  # type: ignore[misc]
         ot_activation: `log1p_relu`, `relu` or `none`, applied to the pooled logits.
         head_activation: Name of the MLM head's activation.
         layer_norm_eps: Of the MLM head's LayerNorm.
+        head_size: Width of the MLM head's output matrix, where it is not that of the token states.
         normalize: Whether each half is scaled to unit length.
 
     Raises:
-        ValueError: `top_k` exceeds the vocabulary, both halves are left out, or a size is negative.
+        ValueError: `top_k` exceeds the vocabulary, both halves are left out, a size is negative, or a linear projection
+            has to use an output matrix of another width.
     """
 
     forward_kwargs = {"task"}  # noqa: RUF012 (the base class declares it so)
@@ -73,6 +75,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         "ot_activation",
         "head_activation",
         "layer_norm_eps",
+        "head_size",
         "normalize",
     ]
     save_in_root = False
@@ -91,6 +94,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         ot_activation: Literal["log1p_relu", "relu", "none"] = "log1p_relu",
         head_activation: str = "gelu",
         layer_norm_eps: float = 1e-12,
+        head_size: int | None = None,
         normalize: bool = True,
     ) -> None:
         super().__init__()
@@ -98,7 +102,13 @@ class DuplexPooling(Module):  # type: ignore[misc]
             raise ValueError(f"top_k is {top_k}, but the vocabulary has only {vocabulary_size} entries: lower it.")
         if min(top_k, cls_dimension) < 0 or top_k == cls_dimension == 0:
             raise ValueError("cls_dimension and top_k must not be negative, and one of them must be above 0.")
-        self.hidden_size, self.vocabulary_size = hidden_size, vocabulary_size
+        head_size = head_size or hidden_size
+        if ot_projection == "linear" and head_size != hidden_size:
+            raise ValueError(
+                f"ot_projection linear needs an output matrix as wide as the encoder, but it is {head_size} wide and "
+                f"the encoder {hidden_size}: use mlm_head."
+            )
+        self.hidden_size, self.vocabulary_size, self.head_size = hidden_size, vocabulary_size, head_size
         self.cls_dimension, self.top_k = cls_dimension, top_k
         self.special_ids = special_ids
         self.dense_pooling, self.ot_projection, self.ot_activation = dense_pooling, ot_projection, ot_activation
@@ -108,9 +118,9 @@ class DuplexPooling(Module):  # type: ignore[misc]
         self.cls_log_scale = nn.Parameter(torch.tensor(0.0))
         self.transform: nn.Module = nn.Identity()
         if ot_projection == "mlm_head":
-            dense, norm = nn.Linear(hidden_size, hidden_size), nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+            dense, norm = nn.Linear(hidden_size, head_size), nn.LayerNorm(head_size, eps=layer_norm_eps)
             self.transform = nn.Sequential(dense, ACT2FN[head_activation], norm)
-        self.output = nn.Linear(hidden_size, vocabulary_size)  # Eq. 6
+        self.output = nn.Linear(head_size, vocabulary_size)  # Eq. 6
         self.entry_log_scale = nn.Parameter(torch.zeros(vocabulary_size))
         self.ot_log_scale = nn.Parameter(torch.tensor(0.0))
         special = torch.zeros(vocabulary_size, dtype=torch.bool)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dupmae.config import PretrainConfig
+from dupmae.errors import DupmaeError
 from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.decoder import ClsDecoder
 from dupmae.pretraining.masking import decoder_visibility, mask_whole_words
@@ -28,6 +29,9 @@ class DupMAE(nn.Module):
         special_ids: Ids of the tokenizer's special tokens, [UNK] among them.
         mask_token_id: Id of the mask token.
         config: Mask rates, weights of the losses, `dense_pooling`, `ot_projection`.
+
+    Raises:
+        DupmaeError: A linear projection is asked for, but the output matrix is narrower than the encoder.
     """
 
     special: torch.Tensor
@@ -35,6 +39,11 @@ class DupMAE(nn.Module):
 
     def __init__(self, backbone: Backbone, special_ids: list[int], mask_token_id: int, config: PretrainConfig) -> None:
         super().__init__()
+        if config.ot_projection == "linear" and config.bow_weight and backbone.head_size != backbone.hidden_size:
+            raise DupmaeError(
+                f"ot_projection linear needs an output matrix as wide as the encoder, but it is {backbone.head_size} "
+                f"wide and the encoder {backbone.hidden_size}: use mlm_head."
+            )
         self.backbone = backbone
         self.decoder = ClsDecoder(backbone.hidden_size, backbone.heads)
         self.config = config

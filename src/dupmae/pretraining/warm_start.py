@@ -29,15 +29,18 @@ SHRINKAGE = 2.0
 TEMPERATURES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05)
 """Factors of the logits to choose from."""
 RIDGE = 1e-2
-"""Share of the mean variance added to every direction, so that the covariance can be inverted."""
+"""Share of the mean variance within tokens added to every direction, so that the covariance can be inverted."""
+RIDGE_FLOOR = 1e-4
+"""The least to add, as a share of the mean variance over all tokens: the states of a token may hardly differ."""
 
 
 @torch.no_grad()
 def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequences: int, seed: int) -> None:
     """Solve for the output matrix of a new head, in place, from the states of `sequences` clean chunks of the store.
 
-    The head's transform is first made transparent (identity, open activation, neutral LayerNorm). Then, with m_v the
-    mean state of token v, m the mean of all and S the covariance within tokens, the logit of v at state h is
+    The head's transform is first made transparent (identity, or random orthonormal directions where the output matrix
+    is narrower than the encoder; open activation; neutral LayerNorm). Then, with m_v the mean state of token v, m the
+    mean of all and S the covariance within tokens, the logit of v at state h is
     t (h - m)' S^-1 (m_v - m) / |m_v - m| + log p_v, the length taken in the metric of S^-1 and p_v the token's
     frequency. Without the division rare tokens, whose means are noise, would shout down all others. A token not seen
     gets the mean state that a ridge regression predicts from its input embedding. The temperature t is the one of
@@ -52,28 +55,32 @@ def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequ
     """
     backbone = objective.backbone
     dense, norm = backbone.head_dense, backbone.head_norm
-    nn.init.eye_(dense.weight)
+    if backbone.head_size == backbone.hidden_size:
+        nn.init.eye_(dense.weight)
+    else:
+        nn.init.orthogonal_(dense.weight)
     nn.init.constant_(dense.bias, OPENNESS)
-    nn.init.ones_(norm.weight)
-    nn.init.zeros_(norm.bias)
+    norm.reset_parameters()
     batches = _batches(objective, store, pad_token_id, sequences, seed)
     sums, counts, square = _accumulate(objective, batches)
     total = counts.sum()
     seen = counts > 0
-    mean = sums.sum(dim=0) / total  # (D,)
-    means = sums / counts.clamp(min=1)[:, None] - mean  # (V, D)
+    mean = sums.sum(dim=0) / total  # (E,)
+    means = sums / counts.clamp(min=1)[:, None] - mean  # (V, E)
     means[~seen] = 0
-    within = square / total - torch.outer(mean, mean) - (means.T * (counts / total)) @ means  # (D, D)
-    within += RIDGE * within.diagonal().mean() * torch.eye(len(within), dtype=within.dtype, device=within.device)
+    overall = square / total - torch.outer(mean, mean)  # (E, E)
+    within = overall - (means.T * (counts / total)) @ means  # (E, E)
+    ridge = torch.maximum(RIDGE * within.diagonal().mean(), RIDGE_FLOOR * overall.diagonal().mean())
+    within += ridge * torch.eye(len(within), dtype=within.dtype, device=within.device)
 
     table = backbone.model.get_input_embeddings().weight.double()
-    table = torch.cat([table, torch.ones_like(table[:, :1])], dim=1)  # (V, D + 1)
+    table = torch.cat([table, torch.ones_like(table[:, :1])], dim=1)  # (V, E + 1)
     known = table[seen] * counts[seen].clamp(max=50).sqrt()[:, None]
     gram = known.T @ known + torch.eye(table.shape[1], dtype=table.dtype, device=table.device)
     predicted = table @ torch.linalg.solve(gram, known.T @ (means[seen] * counts[seen].clamp(max=50).sqrt()[:, None]))
     means = (counts[:, None] * means + SHRINKAGE * predicted) / (counts + SHRINKAGE)[:, None]
 
-    weight = torch.linalg.solve(within, means.T).T  # (V, D)
+    weight = torch.linalg.solve(within, means.T).T  # (V, E)
     length = (weight * means).sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
     weight = weight / length
     prior = ((counts + 0.5) / (total + 0.5 * len(counts))).log()  # (V,)
@@ -105,7 +112,7 @@ def _batches(
 
 
 def _states(objective: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Transformed states (B, L, D) of a batch, and which of them are ordinary tokens (B, L)."""
+    """Transformed states (B, L, E) of a batch, and which of them are ordinary tokens (B, L)."""
     ordinary = batch["attention_mask"].bool() & ~objective.special[batch["input_ids"]]
     with autocast(ordinary.device.type, objective.config.precision):
         states = objective.backbone.states(batch["input_ids"], batch["attention_mask"])
@@ -115,8 +122,8 @@ def _states(objective: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Te
 def _accumulate(
     objective: DupMAE, batches: list[dict[str, torch.Tensor]]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums of the transformed states by token (V, D), counts (V,), and the sum of their outer products (D, D)."""
-    device, size = objective.backbone.output_weight.device, objective.backbone.hidden_size
+    """Sums of the transformed states by token (V, E), counts (V,), and the sum of their outer products (E, E)."""
+    device, size = objective.backbone.output_weight.device, objective.backbone.head_size
     sums = torch.zeros(objective.backbone.vocab_size, size, dtype=torch.float64, device=device)
     counts = torch.zeros(objective.backbone.vocab_size, dtype=torch.float64, device=device)
     square = torch.zeros(size, size, dtype=torch.float64, device=device)
@@ -124,7 +131,7 @@ def _accumulate(
     objective.eval()
     for batch in tqdm(batches, desc="Solve for the new head", unit="batch", delay=2):
         states, ordinary = _states(objective, batch)
-        states, ids = states[ordinary], batch["input_ids"][ordinary]  # (R, D), (R,)
+        states, ids = states[ordinary], batch["input_ids"][ordinary]  # (R, E), (R,)
         sums.index_add_(0, ids, states.double())
         counts += torch.bincount(ids, minlength=len(counts))
         square += (states.T @ states).double()

@@ -1,0 +1,140 @@
+"""A masked-language model of any supported family, taken apart into what DupMAE needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.activations import ACT2FN
+
+from dupmae.pretraining.backbones.families import FAMILIES
+
+WAVELENGTH = 10_000.0
+"""The slowest of the sinusoids that stand in for positions turns once in 2 pi times this many tokens."""
+
+
+class Backbone(nn.Module):
+    """A masked-language model, taken apart into what DupMAE needs.
+
+    B texts of L tokens, encoder width D, vocabulary of V entries, width E of the output matrix (D, but for families
+    that factorise their embeddings).
+
+    Args:
+        model: A `...ForMaskedLM` model of one of :data:`FAMILIES`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.family = FAMILIES[model.config.model_type]
+        self.hidden_size: int = model.config.hidden_size
+        self.heads: int = model.config.num_attention_heads
+        self.vocab_size: int = model.config.vocab_size
+        self.head_activation = self.family.activation(model.config)
+        """Name of the activation in the vocabulary head's transform."""
+        self.new_head = False
+        """Whether the vocabulary head is new (:func:`dupmae.pretraining.backbones.fresh_head`)."""
+        self._activation = ACT2FN[self.head_activation]
+
+    @property
+    def encoder(self) -> Any:
+        """The model without its vocabulary head."""
+        return self.model.base_model
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence that there are positions for."""
+        table = self._position_table
+        if table is None:
+            return self.model.config.max_position_embeddings  # type: ignore[no-any-return]
+        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+    def states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The encoder's last hidden states, (B, L, D), for ids and mask (B, L)."""
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]  # type: ignore[no-any-return]
+
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """What the encoder's first layer sees, e_i + p_i with everything the embedding layer adds, (B, L, D).
+
+        A family that tells positions in its attention alone has embeddings without them: they get sinusoids, because a
+        decoder without positions could only rebuild a bag of words.
+        """
+        embeddings: torch.Tensor = self.encoder.embeddings(input_ids)
+        if self.family.projection == "embeddings_project":  # the other one is a part of the embedding layer
+            embeddings = self._widen(embeddings)
+        if self._position_table is None:
+            embeddings = embeddings + self.positions(input_ids).to(embeddings.dtype)
+        return embeddings
+
+    def positions(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The position embeddings p_i alone, (1 or B, L, D): the encoder's own, or sinusoids where it has none."""
+        length, device = input_ids.shape[1], input_ids.device
+        table = self._position_table
+        if table is None:
+            return sinusoids(length, self.hidden_size, device)[None]
+        if table.padding_idx is None:
+            return self._widen(table(torch.arange(length, device=device)[None]), with_bias=False)
+        tokens = input_ids != table.padding_idx  # families that leave rows to padding count past them
+        return self._widen(table(tokens.cumsum(dim=1) * tokens + table.padding_idx), with_bias=False)
+
+    @property
+    def head_size(self) -> int:
+        """Width E of the vocabulary head's output matrix."""
+        return self.output_weight.shape[1]
+
+    @property
+    def head_dense(self) -> nn.Linear:
+        """The dense layer of the vocabulary head's transform."""
+        return self.model.get_submodule(self.family.dense)  # type: ignore[no-any-return]
+
+    @property
+    def head_norm(self) -> nn.LayerNorm:
+        """The LayerNorm of the vocabulary head's transform; some families' has no bias."""
+        return self.model.get_submodule(self.family.norm)  # type: ignore[no-any-return]
+
+    def transform(self, states: torch.Tensor) -> torch.Tensor:
+        """The vocabulary head up to its output matrix: (..., D) -> (..., E)."""
+        transformed: torch.Tensor = self.head_norm(self._activation(self.head_dense(states)))
+        return transformed
+
+    @property
+    def output_weight(self) -> nn.Parameter:
+        """The vocabulary head's output matrix, (V, E)."""
+        return self.model.get_output_embeddings().weight  # type: ignore[no-any-return]
+
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """The vocabulary head's output bias, (V,)."""
+        return self.model.get_output_embeddings().bias  # type: ignore[no-any-return]
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The encoder's parameters, embeddings included, and with them an output matrix that is tied to these."""
+        return list(self.encoder.parameters())
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The vocabulary head's own parameters: transform, bias, and the output matrix unless it is tied."""
+        shared = {id(parameter) for parameter in self.encoder_parameters()}
+        parts = [*self.head_dense.parameters(), *self.head_norm.parameters(), self.output_weight, self.output_bias]
+        return [parameter for parameter in parts if id(parameter) not in shared]
+
+    @property
+    def _position_table(self) -> nn.Embedding | None:
+        """The encoder's absolute position embeddings, if it has any."""
+        return getattr(self.encoder.embeddings, "position_embeddings", None)
+
+    def _widen(self, embeddings: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
+        """(..., E) -> (..., D), as the encoder does where both differ."""
+        if not self.family.projection or embeddings.shape[-1] == self.hidden_size:
+            return embeddings
+        layer = self.encoder.get_submodule(self.family.projection)
+        return F.linear(embeddings, layer.weight, layer.bias if with_bias else None)
+
+
+def sinusoids(length: int, size: int, device: torch.device) -> torch.Tensor:
+    """Places 0 .. length - 1 as sines and cosines of wavelengths that rise geometrically, (length, size), float32."""
+    half = (size + 1) // 2
+    rates = WAVELENGTH ** (-torch.arange(half, device=device) / half)  # (size / 2,)
+    angles = torch.arange(length, device=device)[:, None] * rates  # (length, size / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :size]

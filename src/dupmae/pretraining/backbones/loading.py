@@ -1,0 +1,103 @@
+"""Loading an encoder for pre-training: with a fresh vocabulary head if need be, or not at all."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dupmae.errors import DupmaeError
+from dupmae.pretraining.backbones.backbone import Backbone
+from dupmae.pretraining.backbones.families import FAMILIES
+
+logger = logging.getLogger(__name__)
+
+
+def load_backbone(model: str) -> Backbone:
+    """Load an encoder with its vocabulary head, or with a fresh one where the checkpoint has none.
+
+    Args:
+        model: A folder or a Hugging Face id.
+
+    Returns:
+        The backbone, in float32.
+
+    Raises:
+        DupmaeError: There is no such model, or it cannot be a masked-language-model encoder, or its family is not
+            supported.
+    """
+    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers.utils import logging as transformers_logging
+
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise DupmaeError(f"Cannot read a model configuration from {model}: {str(error).splitlines()[0]}") from error
+    refuse_unsuitable(model, config)
+    family = FAMILIES[config.model_type]
+    for name, value in family.settings.items():
+        setattr(config, name, value)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its table of missing weights: what matters of it is said below
+    try:
+        loaded, report = AutoModelForMaskedLM.from_pretrained(
+            model, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DupmaeError(f"Cannot load the weights of {model}: {str(error).splitlines()[0]}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    missing = set(report["missing_keys"])
+    headless = f"{family.dense}.weight" in missing
+    lacking = sorted(name for name in missing if name.startswith(f"{loaded.base_model_prefix}."))
+    if lacking:
+        raise DupmaeError(
+            f"The checkpoint {model} lacks encoder weights, the first of them {lacking[0]}: download it again."
+        )
+    backbone = Backbone(loaded)
+    if headless:
+        logger.warning(
+            "%s has no vocabulary head: it gets a new one, its output matrix a copy of the input embeddings.",
+            Path(model).name,
+        )
+        fresh_head(backbone)
+    return backbone
+
+
+def refuse_unsuitable(model: str, config: Any) -> None:
+    """Raise `DupmaeError` unless `config` describes an encoder of one of :data:`FAMILIES`."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    advice = f"DupMAE pre-trains encoders of the families {', '.join(FAMILIES)}."
+    if getattr(config, "is_encoder_decoder", False):
+        raise DupmaeError(f"{model} is an encoder-decoder model ({kind}); {advice}")
+    decoder_only = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if decoder_only or getattr(config, "is_decoder", False):
+        raise DupmaeError(f"{model} is a decoder-only model ({kind}); {advice}")
+    if kind not in FAMILIES:
+        raise DupmaeError(f"{model} is of the unsupported model family {kind}; {advice}")
+
+
+def fresh_head(backbone: Backbone) -> None:
+    """Give `backbone` a new vocabulary head, in place.
+
+    The transform's dense layer is drawn at random (deviation .02), its LayerNorm starts neutral, the output matrix is a
+    copy of the input embeddings that is untied from them, so that it can learn while the encoder is frozen, and the
+    bias is zero.
+    """
+    model, dense, norm = backbone.model, backbone.head_dense, backbone.head_norm
+    nn.init.normal_(dense.weight, std=0.02)
+    nn.init.zeros_(dense.bias)
+    norm.reset_parameters()
+    output = model.get_output_embeddings()
+    output.weight = nn.Parameter(model.get_input_embeddings().weight.detach().clone())
+    output.bias = nn.Parameter(torch.zeros_like(output.bias))
+    model.config.tie_word_embeddings = False
+    backbone.new_head = True

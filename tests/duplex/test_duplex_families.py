@@ -1,0 +1,91 @@
+"""Duplex models over encoders of every supported family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from naive_duplex import V, naive_score, unsettle
+from sentence_transformers import SparseEncoder
+from transformers import (
+    AutoModelForMaskedLM,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    RobertaConfig,
+)
+
+from dupmae.config import DuplexConfig
+from dupmae.duplex import DuplexEncoder
+from dupmae.errors import DupmaeError
+
+WIDTHS: dict[str, Any] = {
+    "vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+    "max_position_embeddings": 66, "pad_token_id": 0, "initializer_range": 0.2,
+}  # fmt: skip
+DEBERTA_V3: dict[str, Any] = {
+    "relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0,
+    "norm_rel_ebd": "layer_norm", "share_att_key": True, "position_buckets": 8,
+}  # fmt: skip
+CONFIGS: dict[str, Any] = {
+    "distilbert": DistilBertConfig(
+        vocab_size=V, dim=32, n_layers=2, n_heads=4, hidden_dim=48, initializer_range=0.2, max_position_embeddings=66
+    ),
+    "roberta": RobertaConfig(**WIDTHS, hidden_act="relu"),  # its vocabulary head has GELU all the same
+    "mpnet": MPNetConfig(**WIDTHS),
+    "electra": ElectraConfig(**WIDTHS, embedding_size=12),
+    "deberta": DebertaV2Config(**WIDTHS, **DEBERTA_V3),
+    "modernbert": ModernBertConfig(
+        **WIDTHS, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3, local_attention=8
+    ),
+}
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path, write_tokenizer: Any) -> Path:
+    """A masked-language model of a family, no number of it neutral."""
+    model = AutoModelForMaskedLM.from_config(CONFIGS[request.param])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "start")
+    write_tokenizer(tmp_path / "start")
+    return tmp_path / "start"
+
+
+@pytest.mark.parametrize("folder", CONFIGS, indirect=True)
+def test_the_vocabulary_half_starts_from_the_familys_own_head(folder: Path, texts: list[str]) -> None:
+    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(top_k=10)).to("cpu").eval()
+    masked_lm = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    features = encoder.preprocess(texts, task="document")
+    ids, mask = features["input_ids"], features["attention_mask"].bool()
+    with torch.no_grad():
+        logits = masked_lm(input_ids=ids, attention_mask=mask).logits
+        actual = encoder.pooling.logits(encoder[0](features))
+    ordinary = mask & (ids > 4)
+    expected = logits.masked_fill(~ordinary[:, :, None], -torch.inf).amax(dim=1)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("folder", CONFIGS, indirect=True)
+def test_a_saved_model_of_any_family_gives_the_same_scores(folder: Path, texts: list[str], tmp_path: Path) -> None:
+    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(cls_dimension=16, top_k=10)).to("cpu")
+    unsettle(encoder)
+    encoder.save_pretrained(str(tmp_path / "model"))
+    expected = encoder.similarity(encoder.encode_query(texts), encoder.encode_document(texts)).numpy()
+    for kind, settings in ((DuplexEncoder, {}), (SparseEncoder, {"trust_remote_code": True})):
+        loaded = kind(str(tmp_path / "model"), device="cpu", **settings)
+        scores = loaded.similarity(loaded.encode_query(texts), loaded.encode_document(texts)).numpy()
+        np.testing.assert_array_equal(scores, expected)
+    assert naive_score(encoder, texts[1], texts[3]) == pytest.approx(expected[1, 3], rel=1e-3)
+
+
+@pytest.mark.parametrize("folder", ["electra"], indirect=True)
+def test_a_linear_projection_through_a_narrower_output_matrix_is_refused(folder: Path) -> None:
+    with pytest.raises(DupmaeError, match="12 wide and the encoder 32: use mlm_head"):
+        DuplexEncoder.from_encoder(str(folder), DuplexConfig(top_k=10, ot_projection="linear"))
