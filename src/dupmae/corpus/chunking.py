@@ -1,4 +1,4 @@
-"""Where a long text is cut: at the end of a sentence, else at white space, else between words."""
+"""Where a long text is cut: at the end of a sentence, else at white space, else between words; and what a word is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,30 @@ SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\sa-z])|[。！？
 """A full stop and what closes with it, if no lower-case letter follows; its CJK kin; a blank line."""
 
 WHITE_SPACE = re.compile(r"\s+")
+
+UNSPACED = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""A character of a script without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese."""
+
+
+def unspaced_word_starts(text: str, starts: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Which tokens count as words of their own because their script has no spaces to tell words by.
+
+    A pre-tokenizer that cuts at spaces takes a whole Chinese or Thai sentence for one word.
+
+    Args:
+        text: The text.
+        starts: Where each token starts in it, in characters (L,).
+
+    Returns:
+        True at the tokens that begin with a character of such a script, if it is not the one that the token before
+        begins with, (L,).
+    """
+    unspaced = np.array([UNSPACED.match(character) is not None for character in text])
+    places = np.minimum(starts, len(text) - 1)
+    result: npt.NDArray[np.bool_] = unspaced[places] & (np.diff(places, prepend=-1) != 0)
+    return result
 
 
 def chunk_lengths(text: str, starts: Sequence[int], word_starts: npt.NDArray[np.bool_], budget: int) -> list[int]:

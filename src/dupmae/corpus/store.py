@@ -16,7 +16,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from dupmae.config import StoreConfig
-from dupmae.corpus.chunking import chunk_lengths
+from dupmae.corpus.chunking import UNSPACED, chunk_lengths, unspaced_word_starts
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 
@@ -114,8 +114,8 @@ def build_token_store(texts: Iterable[str], tokenizer: Any, folder: str | Path, 
 
     Each text is tokenised whole and cut into chunks of `config.max_length` tokens (see :mod:`dupmae.corpus.chunking`),
     the special token at the start and the one at the end included. A word is what the tokenizer's pre-tokenizer calls
-    one; a piece of a word too long for one chunk counts as a word. A special token's name written out in a text is
-    ordinary text. At no time are more than a batch of texts in memory.
+    one, or each token in scripts without spaces; a piece of a word too long for one chunk counts as a word. A special
+    token's name written out in a text is ordinary text. At no time are more than a batch of texts in memory.
 
     Args:
         texts: The texts.
@@ -235,6 +235,8 @@ def _tokenise(
     lengths: list[int] = []
     for text, encoding, end in zip(texts, encodings, ends.tolist(), strict=True):
         length = len(encoding)
+        if length and UNSPACED.search(text):
+            word_starts[end - length : end] |= unspaced_word_starts(text, [start for start, _ in encoding.offsets])
         if length > budget:
             starts = [start for start, _ in encoding.offsets]
             lengths += chunk_lengths(text, starts, word_starts[end - length : end], budget)
