@@ -239,7 +239,7 @@ def pretraining_call(stub) -> dict[str, Any]:
 def test_pretrain_reads_every_corpus_and_hands_on_flat_settings(pretraining_call, capsys):
     words = ["pretrain", "--corpus", "a", "b", "--model", "org/model", "--output", "out", "--steps", "5"]
     assert cli.main([*words, "--max_length", "99"]) == 0
-    assert pretraining_call["texts"] == ["one", "two", "three"]
+    assert [passage.full_text for passage in pretraining_call["texts"]] == ["one", "two", "three"]
     assert pretraining_call["tokenizer"] == "tokenizer of org/model"
     assert pretraining_call["folder"] == Path("out/store")
     assert (pretraining_call["store"].max_length, pretraining_call["settings"].steps) == (99, 5)

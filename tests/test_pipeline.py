@@ -269,7 +269,7 @@ class Killer:
 def test_a_run_killed_at_every_stage_ends_as_one_that_was_not(finished, small_recipe, tmp_path, monkeypatch):
     from dupmae.finetuning.loss import DuplexContrastiveLoss
     from dupmae.index import build
-    from dupmae.pretraining.trainer import PhaseTrainer
+    from dupmae.pretraining.phase import PhaseTrainer
 
     cut_into_segments(monkeypatch)
     # The last step of each stage, two steps after a checkpoint, and the second of three segments.

@@ -69,8 +69,7 @@ def pretrain(*, corpus: list[str], model: str, output: str, store: StoreConfig, 
     from dupmae.pretraining import pretrain as train
 
     encoder, folder = resolve_model(model), Path(output)
-    texts = (passage.full_text for passage in _passages(corpus))
-    token_store = build_token_store(texts, AutoTokenizer.from_pretrained(encoder), folder / "store", store)
+    token_store = build_token_store(_passages(corpus), AutoTokenizer.from_pretrained(encoder), folder / "store", store)
     _say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
     _say(f"Written: {train(token_store, encoder, folder, settings)}")
 

@@ -38,7 +38,7 @@ class PretrainConfig:
     head_learning_rate: float = 2e-4
     """Peak learning rate of the vocabulary head and the decoder in the joint phase."""
     batch_size: int = 32
-    """Sequences per optimiser step and device."""
+    """Sequences per forward pass and process; accumulation and torchrun multiply what a step takes."""
     gradient_accumulation_steps: int = 1
     """Forward passes whose gradients are added up before each optimiser step."""
     warmup_ratio: float = 0.1
@@ -70,6 +70,19 @@ class PretrainConfig:
     """Seeds initialisation, order, masks and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
+    held_out_texts: int = 200
+    """Texts that are never trained on, at most a tenth of all: on the first chunk of each, losses, token accuracies and
+    a retrieval probe (does its title, or its beginning, find the rest?) are measured; 0 measures nothing."""
+    eval_steps: int = 100
+    """Steps between these measurements; each phase also begins and ends with one."""
+    keep: Literal["loss", "probe", "last"] = "loss"
+    """Which state becomes the result: that with the lowest held-out loss (Eq. 9), with the best probe (MRR@10 of both
+    halves), or the last; without held-out texts it is the last."""
+    gradient_checkpointing: bool = False
+    """Compute the encoder's layers again in the backward pass instead of keeping what they computed: less memory, about
+    a third more time."""
+    report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """Experiment tracker that gets the losses and the held-out figures, too."""
     save_steps: int = 100
     """Steps between checkpoints from which an interrupted run goes on."""
 

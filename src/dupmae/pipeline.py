@@ -173,9 +173,8 @@ class _Walk:
     def _store(self, folder: Path) -> dict[str, Any]:
         from transformers import AutoTokenizer
 
-        texts = (passage.full_text for passage in self.test.corpus.values())
         tokenizer = AutoTokenizer.from_pretrained(self.start)
-        return build_token_store(texts, tokenizer, folder / "store", self.recipe.store).report
+        return build_token_store(self.test.corpus.values(), tokenizer, folder / "store", self.recipe.store).report
 
     def _pretrain(self, folder: Path) -> None:
         from dupmae.pretraining import pretrain

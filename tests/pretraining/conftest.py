@@ -61,7 +61,9 @@ class MemoryStore:
             starts = np.concatenate([[False], rng.random(size) < 0.7, [False]])
             starts[1] = True
             self.sequences.append({"input_ids": ids, "word_starts": starts})
-        self.lengths = np.array([len(sequence["input_ids"]) for sequence in self.sequences])
+        self.lengths = np.array([len(sequence["input_ids"]) for sequence in self.sequences], np.int32)
+        self.begins = np.arange(count) % 3 != 2  # texts of two chunks and of one
+        self.title_lengths = np.where(np.arange(count) % 3 == 0, 2, 0).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -73,6 +75,18 @@ class MemoryStore:
 @pytest.fixture
 def store() -> MemoryStore:
     return MemoryStore(30)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pre-training without its figure."""
+    monkeypatch.setattr("dupmae.pretraining.keeping.draw_curves", lambda path, *_: path.touch())
+
+
+@pytest.fixture
+def large_store() -> MemoryStore:
+    """Enough texts for a probe of some."""
+    return MemoryStore(90)
 
 
 @pytest.fixture

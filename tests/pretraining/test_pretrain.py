@@ -15,8 +15,14 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.precision import bfloat16_pays
-from dupmae.pretraining import pretrain
+from dupmae.pretraining import pretrain, trainer
 from dupmae.pretraining.checkpoint import load_for_pretraining
+from dupmae.pretraining.phase import PhaseTrainer
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(undrawn: None) -> None:
+    """No figures: drawing one takes longer than such a run."""
 
 
 def settings(**changes: Any) -> PretrainConfig:
@@ -37,21 +43,22 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-class DyingStore:
-    """Hands on a store and stops the process, as Ctrl-C would, when a given number of items has been read."""
+def kill_in_step(monkeypatch: pytest.MonkeyPatch, step: int, *run: Any) -> None:
+    """Pre-train, and stop, as Ctrl-C would, in the last micro-batch of a step, counted over both phases."""
+    calls = step * run[-1].gradient_accumulation_steps
+    compute_loss = PhaseTrainer.compute_loss
 
-    def __init__(self, store: Any, reads: int) -> None:
-        self.store, self.reads = store, reads
-        self.fingerprint, self.lengths = store.fingerprint, store.lengths
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitem__(self, index: int) -> Any:
-        self.reads -= 1
-        if self.reads < 0:
+    def dying(*arguments: Any, **named: Any) -> torch.Tensor:
+        nonlocal calls
+        calls -= 1
+        if calls == 0:
             raise KeyboardInterrupt
-        return self.store[index]
+        return compute_loss(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PhaseTrainer, "compute_loss", dying)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(*run)
 
 
 def test_the_checkpoint_loads_everywhere_and_pretraining_can_go_on_from_it(
@@ -104,7 +111,7 @@ def test_the_first_phase_leaves_the_encoder_as_it_is(
 
 
 def test_training_lowers_every_loss(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    config = settings(new_layers_steps=0, steps=60, batch_size=16, learning_rate=1e-2, save_steps=100)
+    config = settings(new_layers_steps=0, steps=80, batch_size=16, learning_rate=1e-2, save_steps=100)
     pretrain(store, str(checkpoint("bert")), tmp_path / "run", config)
     lines = metrics(tmp_path / "run")
     for term in ("mlm", "cls", "bow"):
@@ -112,30 +119,50 @@ def test_training_lowers_every_loss(store: Any, checkpoint: Callable[[str], Path
         assert last < 0.9 * first, term
 
 
-@pytest.mark.parametrize("reads", [10, 12 + 6, 12 + 18], ids=["first_phase", "between_phases", "joint"])
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, reads: int, accumulation: int
+@pytest.mark.parametrize(("accumulation", "keep"), [(1, "probe"), (2, "loss")])
+def test_a_run_killed_in_both_phases_and_between_them_ends_as_one_that_was_not(
+    large_store: Any,
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    accumulation: int,
+    keep: str,
 ) -> None:
-    start = str(checkpoint("bert-without-head"))
-    config = settings(gradient_accumulation_steps=accumulation)
+    store, start = large_store, str(checkpoint("bert-without-head"))
+    config = settings(gradient_accumulation_steps=accumulation, keep=keep, eval_steps=2, save_steps=2)
     whole = pretrain(store, start, tmp_path / "whole", config)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(DyingStore(store, reads * accumulation), start, tmp_path / "cut", config)
-    assert not (tmp_path / "cut" / "model").exists()
-    torch.manual_seed(999)
+    for step in (3, 2, 5):  # the first phase's third; its third again, then the joint phase's first; its fifth
+        kill_in_step(monkeypatch, step, store, start, tmp_path / "cut", config)
+        assert not (tmp_path / "cut" / "model").exists()
+        torch.manual_seed(999)
     resumed = pretrain(store, start, tmp_path / "cut", config)
     expected, actual = weights(whole), weights(resumed)
     assert expected.keys() == actual.keys()
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
-    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    for file in ("metrics.jsonl", "held_out.jsonl", "model/dupmae.json"):
+        assert (tmp_path / "cut" / file).read_text() == (tmp_path / "whole" / file).read_text(), file
 
 
-def test_half_a_checkpoint_is_not_resumed_from(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_run_killed_after_its_best_measurement_still_keeps_it(
+    large_store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, start = large_store, str(checkpoint("bert"))
+    rising = settings(new_layers_steps=0, learning_rate=0.3, head_learning_rate=0.3, eval_steps=1, save_steps=5)
+    whole = pretrain(store, start, tmp_path / "whole", rising)
+    kept = json.loads((whole / "dupmae.json").read_text())["kept"]
+    assert kept["step"] < 4  # the kill comes after the best state, and before the first checkpoint
+    kill_in_step(monkeypatch, 5, store, start, tmp_path / "cut", rising)
+    resumed = pretrain(store, start, tmp_path / "cut", rising)
+    assert json.loads((resumed / "dupmae.json").read_text())["kept"] == kept
+    assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(resumed).items())
+
+
+def test_half_a_checkpoint_is_not_resumed_from(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = str(checkpoint("bert"))
     whole = pretrain(store, start, tmp_path / "whole", settings())
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(DyingStore(store, 12 + 18), start, tmp_path / "cut", settings())
+    kill_in_step(monkeypatch, 8, store, start, tmp_path / "cut", settings())
     half = tmp_path / "cut" / "checkpoints" / "joint" / "checkpoint-5"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"torn")
@@ -143,10 +170,27 @@ def test_half_a_checkpoint_is_not_resumed_from(store: Any, checkpoint: Callable[
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(resumed).items())
 
 
-def test_a_finished_run_returns_at_once(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_finished_run_returns_at_once(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = str(checkpoint("bert"))
     folder = pretrain(store, start, tmp_path / "run", settings())
-    assert pretrain(DyingStore(store, 0), start, tmp_path / "run", settings(save_steps=77)) == folder
+    monkeypatch.setattr(trainer, "load_for_pretraining", None)
+    assert pretrain(store, start, tmp_path / "run", settings(save_steps=77)) == folder
+
+
+def test_pretraining_goes_on_from_a_checkpoint_with_its_head_and_its_decoder(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pretrain(store, str(checkpoint("bert-without-head")), tmp_path / "first", settings())
+    monkeypatch.setattr(trainer, "warm_start_head", None)
+    still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "new_layers_steps": 0}
+    second = pretrain(store, str(first), tmp_path / "second", settings(**still, steps=1))
+    before, after = weights(first), weights(second)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    third = pretrain(store, str(second), tmp_path / "third", settings(new_layers_steps=0))
+    assert not any(torch.equal(before[name], weights(third)[name]) for name in before if "dense.weight" in name)
 
 
 def test_another_runs_folder_is_refused(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain
@@ -17,10 +18,11 @@ from tqdm import tqdm
 
 from dupmae.config import StoreConfig
 from dupmae.corpus.chunking import UNSPACED, chunk_lengths, unspaced_word_starts
+from dupmae.corpus.readers import Passage
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 
-FORMAT = "dupmae token store, version 1"
+FORMAT = "dupmae token store, version 2"
 TOKENS_FILE = "tokens.arrow"
 RECORD_FILE = "store.json"
 BATCH_TEXTS = 1000
@@ -47,6 +49,10 @@ class TokenStore:
         report: Counts: `texts` read; `chunks` and `tokens` kept (special tokens not counted); `texts_cut` into several
             chunks; `chunks_dropped` as too short; `texts_empty`, those that tokenised to nothing.
         lengths: Tokens of each chunk, special ones included, int32 (N,).
+        begins: Whether each chunk is the first of its text that was kept, bool (N,).
+        title_lengths: Tokens of the text's title right after the chunk's first token, int32 (N,); 0 in later chunks.
+
+    Tokens stay on disk until they are asked for; the three arrays, 9 bytes a chunk, are in memory.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], table: pa.Table) -> None:
@@ -59,6 +65,8 @@ class TokenStore:
         self._word_starts = [array.values for array in table.column("word_starts").chunks]
         self._first = np.cumsum([0, *map(len, ids)])  # number of each batch's first chunk
         self.lengths: npt.NDArray[np.int32] = np.concatenate([np.diff(offsets) for offsets in self._offsets])
+        self.begins: npt.NDArray[np.bool_] = table.column("begins").to_numpy()
+        self.title_lengths: npt.NDArray[np.int32] = table.column("title_length").to_numpy()
 
     @classmethod
     def open(cls, folder: str | Path) -> TokenStore:
@@ -109,7 +117,9 @@ def is_token_store(folder: Path) -> bool:
     return isinstance(record, dict) and record.get("format") == FORMAT
 
 
-def build_token_store(texts: Iterable[str], tokenizer: Any, folder: str | Path, config: StoreConfig) -> TokenStore:
+def build_token_store(
+    texts: Iterable[str | Passage], tokenizer: Any, folder: str | Path, config: StoreConfig
+) -> TokenStore:
     """Tokenise texts once and write them as a token store.
 
     Each text is tokenised whole and cut into chunks of `config.max_length` tokens (see :mod:`dupmae.corpus.chunking`),
@@ -118,7 +128,7 @@ def build_token_store(texts: Iterable[str], tokenizer: Any, folder: str | Path, 
     token's name written out in a text is ordinary text. At no time are more than a batch of texts in memory.
 
     Args:
-        texts: The texts.
+        texts: The texts; of a passage, its full text, and where its title ends is noted.
         tokenizer: A fast tokenizer of `transformers`; it is not changed.
         folder: Where the store goes; a store that lies there is replaced.
         config: Lengths, in tokens with the special ones.
@@ -141,23 +151,36 @@ def build_token_store(texts: Iterable[str], tokenizer: Any, folder: str | Path, 
         raise DupmaeError(f"{folder} exists and is not a token store: remove it or choose another folder.")
     backend, first, last = _prepare(tokenizer)
     dtype = np.uint16 if max(tokenizer.get_vocab().values()) <= 65_535 else np.uint32
-    schema = pa.schema([("input_ids", pa.list_(pa.from_numpy_dtype(dtype))), ("word_starts", pa.list_(pa.bool_()))])
+    schema = pa.schema(
+        [
+            ("input_ids", pa.list_(pa.from_numpy_dtype(dtype))),
+            ("word_starts", pa.list_(pa.bool_())),
+            ("begins", pa.bool_()),
+            ("title_length", pa.int32()),
+        ]
+    )
     counts = dict.fromkeys(("texts", "chunks", "tokens", "texts_cut", "chunks_dropped", "texts_empty"), 0)
     content = hashlib.sha256()
     with atomic_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / TOKENS_FILE), schema) as writer:
             for batch in _batches(tqdm(texts, desc="Tokenising", unit=" texts", unit_scale=True, delay=2)):
-                for number, text in enumerate(batch, counts["texts"] + 1):
-                    content.update(_bytes(text, number))
-                ids, word_starts, lengths = _tokenise(batch, backend, budget, counts)
+                for number, (title, text) in enumerate(batch, counts["texts"] + 1):
+                    content.update(_bytes(text, title, number))
+                ids, word_starts, lengths, numbers, titles = _tokenise(batch, backend, budget, counts)
                 keep = lengths + 2 >= config.min_length
                 counts["chunks_dropped"] += int((~keep).sum())
                 kept = np.repeat(keep, lengths)
-                ids, word_starts, lengths = ids[kept], word_starts[kept], lengths[keep]
+                ids, word_starts, lengths = ids[kept].astype(dtype), word_starts[kept], lengths[keep]
+                begins = np.diff(numbers[keep], prepend=-1) != 0
                 counts["chunks"] += len(lengths)
                 counts["tokens"] += len(ids)
                 if len(lengths):
-                    writer.write_batch(_record_batch(ids.astype(dtype), word_starts, lengths, first, last, schema))
+                    columns = [
+                        *_with_ends(ids, word_starts, lengths, first, last),
+                        pa.array(begins),
+                        pa.array(titles[keep]),
+                    ]
+                    writer.write_batch(pa.record_batch(columns, schema=schema))
         if not counts["chunks"]:
             raise DupmaeError(
                 f"Nothing is left to put into the token store {folder}: of {counts['texts']} texts "
@@ -195,12 +218,13 @@ def _prepare(tokenizer: Any) -> tuple[Any, int, int]:
     return backend, ends[0], ends[1]
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Group texts, bounded in number and in characters."""
-    batch: list[str] = []
+def _batches(texts: Iterable[str | Passage]) -> Iterator[list[tuple[int, str]]]:
+    """Group texts, bounded in number and in characters, each with the number of characters of its title."""
+    batch: list[tuple[int, str]] = []
     characters = 0
-    for text in texts:
-        batch.append(text)
+    for item in texts:
+        title, text = (0, item) if isinstance(item, str) else (len(item.title), item.full_text)
+        batch.append((title, text))
         characters += len(text)
         if len(batch) == BATCH_TEXTS or characters >= BATCH_CHARACTERS:
             yield batch
@@ -209,56 +233,60 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _bytes(text: str, number: int) -> bytes:
-    """A text as bytes that no other sequence of texts yields."""
+def _bytes(text: str, title: int, number: int) -> bytes:
+    """A text as bytes that no other sequence of texts and titles yields."""
     try:
         encoded = text.encode()
     except UnicodeEncodeError:
         raise DupmaeError(f"Text {number} holds half of a surrogate pair, not valid Unicode.") from None
-    return len(encoded).to_bytes(8, "big") + encoded
+    return len(encoded).to_bytes(8, "big") + title.to_bytes(8, "big") + encoded
 
 
 def _tokenise(
-    texts: list[str], backend: Any, budget: int, counts: dict[str, int]
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    texts: list[tuple[int, str]], backend: Any, budget: int, counts: dict[str, int]
+) -> tuple[
+    npt.NDArray[np.uint32], npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]
+]:
     """Tokenise and cut a batch of texts, and count what happened.
 
     Returns:
-        All texts' token ids in a row (T,), whether each starts a word (T,), and the lengths of the chunks, which cover
-        the row without gaps.
+        All texts' token ids in a row (T,), whether each starts a word (T,); the lengths of the chunks, which cover the
+        row without gaps, the number of each chunk's text in the batch, and how many of its tokens are a title, (N,).
     """
-    encodings = backend.encode_batch(texts, add_special_tokens=False)
+    encodings = backend.encode_batch([text for _, text in texts], add_special_tokens=False)
     ends = np.cumsum([len(encoding) for encoding in encodings])
     ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.uint32, ends[-1])
     words = np.fromiter(chain.from_iterable(encoding.word_ids for encoding in encodings), np.int64, ends[-1])
     word_starts = np.diff(words, prepend=-1) != 0  # (T,), the first tokens of texts are set below
     lengths: list[int] = []
-    for text, encoding, end in zip(texts, encodings, ends.tolist(), strict=True):
+    numbers: list[int] = []
+    titles: list[int] = []
+    for number, ((title, text), encoding, end) in enumerate(zip(texts, encodings, ends.tolist(), strict=True)):
         length = len(encoding)
         if length and UNSPACED.search(text):
             word_starts[end - length : end] |= unspaced_word_starts(text, [start for start, _ in encoding.offsets])
         if length > budget:
             starts = [start for start, _ in encoding.offsets]
-            lengths += chunk_lengths(text, starts, word_starts[end - length : end], budget)
-        elif length:
-            lengths.append(length)
+            pieces = chunk_lengths(text, starts, word_starts[end - length : end], budget)
+        else:
+            pieces = [length] if length else []
+        lengths += pieces
+        numbers += [number] * len(pieces)
+        titles += [0] * len(pieces)
+        if title and pieces:
+            titles[-len(pieces)] = min(bisect_left(encoding.offsets, (title, 0)), pieces[0])
         counts["texts_cut"] += length > budget
         counts["texts_empty"] += not length
     counts["texts"] += len(texts)
     chunks = np.array(lengths, np.int64)
     word_starts[np.cumsum(chunks) - chunks] = True
-    return ids, word_starts, chunks
+    return ids, word_starts, chunks, np.array(numbers, np.int64), np.array(titles, np.int32)
 
 
-def _record_batch(
-    ids: npt.NDArray[Any],
-    word_starts: npt.NDArray[np.bool_],
-    lengths: npt.NDArray[np.int64],
-    first: int,
-    last: int,
-    schema: Any,
-) -> Any:
-    """Put the special tokens around each chunk and make an Arrow record batch of the chunks."""
+def _with_ends(
+    ids: npt.NDArray[Any], word_starts: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64], first: int, last: int
+) -> list[Any]:
+    """Put the special tokens around each chunk: the columns `input_ids` and `word_starts`."""
     offsets = np.concatenate([[0], np.cumsum(lengths + 2)]).astype(np.int32)
     ordinary = np.ones(offsets[-1], bool)
     ordinary[offsets[:-1]] = ordinary[offsets[1:] - 1] = False
@@ -266,5 +294,4 @@ def _record_batch(
     all_ids[offsets[:-1]], all_ids[offsets[1:] - 1], all_ids[ordinary] = first, last, ids
     all_starts = np.zeros(offsets[-1], bool)
     all_starts[ordinary] = word_starts
-    columns = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (all_ids, all_starts)]
-    return pa.record_batch(columns, schema=schema)
+    return [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (all_ids, all_starts)]

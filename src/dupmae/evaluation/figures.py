@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +25,23 @@ _TERMS = {
     "contrastive_ot": ("contrastive, vocabulary half alone, weighted", "tab:green"),
 }
 """Losses that are drawn, by their names in a metrics file: label and colour."""
+_SHARES = {
+    "mrr_both": ("probe, both (MRR@10)", "black"),
+    "mrr_cls": ("probe, [CLS] (MRR@10)", "tab:orange"),
+    "mrr_ot": ("probe, OT (MRR@10)", "tab:green"),
+    "mlm_accuracy": ("masked words, accuracy", "tab:blue"),
+    "cls_accuracy": ("[CLS] decoding, accuracy", "tab:orange"),
+    "bow_recall": ("bag of words, recall", "tab:green"),
+}
+"""Figures between 0 and 1 that are measured on held-out text: label and colour; the probe's are drawn solid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The losses of one stage."""
+    """The losses of one stage, and shares that were measured beside them."""
 
     terms: dict[str, tuple[list[int], list[float]]]
-    """Name of a loss -> steps and values; steps count on from one phase to the next."""
+    """Name of a loss or share -> steps and values; steps count on from one phase to the next."""
     phases: dict[str, int]
     """Name of a phase -> the step after which it begins, in order; empty where phases have no names."""
 
@@ -68,25 +77,46 @@ def draw_systems(path: Path, systems: Sequence[tuple[str, float | None, bool]]) 
     _save(figure, path)
 
 
-def draw_curves(path: Path, title: str, metrics_file: Path) -> None:
+def draw_curves(path: Path, title: str, metrics_file: Path, held_out_file: Path | None = None) -> None:
     """Draw every known loss of a metrics file over the optimiser steps, with a dotted line where a phase begins.
 
     Args:
         path: PNG file.
         title: Above the axes.
         metrics_file: See :func:`read_curves`.
+        held_out_file: What was measured on held-out text meanwhile, in the same form: losses are drawn as dots on
+            dashed lines, accuracies and probe below.
 
     Raises:
-        DupmaeError: The file is missing or malformed.
+        DupmaeError: A file is missing or malformed.
     """
     from matplotlib.figure import Figure
 
     curves = read_curves(metrics_file)
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axes = figure.add_subplot()
+    held_out = None if held_out_file is None else read_curves(held_out_file, curves.phases)
+    figure = Figure(figsize=(7, 3.4 if held_out is None else 6.4), layout="constrained")
+    axes = figure.add_subplot(1 if held_out is None else 2, 1, 1)
     for term, (steps, losses) in curves.terms.items():
-        label, colour = _TERMS[term]
-        axes.plot(steps, losses, label=label, color=colour, linewidth=1.3, marker="o" if len(steps) == 1 else None)
+        if term in _TERMS:
+            label, colour = _TERMS[term]
+            axes.plot(steps, losses, label=label, color=colour, linewidth=1.3, marker="o" if len(steps) == 1 else None)
+    if held_out is not None:
+        shares = figure.add_subplot(2, 1, 2, sharex=axes)
+        for term, (steps, values) in held_out.terms.items():
+            if term in _TERMS:
+                axes.plot(steps, values, color=_TERMS[term][1], linewidth=0.8, linestyle="--", marker=".")
+            else:
+                label, colour = _SHARES[term]
+                line = "-" if term.startswith("mrr") else "--"
+                shares.plot(steps, values, label=label, color=colour, linewidth=1.3, linestyle=line, marker=".")
+        axes.plot([], [], color="dimgray", linewidth=0.8, linestyle="--", marker=".", label="the same on held-out text")
+        shares.set_ylim(0, 1)
+        shares.set_xlabel("optimiser step")
+        shares.set_ylabel("on held-out text")
+        shares.grid(alpha=0.3)
+        shares.spines[["top", "right"]].set_visible(False)
+        if held_out.terms.keys() & _SHARES.keys():
+            shares.legend(frameon=False, fontsize=9, ncols=2)
     axes.set_ylim(bottom=0)
     if len(curves.phases) > 1:
         for phase, begin in curves.phases.items():
@@ -102,20 +132,22 @@ def draw_curves(path: Path, title: str, metrics_file: Path) -> None:
     _save(figure, path)
 
 
-def read_curves(metrics_file: Path) -> Curves:
-    """Read the known losses of a metrics file.
+def read_curves(metrics_file: Path, begins: Mapping[str, int] | None = None) -> Curves:
+    """Read the known losses and shares of a metrics file.
 
     Args:
         metrics_file: JSON Lines: `step`, losses by name, and `phase` where a stage has several, each counting its own
-            steps. Rows without a known loss (validation) and losses that are not finite are passed over, and so is a
+            steps. Rows without a known name (validation) and values that are not finite are passed over, and so is a
             last line that a kill has cut short.
+        begins: The step after which each phase begins, where another file says so; by default a phase begins after the
+            last step of the one before.
 
     Raises:
         DupmaeError: The file is missing, or a line is not a JSON object with a step.
     """
     if not metrics_file.is_file():
         raise DupmaeError(f"{metrics_file} does not exist: there are no losses to draw.")
-    terms: dict[str, tuple[list[int], list[float]]] = {term: ([], []) for term in _TERMS}
+    terms: dict[str, tuple[list[int], list[float]]] = {term: ([], []) for term in (*_TERMS, *_SHARES)}
     phases: dict[str, int] = {}
     before = last = 0
     lines = metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -128,7 +160,7 @@ def read_curves(metrics_file: Path) -> Curves:
                 break
             raise DupmaeError(f"{metrics_file}, line {number}: this is not a JSON object with a step.") from None
         if "phase" in row and row["phase"] not in phases:
-            before = phases[row["phase"]] = last
+            before = phases[row["phase"]] = (begins or {}).get(row["phase"], last)
         last = before + step
         for term, (steps, losses) in terms.items():
             value = row.get(term)

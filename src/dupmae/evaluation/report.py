@@ -49,7 +49,8 @@ def write_report(
         systems: Rows, in order.
         notes: Paragraphs below the table.
         settings: What the run was asked to do, shown as YAML.
-        curves: Title of a stage -> its metrics file (JSON Lines with `step` and losses), one figure each.
+        curves: Title of a stage -> its metrics file (JSON Lines with `step` and losses), one figure each, with the
+            `held_out.jsonl` beside it if there is one.
 
     Raises:
         DupmaeError: A metrics file is missing or malformed.
@@ -61,7 +62,8 @@ def write_report(
     )
     for stage, metrics_file in (curves or {}).items():
         figure = Path("figures") / f"{stage.lower().replace(' ', '-')}.png"
-        draw_curves(folder / figure, stage, metrics_file)
+        held_out = metrics_file.with_name("held_out.jsonl")
+        draw_curves(folder / figure, stage, metrics_file, held_out if held_out.is_file() else None)
         figures[stage] = figure
     report = {
         "title": title,

@@ -4,7 +4,8 @@
 |---|---|
 | `config.json`, `model.safetensors`, tokenizer | what `AutoModelForMaskedLM`, `AutoModel` and `AutoTokenizer` load |
 | `decoder.safetensors` | the [CLS] decoder |
-| `dupmae.json` | settings, `dense_pooling`, `ot_projection`, steps done, last losses, fingerprint of the run |
+| `dupmae.json` | settings, `dense_pooling`, `ot_projection`, steps done, losses, held-out figures, fingerprints |
+| `README.md`, `curves.png` | the model card |
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
         raise DupmaeError(f"Cannot load a tokenizer from {model}: {str(error).splitlines()[0]}") from error
     if tokenizer.mask_token_id is None:
         raise DupmaeError(f"The tokenizer of {model} has no mask token, which masked pre-training needs.")
+    if config.gradient_checkpointing:
+        backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     objective = DupMAE(backbone, tokenizer.all_special_ids, tokenizer.mask_token_id, config)
     decoder_file = Path(model) / DECODER_FILE
     if decoder_file.is_file():
@@ -80,7 +83,7 @@ def save_checkpoint(folder: Path, objective: DupMAE, tokenizer: Any, record: dic
         folder: Where to; what is there is replaced.
         objective: Encoder, head and decoder.
         tokenizer: Their tokenizer.
-        record: What `dupmae.json` says besides the settings: steps, losses, fingerprints.
+        record: What `dupmae.json` says besides the settings.
     """
     config = objective.config
     with atomic_folder(folder) as temporary:

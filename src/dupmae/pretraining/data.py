@@ -15,12 +15,21 @@ from dupmae.errors import DupmaeError
 POOL_BATCHES = 50
 """Batches drawn together and then cut by length: more waste less padding, fewer mix more."""
 
+ROUNDS = 6
+"""Rounds of the cipher that shuffles; four are known to be enough for a good one."""
+MIXER = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number whose multiples spread over all 64 bits."""
+NOTHING = np.empty(0, dtype=np.int64)
+"""No sequence at all."""
+
 
 class Sequences(Protocol):
-    """What pre-training needs of a token store; `lengths` counts each sequence's tokens, (N,)."""
+    """What pre-training needs of a token store: :class:`dupmae.corpus.TokenStore` is one, and explains the arrays."""
 
     fingerprint: str
     lengths: npt.NDArray[np.int32]
+    begins: npt.NDArray[np.bool_]
+    title_lengths: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         """How many sequences there are."""
@@ -35,20 +44,29 @@ class LengthBuckets(Sampler[int]):
     """A phase's whole order: shuffled passes over the store, cut into batches of similar length.
 
     There are no epochs to keep track of: the sampler yields exactly `total` indices, so a run that goes on after
-    `n` batches skips `n` batches.
+    `n` batches skips `n` batches. Memory does not grow with the store, for no order is ever written down.
 
     Args:
         store: The sequences.
         batch_size: Sequences that should be of similar length; `total` must be a multiple of it.
         total: How many indices to yield.
         seed: Numbers that the order depends on.
+        left_out: Sequences that are never yielded, in rising order, (K,).
     """
 
-    def __init__(self, store: Sequences, batch_size: int, total: int, seed: Sequence[int]) -> None:
+    def __init__(
+        self,
+        store: Sequences,
+        batch_size: int,
+        total: int,
+        seed: Sequence[int],
+        left_out: npt.NDArray[np.int64] = NOTHING,
+    ) -> None:
         self.store = store
         self.batch_size = batch_size
         self.total = total
         self.seed = list(seed)
+        self.left_out = left_out
 
     def __len__(self) -> int:
         """How many indices it yields."""
@@ -57,20 +75,51 @@ class LengthBuckets(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Yield indices, batch after batch."""
         rng = np.random.default_rng(self.seed)
-        passes = _shuffled_passes(len(self.store), rng)
-        left = self.total
-        while left:
-            size = min(left, POOL_BATCHES * self.batch_size)
-            pool = np.fromiter(passes, dtype=np.int64, count=size)
+        for start in range(0, self.total, POOL_BATCHES * self.batch_size):
+            pool = self._pool(np.arange(start, min(self.total, start + POOL_BATCHES * self.batch_size)))
             batches = pool[self.store.lengths[pool].argsort(kind="stable")].reshape(-1, self.batch_size)
             yield from map(int, rng.permutation(batches).flatten())
-            left -= size
+
+    def _pool(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The sequences at some places of the endless row of passes, each pass in an order of its own."""
+        count = len(self.store) - len(self.left_out)
+        passes, within = np.divmod(places, count)
+        numbers = np.empty_like(places)
+        for number in np.unique(passes):
+            here = passes == number
+            numbers[here] = shuffled(within[here], count, [*self.seed, int(number)])
+        return without(numbers, self.left_out)
 
 
-def _shuffled_passes(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Endless indices: each pass holds every index once, in a new order."""
-    while True:
-        yield from rng.permutation(count)
+def shuffled(places: npt.NDArray[np.int64], count: int, seed: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Which of the numbers 0 .. `count` - 1 stand at some places of a random order of them.
+
+    The order is a Feistel cipher over the fewest bits, even in number, that hold `count` values; what leaves the range
+    is enciphered again. So a place costs a few operations and no memory, whatever `count` is.
+
+    Args:
+        places: Places in the order, 0 .. `count` - 1, (P,).
+        count: How many numbers are ordered.
+        seed: Numbers that the order depends on.
+    """
+    keys = np.random.SeedSequence(list(seed)).generate_state(ROUNDS, np.uint64)
+    half = np.uint64(((count - 1).bit_length() + 1) // 2)
+    low = (np.uint64(1) << half) - np.uint64(1)
+    numbers = places.astype(np.uint64)
+    out = np.ones(len(places), dtype=bool)
+    while out.any():
+        left, right = numbers[out] >> half, numbers[out] & low
+        for key in keys:
+            mixed = (right + key) * MIXER
+            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(29))) * MIXER >> np.uint64(32) & low)
+        numbers[out] = left << half | right
+        out = numbers >= count
+    return numbers.astype(np.int64)
+
+
+def without(numbers: npt.NDArray[np.int64], left_out: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which sequences the numbers (P,) mean when those of `left_out` (K,), in rising order, are not counted."""
+    return numbers + np.searchsorted(left_out - np.arange(len(left_out)), numbers, side="right")
 
 
 def collator(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import reduce
 from tqdm.auto import tqdm
 from transformers.trainer_callback import ProgressCallback, TrainerCallback
 
@@ -21,26 +23,32 @@ FLUSH_STEPS = 10
 class MetricsLog(TrainerCallback):  # type: ignore[misc]
     """Writes `phase`, `step`, the losses by term and the learning rates by group to a JSONL file, a line per step.
 
+    The losses are the whole batch's, whatever parts it came in.
+
     Args:
         path: The file; lines are added to it.
         phase: Name of the phase.
         done: Steps of the phase that are done already: what an interrupted run wrote beyond them is dropped, because
             those steps are taken again.
+        writes: Whether this is the process that writes.
+
+    Attributes:
+        report: Called with the losses of the last step in each group of lines; for trackers.
     """
 
-    def __init__(self, path: Path, phase: str, done: int) -> None:
+    def __init__(self, path: Path, phase: str, done: int, *, writes: bool) -> None:
         self.path = path
         self.phase = phase
+        self.writes = writes
+        self.report: Callable[[dict[str, float]], None] = lambda losses: None
         self._batches: list[dict[str, torch.Tensor]] = []
         self._rates: dict[str, float] = {}
         self._waiting: list[tuple[int, dict[str, float], dict[str, torch.Tensor]]] = []
-        if path.exists():
-            lines = [line for line in read_metrics(path) if line["phase"] != phase or line["step"] <= done]
-            with atomic_write(path) as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+        if writes:
+            rewind_metrics(path, phase, done)
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
-        """Take the losses of one micro-batch."""
+        """Take the losses of one micro-batch, its shares of the whole batch's."""
         self._batches.append({name: loss.detach() for name, loss in losses.items()})
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -49,9 +57,9 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         self._rates = {f"learning_rate_{group['name']}": group["lr"] for group in groups}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Average the step's micro-batches; write now and then, and always before a checkpoint."""
-        means = {name: torch.stack([batch[name] for batch in self._batches]).mean() for name in self._batches[0]}
-        self._waiting.append((state.global_step, self._rates, means))
+        """Add up the step's micro-batches; write now and then, and always before a checkpoint."""
+        losses = {name: torch.stack([batch[name] for batch in self._batches]).sum() for name in self._batches[0]}
+        self._waiting.append((state.global_step, self._rates, losses))
         self._batches = []
         if control.should_save or len(self._waiting) >= FLUSH_STEPS:
             self.flush()
@@ -66,17 +74,22 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         Raises:
             DupmaeError: A loss is not a finite number.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            for step, rates, means in self._waiting:
-                losses = {name: value.item() for name, value in means.items()}
-                if not all(map(math.isfinite, losses.values())):
-                    raise DupmaeError(
-                        f"The loss of phase {self.phase} stopped being a number at step {step}: "
-                        "lower the learning rates or set precision to float32."
-                    )
-                file.write(json.dumps({"phase": self.phase, "step": step, **losses, **rates}) + "\n")
+        if not self._waiting:
+            return
+        names = list(self._waiting[0][2])
+        values = torch.stack([torch.stack(list(losses.values())) for _, _, losses in self._waiting])  # (steps, terms)
+        lines = []
+        for (step, rates, _), row in zip(self._waiting, reduce(values, "sum").tolist(), strict=True):
+            if not all(map(math.isfinite, row)):
+                raise DupmaeError(
+                    f"The loss of phase {self.phase} stopped being a number at step {step}: "
+                    "lower the learning rates or set precision to float32."
+                )
+            lines.append({"phase": self.phase, "step": step, **dict(zip(names, row, strict=True)), **rates})
+        if self.writes:
+            append_metrics(self.path, lines)
         self._waiting = []
+        self.report({name: lines[-1][name] for name in (*names, *rates)})
 
 
 class PhaseBar(ProgressCallback):  # type: ignore[misc]
@@ -115,6 +128,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return lines
+
+
+def append_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Add lines to a metrics file, which is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def rewind_metrics(path: Path, phase: str, done: int) -> None:
+    """Drop a phase's lines beyond step `done` from a metrics file, if there is one: those steps are taken again."""
+    if path.exists():
+        lines = [line for line in read_metrics(path) if line["phase"] != phase or line["step"] <= done]
+        with atomic_write(path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def last_losses(path: Path, steps: int = 20) -> dict[str, float]:

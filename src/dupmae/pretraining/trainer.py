@@ -1,28 +1,33 @@
-"""Pre-training from start to checkpoint: phases, precision, metrics, and going on after an interruption."""
+"""Pre-training from start to checkpoint: phases, measuring, and going on after an interruption."""
 
 from __future__ import annotations
 
+import datetime
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments, set_seed
+from accelerate import PartialState
+from accelerate.utils import set_seed as set_seed_by_process
+from safetensors.torch import load_model
+from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint, write_json
 from dupmae.precision import bfloat16_pays
-from dupmae.pretraining.checkpoint import load_for_pretraining, save_checkpoint
-from dupmae.pretraining.data import LengthBuckets, Sequences, collator
-from dupmae.pretraining.masking import step_generator
-from dupmae.pretraining.metrics import MetricsLog, PhaseBar, last_losses
+from dupmae.pretraining.checkpoint import load_for_pretraining
+from dupmae.pretraining.data import Sequences, collator
+from dupmae.pretraining.held_out import HeldOut, split
+from dupmae.pretraining.keeping import Keeper
+from dupmae.pretraining.metrics import MetricsLog, PhaseBar
 from dupmae.pretraining.objective import DupMAE
+from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTrainer, phases
+from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
@@ -30,42 +35,23 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "pretrain.json"
 """Record of the run in its output folder: fingerprint, settings, whether it is finished."""
-WEIGHTS_FILE = "model.safetensors"
-"""All weights, in the folder of an interrupted phase's checkpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A stretch of training with its own learning rates, each with a linear warm-up and a linear decay to zero."""
-
-    name: str
-    """Name in the metrics and of its checkpoints' folder."""
-    steps: int
-    """Optimiser steps."""
-    learning_rates: dict[str, float]
-    """Peak learning rate of each group of :meth:`DupMAE.parameter_groups`; a group that is not named is frozen."""
-
-
-def phases(config: PretrainConfig) -> list[Phase]:
-    """The schedule: first the new layers alone under a frozen encoder, then everything together, gently."""
-    new, old = config.new_layers_learning_rate, config.learning_rate
-    joint = {"encoder": old, "head": config.head_learning_rate, "decoder": config.head_learning_rate}
-    return [
-        Phase("new_layers", config.new_layers_steps, {"head": new, "decoder": new}),
-        Phase("joint", config.steps, joint),
-    ]
+LONGEST_WAIT = datetime.timedelta(days=2)
+"""How long processes wait for the first one, which may be tokenising or solving for a new head."""
 
 
 def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig) -> Path:
     """Pre-train an encoder on a token store with the DupMAE objective.
 
     A run that was interrupted goes on from its last checkpoint and ends as if it had not been; one that is finished
-    returns at once.
+    returns at once. Under `torchrun` every process calls this function with the same arguments, and the first one
+    writes.
 
     Args:
         store: The tokenised text, made with the model's tokenizer.
-        model: Encoder to start from: a folder or a Hugging Face id.
-        output: Folder of the run: `model/`, `metrics.jsonl`, `pretrain.json`, and checkpoints while it lasts.
+        model: Encoder to start from: a folder or a Hugging Face id. A checkpoint of ours brings its head and its
+            decoder along, so that pre-training goes on from it, with a new schedule and a new optimiser.
+        output: Folder of the run: `model/`, `metrics.jsonl`, `held_out.jsonl`, `pretrain.json`, and `checkpoints/` and
+            `kept/` while it lasts.
         config: The settings.
 
     Returns:
@@ -73,90 +59,61 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
 
     Raises:
         DupmaeError: The store is empty or does not fit the model, the model is unsuitable, `output` holds another run,
-            all losses are switched off, or the loss stops being a number.
+            all losses are switched off, the tracker is not installed, or the loss stops being a number.
     """
     if len(store) == 0:
         raise DupmaeError("The token store is empty: there is no text to pre-train on.")
     if not (config.mlm_weight or config.cls_weight or config.bow_weight):
         raise DupmaeError("All three loss weights are 0: set at least one of mlm_weight, cls_weight and bow_weight.")
-    run = _open_run(output, store, model, config)
+    if config.eval_steps < 1:
+        raise DupmaeError(f"eval_steps is {config.eval_steps}: it counts steps, at least 1.")
+    processes = join_processes()
     target = output / "model"
+    with processes.main_process_first():
+        run = _open_run(output, store, model, config, processes.num_processes)
+        schedule = phases(config)
+        begun = {phase.name: last_checkpoint(output / "checkpoints" / phase.name) for phase in schedule}
     if run["finished"] and target.is_dir():
+        if processes.is_main_process:
+            _clear(output)
         return target
     set_seed(config.seed)
     objective, tokenizer = load_for_pretraining(model, config)
-    schedule = phases(config)
-    begun = any(last_checkpoint(output / "checkpoints" / phase.name)[1] for phase in schedule)
-    if objective.backbone.new_head and config.warm_start_sequences and not begun:
-        warm_start_head(objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed)
+    held_out = split(store, config.held_out_texts)
+    if objective.backbone.new_head and config.warm_start_sequences and not any(done for done, _ in begun.values()):
+        warm_start_head(
+            objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out
+        )
+    measured = HeldOut(store, held_out.measured, tokenizer.pad_token_id, objective, config.batch_size)
+    if config.keep == "probe" and len(measured.pairs) < 2:
+        raise DupmaeError(
+            f"keep is probe, but {len(measured.pairs)} held-out texts are long enough to be looked for: "
+            "set held_out_texts higher, take more text, or keep by loss."
+        )
+    keeper = Keeper(output, objective, tokenizer, measured, processes.is_main_process)
     for number, phase in enumerate(schedule):
         if phase.steps > 0:
-            _run_phase(objective, tokenizer, store, output, config, number, phase)
-    record = {
-        "steps": {phase.name: phase.steps for phase in schedule},
-        "losses": last_losses(output / METRICS_FILE),
-        "fingerprint": run["fingerprint"],
-        "store": store.fingerprint,
-    }
-    save_checkpoint(target, objective, tokenizer, record)
-    write_json(output / RUN_FILE, run | {"finished": True})
-    for phase in schedule[:-1]:
-        shutil.rmtree(output / "checkpoints" / phase.name, ignore_errors=True)
+            _run_phase(objective, tokenizer, store, output, number, phase, begun[phase.name], held_out.left_out, keeper)
+    if processes.is_main_process:
+        keeper.finish(
+            {
+                "start": model,
+                "steps": {phase.name: phase.steps for phase in schedule},
+                "processes": processes.num_processes,
+                "fingerprint": run["fingerprint"],
+                "store": store.fingerprint,
+            },
+            store,
+        )
+        write_json(output / RUN_FILE, run | {"finished": True})
+        _clear(output)
+    processes.wait_for_everyone()
     return target
 
 
-class PhaseTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer of one phase: our batches, our parameter groups, and masks that depend on the step alone."""
-
-    def __init__(
-        self, objective: DupMAE, store: Sequences, collate: Any, phase: Phase, seed: tuple[int, int], **trainer: Any
-    ) -> None:
-        super().__init__(model=objective, **trainer)
-        self.objective, self.store, self.collate, self.phase, self.seed = objective, store, collate, phase, seed
-        self.metrics_log: MetricsLog | None = None
-        self._batch_of_step = (0, -1)  # (step, number of the last batch in it)
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Exactly the phase's batches, in an order that depends on the seed."""
-        args = self.args
-        size = args.per_device_train_batch_size
-        together = size * args.gradient_accumulation_steps * args.world_size
-        sampler = LengthBuckets(self.store, together, together * self.phase.steps, self.seed)
-        loader: DataLoader[Any] = DataLoader(self.store, size, sampler=sampler, collate_fn=self.collate)  # type: ignore[arg-type]
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW; matrices decay, biases and norms do not."""
-        groups = []
-        for name, parameters in self.objective.parameter_groups().items():
-            rate = self.phase.learning_rates.get(name)
-            for decays in (True, False):
-                chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == decays]
-                if rate is not None and chosen:
-                    decay = self.args.weight_decay if decays else 0.0
-                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
-        return self.optimizer
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Eq. 9, with masks drawn for this step, process and micro-batch."""
-        step, batch = self.state.global_step, self._batch_of_step
-        self._batch_of_step = (step, batch[1] + 1 if batch[0] == step else 0)
-        numbers = (*self.seed, step, self.args.process_index, self._batch_of_step[1])
-        losses: dict[str, torch.Tensor] = model(**inputs, generator=step_generator(self.args.device, *numbers))
-        if self.metrics_log is not None:
-            self.metrics_log.add(losses)
-        return losses["loss"]
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """All weights as one safetensors file; tied ones once."""
-        if self.args.should_save and output_dir is not None:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            save_model(self.objective, str(Path(output_dir) / WEIGHTS_FILE))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Read what :meth:`save_model` wrote."""
-        load_model(self.objective, Path(resume_from_checkpoint) / WEIGHTS_FILE)
+def join_processes() -> PartialState:
+    """Meet the other processes that `torchrun` has started; alone otherwise."""
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
 
 
 def _run_phase(
@@ -164,19 +121,21 @@ def _run_phase(
     tokenizer: Any,
     store: Sequences,
     output: Path,
-    config: PretrainConfig,
     number: int,
     phase: Phase,
+    begun: tuple[int, Path | None],
+    left_out: Any,
+    keeper: Keeper,
 ) -> None:
     """Train one phase, from the beginning or from its last whole checkpoint."""
-    folder = output / "checkpoints" / phase.name
-    done, checkpoint = last_checkpoint(folder)
+    done, checkpoint = begun
+    config = objective.config
     if checkpoint is not None and done == phase.steps:
         load_model(objective, checkpoint / WEIGHTS_FILE)
         return
     objective.learn(set(phase.learning_rates))
     arguments = TrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(output / "checkpoints" / phase.name),
         max_steps=phase.steps,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -191,16 +150,32 @@ def _run_phase(
         logging_strategy="no",
         logging_nan_inf_filter=False,
         report_to="none",
+        run_name=output.name,
         seed=config.seed + number,
     )
     backbone = objective.backbone
-    collate = collator(tokenizer.pad_token_id, backbone.vocab_size, backbone.max_length)
-    trainer = PhaseTrainer(objective, store, collate, phase, (config.seed, number), args=arguments)
-    trainer.metrics_log = MetricsLog(output / METRICS_FILE, phase.name, done)
-    trainer.add_callback(trainer.metrics_log)
+    first = PartialState().is_main_process
+    keeper.begin(phase.name, done)
+    trainer = PhaseTrainer(
+        objective,
+        store,
+        left_out,
+        collator(tokenizer.pad_token_id, backbone.vocab_size, backbone.max_length),
+        phase,
+        (config.seed, number),
+        MetricsLog(output / METRICS_FILE, phase.name, done, writes=first),
+        keeper.measure,
+        args=arguments,
+        callbacks=tracker(config.report_to, output),
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(PhaseBar(f"pre-training, {phase.name}"))
+    if len(keeper.held_out):
+        trainer.add_callback(MeasureEvery(config.eval_steps))
+        if done == 0:
+            trainer.evaluate()
+    set_seed_by_process(arguments.seed, device_specific=True)  # each process its own dropout
     logger.info("Phase %s: steps %d to %d.", phase.name, done + 1, phase.steps)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -209,16 +184,23 @@ def _run_phase(
         vars(objective).pop(leftover, None)
 
 
-def _open_run(output: Path, store: Sequences, model: str, config: PretrainConfig) -> dict[str, Any]:
+def _open_run(output: Path, store: Sequences, model: str, config: PretrainConfig, processes: int) -> dict[str, Any]:
     """The run's record: the one in `output` if it is of the same run, else a new one in a folder without another's."""
     settings = asdict(config)
-    del settings["save_steps"]  # how often to save does not change the result
+    for name in ("save_steps", "report_to"):
+        del settings[name]  # they do not change the result
     weights = Path(model) / "model.safetensors"
     start = file_fingerprint(weights) if weights.is_file() else model
-    mark = fingerprint({"settings": settings, "start": start, "store": store.fingerprint})
+    mark = fingerprint({"settings": settings, "start": start, "store": store.fingerprint, "processes": processes})
     found = read_record(output, RUN_FILE, mark, "pre-training")
     if found is not None:
         return found
-    record = {"fingerprint": mark, "finished": False, "start": model, "settings": settings}
+    record = {"fingerprint": mark, "finished": False, "start": model, "processes": processes, "settings": settings}
     write_json(output / RUN_FILE, record)
     return record
+
+
+def _clear(output: Path) -> None:
+    """Delete what only an unfinished run needs: optimiser states, and the kept checkpoint that is now the model."""
+    for leftover in ("checkpoints", "kept"):
+        shutil.rmtree(output / leftover, ignore_errors=True)

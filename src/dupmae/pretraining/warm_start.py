@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from dupmae.precision import autocast
-from dupmae.pretraining.data import Sequences, collator
+from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled, without
 from dupmae.pretraining.objective import DupMAE
 from dupmae.vocabulary import linear_max_pool
 
@@ -35,7 +36,14 @@ RIDGE_FLOOR = 1e-4
 
 
 @torch.no_grad()
-def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequences: int, seed: int) -> None:
+def warm_start_head(
+    objective: DupMAE,
+    store: Sequences,
+    pad_token_id: int,
+    sequences: int,
+    seed: int,
+    left_out: npt.NDArray[np.int64] = NOTHING,
+) -> None:
     """Solve for the output matrix of a new head, in place, from the states of `sequences` clean chunks of the store.
 
     The head's transform is first made transparent (identity, or random orthonormal directions where the output matrix
@@ -52,6 +60,7 @@ def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequ
         pad_token_id: Padding.
         sequences: Chunks to look at, drawn by `seed`; 40 a second on two cores.
         seed: Draws the chunks.
+        left_out: Chunks that are not looked at, in rising order, (K,).
     """
     backbone = objective.backbone
     dense, norm = backbone.head_dense, backbone.head_norm
@@ -61,7 +70,7 @@ def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequ
         nn.init.orthogonal_(dense.weight)
     nn.init.constant_(dense.bias, OPENNESS)
     norm.reset_parameters()
-    batches = _batches(objective, store, pad_token_id, sequences, seed)
+    batches = _batches(objective, store, pad_token_id, sequences, seed, left_out)
     sums, counts, square = _accumulate(objective, batches)
     total = counts.sum()
     seen = counts > 0
@@ -94,12 +103,18 @@ def warm_start_head(objective: DupMAE, store: Sequences, pad_token_id: int, sequ
 
 
 def _batches(
-    objective: DupMAE, store: Sequences, pad_token_id: int, sequences: int, seed: int
+    objective: DupMAE,
+    store: Sequences,
+    pad_token_id: int,
+    sequences: int,
+    seed: int,
+    left_out: npt.NDArray[np.int64],
 ) -> list[dict[str, torch.Tensor]]:
     """Clean chunks drawn by `seed`, in batches of similar length, the longest last."""
     backbone = objective.backbone
     collate = collator(pad_token_id, backbone.vocab_size, backbone.max_length)
-    rows = np.random.default_rng([seed, 0]).permutation(len(store))[:sequences]
+    count = len(store) - len(left_out)
+    rows = without(shuffled(np.arange(min(sequences, count)), count, [seed]), left_out)
     rows = rows[store.lengths[rows].argsort(kind="stable")]
     device = backbone.output_weight.device
     return [

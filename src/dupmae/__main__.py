@@ -1,0 +1,8 @@
+"""`python -m dupmae`, which is the `dupmae` command, and what `torchrun -m dupmae` starts once a process."""
+
+import sys
+
+from dupmae.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""When to stop: losses, accuracies and a retrieval probe on texts that are never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from dupmae.precision import autocast
+from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled
+from dupmae.pretraining.masking import decoder_visibility, step_generator
+from dupmae.pretraining.objective import TERMS, DupMAE
+from dupmae.pretraining.probe import Pair, known_item_pairs, probe
+
+LARGEST_SHARE = 10
+"""At most one text in this many is held out."""
+SEED = 20_230_501
+"""Draws the held-out texts and their masks. It is no setting: a run that goes on from a checkpoint, on the same store
+with another seed, must not learn what it is measured on, nor be measured on what the checkpoint has learnt."""
+ROWS = 256
+"""Predictions whose logits exist at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The held-out part of a token store."""
+
+    measured: npt.NDArray[np.int64]
+    """The first chunk of each held-out text, (K,): what is measured on."""
+    left_out: npt.NDArray[np.int64]
+    """All chunks of these texts in rising order, (K or more,): what is never trained on."""
+
+
+def split(store: Sequences, texts: int) -> Split:
+    """Hold texts out, whole ones, so that no chunk of a text that is measured on is trained on.
+
+    Args:
+        store: The token store; which of its texts are held out depends on it alone.
+        texts: How many, at most; never more than a tenth of all.
+    """
+    firsts = np.flatnonzero(store.begins)
+    count = min(texts, len(firsts) // LARGEST_SHARE)
+    if count == 0:
+        return Split(NOTHING, NOTHING)
+    numbers = np.sort(shuffled(np.arange(count), len(firsts), [SEED]))
+    ends = np.append(firsts, len(store))
+    left_out = [np.arange(ends[number], ends[number + 1]) for number in numbers]
+    return Split(firsts[numbers], np.concatenate(left_out))
+
+
+class HeldOut:
+    """Held-out chunks in batches, with fixed masks, and the queries of the probe.
+
+    Args:
+        store: The token store.
+        rows: Which of its chunks, (K,).
+        pad_token_id: Padding.
+        objective: Tells the vocabulary's size and the longest sequence.
+        batch_size: Chunks at a time.
+    """
+
+    def __init__(
+        self, store: Sequences, rows: npt.NDArray[np.int64], pad_token_id: int, objective: DupMAE, batch_size: int
+    ) -> None:
+        backbone = objective.backbone
+        self.collate = collator(pad_token_id, backbone.vocab_size, backbone.max_length)
+        self.batch_size = batch_size
+        rows = rows[store.lengths[rows].argsort(kind="stable")]
+        self.items: list[Mapping[str, Any]] = [store[int(row)] for row in rows]
+        titles = [int(store.title_lengths[row]) for row in rows]
+        self.pairs: list[Pair] = known_item_pairs(self.items, titles)
+
+    def __len__(self) -> int:
+        """How many chunks there are."""
+        return len(self.items)
+
+    @torch.no_grad()
+    def measure(self, objective: DupMAE) -> dict[str, float]:
+        """Measure a model; its mode and all generators of random numbers are left as they were.
+
+        Returns:
+            `mlm`, `cls`, `bow` and `loss` as :meth:`DupMAE.forward` has them, means over all held-out chunks;
+            `mlm_accuracy` and `cls_accuracy`, shares of these tokens that get the highest logit; `bow_recall`, the
+            share of a text's n different tokens that are among its n highest entries of mu; `mrr_cls`, `mrr_ot` and
+            `mrr_both` of :func:`dupmae.pretraining.probe.probe`. What a weight of 0 leaves untrained is left out.
+        """
+        device, config = objective.special.device, objective.config
+        training = objective.training
+        objective.eval()
+        sums = torch.zeros(len(TERMS), 3, dtype=torch.float64, device=device)  # loss, hits, count
+        starts = range(0, len(self), self.batch_size)
+        with autocast(device.type, config.precision):
+            for number, start in enumerate(tqdm(starts, desc="Held-out text", unit="batch", leave=False, delay=2)):
+                batch = self.collate(self.items[start : start + self.batch_size])
+                sums += _sums(objective, {name: tensor.to(device) for name, tensor in batch.items()}, number)
+            retrieval = probe(objective, self.pairs, self.collate, self.batch_size)
+        objective.train(training)
+        weights = dict(zip(TERMS, (config.mlm_weight, config.cls_weight, config.bow_weight), strict=True))
+        figures = {}
+        for term, (loss, hits, count) in zip(TERMS, sums.tolist(), strict=True):
+            if weights[term]:
+                figures[term] = loss / max(count, 1)
+                figures[f"{term}_recall" if term == "bow" else f"{term}_accuracy"] = hits / max(count, 1)
+        figures["loss"] = sum(weights[term] * figures[term] for term in TERMS if term in figures)
+        return figures | retrieval
+
+
+def _sums(objective: DupMAE, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
+    """Sums of loss, hits and count for each of :data:`TERMS`, (3, 3), on a batch whose masks depend on its number."""
+    config, input_ids, attention_mask = objective.config, batch["input_ids"], batch["attention_mask"]
+    generator = step_generator(input_ids.device, SEED, number)
+    masked_ids, selected, ordinary = objective.mask(**batch, generator=generator)
+    states = objective.backbone.states(masked_ids, attention_mask)  # (B, L, D)
+    sums = torch.zeros(len(TERMS), 3, dtype=torch.float64, device=input_ids.device)
+    if config.mlm_weight:
+        sums[0] = _token_sums(objective, states[selected], input_ids[selected])
+    if config.cls_weight:
+        visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
+        rebuilt = objective.rebuild(states, input_ids, attention_mask, visible)
+        sums[1] = _token_sums(objective, rebuilt[ordinary], input_ids[ordinary])
+    if config.bow_weight:
+        pooled = ordinary & ~selected
+        mu = objective.pool(states, pooled).float()  # (B, V)
+        sums[2] = _bag_sums(mu, input_ids, objective.special, pooled.any(dim=1))
+    return sums
+
+
+def _token_sums(objective: DupMAE, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, correct predictions and number of rows, summed over states (N, D) and their tokens (N,): (3,)."""
+    backbone = objective.backbone
+    total = torch.zeros(3, dtype=torch.float64, device=states.device)
+    for rows, ids in zip(torch.split(states, ROWS), torch.split(targets, ROWS), strict=True):
+        logits = F.linear(backbone.transform(rows), backbone.output_weight, backbone.output_bias).float()  # (n, V)
+        loss = F.cross_entropy(logits, ids, reduction="sum")
+        total += torch.stack([loss.double(), (logits.argmax(dim=1) == ids).sum().double(), total.new_tensor(len(ids))])
+    return total
+
+
+def _bag_sums(mu: torch.Tensor, input_ids: torch.Tensor, special: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Loss (Eq. 8), recall and number of texts, summed over the counted (B,) texts, from mu (B, V): (3,)."""
+    unique = torch.zeros_like(mu, dtype=torch.bool).scatter_(1, input_ids, True) & ~special  # (B, V)
+    size = unique.sum(dim=1).clamp(min=1)  # (B,)
+    losses = -(mu.log_softmax(dim=1) * unique).sum(dim=1) / size
+    ranked = mu.masked_fill(special, -torch.inf).sort(dim=1, descending=True).values
+    least = ranked.gather(1, size[:, None] - 1)  # (B, 1): the smallest of the `size` highest entries
+    recalls = (unique & (mu >= least)).sum(dim=1) / size
+    return torch.stack([losses * counted, recalls * counted, counted]).double().sum(dim=1)

@@ -1,0 +1,167 @@
+"""One phase of pre-training on the transformers Trainer: its batches, masks, learning rates and checkpoints.
+
+A step's whole batch is cut into parts, one for each process and micro-batch. Part `j * processes + rank` is micro-batch
+`j` of process `rank`; its masks depend on seed, phase, step and this number, and its losses are its shares of the whole
+batch's means (:meth:`DupMAE.counts`). So two processes take the step that one takes in two micro-batches, and its
+gradient is that of the whole batch, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from accelerate.utils import reduce
+from safetensors.torch import load_model, save_model
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_callback import TrainerCallback
+
+from dupmae.config import PretrainConfig
+from dupmae.pretraining.data import LengthBuckets, Sequences
+from dupmae.pretraining.masking import step_generator
+from dupmae.pretraining.metrics import MetricsLog
+from dupmae.pretraining.objective import DupMAE
+
+WEIGHTS_FILE = "model.safetensors"
+"""All weights, in the folder of an interrupted phase's checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training with its own learning rates, each with a linear warm-up and a linear decay to zero."""
+
+    name: str
+    """Name in the metrics and of its checkpoints' folder."""
+    steps: int
+    """Optimiser steps."""
+    learning_rates: dict[str, float]
+    """Peak learning rate of each group of :meth:`DupMAE.parameter_groups`; a group that is not named is frozen."""
+
+
+def phases(config: PretrainConfig) -> list[Phase]:
+    """The schedule: first the new layers alone under a frozen encoder, then everything together, gently."""
+    new, old = config.new_layers_learning_rate, config.learning_rate
+    joint = {"encoder": old, "head": config.head_learning_rate, "decoder": config.head_learning_rate}
+    return [
+        Phase("new_layers", config.new_layers_steps, {"head": new, "decoder": new}),
+        Phase("joint", config.steps, joint),
+    ]
+
+
+class PhaseTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer of one phase.
+
+    Args:
+        objective: What is trained.
+        store: The token store.
+        left_out: Chunks of it that are never trained on.
+        collate: Makes a batch of chunks.
+        phase: Steps and learning rates.
+        seed: Numbers that order and masks depend on.
+        metrics: Takes the losses.
+        measure: Called with the step where `control.should_evaluate` says so; returns what it measured.
+        trainer: The Trainer's own arguments.
+    """
+
+    def __init__(
+        self,
+        objective: DupMAE,
+        store: Sequences,
+        left_out: npt.NDArray[Any],
+        collate: Any,
+        phase: Phase,
+        seed: tuple[int, int],
+        metrics: MetricsLog,
+        measure: Callable[[int], dict[str, float]],
+        **trainer: Any,
+    ) -> None:
+        super().__init__(model=objective, **trainer)
+        self.objective, self.store, self.left_out, self.collate = objective, store, left_out, collate
+        self.phase, self.seed, self.metrics, self.measure = phase, seed, metrics, measure
+        self.add_callback(metrics)
+        metrics.report = lambda losses: self.log({f"{phase.name}/{name}": loss for name, loss in losses.items()})
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Exactly the phase's batches, in an order that depends on the seed; of several processes each gets its own."""
+        args = self.args
+        size = args.per_device_train_batch_size
+        together = size * args.gradient_accumulation_steps * args.world_size
+        sampler = LengthBuckets(self.store, together, together * self.phase.steps, self.seed, self.left_out)
+        loader: DataLoader[Any] = DataLoader(self.store, size, sampler=sampler, collate_fn=self.collate)  # type: ignore[arg-type]
+        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW; matrices decay, biases and norms do not."""
+        groups = []
+        for name, parameters in self.objective.parameter_groups().items():
+            rate = self.phase.learning_rates.get(name)
+            for decays in (True, False):
+                chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == decays]
+                if rate is not None and chosen:
+                    decay = self.args.weight_decay if decays else 0.0
+                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        return self.optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], None]:
+        """The step's micro-batches, each with its mask seed and, if it is not the whole batch, the batch's counts."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        seeds = [
+            (*self.seed, self.state.global_step, number * self.args.world_size + self.args.process_index)
+            for number in range(len(batches))
+        ]
+        if self.args.world_size * len(batches) > 1:
+            counts = [
+                self.objective.counts(**batch, generator=step_generator(device, *seed))
+                for batch, seed in zip(batches, seeds, strict=True)
+            ]
+            totals = reduce(torch.stack(counts).sum(dim=0), "sum")  # (3,)
+            batches = [batch | {"totals": totals} for batch in batches]
+        return [batch | {"mask_seed": seed} for batch, seed in zip(batches, seeds, strict=True)], None
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Eq. 9, this part's share of it, times the number of parts, because gradients are averaged over them."""
+        generator = step_generator(self.args.device, *inputs.pop("mask_seed"))
+        losses: dict[str, torch.Tensor] = model(**inputs, generator=generator)
+        self.metrics.add(losses)
+        parts: int = self.args.world_size * self.current_gradient_accumulation_steps
+        return losses["loss"] * parts
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure on held-out text, and tell the trackers."""
+        self.control.should_evaluate = False  # the Trainer would measure once more where the phase ends
+        figures = self.measure(self.state.global_step)
+        self.log({f"eval_{self.phase.name}/{name}": figure for name, figure in figures.items()})
+        return figures
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """All weights as one safetensors file; tied ones once."""
+        if self.args.should_save and output_dir is not None:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            save_model(self.objective, str(Path(output_dir) / WEIGHTS_FILE))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read what :meth:`save_model` wrote."""
+        load_model(self.objective, Path(resume_from_checkpoint) / WEIGHTS_FILE)
+
+
+class MeasureEvery(TrainerCallback):  # type: ignore[misc]
+    """Asks for a measurement every so many steps, and after the last one.
+
+    Args:
+        steps: How many.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Decide whether the Trainer measures after this step."""
+        control.should_evaluate = state.global_step % self.steps == 0 or state.global_step == state.max_steps

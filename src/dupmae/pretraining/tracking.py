@@ -1,0 +1,35 @@
+"""Experiment trackers, which the transformers Trainer knows how to talk to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from dupmae.errors import DupmaeError
+
+
+def tracker(name: str, output: Path) -> list[Any]:
+    """The Trainer's callback for a tracker, if this process is the one that reports.
+
+    Args:
+        name: `tensorboard` (writes to `output / "tensorboard"`), `trackio`, `wandb`, or `none`.
+        output: Folder of the run.
+
+    Raises:
+        DupmaeError: The tracker is not installed.
+    """
+    if name == "none" or not PartialState().is_main_process:
+        return []
+    try:
+        if name == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter
+            from transformers.integrations import TensorBoardCallback
+
+            return [TensorBoardCallback(SummaryWriter(str(output / "tensorboard")))]
+        from transformers.integrations import TrackioCallback, WandbCallback
+
+        return [TrackioCallback() if name == "trackio" else WandbCallback()]
+    except (ImportError, RuntimeError):
+        raise DupmaeError(f"report_to is {name}, which is not installed: pip install {name}") from None
