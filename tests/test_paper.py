@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import BertConfig, BertForMaskedLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+)
 
 from dupmae.config import PretrainConfig
 from dupmae.pretraining.backbones import Backbone
-from dupmae.pretraining.masking import decoder_visibility, mask_whole_words, step_generator
+from dupmae.pretraining.masking import decoder_visibility, mask_whole_words, select_whole_words, step_generator
 from dupmae.pretraining.objective import DupMAE
 
 CPU = torch.device("cpu")
@@ -102,6 +109,76 @@ def test_eq_1_masked_language_modelling_counts_the_selected_tokens_alone(batch: 
     torch.testing.assert_close(losses(model, batch)["mlm"], expected)
 
 
+def naive_selection(word_starts: list[bool], ordinary: list[bool], rate: float, keys: list[float]) -> list[bool]:
+    """Whole words in the order of their keys, while they fit into the share; the first in any case, never all."""
+    words: list[list[int]] = []
+    for i, (starts, is_ordinary) in enumerate(zip(word_starts, ordinary, strict=True)):
+        if is_ordinary and (starts or not words or words[-1][-1] != i - 1):
+            words.append([])
+        if is_ordinary:
+            words[-1].append(i)
+    chosen: list[int] = []
+    for rank, number in enumerate(sorted(range(len(words)), key=lambda number: keys[number])):
+        fits = len(chosen) + len(words[number]) <= round(rate * sum(ordinary))
+        if rank > 0 and (rank == len(words) - 1 or not fits):
+            break
+        chosen += words[number]
+    return [i in chosen for i in range(len(ordinary))]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 0.77, 1.0])
+def test_eq_1_the_masked_words_are_those_of_the_naive_twin(batch: dict[str, torch.Tensor], rate: float) -> None:
+    ids = batch["input_ids"].repeat(20, 1)
+    ids[::3, 5] = SEP  # a special token in the middle
+    ordinary = ids > 4
+    word_starts = (torch.rand(ids.shape) < 0.5) & ordinary
+    selected = select_whole_words(word_starts, ordinary, rate, step_generator(CPU, 8))
+    keys = torch.rand(ids.shape, generator=step_generator(CPU, 8))
+    for row, *arguments in zip(selected, word_starts, ordinary, keys, strict=True):
+        starts, is_ordinary, key = (values.tolist() for values in arguments)
+        assert row.tolist() == naive_selection(starts, is_ordinary, rate, key)
+
+
+def shown_to_the_encoder(model: DupMAE, batch: dict[str, torch.Tensor], monkeypatch: Any) -> torch.Tensor:
+    """The ids that the encoder gets in a forward pass."""
+    seen: list[torch.Tensor] = []
+    states = model.backbone.states
+    monkeypatch.setattr(model.backbone, "states", lambda ids, mask: (seen.append(ids), states(ids, mask))[1])
+    losses(model, batch)
+    assert len(seen) == 1  # one encoder pass feeds all three losses
+    return seen[0]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.15, 0.3, 0.6])
+def test_eq_1_the_encoder_sees_the_share_of_tokens_masked_that_is_set(
+    batch: dict[str, torch.Tensor], rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = objective(encoder_mask_rate=rate, mask_token_fraction=1.0, random_token_fraction=0.0)
+    large = {name: tensor[:1].repeat(200, 1) for name, tensor in batch.items()}
+    large["word_starts"] = large["input_ids"] > 4
+    shown = shown_to_the_encoder(model, large, monkeypatch)
+    ordinary = large["input_ids"] > 4  # 12 in each row
+    assert ((shown == MASK) & ordinary).sum(dim=1).unique().tolist() == [round(rate * 12)]
+    assert torch.equal(shown[~ordinary], large["input_ids"][~ordinary])
+
+
+@pytest.mark.parametrize(("mask", "random"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.5, 0.25)])
+def test_eq_1_masked_tokens_are_replaced_in_the_fractions_that_are_set(
+    batch: dict[str, torch.Tensor], mask: float, random: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = objective(encoder_mask_rate=0.5, mask_token_fraction=mask, random_token_fraction=random)
+    large = {name: tensor[:1].repeat(200, 1) for name, tensor in batch.items()}
+    large["input_ids"] = torch.where(large["input_ids"] > 4, 39, large["input_ids"])
+    shown = shown_to_the_encoder(model, large, monkeypatch)
+    _, selected, _ = model.mask(**large, generator=step_generator(CPU, 0))
+    became = shown[selected]
+    assert (became == MASK).double().mean() == pytest.approx(mask, abs=0.05 * (0 < mask < 1))
+    drawn = (became != MASK) & (became != 39)
+    assert drawn.double().mean() == pytest.approx(random * 34 / 35, abs=0.05)  # one of 35 entries is 39 itself
+    assert (became[drawn] > 4).all()  # never a special token
+    assert torch.equal(shown[~selected], large["input_ids"][~selected])
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_eq_2_to_5_the_decoder_rebuilds_every_ordinary_token_from_one_vector(
     batch: dict[str, torch.Tensor], pooling: str
@@ -117,8 +194,84 @@ def test_eq_2_to_5_the_decoder_rebuilds_every_ordinary_token_from_one_vector(
     torch.testing.assert_close(losses(model, batch)["cls"], expected)
 
 
-def test_eq_3_and_4_permuting_the_visible_context_changes_what_is_rebuilt(batch: dict[str, torch.Tensor]) -> None:
-    model = objective()
+def naive_visibility(attention_mask: list[bool], rate: float, draws: list[list[float]]) -> list[list[bool]]:
+    """What each row may look at, position by position: Eq. 4, with position 0 for every row but its own."""
+    length = len(attention_mask)
+    rows = [[False] * length for _ in range(length)]
+    for i in range(length):
+        for j in range(length):
+            if j == i or not attention_mask[j]:
+                continue
+            rows[i][j] = draws[i][j] >= rate or j == 0
+        if not any(rows[i]):  # row 0 with nothing drawn: the candidate closest to being drawn, or itself
+            candidates = [j for j in range(length) if j != i and attention_mask[j]]
+            rows[i][max(candidates, key=lambda j: draws[i][j], default=i)] = True
+    return rows
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.95, 1.0])
+def test_eq_3_and_4_every_row_sees_what_the_naive_twin_sees(rate: float) -> None:
+    attention_mask = torch.arange(14)[None] < torch.tensor([14, 9, 3, 2, 1] * 8)[:, None]
+    visible = decoder_visibility(attention_mask, rate, step_generator(CPU, 6))
+    draws = torch.rand(visible.shape, generator=step_generator(CPU, 6))
+    for rows, mask, draw_of_text in zip(visible, attention_mask, draws, strict=True):
+        assert rows.tolist() == naive_visibility(mask.tolist(), rate, draw_of_text.tolist())
+
+
+def seen_by_the_decoder(model: DupMAE, batch: dict[str, torch.Tensor], monkeypatch: Any, seed: int) -> torch.Tensor:
+    """The visibility that the decoder gets in a forward pass."""
+    seen: list[torch.Tensor] = []
+    decode = model.decoder.forward
+    monkeypatch.setattr(model.decoder, "forward", lambda *a: (seen.append(a[-1]), decode(*a))[1])
+    losses(model, batch, seed)
+    monkeypatch.undo()
+    return seen[0]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 0.8, 1.0])
+def test_eq_3_and_4_rows_of_the_objective_see_position_zero_and_a_fresh_sample_at_the_rate_that_is_set(
+    batch: dict[str, torch.Tensor], rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = objective(decoder_mask_rate=rate)
+    large = {name: tensor.repeat(30, 1) for name, tensor in batch.items()}
+    visible, next_step = (seen_by_the_decoder(model, large, monkeypatch, seed) for seed in (0, 1))
+    tokens = large["attention_mask"]
+    assert visible[:, 1:, 0].all()
+    assert not visible.diagonal(dim1=1, dim2=2).any()
+    assert not (visible & ~tokens[:, None]).any()
+    assert visible.any(dim=2).all()
+    others = tokens[:, 1:, None] & tokens[:, None, 1:] & ~torch.eye(13, dtype=torch.bool)
+    assert visible[:, 1:, 1:][others].double().mean() == pytest.approx(1 - rate, abs=0.03 * (0 < rate < 1))
+    if 0 < rate < 1:
+        assert not torch.equal(visible, next_step)
+        rows = visible[::3, 1:, 1:].flatten(0, 1)  # of the texts of 14 tokens
+        assert len(rows.unique(dim=0)) > 0.9 * len(rows) * min(rate, 1 - rate)
+
+
+def without_positions(kind: str) -> DupMAE:
+    """The objective on an encoder that has no absolute positions."""
+    torch.manual_seed(1)
+    widths: dict[str, Any] = {
+        "vocab_size": V, "hidden_size": D, "num_hidden_layers": 2, "num_attention_heads": HEADS, "pad_token_id": PAD,
+        "intermediate_size": 32, "max_position_embeddings": 20, "initializer_range": 0.3,
+    }  # fmt: skip
+    model: Any
+    if kind == "deberta":
+        relative = {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
+        model = DebertaV2ForMaskedLM(DebertaV2Config(**widths, **relative, type_vocab_size=0))
+    else:
+        ends = {"bos_token_id": CLS, "cls_token_id": CLS, "eos_token_id": SEP, "sep_token_id": SEP}
+        model = ModernBertForMaskedLM(ModernBertConfig(**widths, **ends))
+    return DupMAE(Backbone(model), [PAD, 1, CLS, SEP, MASK], MASK, PretrainConfig()).double().eval()
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta", "modernbert"])
+def test_eq_3_and_4_permuting_the_visible_context_changes_what_is_rebuilt(
+    batch: dict[str, torch.Tensor], kind: str
+) -> None:
+    model = objective() if kind == "bert" else without_positions(kind)
+    torch.nn.init.normal_(model.decoder.value.weight)
+    torch.nn.init.normal_(model.decoder.key.weight)
     ids = batch["input_ids"][:1].clone()
     h_cls = torch.randn(1, D, dtype=torch.float64)
     visible = decoder_visibility(batch["attention_mask"][:1], 0.0, step_generator(CPU, 0))
@@ -127,7 +280,7 @@ def test_eq_3_and_4_permuting_the_visible_context_changes_what_is_rebuilt(batch:
     permuted = swapped.clone()
     permuted[0, [2, 3, 4]] = torch.tensor([12, 13, 11])
     one, other = (
-        model.decoder(h_cls, model.backbone.positions(ids), model.backbone.embed(text), visible)[0, 8]
+        model.decoder(h_cls, model.backbone.positions(ids).double(), model.backbone.embed(text), visible)[0, 8]
         for text in (swapped, permuted)
     )
     assert (one - other).abs().max() > 1e-3
@@ -187,10 +340,11 @@ def test_eq_8_a_repeated_token_counts_once(batch: dict[str, torch.Tensor]) -> No
     torch.testing.assert_close(*(model._bow_loss(states, ids, ids > 4, pooled) for ids in (once, often)))
 
 
+@pytest.mark.parametrize("projection", ["mlm_head", "linear"])
 def test_eq_9_the_objective_is_the_weighted_sum_and_its_gradient_that_of_the_twin(
-    batch: dict[str, torch.Tensor],
+    batch: dict[str, torch.Tensor], projection: str
 ) -> None:
-    model = objective(mlm_weight=0.5, cls_weight=2.0, bow_weight=0.25)
+    model = objective(mlm_weight=0.5, cls_weight=2.0, bow_weight=0.25, ot_projection=projection)
     result = losses(model, batch)
     torch.testing.assert_close(result["loss"], 0.5 * result["mlm"] + 2 * result["cls"] + 0.25 * result["bow"])
 
@@ -199,7 +353,8 @@ def test_eq_9_the_objective_is_the_weighted_sum_and_its_gradient_that_of_the_twi
     states = states_of(model, masked_ids, batch["attention_mask"])
     logits = logits_of(model, states)
     rebuilt = logits_of(model, naive_decoder(model, batch, states[:, 0], visible))
-    pool = logits.masked_fill(~(ordinary & ~selected)[:, :, None], -torch.inf)[:2].amax(1).log_softmax(-1)
+    of_tokens = logits if projection == "mlm_head" else model.backbone.model.cls.predictions.decoder(states)
+    pool = of_tokens.masked_fill(~(ordinary & ~selected)[:, :, None], -torch.inf)[:2].amax(1).log_softmax(-1)
     bags = [torch.unique(ids[b][ordinary[b]]) for b in range(2)]
     naive = (
         0.5 * F.cross_entropy(logits[selected], ids[selected])
@@ -231,6 +386,32 @@ def test_eq_9_losses_and_gradients_of_a_batchs_parts_add_up_to_those_of_the_batc
     assert totals.tolist() == [selected.sum(), 12 + 7 + 1, 2]  # the third text's one token is masked: nothing to pool
     for value, first, second in zip(whole, of(slice(1), totals), of(slice(1, 3), totals), strict=True):
         torch.testing.assert_close(first + second, value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "parts"),
+    [
+        ({"bow_weight": 0.0}, ["mlm", "cls"]),  # [CLS] decoding only: RetroMAE
+        ({"cls_weight": 0.0}, ["mlm", "bow"]),  # OT decoding only
+        ({}, ["mlm", "cls", "bow"]),
+    ],
+)
+def test_eq_9_each_decoding_task_can_be_trained_alone(
+    batch: dict[str, torch.Tensor], weights: dict[str, float], parts: list[str]
+) -> None:
+    whole, model = objective(), objective(**weights)
+    expected, found = losses(whole, batch), losses(model, batch)
+    assert list(found) == [*parts, "loss"]
+    torch.testing.assert_close(found["mlm"], expected["mlm"])
+    torch.testing.assert_close(found["loss"], torch.stack([found[part] for part in parts]).sum())
+    if "cls" in parts:  # the masks of what remains are those of the whole objective
+        torch.testing.assert_close(found["cls"], expected["cls"])
+    if "bow" in parts:
+        torch.testing.assert_close(found["bow"], expected["bow"])
+    found["loss"].backward()
+    learned = {id(p) for p in model.parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert bool(learned & {id(p) for p in model.decoder.parameters()}) == ("cls" in parts)
+    assert bool(model.parameter_groups()["decoder"]) == ("cls" in parts)
 
 
 @pytest.mark.parametrize("part", ["mlm", "cls", "bow"])
