@@ -187,7 +187,7 @@ def test_a_bad_recipe_gets_one_sentence_with_file_and_line(text, sentence, tmp_p
     [
         (["serach", "x"], "unknown command 'serach'; did you mean search?"),
         (["index"], "unknown command 'index'; did you mean index build?"),
-        (["pretrain"], "dupmae pretrain needs --corpus, --model, --output"),
+        (["pretrain"], "dupmae pretrain needs --corpus, --output"),
         (["search"], "dupmae search needs INDEX"),
         (["search", "a", "b", "c"], "does not know what to do with the argument 'c'"),
         (["run", "r.yaml", "--pretrain.step", "3"], "unknown option --pretrain.step; did you mean --pretrain.steps?"),
