@@ -88,10 +88,11 @@ def pretrain(
     from dupmae.corpus import build_token_store
     from dupmae.models import resolve_model
     from dupmae.pretraining import pretrain as train
-    from dupmae.pretraining.from_scratch import new_encoder
 
     folder = Path(output)
     if model is None:
+        from dupmae.pretraining.from_scratch import new_encoder
+
         encoder = str(new_encoder(partial(_texts, corpus), folder / "start", size, settings.seed))
     else:
         encoder = resolve_model(model)
