@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -217,8 +218,9 @@ def test_a_bad_command_line_gets_one_sentence_and_exit_2(words, sentence, capsys
 def pretraining_call(stub) -> dict[str, Any]:
     call: dict[str, Any] = {}
 
-    def build_token_store(texts, tokenizer, folder, config):
-        call.update(texts=list(texts), tokenizer=tokenizer, folder=folder, store=config)
+    def build_token_store(texts, tokenizer, folder, config, sources):
+        read = [passage.full_text for passage in texts]
+        call.update(texts=read, tokenizer=tokenizer, folder=folder, store=config, sources=sources)
         return SimpleNamespace(report={"chunks": 2})
 
     def pretrain(store, model, output, config):
@@ -232,6 +234,8 @@ def pretraining_call(stub) -> dict[str, Any]:
         read_passages=lambda path: [SimpleNamespace(full_text=text) for text in passages[str(path)]],
     )
     stub("dupmae.pretraining", pretrain=pretrain)
+    alone = SimpleNamespace(main_process_first=contextlib.nullcontext)
+    stub("dupmae.processes", join_processes=lambda: alone)
     stub("transformers", AutoTokenizer=SimpleNamespace(from_pretrained=lambda name: f"tokenizer of {name}"))
     return call
 
@@ -239,7 +243,8 @@ def pretraining_call(stub) -> dict[str, Any]:
 def test_pretrain_reads_every_corpus_and_hands_on_flat_settings(pretraining_call, capsys):
     words = ["pretrain", "--corpus", "a", "b", "--model", "org/model", "--output", "out", "--steps", "5"]
     assert cli.main([*words, "--max_length", "99"]) == 0
-    assert [passage.full_text for passage in pretraining_call["texts"]] == ["one", "two", "three"]
+    assert pretraining_call["texts"] == ["one", "two", "three"]
+    assert pretraining_call["sources"] == ["a", "b"]
     assert pretraining_call["tokenizer"] == "tokenizer of org/model"
     assert pretraining_call["folder"] == Path("out/store")
     assert (pretraining_call["store"].max_length, pretraining_call["settings"].steps) == (99, 5)

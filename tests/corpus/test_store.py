@@ -15,7 +15,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dupmae.config import StoreConfig
-from dupmae.corpus import TokenStore, build_token_store, store
+from dupmae.corpus import Passage, TokenStore, build_token_store, tokenising
 from dupmae.errors import DupmaeError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -138,6 +138,53 @@ def test_a_long_text_is_cut_where_it_hurts_least(tmp_path: Path, text: str, chun
     assert stored.report["texts_cut"] == 1
 
 
+def test_a_store_knows_where_texts_begin_and_how_long_their_titles_are(tmp_path: Path) -> None:
+    passages = [
+        Passage("1", "ab. c", "a b c a b c a b"),
+        Passage("2", "a", ""),  # dropped
+        Passage("3", "", "a b c"),
+        Passage("4", "a b c a b c a b", "c"),  # a title of more than a chunk
+    ]
+    stored = build(tmp_path / "s", passages, min_length=4)
+
+    assert stored.begins.tolist() == [True, False, True, True, False]
+    assert stored.title_lengths.tolist() == [3, 0, 0, 6, 0]
+    assert pieces(stored)[0].startswith("ab . c")
+
+
+def test_a_text_whose_first_chunk_is_dropped_begins_with_its_second(tmp_path: Path) -> None:
+    stored = build(tmp_path / "s", ["a b c a b", "a b. A b c a b"], max_length=7, min_length=6)
+
+    assert pieces(stored) == ["a b c a b", "a b c a b"]
+    assert stored.report["chunks_dropped"] == 1
+    assert stored.begins.tolist() == [True, True]
+
+
+def test_a_store_of_the_same_files_is_used_again(tmp_path: Path) -> None:
+    source, folder = tmp_path / "corpus" / "a.txt", tmp_path / "s"
+    source.parent.mkdir()
+    source.write_text("a b c")
+
+    def never() -> Iterator[str]:
+        raise AssertionError("a text was read")
+        yield ""
+
+    def again(texts: Any, **settings: Any) -> TokenStore:
+        config = StoreConfig(**{"max_length": 8, "min_length": 1} | settings)
+        return build_token_store(texts, TOKENIZER, folder, config, [source.parent])
+
+    first = again(["a b c"])
+    assert again(never()).fingerprint == first.fingerprint
+    with pytest.raises(AssertionError, match="a text was read"):
+        again(never(), max_length=7)
+    with pytest.raises(AssertionError, match="a text was read"):
+        build_token_store(never(), TOKENIZER, folder, StoreConfig(max_length=8, min_length=1))
+    source.write_text("a b c d")
+    with pytest.raises(AssertionError, match="a text was read"):
+        again(never())
+    assert pieces(again(["a b"])) == ["a b"]
+
+
 def test_the_report_counts_what_was_cut_dropped_and_empty(tmp_path: Path) -> None:
     stored = build(tmp_path / "s", ["", "a b c a b. A", "a", " \n", "a b c"], min_length=4)
 
@@ -193,9 +240,9 @@ def test_a_store_opened_again_equals_the_one_built(tmp_path: Path) -> None:
 def test_batches_leave_no_trace_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a b", "", "abc. " * 9, "c", "", "b a", "ab"]
     whole = build(tmp_path / "whole", texts)
-    monkeypatch.setattr(store, "BATCH_TEXTS", 2)
+    monkeypatch.setattr(tokenising, "BATCH_TEXTS", 2)
     by_number = build(tmp_path / "number", texts)
-    monkeypatch.setattr(store, "BATCH_CHARACTERS", 1)
+    monkeypatch.setattr(tokenising, "BATCH_CHARACTERS", 1)
     by_characters = build(tmp_path / "characters", texts)
 
     for other in (by_number, by_characters):
@@ -228,7 +275,7 @@ def test_texts_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.Monkey
             most = max(most, len(alive))
             yield text
 
-    monkeypatch.setattr(store, "BATCH_TEXTS", 4)
+    monkeypatch.setattr(tokenising, "BATCH_TEXTS", 4)
     build(tmp_path / "s", texts())
 
     assert most <= 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, TrainerCallback
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
@@ -234,3 +235,54 @@ def test_bfloat16_is_really_used_when_asked_for(store: Any, checkpoint: Callable
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
     assert not bfloat16_pays("float32")
     assert bfloat16_pays("bfloat16")
+
+
+def test_recomputing_the_layers_in_the_backward_pass_changes_nothing_but_memory(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.models.bert.modeling_bert import BertAttention
+
+    start, calls = str(checkpoint("bert")), []
+    forward = BertAttention.forward
+    monkeypatch.setattr(BertAttention, "forward", lambda *a, **k: (calls.append(1), forward(*a, **k))[1])
+    folders = {}
+    for saving in (False, True):
+        calls.clear()
+        config = settings(new_layers_steps=0, steps=2, held_out_texts=0, gradient_checkpointing=saving, dropout=0.1)
+        folders[saving] = weights(pretrain(store, start, tmp_path / str(saving), config))
+        assert len(calls) == 2 * 2 * (1 + saving)  # layers, steps, passes
+    assert all(torch.equal(folders[False][name], tensor) for name, tensor in folders[True].items())
+
+
+def test_a_tracker_gets_losses_rates_and_held_out_figures_by_phase(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+
+    class Recorder(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            seen.append((state.global_step, dict(logs)))
+
+    monkeypatch.setattr(trainer, "tracker", lambda name, output: [Recorder()] if name == "trackio" else [])
+    config = settings(new_layers_steps=0, steps=12, eval_steps=12, save_steps=50, report_to="trackio")
+    pretrain(store, str(checkpoint("bert")), tmp_path / "run", config)
+    lines = metrics(tmp_path / "run")
+    reported = {step: logs for step, logs in seen if "joint/loss" in logs}
+    assert sorted(reported) == [10, 12]
+    for step, logs in reported.items():
+        for name in ("mlm", "cls", "bow", "loss", "learning_rate_encoder"):
+            assert logs[f"joint/{name}"] == lines[step - 1][name]
+    assert [step for step, logs in seen if "eval_joint/bow_recall" in logs] == [0, 12]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
+def test_a_tracker_that_is_not_installed_is_asked_for_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for module in ("tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for library in ("trackio", "wandb"):
+        monkeypatch.setattr(f"transformers.integrations.integration_utils.is_{library}_available", lambda: False)
+    with pytest.raises(DupmaeError, match=rf"pip install 'dupmae\[{name}\]'"):
+        trainer.tracker(name, tmp_path)
+    assert trainer.tracker("none", tmp_path) == []

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -17,16 +15,14 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from dupmae.config import StoreConfig
-from dupmae.corpus.chunking import UNSPACED, chunk_lengths, unspaced_word_starts
 from dupmae.corpus.readers import Passage
+from dupmae.corpus.tokenising import batches, prepare, text_bytes, tokenise, with_ends
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 
 FORMAT = "dupmae token store, version 2"
 TOKENS_FILE = "tokens.arrow"
 RECORD_FILE = "store.json"
-BATCH_TEXTS = 1000
-BATCH_CHARACTERS = 2_000_000
 
 
 class Chunk(TypedDict):
@@ -110,15 +106,15 @@ class TokenStore:
 
 def is_token_store(folder: Path) -> bool:
     """Whether a folder holds a token store of this version, whole or damaged."""
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("format") == FORMAT
+    return _record_of(folder).get("format") == FORMAT
 
 
 def build_token_store(
-    texts: Iterable[str | Passage], tokenizer: Any, folder: str | Path, config: StoreConfig
+    texts: Iterable[str | Passage],
+    tokenizer: Any,
+    folder: str | Path,
+    config: StoreConfig,
+    sources: Sequence[str | Path] = (),
 ) -> TokenStore:
     """Tokenise texts once and write them as a token store.
 
@@ -132,6 +128,8 @@ def build_token_store(
         tokenizer: A fast tokenizer of `transformers`; it is not changed.
         folder: Where the store goes; a store that lies there is replaced.
         config: Lengths, in tokens with the special ones.
+        sources: Files and folders that the texts come from. If the store in `folder` was made from the same ones
+            (by name, size and time of the last change) with the same tokenizer and settings, no text is read.
 
     Returns:
         The store, opened.
@@ -149,7 +147,15 @@ def build_token_store(
         )
     if folder.exists() and not (folder.is_dir() and (is_token_store(folder) or not any(folder.iterdir()))):
         raise DupmaeError(f"{folder} exists and is not a token store: remove it or choose another folder.")
-    backend, first, last = _prepare(tokenizer)
+    backend, first, last = prepare(tokenizer)
+    record: dict[str, Any] = {
+        "settings": asdict(config),
+        "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
+        "ends": [first, last],
+    }
+    mark = _mark_of(sources)
+    if sources and _record_of(folder).items() >= {**record, "format": FORMAT, "sources": mark}.items():
+        return TokenStore.open(folder)
     dtype = np.uint16 if max(tokenizer.get_vocab().values()) <= 65_535 else np.uint32
     schema = pa.schema(
         [
@@ -163,10 +169,10 @@ def build_token_store(
     content = hashlib.sha256()
     with atomic_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / TOKENS_FILE), schema) as writer:
-            for batch in _batches(tqdm(texts, desc="Tokenising", unit=" texts", unit_scale=True, delay=2)):
+            for batch in batches(tqdm(texts, desc="Tokenising", unit=" texts", unit_scale=True, delay=2)):
                 for number, (title, text) in enumerate(batch, counts["texts"] + 1):
-                    content.update(_bytes(text, title, number))
-                ids, word_starts, lengths, numbers, titles = _tokenise(batch, backend, budget, counts)
+                    content.update(text_bytes(text, title, number))
+                ids, word_starts, lengths, numbers, titles = tokenise(batch, backend, budget, counts)
                 keep = lengths + 2 >= config.min_length
                 counts["chunks_dropped"] += int((~keep).sum())
                 kept = np.repeat(keep, lengths)
@@ -176,7 +182,7 @@ def build_token_store(
                 counts["tokens"] += len(ids)
                 if len(lengths):
                     columns = [
-                        *_with_ends(ids, word_starts, lengths, first, last),
+                        *with_ends(ids, word_starts, lengths, first, last),
                         pa.array(begins),
                         pa.array(titles[keep]),
                     ]
@@ -186,112 +192,26 @@ def build_token_store(
                 f"Nothing is left to put into the token store {folder}: of {counts['texts']} texts "
                 f"{counts['texts_empty']} tokenise to nothing, the others have fewer than {config.min_length} tokens."
             )
-        tokenizer_hash = hashlib.sha256(backend.to_str().encode()).hexdigest()
-        record: dict[str, Any] = {"settings": asdict(config), "tokenizer": tokenizer_hash, "ends": [first, last]}
-        mark = fingerprint({"format": FORMAT, "content": content.hexdigest(), **record})
-        write_json(temporary / RECORD_FILE, {"format": FORMAT, "fingerprint": mark, **record, "counts": counts})
+        content_mark = fingerprint({"format": FORMAT, "content": content.hexdigest(), **record})
+        whole = {"format": FORMAT, "fingerprint": content_mark, **record, "sources": mark, "counts": counts}
+        write_json(temporary / RECORD_FILE, whole)
     return TokenStore.open(folder)
 
 
-def _prepare(tokenizer: Any) -> tuple[Any, int, int]:
-    """Copy the Rust tokenizer without truncation and padding; find the special tokens of both ends."""
-    from tokenizers import Tokenizer
-
-    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-    if not getattr(tokenizer, "is_fast", False):
-        raise DupmaeError(f"The tokenizer {name} is a slow one, which does not tell words apart: use a fast tokenizer.")
-    ends = [
-        next((token for token in pair if token is not None), None)
-        for pair in (
-            (tokenizer.cls_token_id, tokenizer.bos_token_id),
-            (tokenizer.sep_token_id, tokenizer.eos_token_id),
-        )
-    ]
-    if ends[0] is None or ends[1] is None:
-        raise DupmaeError(f"The tokenizer {name} lacks a special token for the start (cls, bos) or the end (sep, eos).")
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    if len(set(backend.encode("a b", add_special_tokens=False).word_ids)) < 2:
-        raise DupmaeError(f"The tokenizer {name} does not split a text into words, which whole-word masking needs.")
-    return backend, ends[0], ends[1]
-
-
-def _batches(texts: Iterable[str | Passage]) -> Iterator[list[tuple[int, str]]]:
-    """Group texts, bounded in number and in characters, each with the number of characters of its title."""
-    batch: list[tuple[int, str]] = []
-    characters = 0
-    for item in texts:
-        title, text = (0, item) if isinstance(item, str) else (len(item.title), item.full_text)
-        batch.append((title, text))
-        characters += len(text)
-        if len(batch) == BATCH_TEXTS or characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _bytes(text: str, title: int, number: int) -> bytes:
-    """A text as bytes that no other sequence of texts and titles yields."""
+def _record_of(folder: Path) -> dict[str, Any]:
+    """The record of the store in a folder; empty if there is none."""
     try:
-        encoded = text.encode()
-    except UnicodeEncodeError:
-        raise DupmaeError(f"Text {number} holds half of a surrogate pair, not valid Unicode.") from None
-    return len(encoded).to_bytes(8, "big") + title.to_bytes(8, "big") + encoded
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
-def _tokenise(
-    texts: list[tuple[int, str]], backend: Any, budget: int, counts: dict[str, int]
-) -> tuple[
-    npt.NDArray[np.uint32], npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]
-]:
-    """Tokenise and cut a batch of texts, and count what happened.
-
-    Returns:
-        All texts' token ids in a row (T,), whether each starts a word (T,); the lengths of the chunks, which cover the
-        row without gaps, the number of each chunk's text in the batch, and how many of its tokens are a title, (N,).
-    """
-    encodings = backend.encode_batch([text for _, text in texts], add_special_tokens=False)
-    ends = np.cumsum([len(encoding) for encoding in encodings])
-    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.uint32, ends[-1])
-    words = np.fromiter(chain.from_iterable(encoding.word_ids for encoding in encodings), np.int64, ends[-1])
-    word_starts = np.diff(words, prepend=-1) != 0  # (T,), the first tokens of texts are set below
-    lengths: list[int] = []
-    numbers: list[int] = []
-    titles: list[int] = []
-    for number, ((title, text), encoding, end) in enumerate(zip(texts, encodings, ends.tolist(), strict=True)):
-        length = len(encoding)
-        if length and UNSPACED.search(text):
-            word_starts[end - length : end] |= unspaced_word_starts(text, [start for start, _ in encoding.offsets])
-        if length > budget:
-            starts = [start for start, _ in encoding.offsets]
-            pieces = chunk_lengths(text, starts, word_starts[end - length : end], budget)
-        else:
-            pieces = [length] if length else []
-        lengths += pieces
-        numbers += [number] * len(pieces)
-        titles += [0] * len(pieces)
-        if title and pieces:
-            titles[-len(pieces)] = min(bisect_left(encoding.offsets, (title, 0)), pieces[0])
-        counts["texts_cut"] += length > budget
-        counts["texts_empty"] += not length
-    counts["texts"] += len(texts)
-    chunks = np.array(lengths, np.int64)
-    word_starts[np.cumsum(chunks) - chunks] = True
-    return ids, word_starts, chunks, np.array(numbers, np.int64), np.array(titles, np.int32)
-
-
-def _with_ends(
-    ids: npt.NDArray[Any], word_starts: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64], first: int, last: int
-) -> list[Any]:
-    """Put the special tokens around each chunk: the columns `input_ids` and `word_starts`."""
-    offsets = np.concatenate([[0], np.cumsum(lengths + 2)]).astype(np.int32)
-    ordinary = np.ones(offsets[-1], bool)
-    ordinary[offsets[:-1]] = ordinary[offsets[1:] - 1] = False
-    all_ids = np.empty(offsets[-1], ids.dtype)
-    all_ids[offsets[:-1]], all_ids[offsets[1:] - 1], all_ids[ordinary] = first, last, ids
-    all_starts = np.zeros(offsets[-1], bool)
-    all_starts[ordinary] = word_starts
-    return [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (all_ids, all_starts)]
+def _mark_of(sources: Sequence[str | Path]) -> str:
+    """A mark of files and of all files in folders: of their names, sizes and times of the last change."""
+    files: list[tuple[str, int, int]] = []
+    for source in map(Path, sources):
+        inside = sorted(source.rglob("*")) if source.is_dir() else [source]
+        found = ((path.resolve(), path.stat()) for path in inside if path.is_file())
+        files += [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found]
+    return fingerprint(files)

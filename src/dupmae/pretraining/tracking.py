@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from dupmae.errors import DupmaeError
+from dupmae.processes import is_first_process
 
 
 def tracker(name: str, output: Path) -> list[Any]:
@@ -20,7 +19,7 @@ def tracker(name: str, output: Path) -> list[Any]:
     Raises:
         DupmaeError: The tracker is not installed.
     """
-    if name == "none" or not PartialState().is_main_process:
+    if name == "none" or not is_first_process():
         return []
     try:
         if name == "tensorboard":
@@ -32,4 +31,4 @@ def tracker(name: str, output: Path) -> list[Any]:
 
         return [TrackioCallback() if name == "trackio" else WandbCallback()]
     except (ImportError, RuntimeError):
-        raise DupmaeError(f"report_to is {name}, which is not installed: pip install {name}") from None
+        raise DupmaeError(f"report_to is {name}, which is not installed: pip install 'dupmae[{name}]'") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import shutil
 from dataclasses import asdict
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import set_seed as set_seed_by_process
 from safetensors.torch import load_model
 from transformers import TrainingArguments, set_seed
@@ -29,14 +27,13 @@ from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTrainer, phases
 from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
+from dupmae.processes import is_first_process, join_processes
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "pretrain.json"
 """Record of the run in its output folder: fingerprint, settings, whether it is finished."""
-LONGEST_WAIT = datetime.timedelta(days=2)
-"""How long processes wait for the first one, which may be tokenising or solving for a new head."""
 
 
 def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig) -> Path:
@@ -74,7 +71,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         schedule = phases(config)
         begun = {phase.name: last_checkpoint(output / "checkpoints" / phase.name) for phase in schedule}
     if run["finished"] and target.is_dir():
-        if processes.is_main_process:
+        if is_first_process():
             _clear(output)
         return target
     set_seed(config.seed)
@@ -90,11 +87,11 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
             f"keep is probe, but {len(measured.pairs)} held-out texts are long enough to be looked for: "
             "set held_out_texts higher, take more text, or keep by loss."
         )
-    keeper = Keeper(output, objective, tokenizer, measured, processes.is_main_process)
+    keeper = Keeper(output, objective, tokenizer, measured, is_first_process())
     for number, phase in enumerate(schedule):
         if phase.steps > 0:
             _run_phase(objective, tokenizer, store, output, number, phase, begun[phase.name], held_out.left_out, keeper)
-    if processes.is_main_process:
+    if is_first_process():
         keeper.finish(
             {
                 "start": model,
@@ -109,11 +106,6 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         _clear(output)
     processes.wait_for_everyone()
     return target
-
-
-def join_processes() -> PartialState:
-    """Meet the other processes that `torchrun` has started; alone otherwise."""
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
 
 
 def _run_phase(
@@ -154,7 +146,6 @@ def _run_phase(
         seed=config.seed + number,
     )
     backbone = objective.backbone
-    first = PartialState().is_main_process
     keeper.begin(phase.name, done)
     trainer = PhaseTrainer(
         objective,
@@ -163,7 +154,7 @@ def _run_phase(
         collator(tokenizer.pad_token_id, backbone.vocab_size, backbone.max_length),
         phase,
         (config.seed, number),
-        MetricsLog(output / METRICS_FILE, phase.name, done, writes=first),
+        MetricsLog(output / METRICS_FILE, phase.name, done, writes=is_first_process()),
         keeper.measure,
         args=arguments,
         callbacks=tracker(config.report_to, output),
