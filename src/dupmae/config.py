@@ -123,7 +123,7 @@ class DuplexConfig:
     """Whether each half of a text is scaled to unit length, so that neither a long text nor large logits dominate."""
     cls_scale: float = 20.0
     """What the dense half's cosine is multiplied with, to begin with; learned."""
-    ot_scale: float = 10.0
+    ot_scale: float = 20.0
     """What the vocabulary half's cosine is multiplied with, to begin with; learned."""
     query_max_length: int = 64
     """Tokens of a query; what is longer is cut."""
