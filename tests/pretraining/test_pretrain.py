@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -273,6 +274,34 @@ def test_a_tracker_gets_losses_rates_and_held_out_figures_by_phase(
         for name in ("mlm", "cls", "bow", "loss", "learning_rate_encoder"):
             assert logs[f"joint/{name}"] == lines[step - 1][name]
     assert [step for step, logs in seen if "eval_joint/bow_recall" in logs] == [0, 12]
+
+
+def test_tensorboard_gets_them_in_the_runs_folder(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, dict[int, float]] = {}
+
+    class Writer:
+        def __init__(self, log_dir: str) -> None:
+            assert log_dir == str(tmp_path / "run" / "tensorboard")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            seen.setdefault(name, {})[step] = value
+
+        def add_text(self, *_: Any) -> None: ...
+
+        flush = close = add_text
+
+    fake = ModuleType("torch.utils.tensorboard")
+    fake.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: True)
+    config = settings(new_layers_steps=2, steps=2, eval_steps=2, save_steps=2, report_to="tensorboard")
+    pretrain(store, str(checkpoint("bert")), tmp_path / "run", config)
+    lines = metrics(tmp_path / "run")
+    assert seen["train/new_layers/bow"] == {2: lines[1]["bow"]}
+    assert seen["train/joint/loss"] == {2: lines[3]["loss"]}
+    assert seen["eval/joint/mlm_accuracy"].keys() == {0, 2}
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])

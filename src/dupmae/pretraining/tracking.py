@@ -26,9 +26,19 @@ def tracker(name: str, output: Path) -> list[Any]:
             from torch.utils.tensorboard import SummaryWriter
             from transformers.integrations import TensorBoardCallback
 
-            return [TensorBoardCallback(SummaryWriter(str(output / "tensorboard")))]
+            return [_without_model(TensorBoardCallback)(SummaryWriter(str(output / "tensorboard")))]
         from transformers.integrations import TrackioCallback, WandbCallback
 
-        return [TrackioCallback() if name == "trackio" else WandbCallback()]
+        return [_without_model(TrackioCallback if name == "trackio" else WandbCallback)()]
     except (ImportError, RuntimeError):
         raise DupmaeError(f"report_to is {name}, which is not installed: pip install 'dupmae[{name}]'") from None
+
+
+def _without_model(callback: Any) -> Any:
+    """A tracker's callback that is not shown the model, of which it would expect a Hugging Face configuration."""
+
+    class Tracker(callback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_train_begin(args, state, control, **kwargs | {"model": None})
+
+    return Tracker
