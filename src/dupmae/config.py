@@ -92,7 +92,7 @@ class PretrainConfig:
     """Texts that are never trained on, at most a tenth of all: on the first chunk of each, losses, token accuracies and
     a retrieval probe (does its title, or its beginning, find the rest?) are measured; 0 measures nothing."""
     eval_steps: int = 100
-    """Steps between these measurements; each phase also begins and ends with one."""
+    """Steps between these measurements; there is one more before the first step and after each phase."""
     keep: Literal["loss", "probe", "last"] = "loss"
     """Which state becomes the result: that with the lowest held-out loss (Eq. 9), with the best probe (MRR@10 of both
     halves), or the last; without held-out texts it is the last."""

@@ -301,7 +301,8 @@ def test_tensorboard_gets_them_in_the_runs_folder(
     lines = metrics(tmp_path / "run")
     assert seen["train/new_layers/bow"] == {2: lines[1]["bow"]}
     assert seen["train/joint/loss"] == {2: lines[3]["loss"]}
-    assert seen["eval/joint/mlm_accuracy"].keys() == {0, 2}
+    assert seen["eval/new_layers/mlm_accuracy"].keys() == {0, 2}
+    assert seen["eval/joint/mlm_accuracy"].keys() == {2}
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])

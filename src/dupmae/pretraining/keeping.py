@@ -28,7 +28,7 @@ class Keeper:
     """Measures on held-out text, writes it down, and keeps the checkpoint that the settings call the best.
 
     Every process measures, and comes to the same figures; one of them writes. What was measured before the first step
-    of a phase is written down, but not kept: keeping is about what training has made.
+    is written down, but not kept: keeping is about what training has made.
 
     Args:
         output: Folder of the run; `kept/` in it is the best checkpoint so far.
@@ -36,12 +36,15 @@ class Keeper:
         tokenizer: Its tokenizer.
         held_out: What to measure on; may be empty, and the last state is kept then.
         writes: Whether this is the process that writes.
+
+    Attributes:
+        started: Whether a phase is over, so that the state at the beginning of the next one has been measured.
     """
 
     def __init__(self, output: Path, objective: DupMAE, tokenizer: Any, held_out: HeldOut, writes: bool) -> None:
         self.output, self.objective, self.tokenizer = output, objective, tokenizer
         self.held_out, self.writes = held_out, writes
-        self.phase = ""
+        self.phase, self.started = "", False
         self.kept = output / "kept"
         record = self.kept / RECORD_FILE
         self.best: dict[str, float] | None = json.loads(record.read_text())["held_out"] if record.is_file() else None

@@ -91,6 +91,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     for number, phase in enumerate(schedule):
         if phase.steps > 0:
             _run_phase(objective, tokenizer, store, output, number, phase, begun[phase.name], held_out.left_out, keeper)
+            keeper.started = True
     if is_first_process():
         keeper.finish(
             {
@@ -164,7 +165,7 @@ def _run_phase(
     trainer.add_callback(PhaseBar(f"pre-training, {phase.name}"))
     if len(keeper.held_out):
         trainer.add_callback(MeasureEvery(config.eval_steps))
-        if done == 0:
+        if done == 0 and not keeper.started:
             trainer.evaluate()
     set_seed_by_process(arguments.seed, device_specific=True)  # each process its own dropout
     logger.info("Phase %s: steps %d to %d.", phase.name, done + 1, phase.steps)
