@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from dupmae.vocabulary.precision import accumulation_dtype, compute_dtype
+from dupmae.vocabulary.segments import pooled_in_tiles
+from dupmae.vocabulary.tiles import tiles_pay
 
 CHUNK_ROWS = 256
 """Tokens whose logits exist at the same time."""
@@ -68,6 +70,8 @@ def linear_max_pool_packed(
 def _maxima(rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The pooled logits without a bias, (B, V), for those who want no gradient: nobody keeps who won."""
     states, table = rows.to(dtype), weight.to(dtype)
+    if tiles_pay(rows.device, dtype):
+        return pooled_in_tiles(states, counts.tolist(), table, with_winners=False)[0]
     best = torch.zeros(len(counts), len(weight), dtype=accumulation_dtype(dtype), device=rows.device)
     with torch.autocast(rows.device.type, enabled=False):
         for pooled, sequence in zip(best, torch.split(states, counts.tolist()), strict=True):
@@ -77,6 +81,22 @@ def _maxima(rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, dtyp
     return best
 
 
+def _chunked(states: torch.Tensor, counts: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pooled logits without a bias and the numbers of the rows that won, (B, V) both, on any device."""
+    wide = accumulation_dtype(table.dtype)
+    best = torch.full((len(counts), len(table)), -torch.inf, dtype=wide, device=table.device)  # (B, V)
+    winner = torch.zeros_like(best, dtype=torch.int32)  # (B, V)
+    for start, segments in _chunks(counts.tolist()):
+        logits = table @ states[start : start + CHUNK_ROWS].T  # (V, n)
+        for sequence, first, last in segments:
+            value, index = logits[:, first - start : last - start].max(dim=1)  # (V,)
+            better = value > best[sequence]
+            best[sequence] = torch.where(better, value.to(wide), best[sequence])
+            winner[sequence] = torch.where(better, index.to(torch.int32) + first, winner[sequence])
+    best[counts == 0] = 0.0
+    return best, winner
+
+
 class _LinearMaxPool(torch.autograd.Function):
     """Running maximum with the winning row; the backward pass visits winners only."""
 
@@ -84,21 +104,13 @@ class _LinearMaxPool(torch.autograd.Function):
     def forward(
         ctx: Any, rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
-        wide = accumulation_dtype(dtype)
-        best = torch.full((len(counts), len(weight)), -torch.inf, dtype=wide, device=rows.device)  # (B, V)
-        winner = torch.zeros_like(best, dtype=torch.int32)  # (B, V), numbers of rows
         states, table = rows.to(dtype), weight.to(dtype)
         with torch.autocast(rows.device.type, enabled=False):
-            for start, segments in _chunks(counts.tolist()):
-                logits = table @ states[start : start + CHUNK_ROWS].T  # (V, n)
-                for sequence, first, last in segments:
-                    value, index = logits[:, first - start : last - start].max(dim=1)  # (V,)
-                    better = value > best[sequence]
-                    best[sequence] = torch.where(better, value.to(wide), best[sequence])
-                    winner[sequence] = torch.where(better, index.to(torch.int32) + first, winner[sequence])
-        empty = counts == 0  # (B,)
-        best[empty] = 0.0
-        ctx.save_for_backward(states, table, winner, empty)
+            if tiles_pay(rows.device, dtype):
+                best, winner = pooled_in_tiles(states, counts.tolist(), table, with_winners=True)  # (B, V)
+            else:
+                best, winner = _chunked(states, counts, table)
+        ctx.save_for_backward(states, table, winner, counts == 0)
         ctx.dtypes = rows.dtype, weight.dtype
         return best
 
