@@ -163,7 +163,9 @@ def summary(measured: list[dict[str, Any]]) -> dict[str, Any]:
 
 def show(figures: dict[str, dict[str, Any]], title: str) -> None:
     """Print a row for each system, and beside it how it stands to the first."""
-    table = Table("system", "tokens/s: best", "median", "overall", "per CPU second", "collation", "peak, MB", title=title)
+    table = Table(
+        "system", "tokens/s: best", "median", "overall", "per CPU second", "collation", "peak, MB", title=title
+    )
     ours = figures["dupmae"]
     for name, row in figures.items():
         cells = [name]
@@ -188,7 +190,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--warmup", type=int, default=2, help="steps before these, not counted")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--batches", type=int, default=BATCHES, help="batches of text, from which similar lengths are cut")
+    parser.add_argument(
+        "--batches", type=int, default=BATCHES, help="batches of text, from which similar lengths are cut"
+    )
     parser.add_argument("--system", choices=("dupmae", "naive"), help="measure this one alone")
     parser.add_argument("--peer-python", help="Python of an environment with pretense, to measure it too")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")

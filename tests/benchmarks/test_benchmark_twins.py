@@ -1,0 +1,58 @@
+"""What the benchmarks compare computes the same thing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from dupmae.config import PretrainConfig
+from dupmae.pretraining.backbones import Backbone
+from dupmae.pretraining.masking import step_generator
+from dupmae.pretraining.objective import DupMAE
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def test_the_naive_step_has_the_losses_of_ours() -> None:
+    from pretraining_step import NaiveDupMAE
+
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 50, (4, 12), generator=generator)
+    ids[:, 0], ids[:, 9] = 2, 3
+    ids[1, 7], ids[1, 8:] = 3, 0
+    mask = ids != 0
+    config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    losses = []
+    for kind in (DupMAE, NaiveDupMAE):
+        torch.manual_seed(0)
+        objective = kind(Backbone(BertForMaskedLM(config)), [0, 1, 2, 3, 4], 4, PretrainConfig()).eval()
+        losses.append(objective(ids, mask, mask, step_generator(torch.device("cpu"), 1)))
+    for part in ("mlm", "cls", "bow", "loss"):
+        torch.testing.assert_close(losses[0][part], losses[1][part])
+
+
+@pytest.mark.parametrize("system", ["dupmae", "naive"])
+def test_a_step_of_each_system_is_measured(
+    system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pretraining_step
+
+    sizes = ("--batch=4", "--length=24", "--layers=1", "--hidden=64", "--vocabulary=300", "--steps=2", "--warmup=1")
+    options = ("--json", "--natural", "--batches=2", f"--system={system}", f"--threads={torch.get_num_threads()}")
+    monkeypatch.setattr(sys, "argv", ["pretraining_step.py", *sizes, *options])
+    pretraining_step.main()
+    row = json.loads(capsys.readouterr().out)
+    assert row["system"] == system
+    assert row["tokens_per_s_best"] >= row["tokens_per_s_median"] > 0
+    assert 0 < row["collate_share"] < 1
+    assert row["peak_rss_mb"] > 100

@@ -1,0 +1,147 @@
+"""The kernels for bfloat16 on processors: in tiles, yet equal to their naive twins."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dupmae.vocabulary import linear_cross_entropy, linear_max_pool_packed, naive, segments, tiles
+from dupmae.vocabulary.segments import pooled_in_tiles
+from dupmae.vocabulary.tiles import tiled_cross_entropy
+
+V, D = 37, 6
+
+
+@pytest.fixture(autouse=True)
+def several_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(tiles, "TILE_ENTRIES", 8)
+    monkeypatch.setattr(segments, "CHUNK_ROWS", 20)
+    monkeypatch.setattr(segments, "TILE_ENTRIES", 8)
+
+
+def leaves(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(sum(sum(shape) for shape in shapes))
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def same_as_naive(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    targets = torch.randint(V, (len(hidden),), generator=torch.Generator().manual_seed(1))
+    loss, *gradients = tiled_cross_entropy(hidden, weight, bias, targets, torch.float64, True, True)
+    expected = naive.linear_cross_entropy(hidden, weight, bias, targets) * len(hidden)
+    torch.testing.assert_close(loss, expected)
+    inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
+    for found, wanted in zip(gradients, torch.autograd.grad(expected, inputs), strict=False):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 13])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_tiled_cross_entropy_and_its_gradients_equal_the_naive_twins(rows: int, with_bias: bool) -> None:
+    hidden, weight, bias = leaves((rows, D), (V, D), (V,))
+    same_as_naive(hidden, weight, bias if with_bias else None)
+
+
+def test_tiled_cross_entropy_survives_logits_far_above_the_targets() -> None:
+    hidden, weight = (leaf.detach().mul(30).requires_grad_() for leaf in leaves((7, D), (V, D)))
+    assert (hidden @ weight.T).amax() > 1000  # their exponentials are no numbers
+    same_as_naive(hidden, weight, None)
+
+
+def test_bias_is_not_rounded_to_bfloat16() -> None:
+    hidden, weight = torch.zeros(3, D), torch.zeros(V, D)
+    bias = torch.full((V,), 100.0)
+    bias[4] += 0.125  # a bfloat16 near 100 is a multiple of a half
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = linear_cross_entropy(hidden, weight, bias, torch.full((3,), 4))
+    torch.testing.assert_close(
+        loss, naive.linear_cross_entropy(hidden, weight, bias, torch.full((3,), 4)), rtol=2e-3, atol=0
+    )
+    assert abs(loss - torch.tensor(V).log()) > 0.1
+
+
+def test_gradients_are_taken_only_where_they_are_wanted() -> None:
+    hidden, weight, bias = leaves((7, D), (V, D), (V,), dtype=torch.float32)
+    targets = torch.arange(7)
+    assert tiled_cross_entropy(hidden, weight, bias, targets, torch.float32, False, False)[1:] == (None, None, None)
+    weight.requires_grad_(False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        linear_cross_entropy(hidden, weight, bias, targets).backward()
+    assert weight.grad is None
+    assert hidden.grad is not None
+    assert bias.grad is not None
+
+
+COUNTS = [0, 3, 30, 1, 0, 7, 6, 9, 0]
+"""Rows of each sequence: none, some that share a chunk, more than one chunk holds."""
+
+
+def bfloat16_rows() -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole numbers, so that many tie; logits of both signs, and of one sign alone for some entries."""
+    generator = torch.Generator().manual_seed(2)
+    states = torch.randint(-2, 3, (sum(COUNTS), D), generator=generator).to(torch.bfloat16)
+    table = torch.randint(-2, 3, (V, D), generator=generator).to(torch.bfloat16)
+    states[:, 0] = 2
+    table[:9, 0] = -20
+    table[9:18, 0] = 20
+    return states, table
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_tiled_pool_and_its_winners_equal_torchs_own(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    states, table = bfloat16_rows()
+    best, winner = pooled_in_tiles(states, COUNTS, table, with_winners=True)
+    assert winner is not None
+    alone, none = pooled_in_tiles(states, COUNTS, table, with_winners=False)
+    assert none is None
+    assert torch.equal(alone, best)
+    start = 0
+    for row, count in enumerate(COUNTS):
+        if count:
+            logits = table.float() @ states[start : start + count].float().T  # (V, n)
+            assert torch.equal(best[row], logits.amax(dim=1))
+            assert torch.equal(winner[row].long(), start + (logits == best[row][:, None]).int().argmax(dim=1))
+        else:
+            assert not best[row].any()
+            assert not winner[row].any()
+        start += count
+    assert (best < 0).any()
+    assert (best > 0).any()
+
+
+def test_bfloat16_pool_and_its_gradients_equal_the_naive_twins() -> None:
+    rows, table = (each.float() for each in bfloat16_rows())
+    rows += 0.25 * torch.randint(-3, 4, rows.shape, generator=torch.Generator().manual_seed(3))  # fewer ties
+    counts, bias = torch.tensor(COUNTS), torch.randn(V, generator=torch.Generator().manual_seed(4))
+    upstream = torch.randn(len(COUNTS), V, generator=torch.Generator().manual_seed(5)).bfloat16().float()
+    found, wanted = [], []
+    for results, tiled in ((found, True), (wanted, False)):
+        inputs = rows.clone().requires_grad_(), table.clone().requires_grad_()
+        if tiled:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                pooled = linear_max_pool_packed(inputs[0], counts, inputs[1], bias)
+        else:
+            pooled = linear_max_pool_packed(inputs[0].double(), counts, inputs[1].double(), bias.double()).float()
+        results += [pooled, *torch.autograd.grad((pooled * upstream).sum(), inputs)]
+    torch.testing.assert_close(found[0], wanted[0], rtol=1e-2, atol=0.25)
+    for a, b in zip(found[1:], wanted[1:], strict=True):
+        assert torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99
+
+
+def test_no_tensor_is_larger_than_a_matrix_or_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else [result]:
+                largest = max(largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
+            return result
+
+    hidden, weight, bias = leaves((4, 64, D), (512, D), (512,), dtype=torch.float32)
+    with Watch(), torch.autocast("cpu", dtype=torch.bfloat16):
+        linear_cross_entropy(hidden.flatten(0, 1), weight, bias, torch.zeros(256, dtype=torch.long)).backward()
+        linear_max_pool_packed(hidden.flatten(0, 1), torch.full((4,), 64), weight, bias).sum().backward()
+    assert largest == 512 * tiles.ALIGNMENT  # of 256 * 512 logits
