@@ -38,7 +38,7 @@ from dupmae.corpus import TokenStore, build_token_store
 from dupmae.precision import autocast, prepare_for_training
 from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.data import LengthBuckets, collator
-from dupmae.pretraining.masking import decoder_visibility, mask_whole_words, step_generator
+from dupmae.pretraining.masking import decoder_visibility, step_generator
 from dupmae.pretraining.objective import DupMAE
 
 BATCHES = 50
@@ -54,26 +54,14 @@ class NaiveDupMAE(DupMAE):
         attention_mask: torch.Tensor,
         word_starts: torch.Tensor,
         generator: torch.Generator,
+        totals: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        config = self.config
-        ordinary = attention_mask & ~self.special[input_ids]
-        masked_ids, selected = mask_whole_words(
-            input_ids,
-            word_starts,
-            ordinary,
-            config.encoder_mask_rate,
-            self.mask_token_id,
-            self.random_token_ids,
-            config.mask_token_fraction,
-            config.random_token_fraction,
-            generator,
-        )
+        masked_ids, selected, ordinary = self.mask(input_ids, attention_mask, word_starts, generator)
         states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
         logits = self._logits(states)  # (B, L, V)
         mlm = F.cross_entropy(logits[selected], input_ids[selected])
-        visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
-        embeddings, positions = self.backbone.embed(input_ids), self.backbone.positions(input_ids)
-        rebuilt = self._logits(self.decoder(self.h_cls(states, attention_mask), positions, embeddings, visible))
+        visible = decoder_visibility(attention_mask, self.config.decoder_mask_rate, generator)
+        rebuilt = self._logits(self.rebuild(states, input_ids, attention_mask, visible))  # (B, L, V)
         cls = F.cross_entropy(rebuilt.flatten(0, 1), input_ids.masked_fill(~ordinary, -100).flatten())
         mu = logits.masked_fill(~(ordinary & ~selected)[:, :, None], -torch.inf).amax(dim=1)  # (B, V)
         unique = torch.zeros_like(mu, dtype=torch.bool).scatter_(1, input_ids, True) & ~self.special
