@@ -36,6 +36,19 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 @contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Like :func:`atomic_write`, for a library that opens the file itself: yield the temporary neighbour's path."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _flush_file(temporary)
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary neighbour of `path`; on success flush its files and put it in the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +58,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+            _flush_folder(file) if file.is_dir() else _flush_file(file)
+        _flush_folder(temporary)
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
@@ -89,6 +101,12 @@ def file_fingerprint(path: Path) -> str:
     """Sixteen hexadecimal digits of a file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _flush_file(path: Path) -> None:
+    """Make a file's content survive a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:

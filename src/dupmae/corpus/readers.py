@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Passage:
     """May be empty."""
     text: str
     """May be empty: some collections hold empty documents."""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Further fields that a search can be limited by."""
 
     @property
     def full_text(self) -> str:
@@ -40,14 +42,20 @@ class _Fields:
     id: str
     title: str
     text: str
+    metadata: tuple[str, ...]
 
     def present(self, columns: Iterable[str]) -> list[str]:
-        """Those of the three that `columns` has."""
-        return [name for name in columns if name in (self.id, self.title, self.text)]
+        """Those that `columns` has."""
+        return [name for name in columns if name in (self.id, self.title, self.text, *self.metadata)]
 
 
 def read_passages(
-    path: str | Path, *, id_field: str = "_id", title_field: str = "title", text_field: str = "text"
+    path: str | Path,
+    *,
+    id_field: str = "_id",
+    title_field: str = "title",
+    text_field: str = "text",
+    metadata_fields: Sequence[str] = (),
 ) -> Iterator[Passage]:
     """Read passages one at a time from a file or a folder; the name tells the format.
 
@@ -72,6 +80,8 @@ def read_passages(
         id_field: Field that holds the id, a string or a whole number.
         title_field: Field that holds the title.
         text_field: Field that holds the text.
+        metadata_fields: Further fields to keep; strings, numbers, true and false, all kept as strings. Null or a
+            missing field is no value.
 
     Returns:
         An iterator. Texts are not kept in memory; ids are, to find duplicates.
@@ -80,7 +90,7 @@ def read_passages(
         DupmaeError: The path does not exist or its type is unknown (at the call); a record is malformed, an id occurs
             twice, or there is no passage at all (on the way).
     """
-    path, fields = Path(path), _Fields(id_field, title_field, text_field)
+    path, fields = Path(path), _Fields(id_field, title_field, text_field, tuple(metadata_fields))
     if not path.exists():
         raise DupmaeError(f"{path} does not exist.")
     return _checked(path, _read_folder(path, fields) if path.is_dir() else _read_file(path, fields, ""))
@@ -173,8 +183,23 @@ def _from_records(
                 identifier,
                 "" if title is None else string_field(title, fields.title, place),
                 string_field(record[fields.text], fields.text, place),
+                _metadata(record, fields.metadata, place),
             ),
         )
+
+
+def _metadata(record: Mapping[str, Any], names: Iterable[str], place: str) -> dict[str, str]:
+    """The metadata fields that have a value, as strings; true and false are spelled as in JSON."""
+    metadata = {}
+    for name in names:
+        value = record.get(name)
+        if isinstance(value, bool):
+            metadata[name] = str(value).lower()
+        elif isinstance(value, int | float):
+            metadata[name] = str(value)
+        elif value is not None:
+            metadata[name] = string_field(value, name, place)
+    return metadata
 
 
 def _listing(columns: Iterable[str]) -> str:

@@ -1,29 +1,32 @@
-"""The index as its users see it: build, open, search."""
+"""The index as its users see it: build, open, change, search."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.build import SEGMENT_PASSAGES, Encoder, build_segments
-from dupmae.index.kernels import decode_halves, weights_of
+from dupmae.index.build import Encoder, add_passages, build_segments
+from dupmae.index.changes import compact_segments, delete_passages, require_finished
+from dupmae.index.kernels import contributions, exact_dense_of
 from dupmae.index.manifest import Manifest
-from dupmae.index.search import Part, Queries, prepare_queries, top_k
-from dupmae.index.segments import Segment, verify_segment
+from dupmae.index.search import Found, Part, Query, prepare_queries, top_k
+from dupmae.index.segments import MAX_PASSAGES
+from dupmae.index.snapshot import Snapshot
 from dupmae.models import model_fingerprint
 
 if TYPE_CHECKING:
     from dupmae.duplex.embeddings import DuplexEmbeddings
+
+Where = Mapping[str, str | int | float | Sequence[str | int | float]]
+"""A filter: metadata field to the value, or the values, that a passage must have one of; all fields must agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Hit:
     id: str
     """The passage's id."""
     score: float
-    """Eq. 12, summed in single precision."""
+    """Eq. 12."""
     cls_score: float
     """Its first term: what the dense halves contribute."""
     ot_score: float
@@ -44,21 +47,22 @@ class Hit:
     """The passage's title; may be empty."""
     text: str
     """The passage's text."""
+    metadata: Mapping[str, str]
+    """Its metadata fields."""
 
 
 class DuplexIndex:
     """An index folder opened for exact search by Eq. 12.
 
-    Use :meth:`build` or :meth:`open`. Opening reads the manifest and maps the segments; passages are read only for
-    hits, and the encoder is loaded when the first text query comes.
+    Use :meth:`build` or :meth:`open`. Opening maps one committed state of the folder, which later changes by other
+    processes do not touch (:meth:`refresh` moves on to the newest); texts are read only for hits, and the encoder is
+    loaded when the first text comes.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, encoder: Encoder | None = None) -> None:
+    def __init__(self, folder: Path, encoder: Encoder | None = None) -> None:
         self.folder = folder
-        self.manifest = manifest
         self._encoder = encoder
-        self._segments = [Segment(folder, entry) for entry in manifest.segments]
-        self._first_rows = np.cumsum([0, *(segment.size for segment in self._segments)])
+        self._snapshot = Snapshot.open(folder)
 
     @classmethod
     def build(
@@ -69,13 +73,12 @@ class DuplexIndex:
         *,
         model: str,
         batch_size: int = 32,
-        segment_passages: int = SEGMENT_PASSAGES,
+        segment_passages: int = MAX_PASSAGES,
     ) -> DuplexIndex:
         """Encode passages into `folder` and open the result; see :func:`dupmae.index.build.build_segments`.
 
-        A build that was killed goes on from its last finished segment when it is called again with the same model and
-        passages; until it is finished, :meth:`open` refuses the folder. A finished index of the same passages is
-        opened as it is.
+        A build that was killed goes on where it was when it is called again with the same model and passages; until it
+        is finished, :meth:`open` refuses the folder. A finished index of the same passages is opened as it is.
 
         Args:
             folder: The index; created if need be.
@@ -83,76 +86,125 @@ class DuplexIndex:
             passages: At least one, ids unique; read once, as a stream.
             model: Folder or name the encoder was loaded from; :meth:`search` loads it from there.
             batch_size: Passages in a forward pass.
-            segment_passages: Passages encoded between two commits; bounds the memory needed.
+            segment_passages: Passages held in memory until they are written as a segment.
 
         Raises:
-            DupmaeError: No passages, an id twice, embeddings that cannot be stored, or a folder that holds other files,
-                another model's index, or an index of other passages.
+            DupmaeError: No passages, an id twice, embeddings that cannot be stored, another writer, or a folder that
+                holds other files, another model's index, or an index of other passages.
         """
         folder = Path(folder)
         build_segments(folder, encoder, passages, model=model, batch_size=batch_size, segment_passages=segment_passages)
-        return cls(folder, Manifest.read(folder), encoder)
+        return cls(folder, encoder)
 
     @classmethod
     def open(cls, folder: Path) -> DuplexIndex:
         """Open a finished index.
 
         Raises:
-            DupmaeError: Not an index, an unfinished one, one of a newer format, or one with missing or truncated files.
+            DupmaeError: Not an index, an unfinished one, one of another format, or one with missing or truncated files.
         """
-        folder = Path(folder)
-        manifest = Manifest.read(folder)
-        if not manifest.complete:
-            raise DupmaeError(
-                f"The index {folder} is unfinished ({manifest.passages} passages so far):"
-                " run the command that builds it again, it goes on from there."
-            )
-        return cls(folder, manifest)
+        index = cls(Path(folder))
+        require_finished(index.folder, index.manifest)
+        return index
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the opened state consists of."""
+        return self._snapshot.manifest
 
     def __len__(self) -> int:
         """Number of passages."""
         return self.manifest.passages
 
-    @cached_property
+    @property
     def encoder(self) -> Encoder:
         """The encoder of the model that built the index, loaded when first asked for.
 
         Raises:
             DupmaeError: The model's files are not those that built the index.
         """
-        if self._encoder is not None:
-            return self._encoder
-        path = self.manifest.model_path(self.folder)
-        if model_fingerprint(path) != self.manifest.model_fingerprint:
-            raise DupmaeError(
-                f"The model {path} is not the one that built the index {self.folder} (or is missing):"
-                " put it back or build the index again."
-            )
-        from dupmae.duplex import DuplexEncoder
+        if self._encoder is None:
+            path = self.manifest.model_path(self.folder)
+            if model_fingerprint(path) != self.manifest.model_fingerprint:
+                raise DupmaeError(
+                    f"The model {path} is not the one that built the index {self.folder} (or is missing):"
+                    " put it back or build the index again."
+                )
+            from dupmae.duplex import DuplexEncoder
 
-        return cast(Encoder, DuplexEncoder(path))
+            self._encoder = cast(Encoder, DuplexEncoder(path))
+        return self._encoder
 
-    def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
+    @encoder.setter
+    def encoder(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def refresh(self) -> None:
+        """Move on to the newest committed state of the folder.
+
+        Raises:
+            DupmaeError: As :meth:`open`.
+        """
+        self._snapshot = Snapshot.open(self.folder)
+
+    def add(self, passages: Iterable[Passage], batch_size: int = 32) -> int:
+        """Encode and add passages; one whose id is there takes that one's place. Then :meth:`refresh`.
+
+        What is committed stays if the process is killed, and the same call goes on from there.
+
+        Returns:
+            How many passages were given.
+
+        Raises:
+            DupmaeError: No passages, an id twice, embeddings that cannot be stored, or another writer.
+        """
+        added = add_passages(self.folder, self.encoder, passages, batch_size=batch_size)
+        self.refresh()
+        return added
+
+    def delete(self, ids: Iterable[str]) -> list[str]:
+        """Delete passages, all or none, and :meth:`refresh`; the space comes back with :meth:`compact`.
+
+        Returns:
+            The ids that are not in the index.
+
+        Raises:
+            DupmaeError: Another process is changing the index.
+        """
+        missing = delete_passages(self.folder, ids)
+        self.refresh()
+        return missing
+
+    def compact(self) -> None:
+        """Give the space of deleted passages back, join small segments, and :meth:`refresh`. Scores do not change.
+
+        Raises:
+            DupmaeError: Another process is changing the index, or a segment is damaged.
+        """
+        compact_segments(self.folder)
+        self.refresh()
+
+    def search(self, queries: Sequence[str], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
         """The k best passages of each query, best first, ties by id.
 
         Args:
             queries: Texts.
             k: Passages wanted; fewer come back from a smaller index.
+            where: Only passages with these metadata.
 
         Raises:
-            DupmaeError: k < 1, or the model cannot be used.
+            DupmaeError: k < 1, the model cannot be used, or a file is damaged.
         """
         if not queries:
             return []
         prepared = prepare_queries(self.encoder.embed_queries(list(queries)), self.manifest, "both")
-        scores, ranks = self._ranked(prepared, k)
         return [
-            [self._hit(prepared[row : row + 1], int(rank), float(score)) for rank, score in zip(*best, strict=True)]
-            for row, best in enumerate(zip(ranks, scores, strict=True))
+            [self._hit(query, *place) for place in ranking]
+            for query, ranking in zip(prepared, self._ranked(prepared, k, where), strict=True)
         ]
 
     def search_embeddings(
-        self, embeddings: DuplexEmbeddings, k: int, part: Part = "both"
+        self, embeddings: DuplexEmbeddings, k: int, part: Part = "both", where: Where | None = None
     ) -> tuple[list[list[str]], list[list[float]]]:
         """The k best passages of queries that are embedded already.
 
@@ -160,17 +212,16 @@ class DuplexIndex:
             embeddings: Q queries of the model that built the index.
             k: Passages wanted for each; fewer come back from a smaller index.
             part: `"both"` for Eq. 12, `"cls"` or `"ot"` for one of its terms alone.
+            where: Only passages with these metadata.
 
         Returns:
             Ids and scores, one list a query, best first, ties by id.
 
         Raises:
-            DupmaeError: k < 1, or embeddings that do not fit the index.
+            DupmaeError: k < 1, embeddings that do not fit the index, or a damaged file.
         """
-        scores, ranks = self._ranked(prepare_queries(embeddings, self.manifest, part), k)
-        names = self._ids.take(pa.array(self._order[ranks.ravel()])).to_pylist()
-        width = ranks.shape[1]
-        return [names[row * width : (row + 1) * width] for row in range(len(ranks))], scores.tolist()
+        rankings = self._ranked(prepare_queries(embeddings, self.manifest, part), k, where)
+        return [[place[0] for place in row] for row in rankings], [[place[1] for place in row] for row in rankings]
 
     def verify(self) -> None:
         """Read every byte of the index and compare it with the checksums.
@@ -178,51 +229,64 @@ class DuplexIndex:
         Raises:
             DupmaeError: Names the first damaged file.
         """
-        for entry in self.manifest.segments:
-            verify_segment(self.folder, entry)
+        for segment in self._snapshot.segments:
+            segment.verify()
 
-    @cached_property
-    def _ids(self) -> pa.ChunkedArray:
-        """All ids, memory-mapped, in the order of the segments."""
-        return pa.chunked_array([segment.passages.column("id") for segment in self._segments])
+    def _alive(self, where: Where | None) -> list[NDArray[np.uint8]]:
+        """For each segment, 1 for each passage that may be found (n,)."""
+        alive = self._snapshot.alive
+        for field, wanted in (where or {}).items():
+            values = [wanted] if isinstance(wanted, str | int | float) else list(wanted)
+            names = [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
+            segments = self._snapshot.segments
+            if all(field not in segment.passages.metadata_fields for segment in segments):
+                known = sorted({name for segment in segments for name in segment.passages.metadata_fields})
+                raise DupmaeError(
+                    f"The index {self.folder} has no metadata field {field!r}; it has {', '.join(known) or 'none'}."
+                )
+            alive = [
+                rows * segment.passages.matching(field, names)
+                for rows, segment in zip(alive, segments, strict=True)
+            ]
+        return alive
 
-    @cached_property
-    def _order(self) -> NDArray[np.int64]:
-        """Passage numbers in the order of their ids, which breaks ties (N,)."""
-        return np.asarray(pc.sort_indices(self._ids)).astype(np.int64)
-
-    @cached_property
-    def _ranks(self) -> NDArray[np.int64]:
-        """Place of each passage in that order (N,)."""
-        ranks = np.empty_like(self._order)
-        ranks[self._order] = np.arange(len(ranks))
-        return ranks
-
-    def _ranked(self, queries: Queries, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and ranks (Q, min(k, N)) of the best passages."""
+    def _ranked(
+        self, queries: Sequence[Query], k: int, where: Where | None
+    ) -> list[list[tuple[str, float, int, int]]]:
+        """For each query id, score, segment number and row of the best passages, best first, ties by id."""
         if k < 1:
             raise DupmaeError(f"k is {k}: ask for at least one passage.")
-        return top_k(self._segments, self._ranks, queries, min(k, len(self)))
+        found = top_k(self._snapshot.segments, self._alive(where), queries, k)
+        return [self._by_id(one)[:k] for one in found]
 
-    def _hit(self, query: Queries, rank: int, score: float) -> Hit:
+    def _by_id(self, found: Found) -> list[tuple[str, float, int, int]]:
+        """Give the ids, and order by them what scores the same."""
+        ids = np.empty(len(found), object)
+        for number in np.unique(found.segments):
+            chosen = found.segments == number
+            column = self._snapshot.segments[number].passages.ids
+            ids[chosen] = column.take(pa.array(found.rows[chosen])).to_pylist()
+        ranking = zip(ids.tolist(), found.scores.tolist(), found.segments.tolist(), found.rows.tolist(), strict=True)
+        return sorted(ranking, key=lambda place: (-place[1], place[0]))
+
+    def _hit(self, query: Query, identifier: str, score: float, number: int, row: int) -> Hit:
         """Explain the score of one passage for one query."""
-        number = int(self._order[rank])
-        place = int(np.searchsorted(self._first_rows, number, side="right")) - 1
-        segment, row = self._segments[place], number - int(self._first_rows[place])
-        cls = np.empty((1, query.cls.shape[1]), np.float32)
-        decode_halves(segment.cls_bits[row : row + 1], cls)
-        stored = weights_of(row, query.ids, segment.starts, segment.documents, segment.weights)
-        parts = query.weights.astype(np.float64) * stored * segment.scales[row]  # (M,)
-        shared = np.flatnonzero(stored)
+        segment = self._snapshot.segments[number]
+        block = next(block for block in segment.blocks() if row < block.first + len(block))
+        rows = np.array([row - block.first])
+        parts: Any = contributions(rows[0], query.ids, query.weights, *block.lists)  # (m,)
+        shared = np.flatnonzero(parts)
         heaviest = shared[np.argsort(-parts[shared], kind="stable")]
         tokens = self.encoder.tokenizer.convert_ids_to_tokens(query.ids[heaviest].tolist())
-        passage = segment.passage(row)
+        dense: Any = exact_dense_of(query.cls, rows, block.high, block.low, block.cls_units)
+        passage = segment.passages.passage(row)
         return Hit(
-            id=passage.id,
+            id=identifier,
             score=score,
-            cls_score=float(query.cls[0].astype(np.float64) @ cls[0]),
-            ot_score=float(parts[shared].sum()),
+            cls_score=float(dense[0]),
+            ot_score=float(parts.sum()),
             matches=[(token, float(parts[entry])) for token, entry in zip(tokens, heaviest, strict=True)],
             title=passage.title,
             text=passage.text,
+            metadata=passage.metadata,
         )

@@ -1,7 +1,7 @@
-"""The compiled loops of exact search: each works on one segment and needs no lock, so threads may share them.
+"""The compiled loops of exact search: each works on one block of a segment and needs no lock, so threads may share them.
 
-Every score is summed in an order that depends on the query and the passage alone - not on the passage's place in its
-segment nor on the other queries of the batch - so equal passages get equal scores and ties are real ties.
+Exact scores are summed in double precision, in an order that depends on the query and the passage alone - not on the
+passage's place nor on the other queries of the batch - so equal passages get equal scores and ties are real ties.
 """
 
 from __future__ import annotations
@@ -11,138 +11,261 @@ from typing import Any
 import numba
 import numpy as np
 
-TILE = 256
-"""Passages whose dense halves are decoded at a time; the buffer stays in the processor's second-level cache."""
 
-
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _half_to_float(bits: Any) -> Any:
-    """The float32 value of a finite float16 given as its 16 bits: shift mantissa and exponent, then mend the bias."""
-    magnitude = (np.uint32(bits) & np.uint32(0x7FFF)) << np.uint32(13)
-    sign = (np.uint32(bits) & np.uint32(0x8000)) << np.uint32(16)
-    return np.uint32(magnitude | sign).view(np.float32) * np.float32(2.0**112)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def decode_halves(bits: Any, out: Any) -> None:
-    """Write the float32 values of `bits`, finite float16 numbers as uint16 (n, d), into the first n rows of `out`."""
-    for row in range(bits.shape[0]):
-        for column in range(bits.shape[1]):
-            out[row, column] = _half_to_float(bits[row, column])
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+def scan_dense(query: Any, high: Any, units: Any, out: Any) -> None:
+    """First term of Eq. 12 from the high bytes alone, for a query (d',) and n passages (n, d'): float32 (n,)."""
+    for row in range(high.shape[0]):
+        total = np.float32(0.0)
+        for column in range(high.shape[1]):
+            total += query[column] * np.float32(high[row, column])
+        out[row] = total * np.float32(256.0) * units[row]
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
-def _dense_scores(query_cls: Any, cls_bits: Any, scores: Any) -> None:
-    """First term of Eq. 12 for all queries (Q, d') and passages (n, d'), written into `scores` (Q, n)."""
-    passages, width = cls_bits.shape
-    buffer = np.empty((TILE, width), np.float32)
-    for start in range(0, passages, TILE):
-        size = min(TILE, passages - start)
-        decode_halves(cls_bits[start : start + size], buffer)
-        for query in range(query_cls.shape[0]):
-            for row in range(size):
-                total = np.float32(0.0)
-                for column in range(width):
-                    total += query_cls[query, column] * buffer[row, column]
-                scores[query, start + row] = total
+def exact_dense(query: Any, high: Any, low: Any, unit: Any) -> Any:
+    """First term of Eq. 12 for a query (d',) and one passage (d',), in double precision."""
+    total = 0.0
+    for column in range(query.shape[0]):
+        total += np.float64(query[column]) * np.float64(256 * np.int32(high[column]) + np.int32(low[column]))
+    return total * unit
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _add_sparse_scores(
-    ids: Any, weights: Any, starts: Any, documents: Any, document_weights: Any, scales: Any, scores: Any
+def add_lists(
+    ids: Any, weights: Any, starts: Any, documents: Any, list_weights: Any, column_ids: Any, columns: Any, sums: Any
 ) -> None:
-    """Add the second term of Eq. 12 for one query's entries (`ids`, `weights`) to `scores` (n,)."""
-    sums = np.zeros(scores.shape[0], np.float32)
-    for entry in range(ids.shape[0]):
-        weight = weights[entry]
-        for position in range(starts[ids[entry]], starts[ids[entry] + 1]):
-            sums[documents[position]] += weight * np.float32(document_weights[position])
-    for document in range(scores.shape[0]):
-        scores[document] += sums[document] * scales[document]
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _select(scores: Any, ranks: Any, best_scores: Any, best_ranks: Any) -> None:
-    """Keep the best entries of `scores` (n,), best first, smaller rank first among equals; unfilled ranks stay -1."""
-    size, filled = best_scores.shape[0], 0
-    for document in range(scores.shape[0]):
-        score, rank = scores[document], ranks[document]
-        if filled == size:
-            last = best_scores[size - 1]
-            if score < last or (score == last and rank > best_ranks[size - 1]):
-                continue
-            place = size - 1
-        else:
-            place = filled
-            filled += 1
-        while place > 0 and (
-            score > best_scores[place - 1] or (score == best_scores[place - 1] and rank < best_ranks[place - 1])
-        ):
-            best_scores[place], best_ranks[place] = best_scores[place - 1], best_ranks[place - 1]
-            place -= 1
-        best_scores[place], best_ranks[place] = score, rank
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def search_segment(
-    query_cls: Any,
-    query_starts: Any,
-    query_ids: Any,
-    query_weights: Any,
-    cls_bits: Any,
-    starts: Any,
-    documents: Any,
-    document_weights: Any,
-    scales: Any,
-    ranks: Any,
-    k: int,
-) -> Any:
-    """Score all passages of a segment by Eq. 12 and return the k best of each query.
+    """Add the second term of Eq. 12, in the passages' units, to `sums` (n,).
 
     Args:
-        query_cls: Dense halves, float32 (Q, d'); d' = 0 leaves the first term out.
-        query_starts: Where each query's vocabulary entries begin, int64 (Q + 1,).
-        query_ids: Vocabulary entries of all queries, int64 (M,).
-        query_weights: Their weights, float32 (M,).
-        cls_bits: The segment's dense halves, float16 seen as uint16 (n, d').
-        starts: Where each vocabulary entry's inverted list begins, uint32 (V + 1,).
-        documents: The lists: passage numbers within the segment, uint16.
-        document_weights: The lists: 16-bit weights, int16.
-        scales: What a passage's 16-bit weights are multiplied by, float32 (n,).
-        ranks: The passages' places in the order that breaks ties, int64 (n,).
-        k: Passages wanted for each query.
-
-    Returns:
-        Scores float32 (Q, k) and ranks int64 (Q, k), best first; a rank of -1 means that there is no such passage.
+        ids: The query's vocabulary entries (m,).
+        weights: Their weights, float32 (m,).
+        starts: Where each vocabulary entry's inverted list begins (V + 1,).
+        documents: The lists: passage numbers within the block.
+        list_weights: The lists: weights.
+        column_ids: Vocabulary entries that are stored as columns instead, rising (C,).
+        columns: Their weights for every passage of the block (C, n).
+        sums: float64 (n,).
     """
-    queries, passages = query_cls.shape[0], cls_bits.shape[0]
-    best_scores = np.full((queries, k), -np.inf, np.float32)
-    best_ranks = np.full((queries, k), -1, np.int64)
-    scores = np.zeros((queries, passages), np.float32)
-    _dense_scores(query_cls, cls_bits, scores)
-    for query in range(queries):
-        first, last = query_starts[query], query_starts[query + 1]
-        if last > first:
-            _add_sparse_scores(
-                query_ids[first:last],
-                query_weights[first:last],
-                starts,
-                documents,
-                document_weights,
-                scales,
-                scores[query],
-            )
-        _select(scores[query], ranks, best_scores[query], best_ranks[query])
-    return best_scores, best_ranks
+    for place in range(ids.shape[0]):
+        weight = np.float64(weights[place])
+        first, last = np.int64(starts[ids[place]]), np.int64(starts[ids[place] + 1])
+        if first < last:
+            for position in range(first, last):
+                sums[documents[position]] += weight * np.float64(list_weights[position])
+        else:
+            number = np.searchsorted(column_ids, ids[place])
+            if number < column_ids.shape[0] and column_ids[number] == ids[place]:
+                column = columns[number]
+                for document in range(sums.shape[0]):
+                    sums[document] += weight * np.float64(column[document])
+
+
+@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _worse(score: Any, row: Any, other_score: Any, other_row: Any) -> Any:
+    """Whether a passage comes after another one: a lower score, or the same score and a larger row."""
+    return score < other_score or (score == other_score and row > other_row)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def weights_of(document: int, ids: Any, starts: Any, documents: Any, document_weights: Any) -> Any:
-    """The 16-bit weights that one passage has for vocabulary entries `ids` (M,): int16 (M,), 0 where it has none."""
-    found = np.zeros(ids.shape[0], np.int16)
-    for entry in range(ids.shape[0]):
-        first, last = np.int64(starts[ids[entry]]), np.int64(starts[ids[entry] + 1])
-        position = first + np.searchsorted(documents[first:last], document)
-        if position < last and documents[position] == document:
-            found[entry] = document_weights[position]
-    return found
+def _push(scores: Any, rows: Any, filled: Any, score: Any, row: Any) -> Any:
+    """Put a passage into a heap whose top is the worst one; a full heap drops the worst. Returns how many it holds."""
+    size = scores.shape[0]
+    if filled < size:
+        place = filled
+        while place > 0:
+            parent = (place - 1) // 2
+            if not _worse(score, row, scores[parent], rows[parent]):
+                break
+            scores[place], rows[place] = scores[parent], rows[parent]
+            place = parent
+        scores[place], rows[place] = score, row
+        return filled + 1
+    if _worse(score, row, scores[0], rows[0]):
+        return filled
+    place = 0
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and _worse(scores[child + 1], rows[child + 1], scores[child], rows[child]):
+            child += 1
+        if not _worse(scores[child], rows[child], score, row):
+            break
+        scores[place], rows[place] = scores[child], rows[child]
+        place = child
+    scores[place], rows[place] = score, row
+    return filled
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def search_block(
+    query: Any,
+    length: Any,
+    ids: Any,
+    weights: Any,
+    dense: Any,
+    high: Any,
+    low: Any,
+    cls_units: Any,
+    slack: Any,
+    starts: Any,
+    documents: Any,
+    list_weights: Any,
+    column_ids: Any,
+    columns: Any,
+    ot_units: Any,
+    alive: Any,
+    floor: Any,
+    k: int,
+) -> Any:
+    """The k best passages of a block by Eq. 12, proven: no passage that is left out can be among them.
+
+    The vocabulary half is summed exactly for every passage. Of the dense half the high bytes give a score that is off
+    by at most `length * slack`; a passage whose score plus that bound does not reach the k-th best exact score so far
+    is passed over, all others are scored exactly.
+
+    Args:
+        query: Dense half of a query, float32 (d',).
+        length: Its Euclidean length; 0 leaves the first term out.
+        ids: Its vocabulary entries (m,).
+        weights: Their weights, float32 (m,).
+        dense: First terms as :func:`scan_dense` gives them, float32 (n,), or empty to compute them here.
+        high: The block's dense halves, int8 (n, d'), like the following arrays described in `segments`.
+        low: int8 (n, d').
+        cls_units: float32 (n,).
+        slack: float32 (n,).
+        starts: uint32 (V + 1,).
+        documents: uint16.
+        list_weights: int16.
+        column_ids: uint32 (C,).
+        columns: int16 (C, n).
+        ot_units: float32 (n,).
+        alive: Passages that may be found, uint8 (n,).
+        floor: float64 (1,): a score that k passages of other blocks reach; raised when this block knows a higher one.
+            Threads may share it: an outdated value costs time, not passages.
+        k: Passages wanted.
+
+    Returns:
+        Scores float64 and rows int64 of up to k passages, in no order; those below `floor` may be missing.
+    """
+    passages = high.shape[0]
+    sums = np.zeros(passages, np.float64)
+    add_lists(ids, weights, starts, documents, list_weights, column_ids, columns, sums)
+    if length == 0.0:
+        dense = np.zeros(passages, np.float32)
+    elif dense.shape[0] == 0:
+        dense = np.empty(passages, np.float32)
+        scan_dense(query, high, cls_units, dense)
+    size = min(k, passages)
+    scores, rows, filled = np.empty(size, np.float64), np.empty(size, np.int64), 0
+    least = floor[0]
+    for row in range(passages):
+        lexical = sums[row] * np.float64(ot_units[row])
+        if alive[row] == 0 or np.float64(dense[row]) + length * np.float64(slack[row]) + lexical < least:
+            continue
+        score = lexical
+        if length != 0.0:
+            score += exact_dense(query, high[row], low[row], np.float64(cls_units[row]))
+        filled = _push(scores, rows, filled, score, row)
+        if filled == k and scores[0] > least:
+            least = scores[0]
+    if least > floor[0]:
+        floor[0] = least
+    return scores[:filled], rows[:filled]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def lexical_scores(
+    rows: Any,
+    ids: Any,
+    weights: Any,
+    starts: Any,
+    documents: Any,
+    list_weights: Any,
+    column_ids: Any,
+    columns: Any,
+    ot_units: Any,
+) -> Any:
+    """Second term of Eq. 12 for chosen passages of a block: the same sums as :func:`search_block`'s, entry by entry.
+
+    Args:
+        rows: The passages, rising (r,).
+        ids: The query's vocabulary entries (m,), and so on as there.
+        weights: float32 (m,).
+        starts: uint32 (V + 1,).
+        documents: uint16.
+        list_weights: int16.
+        column_ids: uint32 (C,).
+        columns: int16 (C, n).
+        ot_units: float32 (n,).
+
+    Returns:
+        float64 (r,)
+    """
+    sums = np.zeros(rows.shape[0], np.float64)
+    for place in range(ids.shape[0]):
+        weight = np.float64(weights[place])
+        first, last = np.int64(starts[ids[place]]), np.int64(starts[ids[place] + 1])
+        if first < last:
+            position = first
+            for number in range(rows.shape[0]):
+                # gallop ahead from the last place found, then halve
+                step, end = 1, position
+                while end < last and documents[end] < rows[number]:
+                    position = end + 1
+                    end += step
+                    step *= 2
+                position += np.searchsorted(documents[position : min(end, last)], rows[number])
+                if position >= last:
+                    break
+                if documents[position] == rows[number]:
+                    sums[number] += weight * np.float64(list_weights[position])
+        else:
+            column = np.searchsorted(column_ids, ids[place])
+            if column < column_ids.shape[0] and column_ids[column] == ids[place]:
+                for number in range(rows.shape[0]):
+                    sums[number] += weight * np.float64(columns[column, rows[number]])
+    for number in range(rows.shape[0]):
+        sums[number] *= np.float64(ot_units[rows[number]])
+    return sums
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def contributions(
+    row: Any,
+    ids: Any,
+    weights: Any,
+    starts: Any,
+    documents: Any,
+    list_weights: Any,
+    column_ids: Any,
+    columns: Any,
+    ot_units: Any,
+) -> Any:
+    """What each vocabulary entry of a query adds to the score of one passage of a block: float64 (m,).
+
+    Args as for :func:`lexical_scores`.
+    """
+    parts = np.zeros(ids.shape[0], np.float64)
+    for place in range(ids.shape[0]):
+        first, last = np.int64(starts[ids[place]]), np.int64(starts[ids[place] + 1])
+        weight = np.int16(0)
+        if first < last:
+            position = first + np.searchsorted(documents[first:last], row)
+            if position < last and documents[position] == row:
+                weight = list_weights[position]
+        else:
+            column = np.searchsorted(column_ids, ids[place])
+            if column < column_ids.shape[0] and column_ids[column] == ids[place]:
+                weight = columns[column, row]
+        parts[place] = np.float64(weights[place]) * np.float64(weight) * np.float64(ot_units[row])
+    return parts
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def exact_dense_of(query: Any, rows: Any, high: Any, low: Any, units: Any) -> Any:
+    """First term of Eq. 12 for chosen passages (r,): float64 (r,)."""
+    scores = np.empty(rows.shape[0], np.float64)
+    for number in range(rows.shape[0]):
+        row = rows[number]
+        scores[number] = exact_dense(query, high[row], low[row], np.float64(units[row]))
+    return scores

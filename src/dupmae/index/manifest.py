@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import write_json
+from dupmae.files import fingerprint, write_json
 
 FORMAT = "dupmae-index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 
 
@@ -23,11 +23,13 @@ class SegmentEntry:
     name: str
     """Folder, relative to the index."""
     passages: int
-    """How many passages it holds."""
+    """How many passages it holds, deleted ones included."""
+    deleted: int = 0
+    """How many of them are deleted."""
     fingerprint: str
-    """Of its passages' ids, titles and texts, in order."""
+    """Of its passages in the order they were given; empty after compaction."""
     files: dict[str, dict[str, Any]]
-    """File name to `{"bytes": size, "sha256": first sixteen hexadecimal digits}`."""
+    """File name to `{"bytes": size, "xxh3": checksum}`."""
 
 
 @dataclass(kw_only=True)
@@ -47,42 +49,66 @@ class Manifest:
     top_k: int
     """Vocabulary entries kept of a passage, at most."""
     segment_passages: int
-    """Passages in every segment but the last."""
+    """Passages in a segment that is full."""
+    process: list[int] = field(default_factory=lambda: [0, 1])
+    """Which process of how many builds this index; several build one each and join them."""
     complete: bool = False
     """False while a build has passages left to encode."""
+    next_number: int = 1
+    """Number of the next file or folder; none is used twice, so an old manifest never names new content."""
     segments: list[SegmentEntry] = field(default_factory=list)
-    """In the order of the passages."""
+    """In the order they were committed."""
+    deleted: dict[str, Any] | None = None
+    """File of the deleted passages: `{"name", "bytes", "xxh3"}`; None when nothing is deleted."""
+    clusters: dict[str, Any] | None = None
+    """File of the clusters for approximate search: `{"name", "bytes", "xxh3", "segments"}`; None without."""
 
     @property
     def passages(self) -> int:
-        """Passages in all segments."""
-        return sum(segment.passages for segment in self.segments)
+        """Passages that can be found."""
+        return sum(segment.passages - segment.deleted for segment in self.segments)
+
+    def new_name(self, kind: str) -> str:
+        """A name that was never used in this index."""
+        self.next_number += 1
+        return f"{kind}-{self.next_number - 1:06d}"
 
     def write(self, folder: Path) -> None:
         """Commit: replace the manifest in `folder` atomically."""
-        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "passages": self.passages}
-        write_json(folder / FILE_NAME, head | asdict(self))
+        values = {"passages": self.passages} | asdict(self)
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "check": fingerprint(values)}
+        write_json(folder / FILE_NAME, head | values)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Read the manifest of an index folder.
 
         Raises:
-            DupmaeError: There is none, it is unreadable, or a newer version of this package wrote it.
+            DupmaeError: There is none, it is unreadable, or another version of this package wrote it.
         """
         path = folder / FILE_NAME
-        if not path.is_file():
-            raise DupmaeError(f"{folder} is not an index: it has no {FILE_NAME}; build one with `dupmae index build`.")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            if any(folder.glob("process-*-of-*")):
+                raise DupmaeError(
+                    f"The index {folder} is unfinished: run the command that builds it again, it goes on from there."
+                ) from None
+            raise DupmaeError(
+                f"{folder} is not an index: it has no {FILE_NAME}; build one with `dupmae index build`."
+            ) from None
+        try:
+            values = json.loads(text)
             if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
                 raise DupmaeError(f"{path} is not the manifest of an index: it does not say format {FORMAT!r}.")
             version = values.pop("format_version")
             if version != FORMAT_VERSION:
+                remedy = "install a newer dupmae" if version > FORMAT_VERSION else "build the index again"
                 raise DupmaeError(
-                    f"{path} has format version {version} and this package reads version {FORMAT_VERSION}:"
-                    " install a newer dupmae."
+                    f"{path} has format version {version} and this package reads version {FORMAT_VERSION}: {remedy}."
                 )
+            if values.pop("check") != fingerprint(values):
+                raise ValueError("its content does not have the fingerprint it was written with")
             del values["passages"]
             segments = [SegmentEntry(**entry) for entry in values.pop("segments")]
             return cls(segments=segments, **values)

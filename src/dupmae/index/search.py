@@ -1,57 +1,74 @@
-"""Exact search over open segments: the part between embeddings and ranked passage numbers."""
+"""Exact search over the segments of a snapshot: the part between embeddings and ranked rows."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
-from dupmae.index.kernels import search_segment
+from dupmae.index.kernels import exact_dense_of, lexical_scores, search_block
 from dupmae.index.manifest import Manifest
-from dupmae.index.segments import Segment
+from dupmae.index.quantise import LARGEST_INPUT
+from dupmae.index.segments import Block, Segment
 
 if TYPE_CHECKING:
     from dupmae.duplex.embeddings import DuplexEmbeddings
 
 Part = Literal["both", "cls", "ot"]
+Task = TypeVar("Task")
 
-QUERY_BLOCK = 64
-"""Queries scored together: a segment's scores take 4 * QUERY_BLOCK bytes a passage and thread."""
-
-_SMALL = 50_000  # queries times passages, a few milliseconds of work: sharing it among threads gains nothing
+QUERY_GROUP = 64
+"""Queries that share a pass over the index; their dense scores of a block take 4 * 16,384 bytes each."""
+_MATRIX_QUERIES = 8  # from so many on, a matrix product computes dense scores faster than one scan a query
+_TILE = 1024  # passages whose dense halves are decoded at a time: the buffer stays in the second-level cache
+_NONE = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Queries:
-    """Query embeddings in the layout the kernels read: padding gone, vocabulary entries one query after the other."""
+class Query:
+    """One query in the layout the kernels read."""
 
     cls: NDArray[np.float32]
-    """(Q, d')"""
-    starts: NDArray[np.int64]
-    """(Q + 1,)"""
+    """(d',)"""
+    length: float
+    """Euclidean length of `cls`; 0 leaves the first term of Eq. 12 out."""
     ids: NDArray[np.int64]
-    """(M,)"""
+    """Vocabulary entries, heaviest first (m,)."""
     weights: NDArray[np.float32]
-    """(M,)"""
+    """Their weights (m,)."""
+
+    def heaviest(self, terms: int) -> Query:
+        """The same query with its heaviest vocabulary entries alone."""
+        return Query(self.cls, self.length, self.ids[:terms], self.weights[:terms])
+
+    def lexical(self) -> Query:
+        """The same query without its dense half."""
+        return Query(self.cls, 0.0, self.ids, self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Passages found for one query, in the order of their scores; which of equal ones comes first is left open."""
+
+    scores: NDArray[np.float64]
+    """Eq. 12 (m,)."""
+    segments: NDArray[np.int64]
+    """Number of each one's segment (m,)."""
+    rows: NDArray[np.int64]
+    """Row of each one within its segment (m,)."""
 
     def __len__(self) -> int:
-        return len(self.cls)
-
-    def __getitem__(self, rows: slice) -> Queries:
-        """A consecutive part of the queries."""
-        first, last, _ = rows.indices(len(self))
-        entries = slice(self.starts[first], self.starts[last])
-        starts = self.starts[first : last + 1] - self.starts[first]
-        return Queries(self.cls[first:last], starts, self.ids[entries], self.weights[entries])
+        return len(self.scores)
 
 
-def prepare_queries(embeddings: DuplexEmbeddings, manifest: Manifest, part: Part) -> Queries:
+def prepare_queries(embeddings: DuplexEmbeddings, manifest: Manifest, part: Part) -> list[Query]:
     """Check query embeddings against the index and lay them out for the kernels.
 
     Args:
@@ -78,59 +95,254 @@ def prepare_queries(embeddings: DuplexEmbeddings, manifest: Manifest, part: Part
             f"The queries name vocabulary entry {ids[used].max()} and the index knows {manifest.vocabulary_size}:"
             " embed them with the model that built the index."
         )
-    if not (np.isfinite(cls).all() and np.isfinite(weights).all()):
-        raise DupmaeError("The queries' embeddings hold numbers that are not finite: check the model.")
+    if not ((np.abs(cls) <= LARGEST_INPUT).all() and (np.abs(weights) <= LARGEST_INPUT).all()):
+        raise DupmaeError("The queries' embeddings hold numbers that are not finite or too large: check the model.")
     if part == "cls":
         used = np.zeros_like(used)
-    starts = np.concatenate(([0], np.cumsum(used.sum(axis=1)))).astype(np.int64)
-    return Queries(cls if part != "ot" else np.zeros_like(cls), starts, ids[used], weights[used])
+    queries = []
+    for row in range(len(cls)):
+        length = 0.0 if part == "ot" else float(np.linalg.norm(cls[row].astype(np.float64)))
+        kept = np.flatnonzero(used[row])
+        kept = kept[np.argsort(-np.abs(weights[row, kept]), kind="stable")]
+        queries.append(Query(cls[row], length, ids[row, kept], weights[row, kept]))
+    return queries
 
 
 def top_k(
-    segments: Sequence[Segment], ranks: NDArray[np.int64], queries: Queries, k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Score every passage by Eq. 12 and keep the best of each query.
+    segments: Sequence[Segment], alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int
+) -> list[Found]:
+    """The best passages of each query by Eq. 12, proven.
 
-    Threads share the segments; what they return does not depend on their number.
+    All cores share the blocks of the segments; what is found does not depend on their number.
 
     Args:
         segments: The index's, in order.
-        ranks: Place of each of the N passages in the order that breaks ties (N,).
+        alive: For each, 1 for the passages that may be found (n,).
         queries: Q queries.
-        k: At most N.
+        k: At least 1.
 
     Returns:
-        Scores and ranks (Q, k), best first.
+        For each query the k best, and all that score as high as the last of them.
+
+    Raises:
+        DupmaeError: A segment is damaged.
     """
-    first_rows = np.cumsum([0, *(segment.size for segment in segments)])
-    blocks = [queries[start : start + QUERY_BLOCK] for start in range(0, len(queries), QUERY_BLOCK)]
-    best_scores = np.full((len(queries), k), -np.inf, np.float32)
-    best_ranks = np.full((len(queries), k), -1, np.int64)
+    share(Segment.check, segments)
+    blocks = [(number, block) for number, segment in enumerate(segments) for block in segment.blocks()]
+    found: list[Found] = []
+    for start in range(0, len(queries), QUERY_GROUP):
+        found += _group(blocks, alive, queries[start : start + QUERY_GROUP], k)
+    return found
 
-    def work(task: tuple[int, int]) -> Any:
-        block, segment = blocks[task[0]], segments[task[1]]
-        return search_segment(
-            block.cls,
-            block.starts,
-            block.ids,
-            block.weights,
-            segment.cls_bits,
-            segment.starts,
-            segment.documents,
-            segment.weights,
-            segment.scales,
-            ranks[first_rows[task[1]] : first_rows[task[1] + 1]],
-            min(k, segment.size),
+
+def _group(
+    blocks: Sequence[tuple[int, Block]], alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int
+) -> list[Found]:
+    """:func:`top_k` of up to `QUERY_GROUP` queries."""
+    floors = [np.full(1, -np.inf) for _ in queries]
+    pieces: list[list[Found]] = [[] for _ in queries]
+
+    def work(task: tuple[int, Block, int, Any]) -> None:
+        number, block, place, dense = task
+        query = queries[place]
+        living = alive[number][block.first : block.first + len(block)]
+        scores, rows = search_block(
+            query.cls,
+            query.length,
+            query.ids,
+            query.weights,
+            dense,
+            *block.dense,
+            *block.lists,
+            living,
+            floors[place],
+            k,
         )
+        pieces[place].append(Found(scores, np.full(len(rows), number), rows + block.first))
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        apply = map if len(queries) * len(ranks) <= _SMALL else threads.map
-        for number, block in enumerate(blocks):
-            rows = slice(number * QUERY_BLOCK, number * QUERY_BLOCK + len(block))
-            for scores, found in apply(work, [(number, segment) for segment in range(len(segments))]):
-                all_scores = np.concatenate((best_scores[rows], scores), axis=1)
-                all_ranks = np.concatenate((best_ranks[rows], found), axis=1)
-                order = np.lexsort((all_ranks, -all_scores), axis=1)[:, :k]
-                best_scores[rows] = np.take_along_axis(all_scores, order, axis=1)
-                best_ranks[rows] = np.take_along_axis(all_ranks, order, axis=1)
-    return best_scores, best_ranks
+    if len(queries) < _MATRIX_QUERIES:
+        share(work, [(number, block, place, _NONE) for number, block in blocks for place in range(len(queries))])
+    else:
+        vectors = np.stack([query.cls for query in queries])
+        for number, block in blocks:
+            dense = _dense_scores(vectors, block)
+            share(work, [(number, block, place, dense[place]) for place in range(len(queries))])
+    return [best(parts, k) for parts in pieces]
+
+
+def _dense_scores(vectors: NDArray[np.float32], block: Block) -> NDArray[np.float32]:
+    """What `scan_dense` computes, for many queries (Q, d') at once: (Q, n)."""
+    dense = np.empty((len(vectors), len(block)), np.float32)
+    for start in range(0, len(block), _TILE):
+        tile = block.high[start : start + _TILE].astype(np.float32)  # (t, d')
+        np.matmul(vectors, tile.T, out=dense[:, start : start + _TILE])
+    return np.multiply(dense, np.float32(256) * block.cls_units, out=dense)
+
+
+def best(parts: Sequence[Found], k: int) -> Found:
+    """The k best of what several blocks found, and all that score as high as the last of them."""
+    scores = np.concatenate([part.scores for part in parts] or [np.empty(0)])
+    segments = np.concatenate([part.segments for part in parts] or [np.empty(0, np.int64)])
+    rows = np.concatenate([part.rows for part in parts] or [np.empty(0, np.int64)])
+    if len(scores) > k:
+        kept = np.flatnonzero(scores >= -np.partition(-scores, k - 1)[k - 1])
+        scores, segments, rows = scores[kept], segments[kept], rows[kept]
+    order = np.argsort(-scores, kind="stable")
+    return Found(scores[order], segments[order], rows[order])
+
+
+def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:
+    """Exact scores (Eq. 12) of chosen passages.
+
+    Args:
+        segments: The index's.
+        query: With all its entries.
+        places: For each segment number, rising rows.
+    """
+
+    def work(task: tuple[int, Block, NDArray[np.int64]]) -> Found:
+        number, block, rows = task
+        scores = lexical_scores(rows, query.ids, query.weights, *block.lists)
+        if query.length:
+            scores += exact_dense_of(query.cls, rows, block.high, block.low, block.cls_units)
+        return Found(scores, np.full(len(rows), number), rows + block.first)
+
+    tasks = []
+    for number, rows in places.items():
+        for block in segments[number].blocks():
+            first, last = np.searchsorted(rows, (block.first, block.first + len(block)))
+            if first < last:
+                tasks.append((number, block, rows[first:last] - block.first))
+    parts = share(work, tasks)
+    return best(parts, max(1, sum(map(len, parts))))
+
+
+def share(work: Callable[[Task], Any], tasks: Iterable[Task]) -> list[Any]:
+    """Apply `work` to every task on all cores and return the results, in no order."""
+    tasks = list(tasks)
+    queue = iter(tasks)
+
+    def drain() -> list[Any]:
+        return [work(task) for task in queue]  # taking the next one of a list's iterator is atomic
+
+    helpers = min(_cores(), len(tasks)) - 1
+    if helpers < 1:
+        return drain()
+    waiting = [_threads().submit(drain) for _ in range(helpers)]
+    results = drain()
+    for helper in waiting:
+        results += helper.result()
+    return results
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads that live as long as the process: starting them costs more than a small search."""
+    return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="dupmae-index")
+    """:func:`top_k` of up to `QUERY_GROUP` queries."""
+    floors = [np.full(1, -np.inf) for _ in queries]
+    pieces: list[list[Found]] = [[] for _ in queries]
+
+    def work(task: tuple[int, Block, int, Any]) -> None:
+        number, block, place, dense = task
+        query = queries[place]
+        scores, rows = search_block(
+            query.cls,
+            query.length,
+            query.ids,
+            query.weights,
+            dense,
+            *block.dense,
+            *block.lists,
+            alive[number][block.first : block.first + len(block)],
+            floors[place],
+            k,
+        )
+        pieces[place].append(Found(scores, np.full(len(rows), number), rows + block.first))
+
+    if len(queries) < _MATRIX_QUERIES:
+        share(work, [(number, block, place, _NONE) for number, block in blocks for place in range(len(queries))])
+    else:
+        vectors = np.stack([query.cls for query in queries])
+        for number, block in blocks:
+            dense = _dense_scores(vectors, block)
+            share(work, [(number, block, place, dense[place]) for place in range(len(queries))])
+    return [best(parts, k) for parts in pieces]
+
+
+def _dense_scores(vectors: NDArray[np.float32], block: Block) -> NDArray[np.float32]:
+    """What `scan_dense` computes, for many queries (Q, d') at once: (Q, n)."""
+    dense = np.empty((len(vectors), len(block)), np.float32)
+    for start in range(0, len(block), _TILE):
+        tile = block.high[start : start + _TILE].astype(np.float32)  # (t, d')
+        dense[:, start : start + _TILE] = vectors @ tile.T
+    return np.multiply(dense, np.float32(256) * block.cls_units, out=dense)
+
+
+def best(parts: Sequence[Found], k: int) -> Found:
+    """The k best of what several blocks found, and all that score as high as the last of them."""
+    scores = np.concatenate([part.scores for part in parts] or [np.empty(0)])
+    segments = np.concatenate([part.segments for part in parts] or [np.empty(0, np.int64)])
+    rows = np.concatenate([part.rows for part in parts] or [np.empty(0, np.int64)])
+    if len(scores) > k:
+        kept = np.flatnonzero(scores >= -np.partition(-scores, k - 1)[k - 1])
+        scores, segments, rows = scores[kept], segments[kept], rows[kept]
+    order = np.argsort(-scores, kind="stable")
+    return Found(scores[order], segments[order], rows[order])
+
+
+def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:
+    """Exact scores (Eq. 12) of chosen passages.
+
+    Args:
+        segments: The index's.
+        query: With all its entries.
+        places: For each segment number, rising rows.
+    """
+
+    def work(task: tuple[int, Block, NDArray[np.int64]]) -> Found:
+        number, block, rows = task
+        scores = lexical_scores(rows, query.ids, query.weights, *block.lists)
+        if query.length:
+            scores += exact_dense_of(query.cls, rows, block.high, block.low, block.cls_units)
+        return Found(scores, np.full(len(rows), number), rows + block.first)
+
+    tasks = []
+    for number, rows in places.items():
+        for block in segments[number].blocks():
+            first, last = np.searchsorted(rows, (block.first, block.first + len(block)))
+            if first < last:
+                tasks.append((number, block, rows[first:last] - block.first))
+    parts = share(work, tasks)
+    return best(parts, max(1, sum(map(len, parts))))
+
+
+def share(work: Callable[[Task], Any], tasks: Iterable[Task]) -> list[Any]:
+    """Apply `work` to every task on all cores and return the results, in no order."""
+    tasks = list(tasks)
+    queue = iter(tasks)
+
+    def drain() -> list[Any]:
+        return [work(task) for task in queue]  # taking the next one of a list's iterator is atomic
+
+    helpers = min(_cores(), len(tasks)) - 1
+    waiting = [_threads().submit(drain) for _ in range(helpers)]
+    results = drain()
+    for helper in waiting:
+        results += helper.result()
+    return results
+
+
+@cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads that live as long as the process: starting them costs more than a small search."""
+    return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="dupmae-index")

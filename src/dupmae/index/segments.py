@@ -1,157 +1,212 @@
 """Immutable parts of an index on disk: how they are written, opened and checked.
 
-A segment is a folder that holds up to 65,536 passages:
+A segment is a folder that holds up to 65,536 passages, sorted by id, so that a row number breaks ties. Its inverted
+lists are kept per block of up to 16,384 passages. `vectors.safetensors` holds:
 
-==================  =====================  ==================================================================
-file                type and shape         meaning
-==================  =====================  ==================================================================
-`cls.npy`           float16 (n, d')        dense halves
-`starts.npy`        uint32 (V + 1,)        where each vocabulary entry's inverted list begins
-`documents.npy`     uint16 (entries,)      the lists one after the other: passage numbers, rising
-`weights.npy`       int16 (entries,)       the lists' weights, in units of the passage's scale
-`scales.npy`        float32 (n,)           units of the weights: powers of two, so that decoding rounds nothing
-`passages.arrow`    id, title, text        Arrow IPC file with large strings, read only for hits
-==================  =====================  ==================================================================
+==============  ================  =====================================================================================
+array           type and shape    meaning
+==============  ================  =====================================================================================
+`high`, `low`   int8 (n, d')      dense halves: a number is `cls_units` times (256 high + low)
+`cls_units`     float32 (n,)      powers of two
+`slack`         float32 (n,)      how far the score by `high` alone can be off, for a query of length 1
+`starts`        uint32 (B, V+1)   where each vocabulary entry's list begins, per block
+`documents`     uint16 (P,)       the lists one after the other: passage numbers within the block, rising
+`weights`       int16 (P,)        the lists' weights, in units of the passage
+`column_ids`    uint32 (C,)       entries that at least half of the passages have; they are stored as columns instead
+`columns`       int16 (C n,)      their weights for every passage: (C, n of the block) block by block
+`ot_units`      float32 (n,)      powers of two
+==============  ================  =====================================================================================
 
-The vocabulary half is kept in its inverted form alone: search needs nothing else, and each entry of each passage takes
-four bytes on disk.
+The vocabulary half is kept in its inverted form alone: each entry of each passage takes four bytes, or two in a column.
+Ids and texts lie beside it, see `passages`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from dupmae.corpus import Passage
-from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, file_fingerprint
+from dupmae.files import atomic_folder
+from dupmae.index.arrays import MappedFile, describe, write_arrays
 from dupmae.index.manifest import SegmentEntry
+from dupmae.index.passages import StoredPassages, write_passages
+from dupmae.index.quantise import Rows, dense_slack
 
+VECTORS_FILE = "vectors.safetensors"
 MAX_PASSAGES = 65_536
-"""Passages in a segment: their numbers are 16-bit."""
-
-_LARGEST = 32_767  # of int16
-_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("id", "title", "text")])
+"""Passages in a segment."""
+BLOCK_PASSAGES = 16_384
+"""Passages in a block: small enough for its sums to stay in the processor's second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entries:
-    """Vocabulary entries of a block of passages: three arrays of equal length, in any order."""
+class Block:
+    """A run of a segment's passages as the kernels take it; the arrays are described above."""
 
-    documents: NDArray[np.int64]
-    """Passage numbers within the block."""
-    ids: NDArray[np.int64]
-    """Vocabulary entries."""
-    weights: NDArray[np.float32]
-    """Weights; zeros are dropped when stored."""
+    first: int
+    """Row of its first passage within the segment."""
+    high: NDArray[np.int8]
+    low: NDArray[np.int8]
+    cls_units: NDArray[np.float32]
+    slack: NDArray[np.float32]
+    starts: NDArray[np.uint32]
+    documents: NDArray[np.uint16]
+    weights: NDArray[np.int16]
+    column_ids: NDArray[np.uint32]
+    columns: NDArray[np.int16]
+    ot_units: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.high)
+
+    @property
+    def dense(self) -> tuple[NDArray[Any], ...]:
+        """Arguments of the kernels that concern the dense half."""
+        return self.high, self.low, self.cls_units, self.slack
+
+    @property
+    def lists(self) -> tuple[NDArray[Any], ...]:
+        """Arguments of the kernels that concern the vocabulary half."""
+        return self.starts, self.documents, self.weights, self.column_ids, self.columns, self.ot_units
 
 
-def quantise(entries: Entries, passages: int) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-    """Turn weights into 16-bit numbers with one scale per passage.
-
-    The scale is the smallest power of two with which the passage's heaviest weight fits, so the error is at most 2^-15
-    of that weight and multiplying back is exact.
-
-    Returns:
-        The 16-bit weights (entries,) and the scales (passages,).
-    """
-    heaviest = np.zeros(passages, np.float64)
-    np.maximum.at(heaviest, entries.documents, np.abs(entries.weights.astype(np.float64)))
-    with np.errstate(divide="ignore"):
-        exponents = np.ceil(np.log2(heaviest / _LARGEST))
-    scales = np.exp2(np.maximum(np.where(heaviest > 0, exponents, 0.0), -126.0))  # never below float32's normal range
-    return np.rint(entries.weights / scales[entries.documents]).astype(np.int16), scales.astype(np.float32)
-
-
-def write_segment(
-    folder: Path, name: str, passages: Sequence[Passage], cls: NDArray[Any], entries: Entries, vocabulary_size: int
-) -> dict[str, dict[str, Any]]:
+def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> dict[str, dict[str, Any]]:
     """Write a segment, whole or not at all.
 
     Args:
         folder: The index.
         name: The segment's folder below it.
-        passages: The n passages.
-        cls: Dense halves (n, d').
-        entries: Vocabulary halves.
-        vocabulary_size: V.
+        rows: Vectors of the n passages.
+        passages: The passages, see `passages.passage_table`.
 
     Returns:
         Size in bytes and checksum of each file, as the manifest keeps them.
     """
-    weights, scales = quantise(entries, len(passages))
-    kept = weights != 0
-    columns = (entries.documents[kept], entries.ids[kept])
-    lists = sp.csr_array((weights[kept], columns), shape=(len(passages), vocabulary_size)).tocsc()
-    lists.sort_indices()
-    arrays = {
-        "cls.npy": cls.astype(np.float16),
-        "starts.npy": lists.indptr.astype(np.uint32),
-        "documents.npy": lists.indices.astype(np.uint16),
-        "weights.npy": lists.data.astype(np.int16),
-        "scales.npy": scales,
-    }
+    order = np.asarray(pc.sort_indices(passages.column("id"))).astype(np.int64)
+    rows, passages = rows.take(order), passages.take(pa.array(order))
+    arrays = {"high": rows.high, "low": rows.low, "cls_units": rows.cls_units, "slack": dense_slack(rows)}
     with atomic_folder(folder / name) as temporary:
-        for file_name, array in arrays.items():
-            np.save(temporary / file_name, array)
-        texts = {field: [getattr(passage, field) for passage in passages] for field in _SCHEMA.names}
-        with pa.OSFile(str(temporary / "passages.arrow"), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-            writer.write_batch(pa.record_batch(texts, schema=_SCHEMA))
-    files = sorted((folder / name).iterdir())
-    return {file.name: {"bytes": file.stat().st_size, "sha256": file_fingerprint(file)} for file in files}
+        write_arrays(temporary / VECTORS_FILE, arrays | _inverted(rows))
+        write_passages(temporary, passages)
+        files = {file.name: describe(file) for file in sorted(temporary.iterdir())}
+    return files
 
 
-def check_sizes(folder: Path, entry: SegmentEntry) -> None:
-    """Refuse a segment with a missing or truncated file; costs a look at the file sizes."""
-    for file_name, expected in entry.files.items():
-        path = folder / entry.name / file_name
-        size = path.stat().st_size if path.is_file() else None
-        if size != expected["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes instead of {expected['bytes']}"
-            raise DupmaeError(f"{path} {found}: the index is damaged, build it again from its passages.")
+def _inverted(rows: Rows) -> dict[str, NDArray[Any]]:
+    """The vocabulary half's arrays."""
+    count, vocabulary = rows.ot.shape
+    frequency = np.bincount(rows.ot.indices, minlength=vocabulary)
+    column_ids = np.flatnonzero(2 * frequency > count)
+    number = np.full(vocabulary, -1)
+    number[column_ids] = np.arange(len(column_ids))
+    entry_rows = np.repeat(np.arange(count), np.diff(rows.ot.indptr))
+    in_column = number[rows.ot.indices] >= 0
+    columns = np.zeros((len(column_ids), count), np.int16)
+    columns[number[rows.ot.indices[in_column]], entry_rows[in_column]] = rows.ot.data[in_column]
+    blocks, starts, documents, weights, position = [], [], [], [], 0
+    for first, last in _block_borders(count):
+        blocks.append(columns[:, first:last].ravel())
+        part = rows.ot[first:last].tocoo()
+        kept = number[part.col] < 0
+        lists = sp.csc_array((part.data[kept], (part.row[kept], part.col[kept])), shape=part.shape)
+        lists.sort_indices()
+        starts.append(position + lists.indptr.astype(np.int64))
+        documents.append(lists.indices.astype(np.uint16))
+        weights.append(lists.data.astype(np.int16))
+        position += lists.nnz
+    return {
+        "starts": np.stack(starts).astype(np.uint32),
+        "documents": np.concatenate(documents),
+        "weights": np.concatenate(weights),
+        "column_ids": column_ids.astype(np.uint32),
+        "columns": np.concatenate(blocks),
+        "ot_units": rows.ot_units,
+    }
 
 
-def verify_segment(folder: Path, entry: SegmentEntry) -> None:
-    """Refuse a segment whose files differ from the manifest's checksums; reads every byte."""
-    check_sizes(folder, entry)
-    for file_name, expected in entry.files.items():
-        path = folder / entry.name / file_name
-        if file_fingerprint(path) != expected["sha256"]:
-            raise DupmaeError(
-                f"{path} does not have the checksum it was written with: the index is damaged, build it again."
-            )
+def _block_borders(count: int) -> list[tuple[int, int]]:
+    """First row and the row after the last one of each block: as few blocks as allowed, of nearly equal size."""
+    blocks = -(-count // BLOCK_PASSAGES)
+    borders = [count * number // blocks for number in range(blocks + 1)]
+    return list(zip(borders, borders[1:], strict=False))
 
 
 class Segment:
-    """A segment opened for reading: memory-mapped arrays, nothing of them in memory before it is used."""
+    """A segment opened for reading: everything is mapped at once, nothing of it in memory before it is used."""
 
     def __init__(self, folder: Path, entry: SegmentEntry) -> None:
-        check_sizes(folder, entry)
-        self.folder = folder / entry.name
+        """Map the files.
+
+        Raises:
+            DupmaeError: A file is missing, has another size than the manifest says, or a damaged header.
+        """
+        self.name = entry.name
         self.size = entry.passages
-        self.cls_bits = self._array("cls").view(np.uint16)  # (n, d')
-        self.starts = self._array("starts")  # (V + 1,)
-        self.documents = self._array("documents")
-        self.weights = self._array("weights")
-        self.scales = self._array("scales")  # (n,)
+        self.vectors_file = MappedFile(folder / entry.name / VECTORS_FILE, entry.files[VECTORS_FILE])
+        self.passages = StoredPassages(folder / entry.name, entry.files)
+        self._arrays = self.vectors_file.arrays()
 
-    def _array(self, name: str) -> NDArray[Any]:
-        return np.asarray(np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+    def __len__(self) -> int:
+        return self.size
 
-    @cached_property
-    def passages(self) -> pa.RecordBatch:
-        """Ids, titles and texts, memory-mapped."""
-        return pa.ipc.open_file(pa.memory_map(str(self.folder / "passages.arrow"))).get_batch(0)
+    def blocks(self) -> list[Block]:
+        """The segment's blocks, in order."""
+        arrays = self._arrays
+        width = len(arrays["column_ids"])
+        per_row = ("high", "low", "cls_units", "slack")
+        return [
+            Block(
+                first,
+                *(arrays[name][first:last] for name in per_row),
+                arrays["starts"][number],
+                arrays["documents"],
+                arrays["weights"],
+                arrays["column_ids"],
+                arrays["columns"][width * first : width * last].reshape(width, last - first),
+                arrays["ot_units"][first:last],
+            )
+            for number, (first, last) in enumerate(_block_borders(self.size))
+        ]
 
-    def passage(self, number: int) -> Passage:
-        """The passage with that number in the segment."""
-        row = self.passages.slice(number, 1).to_pylist()[0]
-        return Passage(row["id"], row["title"], row["text"])
+    def check(self) -> None:
+        """Compare vectors and ids with their checksums, once.
+
+        Raises:
+            DupmaeError: Names the file that is damaged.
+        """
+        self.vectors_file.check()
+        self.passages.ids_file.check()
+
+    def verify(self) -> None:
+        """Compare every byte with the checksums, whether that was done before or not.
+
+        Raises:
+            DupmaeError: Names the file that is damaged.
+        """
+        for file in (self.vectors_file, self.passages.ids_file, self.passages.texts_file):
+            file.verify()
+
+    def rows(self) -> Rows:
+        """The vectors of all passages, as they were given to :func:`write_segment` and in the order of the ids."""
+        self.check()
+        arrays = self._arrays
+        vocabulary = arrays["starts"].shape[1] - 1
+        parts = []
+        for block in self.blocks():
+            first, last = int(block.starts[0]), int(block.starts[-1])
+            ids = np.repeat(np.arange(vocabulary), np.diff(block.starts.astype(np.int64)))
+            listed = (block.weights[first:last], (block.documents[first:last].astype(np.int64), ids))
+            numbers, documents = np.nonzero(block.columns)
+            columns = (block.columns[numbers, documents], (documents, block.column_ids[numbers].astype(np.int64)))
+            shape = (len(block), vocabulary)
+            parts.append(sp.csr_array(sp.coo_array(listed, shape=shape) + sp.coo_array(columns, shape=shape)))
+        ot = sp.csr_array(sp.vstack(parts, format="csr"), dtype=np.int16)
+        ot.sort_indices()
+        return Rows(arrays["high"], arrays["low"], arrays["cls_units"], ot, arrays["ot_units"])

@@ -1,0 +1,111 @@
+"""Named arrays in one safetensors file, memory-mapped when read, with a checksum of the whole file."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from dupmae.errors import DupmaeError
+
+CHUNK = 1 << 24
+"""Bytes hashed at a time."""
+
+_TYPES = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "U16": np.uint16, "U32": np.uint32, "F32": np.float32}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays of the types this module reads to a new safetensors file."""
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+class MappedFile:
+    """A file of an index, mapped whole when it is opened, so that later changes to the folder do not matter."""
+
+    def __init__(self, path: Path, expected: Mapping[str, Any]) -> None:
+        """Open a file.
+
+        Args:
+            path: The file.
+            expected: Its `bytes` and `xxh3` as the manifest tells them.
+
+        Raises:
+            DupmaeError: It is missing or has another size.
+        """
+        self.path = path
+        self._expected = expected
+        self._sound = False
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                if size != expected["bytes"]:
+                    raise damaged(path, f"has {size} bytes instead of {expected['bytes']}")
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise damaged(path, "is missing") from None
+
+    def check(self) -> None:
+        """Compare the whole content with its checksum, once.
+
+        Raises:
+            DupmaeError: They differ.
+        """
+        if not self._sound:
+            self.verify()
+
+    def verify(self) -> None:
+        """Compare the whole content with its checksum, whether that was done before or not.
+
+        Raises:
+            DupmaeError: They differ.
+        """
+        if checksum(self.data) != self._expected["xxh3"]:
+            raise damaged(self.path, "does not have the checksum it was written with")
+        self._sound = True
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of a safetensors file: views of the mapping.
+
+        Raises:
+            DupmaeError: The header is damaged.
+        """
+        try:
+            start = 8 + int.from_bytes(self.data[:8], "little")
+            header = json.loads(self.data[8:start])
+            return {name: self._array(entry, start) for name, entry in header.items() if name != "__metadata__"}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(self.path, f"has a damaged header ({error})") from error
+
+    def _array(self, entry: Mapping[str, Any], start: int) -> NDArray[Any]:
+        shape = tuple(entry["shape"])
+        count, offset = int(np.prod(shape)), start + entry["data_offsets"][0]
+        if count == 0:
+            offset = 0  # the end of the file is no place for numpy to begin
+        return np.frombuffer(self.data, _TYPES[entry["dtype"]], count, offset).reshape(shape)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size in bytes and checksum of a file, as the manifest keeps them."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return {"bytes": len(data), "xxh3": checksum(data)}
+
+
+def checksum(data: Any) -> str:
+    """Sixteen hexadecimal digits of the 64-bit XXH3 of a buffer."""
+    digest = xxhash.xxh3_64()
+    with memoryview(data) as view:
+        for start in range(0, len(view), CHUNK):
+            digest.update(view[start : start + CHUNK])
+    return digest.hexdigest()
+
+
+def damaged(path: Path, what: str) -> DupmaeError:
+    """The error for a file that is not as it was written."""
+    return DupmaeError(f"{path} {what}: the index is damaged, build it again from its passages.")

@@ -1,0 +1,194 @@
+"""Changing an index: one writer at a time, every change committed by replacing the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_path
+from dupmae.index.arrays import describe, write_arrays
+from dupmae.index.manifest import FILE_NAME, Manifest, SegmentEntry
+from dupmae.index.quantise import Rows, concatenate_rows
+from dupmae.index.segments import write_segment
+from dupmae.index.snapshot import Snapshot
+
+LOCK_FILE = "lock"
+SPOOL = "spool"
+"""Folder of passages that are encoded but not yet in a segment."""
+_OURS = ("segment-*", "deleted-*", "clusters-*", ".*.tmp")
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of an index folder; the system takes it back when a process dies.
+
+    Raises:
+        DupmaeError: Another process changes the index.
+    """
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=0):
+            yield
+    except Timeout:
+        raise DupmaeError(f"Another process is changing the index {folder}: try again when it has finished.") from None
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[Snapshot]:
+    """The present state of a finished index, for the one process that may change it; leftovers of a kill are swept.
+
+    Raises:
+        DupmaeError: No index, an unfinished or damaged one, or another writer.
+    """
+    require_finished(folder, Manifest.read(folder))
+    with sole_writer(folder):
+        snapshot = Snapshot.open(folder)
+        sweep(folder, snapshot.manifest)
+        yield snapshot
+
+
+def require_finished(folder: Path, manifest: Manifest) -> None:
+    """Refuse an index whose build was interrupted."""
+    if not manifest.complete:
+        raise DupmaeError(
+            f"The index {folder} is unfinished ({manifest.passages} passages so far):"
+            " run the command that builds it again, it goes on from there."
+        )
+
+
+def sweep(folder: Path, manifest: Manifest | None) -> None:
+    """Delete what is ours and the manifest does not name: half-written files, segments that were replaced."""
+    named: set[str] = set()
+    if manifest is not None:
+        named = {entry.name for entry in manifest.segments}
+        named |= {file["name"] for file in (manifest.deleted, manifest.clusters) if file is not None}
+    for pattern in _OURS:
+        for path in folder.glob(pattern):
+            if path.name not in named:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def commit(
+    folder: Path, manifest: Manifest, alive: dict[str, NDArray[np.uint8]], added: Sequence[SegmentEntry] = ()
+) -> None:
+    """Make a change the state that is opened from now on.
+
+    Args:
+        folder: The index.
+        manifest: Its manifest, whose segments may already be fewer; updated.
+        alive: By segment name, 1 for each passage that is not deleted; a segment without an entry lives whole.
+        added: New segments.
+    """
+    entries = [
+        replace(entry, deleted=int((alive[entry.name] == 0).sum()) if entry.name in alive else 0)
+        for entry in manifest.segments
+    ]
+    manifest.segments = [*entries, *added]
+    manifest.deleted = None
+    deleted = {entry.name: np.packbits(alive[entry.name] == 0) for entry in entries if entry.deleted}
+    if deleted:
+        name = f"{manifest.new_name('deleted')}.safetensors"
+        with atomic_path(folder / name) as temporary:
+            write_arrays(temporary, deleted)
+            manifest.deleted = {"name": name} | describe(temporary)
+    manifest.write(folder)
+    sweep(folder, manifest)
+
+
+def delete_passages(folder: Path, ids: Iterable[str]) -> list[str]:
+    """Delete passages; the space comes back with :func:`compact_segments`.
+
+    Returns:
+        The ids that are not in the index, in order.
+
+    Raises:
+        DupmaeError: No index, an unfinished or damaged one, or another writer.
+    """
+    wanted = list(dict.fromkeys(ids))
+    with changing(folder) as snapshot:
+        places = snapshot.find(wanted)
+        if places:
+            commit(folder, snapshot.manifest, without(snapshot, places.values()))
+    return [identifier for identifier in wanted if identifier not in places]
+
+
+def without(snapshot: Snapshot, places: Iterable[tuple[int, int]]) -> dict[str, NDArray[np.uint8]]:
+    """What :func:`commit` takes as `alive` when passages at (segment number, row) die."""
+    alive = {segment.name: rows.copy() for segment, rows in zip(snapshot.segments, snapshot.alive, strict=True)}
+    for number, row in places:
+        alive[snapshot.segments[number].name][row] = 0
+    return alive
+
+
+def compact_segments(folder: Path) -> None:
+    """Rewrite segments that hold deleted passages, or that are less than half full, into full ones.
+
+    The stored numbers are copied as they are, so scores do not change. Memory holds about two full segments.
+
+    Raises:
+        DupmaeError: No index, an unfinished or damaged one, or another writer.
+    """
+    with changing(folder) as snapshot:
+        shutil.rmtree(folder / SPOOL, ignore_errors=True)
+        manifest = snapshot.manifest
+        size = manifest.segment_passages
+        small = [2 * len(segment) < size for segment in snapshot.segments]
+        chosen = [
+            number
+            for number, entry in enumerate(manifest.segments)
+            if entry.deleted or (small[number] and sum(small) > 1)
+        ]
+        if not chosen:
+            return
+        added = []
+        for rows, passages in _regrouped((_living(snapshot, number) for number in chosen), size):
+            name = manifest.new_name("segment")
+            files = write_segment(folder, name, rows, passages)
+            added.append(SegmentEntry(name=name, passages=len(rows), fingerprint="", files=files))
+        manifest.segments = [entry for number, entry in enumerate(manifest.segments) if number not in chosen]
+        commit(folder, manifest, {}, added)
+
+
+def _living(snapshot: Snapshot, number: int) -> tuple[Rows, pa.Table]:
+    """Vectors and passages of a segment without the deleted ones."""
+    rows = np.flatnonzero(snapshot.alive[number]).astype(np.int64)
+    segment = snapshot.segments[number]
+    return segment.rows().take(rows), segment.passages.table().take(pa.array(rows))
+
+
+def _regrouped(parts: Iterable[tuple[Rows, pa.Table]], size: int) -> Iterator[tuple[Rows, pa.Table]]:
+    """The same passages, `size` at a time; the last group may be smaller."""
+    held: list[tuple[Rows, pa.Table]] = []
+
+    def joined() -> tuple[Rows, pa.Table]:
+        rows, tables = zip(*held, strict=True)
+        return concatenate_rows(rows), pa.concat_tables(tables, promote_options="default")
+
+    for part in parts:
+        held.append(part)
+        while sum(len(rows) for rows, _ in held) >= size:
+            rows, table = joined()
+            yield rows.take(np.arange(size)), table.slice(0, size)
+            held = [(rows.take(np.arange(size, len(rows))), table.slice(size))]
+    if sum(len(rows) for rows, _ in held):
+        yield joined()
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds a manifest."""
+    return (folder / FILE_NAME).exists()
+
+
+def unused(folder: Path) -> list[Any]:
+    """What lies in a folder and is not ours."""
+    known = {FILE_NAME, LOCK_FILE, SPOOL}
+    return [path for path in folder.iterdir() if path.name not in known and not any(map(path.match, _OURS))]

@@ -1,0 +1,68 @@
+"""A committed state of an index, opened: later changes to the folder do not reach it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dupmae.errors import DupmaeError
+from dupmae.index.arrays import MappedFile
+from dupmae.index.manifest import Manifest
+from dupmae.index.segments import Segment
+
+_ATTEMPTS = 20  # a writer would have to commit that often while one reader opens
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The segments of one manifest and which of their passages are alive."""
+
+    manifest: Manifest
+    segments: list[Segment]
+    alive: list[NDArray[np.uint8]]
+    """For each segment, 1 for each passage that is not deleted (n,)."""
+
+    @classmethod
+    def open(cls, folder: Path) -> Snapshot:
+        """Open the state that the manifest tells of.
+
+        A writer may replace manifest and segments meanwhile; then the newer state is opened.
+
+        Raises:
+            DupmaeError: No index, one of another format, or one with missing or damaged files.
+        """
+        for attempt in range(_ATTEMPTS):
+            manifest = Manifest.read(folder)
+            try:
+                return cls._of(folder, manifest)
+            except DupmaeError:
+                if attempt == _ATTEMPTS - 1 or Manifest.read(folder) == manifest:
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    @classmethod
+    def _of(cls, folder: Path, manifest: Manifest) -> Snapshot:
+        segments = [Segment(folder, entry) for entry in manifest.segments]
+        alive = [np.ones(len(segment), np.uint8) for segment in segments]
+        if manifest.deleted is not None:
+            file = MappedFile(folder / manifest.deleted["name"], manifest.deleted)
+            file.check()
+            packed = file.arrays()
+            for place, segment in enumerate(segments):
+                if segment.name in packed:
+                    alive[place] = 1 - np.unpackbits(packed[segment.name], count=len(segment))
+        return cls(manifest, segments, alive)
+
+    def find(self, ids: list[str]) -> dict[str, tuple[int, int]]:
+        """Where passages are: id to number of the segment and row, for those that are here and alive."""
+        wanted, places = pa.array(ids, pa.large_string()), {}
+        for number, segment in enumerate(self.segments):
+            found, rows = segment.passages.rows_of(wanted)
+            for place, row in zip(found.tolist(), rows.tolist(), strict=True):
+                if self.alive[number][row]:
+                    places[ids[place]] = (number, row)
+        return places
