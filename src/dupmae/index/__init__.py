@@ -1,5 +1,6 @@
 """The duplex index: a folder of immutable segments, searched exactly by Eq. 12."""
 
+from dupmae.index.approximate import Approximate
 from dupmae.index.duplex_index import DuplexIndex, Hit
 
-__all__ = ["DuplexIndex", "Hit"]
+__all__ = ["Approximate", "DuplexIndex", "Hit"]

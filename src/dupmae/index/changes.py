@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_path
+from dupmae.index import clusters
 from dupmae.index.arrays import describe, write_arrays
 from dupmae.index.manifest import FILE_NAME, Manifest, SegmentEntry
 from dupmae.index.quantise import Rows, concatenate_rows
@@ -93,6 +94,9 @@ def commit(
         for entry in manifest.segments
     ]
     manifest.segments = [*entries, *added]
+    names = {entry.name for entry in manifest.segments}
+    if manifest.clusters is not None and not names.issuperset(manifest.clusters["segments"]):
+        manifest.clusters = None  # segments they count passages in are gone
     manifest.deleted = None
     deleted = {entry.name: np.packbits(alive[entry.name] == 0) for entry in entries if entry.deleted}
     if deleted:
@@ -156,6 +160,26 @@ def compact_segments(folder: Path) -> None:
             added.append(SegmentEntry(name=name, passages=len(rows), fingerprint="", files=files))
         manifest.segments = [entry for number, entry in enumerate(manifest.segments) if number not in chosen]
         commit(folder, manifest, {}, added)
+
+
+def build_clusters(folder: Path) -> None:
+    """Learn clusters of all present passages and commit them to the index; they replace earlier ones.
+
+    Raises:
+        DupmaeError: faiss is not installed, the index has no dense half or no passages, or another process changes it.
+    """
+    with changing(folder) as snapshot:
+        manifest = snapshot.manifest
+        if not manifest.cls_dimension or not snapshot.segments:
+            raise DupmaeError(f"The index {folder} has no dense halves to make clusters of.")
+        index = clusters.learn(snapshot.segments)
+        name = f"{manifest.new_name('clusters')}.faiss"
+        with atomic_path(folder / name) as temporary:
+            clusters.write(index, temporary)
+            manifest.clusters = {"name": name, "segments": [segment.name for segment in snapshot.segments]}
+            manifest.clusters |= describe(temporary)
+        manifest.write(folder)
+        sweep(folder, manifest)
 
 
 def _living(snapshot: Snapshot, number: int) -> tuple[Rows, pa.Table]:

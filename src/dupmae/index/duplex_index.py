@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
+from dupmae.index.approximate import Approximate, approximate_top_k
 from dupmae.index.build import Encoder, add_passages, build_segments
-from dupmae.index.changes import compact_segments, delete_passages, require_finished
+from dupmae.index.changes import build_clusters, compact_segments, delete_passages, require_finished
 from dupmae.index.kernels import contributions, exact_dense_of
 from dupmae.index.manifest import Manifest
 from dupmae.index.search import Found, Part, Query, prepare_queries, top_k
@@ -184,13 +185,29 @@ class DuplexIndex:
         compact_segments(self.folder)
         self.refresh()
 
-    def search(self, queries: Sequence[str], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    def cluster(self) -> None:
+        """Make clusters of the dense halves for approximate search with `probes`, and :meth:`refresh`; needs faiss.
+
+        Raises:
+            DupmaeError: faiss is not installed, there are no dense halves, or another process is changing the index.
+        """
+        build_clusters(self.folder)
+        self.refresh()
+
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        where: Where | None = None,
+        approximate: Approximate | None = None,
+    ) -> list[list[Hit]]:
         """The k best passages of each query, best first, ties by id.
 
         Args:
             queries: Texts.
             k: Passages wanted; fewer come back from a smaller index.
             where: Only passages with these metadata.
+            approximate: Trade recall for speed; exact if None.
 
         Raises:
             DupmaeError: k < 1, the model cannot be used, or a file is damaged.
@@ -200,11 +217,16 @@ class DuplexIndex:
         prepared = prepare_queries(self.encoder.embed_queries(list(queries)), self.manifest, "both")
         return [
             [self._hit(query, *place) for place in ranking]
-            for query, ranking in zip(prepared, self._ranked(prepared, k, where), strict=True)
+            for query, ranking in zip(prepared, self._ranked(prepared, k, where, approximate), strict=True)
         ]
 
     def search_embeddings(
-        self, embeddings: DuplexEmbeddings, k: int, part: Part = "both", where: Where | None = None
+        self,
+        embeddings: DuplexEmbeddings,
+        k: int,
+        part: Part = "both",
+        where: Where | None = None,
+        approximate: Approximate | None = None,
     ) -> tuple[list[list[str]], list[list[float]]]:
         """The k best passages of queries that are embedded already.
 
@@ -213,6 +235,7 @@ class DuplexIndex:
             k: Passages wanted for each; fewer come back from a smaller index.
             part: `"both"` for Eq. 12, `"cls"` or `"ot"` for one of its terms alone.
             where: Only passages with these metadata.
+            approximate: Trade recall for speed; exact if None.
 
         Returns:
             Ids and scores, one list a query, best first, ties by id.
@@ -220,7 +243,7 @@ class DuplexIndex:
         Raises:
             DupmaeError: k < 1, embeddings that do not fit the index, or a damaged file.
         """
-        rankings = self._ranked(prepare_queries(embeddings, self.manifest, part), k, where)
+        rankings = self._ranked(prepare_queries(embeddings, self.manifest, part), k, where, approximate)
         return [[place[0] for place in row] for row in rankings], [[place[1] for place in row] for row in rankings]
 
     def verify(self) -> None:
@@ -245,18 +268,20 @@ class DuplexIndex:
                     f"The index {self.folder} has no metadata field {field!r}; it has {', '.join(known) or 'none'}."
                 )
             alive = [
-                rows * segment.passages.matching(field, names)
-                for rows, segment in zip(alive, segments, strict=True)
+                rows * segment.passages.matching(field, names) for rows, segment in zip(alive, segments, strict=True)
             ]
         return alive
 
     def _ranked(
-        self, queries: Sequence[Query], k: int, where: Where | None
+        self, queries: Sequence[Query], k: int, where: Where | None, approximate: Approximate | None
     ) -> list[list[tuple[str, float, int, int]]]:
         """For each query id, score, segment number and row of the best passages, best first, ties by id."""
         if k < 1:
             raise DupmaeError(f"k is {k}: ask for at least one passage.")
-        found = top_k(self._snapshot.segments, self._alive(where), queries, k)
+        if approximate is None:
+            found = top_k(self._snapshot.segments, self._alive(where), queries, k)
+        else:
+            found = approximate_top_k(self._snapshot, self._alive(where), queries, k, approximate)
         return [self._by_id(one)[:k] for one in found]
 
     def _by_id(self, found: Found) -> list[tuple[str, float, int, int]]:

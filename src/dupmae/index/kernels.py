@@ -1,4 +1,4 @@
-"""The compiled loops of exact search: each works on one block of a segment and needs no lock, so threads may share them.
+"""The compiled loops of search: each works on one block of a segment and needs no lock, so threads may share them.
 
 Exact scores are summed in double precision, in an order that depends on the query and the passage alone - not on the
 passage's place nor on the other queries of the batch - so equal passages get equal scores and ties are real ties.
@@ -120,8 +120,8 @@ def search_block(
     """The k best passages of a block by Eq. 12, proven: no passage that is left out can be among them.
 
     The vocabulary half is summed exactly for every passage. Of the dense half the high bytes give a score that is off
-    by at most `length * slack`; a passage whose score plus that bound does not reach the k-th best exact score so far
-    is passed over, all others are scored exactly.
+    by at most `length * slack`. So k passages certainly reach the k-th largest score less its bound, and every passage
+    whose score plus its bound reaches that too, be they many or few, is scored exactly.
 
     Args:
         query: Dense half of a query, float32 (d',).
@@ -159,17 +159,22 @@ def search_block(
     scores, rows, filled = np.empty(size, np.float64), np.empty(size, np.int64), 0
     least = floor[0]
     for row in range(passages):
-        lexical = sums[row] * np.float64(ot_units[row])
-        if alive[row] == 0 or np.float64(dense[row]) + length * np.float64(slack[row]) + lexical < least:
+        sums[row] *= np.float64(ot_units[row])
+        lower = np.float64(dense[row]) + sums[row] - length * np.float64(slack[row])
+        if alive[row] != 0 and lower >= least:
+            filled = _push(scores, rows, filled, lower, row)
+            if filled == k and scores[0] > least:
+                least = scores[0]
+    filled = 0
+    for row in range(passages):
+        if alive[row] == 0 or np.float64(dense[row]) + sums[row] + length * np.float64(slack[row]) < least:
             continue
-        score = lexical
+        score = sums[row]
         if length != 0.0:
             score += exact_dense(query, high[row], low[row], np.float64(cls_units[row]))
         filled = _push(scores, rows, filled, score, row)
-        if filled == k and scores[0] > least:
-            least = scores[0]
-    if least > floor[0]:
-        floor[0] = least
+    if filled == k and scores[0] > floor[0]:
+        floor[0] = scores[0]
     return scores[:filled], rows[:filled]
 
 

@@ -96,7 +96,8 @@ def dense_slack(rows: Rows) -> NDArray[np.float32]:
     low = np.sqrt(np.einsum("nd,nd->n", rows.low, rows.low, dtype=np.float64))
     high = np.sqrt(np.einsum("nd,nd->n", rows.high, rows.high, dtype=np.float64))
     rounding = (rows.high.shape[1] + 8) * 2.0**-23 * 256 * high
-    return np.nextafter((units * (low + rounding) * (1 + 1e-6)).astype(np.float32), np.float32(np.inf))
+    slack: NDArray[np.float32] = (units * (low + rounding) * (1 + 1e-6)).astype(np.float32)
+    return np.asarray(np.nextafter(slack, np.float32(np.inf)))
 
 
 def _units(largest: NDArray[np.float32], limit: int) -> NDArray[np.float32]:

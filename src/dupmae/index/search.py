@@ -145,111 +145,6 @@ def _group(
     def work(task: tuple[int, Block, int, Any]) -> None:
         number, block, place, dense = task
         query = queries[place]
-        living = alive[number][block.first : block.first + len(block)]
-        scores, rows = search_block(
-            query.cls,
-            query.length,
-            query.ids,
-            query.weights,
-            dense,
-            *block.dense,
-            *block.lists,
-            living,
-            floors[place],
-            k,
-        )
-        pieces[place].append(Found(scores, np.full(len(rows), number), rows + block.first))
-
-    if len(queries) < _MATRIX_QUERIES:
-        share(work, [(number, block, place, _NONE) for number, block in blocks for place in range(len(queries))])
-    else:
-        vectors = np.stack([query.cls for query in queries])
-        for number, block in blocks:
-            dense = _dense_scores(vectors, block)
-            share(work, [(number, block, place, dense[place]) for place in range(len(queries))])
-    return [best(parts, k) for parts in pieces]
-
-
-def _dense_scores(vectors: NDArray[np.float32], block: Block) -> NDArray[np.float32]:
-    """What `scan_dense` computes, for many queries (Q, d') at once: (Q, n)."""
-    dense = np.empty((len(vectors), len(block)), np.float32)
-    for start in range(0, len(block), _TILE):
-        tile = block.high[start : start + _TILE].astype(np.float32)  # (t, d')
-        np.matmul(vectors, tile.T, out=dense[:, start : start + _TILE])
-    return np.multiply(dense, np.float32(256) * block.cls_units, out=dense)
-
-
-def best(parts: Sequence[Found], k: int) -> Found:
-    """The k best of what several blocks found, and all that score as high as the last of them."""
-    scores = np.concatenate([part.scores for part in parts] or [np.empty(0)])
-    segments = np.concatenate([part.segments for part in parts] or [np.empty(0, np.int64)])
-    rows = np.concatenate([part.rows for part in parts] or [np.empty(0, np.int64)])
-    if len(scores) > k:
-        kept = np.flatnonzero(scores >= -np.partition(-scores, k - 1)[k - 1])
-        scores, segments, rows = scores[kept], segments[kept], rows[kept]
-    order = np.argsort(-scores, kind="stable")
-    return Found(scores[order], segments[order], rows[order])
-
-
-def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:
-    """Exact scores (Eq. 12) of chosen passages.
-
-    Args:
-        segments: The index's.
-        query: With all its entries.
-        places: For each segment number, rising rows.
-    """
-
-    def work(task: tuple[int, Block, NDArray[np.int64]]) -> Found:
-        number, block, rows = task
-        scores = lexical_scores(rows, query.ids, query.weights, *block.lists)
-        if query.length:
-            scores += exact_dense_of(query.cls, rows, block.high, block.low, block.cls_units)
-        return Found(scores, np.full(len(rows), number), rows + block.first)
-
-    tasks = []
-    for number, rows in places.items():
-        for block in segments[number].blocks():
-            first, last = np.searchsorted(rows, (block.first, block.first + len(block)))
-            if first < last:
-                tasks.append((number, block, rows[first:last] - block.first))
-    parts = share(work, tasks)
-    return best(parts, max(1, sum(map(len, parts))))
-
-
-def share(work: Callable[[Task], Any], tasks: Iterable[Task]) -> list[Any]:
-    """Apply `work` to every task on all cores and return the results, in no order."""
-    tasks = list(tasks)
-    queue = iter(tasks)
-
-    def drain() -> list[Any]:
-        return [work(task) for task in queue]  # taking the next one of a list's iterator is atomic
-
-    helpers = min(_cores(), len(tasks)) - 1
-    if helpers < 1:
-        return drain()
-    waiting = [_threads().submit(drain) for _ in range(helpers)]
-    results = drain()
-    for helper in waiting:
-        results += helper.result()
-    return results
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Threads that live as long as the process: starting them costs more than a small search."""
-    return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="dupmae-index")
-    """:func:`top_k` of up to `QUERY_GROUP` queries."""
-    floors = [np.full(1, -np.inf) for _ in queries]
-    pieces: list[list[Found]] = [[] for _ in queries]
-
-    def work(task: tuple[int, Block, int, Any]) -> None:
-        number, block, place, dense = task
-        query = queries[place]
         scores, rows = search_block(
             query.cls,
             query.length,
@@ -279,8 +174,9 @@ def _dense_scores(vectors: NDArray[np.float32], block: Block) -> NDArray[np.floa
     dense = np.empty((len(vectors), len(block)), np.float32)
     for start in range(0, len(block), _TILE):
         tile = block.high[start : start + _TILE].astype(np.float32)  # (t, d')
-        dense[:, start : start + _TILE] = vectors @ tile.T
-    return np.multiply(dense, np.float32(256) * block.cls_units, out=dense)
+        np.matmul(vectors, tile.T, out=dense[:, start : start + _TILE])
+    dense *= np.float32(256) * block.cls_units
+    return dense
 
 
 def best(parts: Sequence[Found], k: int) -> Found:
@@ -329,7 +225,7 @@ def share(work: Callable[[Task], Any], tasks: Iterable[Task]) -> list[Any]:
     def drain() -> list[Any]:
         return [work(task) for task in queue]  # taking the next one of a list's iterator is atomic
 
-    helpers = min(_cores(), len(tasks)) - 1
+    helpers = min(cores(), len(tasks)) - 1
     waiting = [_threads().submit(drain) for _ in range(helpers)]
     results = drain()
     for helper in waiting:
@@ -338,11 +234,12 @@ def share(work: Callable[[Task], Any], tasks: Iterable[Task]) -> list[Any]:
 
 
 @cache
-def _cores() -> int:
+def cores() -> int:
+    """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
     """Threads that live as long as the process: starting them costs more than a small search."""
-    return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="dupmae-index")
+    return ThreadPoolExecutor(max_workers=cores(), thread_name_prefix="dupmae-index")

@@ -23,6 +23,7 @@ Ids and texts lie beside it, see `passages`.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,14 @@ def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> di
     """
     order = np.asarray(pc.sort_indices(passages.column("id"))).astype(np.int64)
     rows, passages = rows.take(order), passages.take(pa.array(order))
-    arrays = {"high": rows.high, "low": rows.low, "cls_units": rows.cls_units, "slack": dense_slack(rows)}
+    dense: dict[str, NDArray[Any]] = {
+        "high": rows.high,
+        "low": rows.low,
+        "cls_units": rows.cls_units,
+        "slack": dense_slack(rows),
+    }
     with atomic_folder(folder / name) as temporary:
-        write_arrays(temporary / VECTORS_FILE, arrays | _inverted(rows))
+        write_arrays(temporary / VECTORS_FILE, dense | _inverted(rows))
         write_passages(temporary, passages)
         files = {file.name: describe(file) for file in sorted(temporary.iterdir())}
     return files
@@ -135,7 +141,7 @@ def _block_borders(count: int) -> list[tuple[int, int]]:
     """First row and the row after the last one of each block: as few blocks as allowed, of nearly equal size."""
     blocks = -(-count // BLOCK_PASSAGES)
     borders = [count * number // blocks for number in range(blocks + 1)]
-    return list(zip(borders, borders[1:], strict=False))
+    return list(itertools.pairwise(borders))
 
 
 class Segment:
@@ -160,11 +166,13 @@ class Segment:
         """The segment's blocks, in order."""
         arrays = self._arrays
         width = len(arrays["column_ids"])
-        per_row = ("high", "low", "cls_units", "slack")
         return [
             Block(
                 first,
-                *(arrays[name][first:last] for name in per_row),
+                arrays["high"][first:last],
+                arrays["low"][first:last],
+                arrays["cls_units"][first:last],
+                arrays["slack"][first:last],
                 arrays["starts"][number],
                 arrays["documents"],
                 arrays["weights"],
@@ -201,7 +209,7 @@ class Segment:
         parts = []
         for block in self.blocks():
             first, last = int(block.starts[0]), int(block.starts[-1])
-            ids = np.repeat(np.arange(vocabulary), np.diff(block.starts.astype(np.int64)))
+            ids = np.repeat(np.arange(vocabulary), np.diff(block.starts).astype(np.int64))
             listed = (block.weights[first:last], (block.documents[first:last].astype(np.int64), ids))
             numbers, documents = np.nonzero(block.columns)
             columns = (block.columns[numbers, documents], (documents, block.column_ids[numbers].astype(np.int64)))

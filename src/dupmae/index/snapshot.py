@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
 from dupmae.index.arrays import MappedFile
+from dupmae.index.clusters import Clusters
 from dupmae.index.manifest import Manifest
 from dupmae.index.segments import Segment
 
@@ -25,6 +26,8 @@ class Snapshot:
     segments: list[Segment]
     alive: list[NDArray[np.uint8]]
     """For each segment, 1 for each passage that is not deleted (n,)."""
+    clusters: Clusters | None
+    """For approximate search, if they were made."""
 
     @classmethod
     def open(cls, folder: Path) -> Snapshot:
@@ -55,7 +58,8 @@ class Snapshot:
             for place, segment in enumerate(segments):
                 if segment.name in packed:
                     alive[place] = 1 - np.unpackbits(packed[segment.name], count=len(segment))
-        return cls(manifest, segments, alive)
+        clusters = None if manifest.clusters is None else Clusters(folder, manifest.clusters)
+        return cls(manifest, segments, alive, clusters)
 
     def find(self, ids: list[str]) -> dict[str, tuple[int, int]]:
         """Where passages are: id to number of the segment and row, for those that are here and alive."""

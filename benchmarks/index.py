@@ -1,0 +1,288 @@
+"""Exact index search against scipy CSR + BLAS, interleaved in one process, one query at a time and in batches.
+
+    python benchmarks/index.py [--passages 10000] [--queries 30] [--json]
+    python benchmarks/index.py --documents embeddings/documents --query_embeddings embeddings/queries
+
+Synthetic vectors with a seed: gaussian dense halves, vocabulary entries of a Zipf law; or what `dupmae encode` wrote.
+Prints how long building (without encoding) and opening take, how the bytes are spent, and for each number of query
+terms (queries cut to their heaviest) the latency of both, the throughput of a batch, the time in which the measured
+memory bandwidth could deliver the bytes that a query needs, and the share of scipy's top 100 that the index finds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from dupmae.corpus import Passage
+from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.index import DuplexIndex
+from dupmae.index.arrays import MappedFile
+from dupmae.index.search import cores
+from dupmae.index.segments import VECTORS_FILE
+
+K = 100
+GROUPS = {
+    "dense, high bytes": ("high",),
+    "dense, low bytes": ("low",),
+    "inverted lists: passages": ("documents",),
+    "inverted lists: weights": ("weights",),
+    "inverted lists: where they begin": ("starts", "column_ids"),
+    "columns of frequent entries": ("columns",),
+    "units and error bounds": ("cls_units", "slack", "ot_units"),
+}
+
+
+class Encoded:
+    """Stands in for an encoder: the text "n" is embedded as row n."""
+
+    tokenizer = None
+
+    def __init__(self, embeddings: DuplexEmbeddings, vocabulary_size: int) -> None:
+        self.embeddings, self.pooling = embeddings, SimpleNamespace(vocabulary_size=vocabulary_size)
+
+    def embed_documents(
+        self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
+    ) -> DuplexEmbeddings:
+        return self.embeddings[np.array([int(text) for text in texts])]
+
+    embed_queries = embed_documents
+
+
+@numba.njit
+def zipf(seed: int, rows: int, entries: int, vocabulary: int) -> Any:
+    """Distinct vocabulary entries for each row, drawn one after the other with probability proportional to 1 / rank."""
+    np.random.seed(seed)
+    cumulated = np.cumsum(1.0 / np.arange(1, vocabulary + 1))
+    ids = np.empty((rows, entries), np.uint16)
+    last_seen = np.full(vocabulary, -1)
+    for row in range(rows):
+        filled = 0
+        while filled < entries:
+            entry = np.searchsorted(cumulated, np.random.random() * cumulated[-1])
+            if last_seen[entry] != row:
+                last_seen[entry] = row
+                ids[row, filled] = entry
+                filled += 1
+    return ids
+
+
+def draw(seed: int, rows: int, dimension: int, entries: int, vocabulary: int) -> DuplexEmbeddings:
+    rng = np.random.default_rng(seed)
+    cls = rng.standard_normal((rows, dimension), np.float32) / np.float32(np.sqrt(max(dimension, 1)))
+    weights = rng.standard_exponential((rows, entries), np.float32)
+    return DuplexEmbeddings(cls, zipf(seed, rows, entries, vocabulary), weights)
+
+
+def cut(queries: DuplexEmbeddings, terms: int) -> DuplexEmbeddings:
+    """Queries with their heaviest entries alone."""
+    heaviest = np.argsort(-np.abs(queries.weights), axis=1, kind="stable")[:, :terms]
+    ids, weights = (np.take_along_axis(array, heaviest, axis=1) for array in (queries.ids, queries.weights))
+    return DuplexEmbeddings(queries.cls, ids, weights)
+
+
+def scipy_search(cls: NDArray[Any], matrix: sp.csr_array, query: DuplexEmbeddings, k: int) -> NDArray[Any]:
+    """Numbers of the k best passages, best first."""
+    vector = np.zeros(matrix.shape[1], np.float32)
+    vector[query.ids[0]] = query.weights[0]
+    scores = cls @ query.cls[0] + matrix @ vector
+    best = np.argpartition(-scores, k - 1)[:k]
+    return best[np.argsort(-scores[best])]
+
+
+@numba.njit(nogil=True, fastmath=True)
+def _total(words: Any) -> Any:
+    total = np.int64(0)
+    for place in range(words.shape[0]):
+        total += words[place]
+    return total
+
+
+def memory_bandwidth() -> float:
+    """Bytes per second that all cores together read from memory: the best of several passes over 1 GiB."""
+    words = np.ones(2**27, np.int64)
+    shares = np.array_split(words, cores())
+    _total(words[:8])
+    with ThreadPoolExecutor(cores()) as threads:
+        seconds = [timed(lambda: list(threads.map(_total, shares)))[0] for _ in range(8)]
+    return float(words.nbytes / min(seconds))
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def peak_memory(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Megabytes by which a piece of work raises the process's resident memory at most (Linux), and its result."""
+
+    def status(key: str) -> int:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+        return int(line.split()[1])
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    result = work()
+    return (status("VmHWM") - before) / 1024, result
+
+
+def spent(folder: Path, index: DuplexIndex) -> dict[str, float]:
+    """Bytes per passage by what they are for, texts and ids left out."""
+    counts = dict.fromkeys(GROUPS, 0)
+    total = 0
+    for entry in index.manifest.segments:
+        arrays = MappedFile(folder / entry.name / VECTORS_FILE, entry.files[VECTORS_FILE]).arrays()
+        total += entry.files[VECTORS_FILE]["bytes"]
+        for group, names in GROUPS.items():
+            counts[group] += sum(arrays[name].nbytes for name in names)
+    counts["file headers"] = total - sum(counts.values())
+    return {group: count / len(index) for group, count in counts.items()} | {"total": total / len(index)}
+
+
+def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
+    """Bytes that an exact search for one query must read: high bytes, units, bounds, and the query's lists."""
+    needed = 0
+    ids = query.ids[0][query.weights[0] != 0].astype(np.int64)
+    for segment in index._snapshot.segments:
+        for block in segment.blocks():
+            starts = block.starts.astype(np.int64)
+            needed += block.high.nbytes + 12 * len(block)
+            needed += 4 * int((starts[ids + 1] - starts[ids]).sum())
+            needed += 2 * len(block) * int(np.isin(ids, block.column_ids).sum())
+    return needed
+
+
+def measure(
+    index: DuplexIndex, documents: DuplexEmbeddings, matrix: sp.csr_array, queries: DuplexEmbeddings, bandwidth: float
+) -> dict[str, Any]:
+    """Latency, throughput and recall for one set of queries."""
+    k = min(K, len(index))
+    index.search_embeddings(queries[:1], K)  # compiles, and checks the files
+    index.search_embeddings(queries[:8], K)
+    ours, theirs, found = [], [], []
+    for row in range(len(queries)):
+        query = queries[row : row + 1]
+        seconds, (ids, _) = timed(lambda query=query: index.search_embeddings(query, K))  # type: ignore[misc]
+        ours.append(seconds)
+        seconds, best = timed(lambda query=query: scipy_search(documents.cls, matrix, query, k))  # type: ignore[misc]
+        theirs.append(seconds)
+        found.append(len(set(ids[0]) & {str(number) for number in best}) / k)
+    batch = timed(lambda: index.search_embeddings(queries, K))[0]
+    limit = np.median([bytes_needed(index, queries[row : row + 1]) for row in range(len(queries))]) / bandwidth
+    return {
+        "p50_ms": 1000 * float(np.median(ours)),
+        "p95_ms": 1000 * float(np.percentile(ours, 95)),
+        "scipy_p50_ms": 1000 * float(np.median(theirs)),
+        "scipy_p95_ms": 1000 * float(np.percentile(theirs, 95)),
+        "speedup": float(np.median(theirs) / np.median(ours)),
+        "bandwidth_limit_ms": 1000 * float(limit),
+        "times_bandwidth_limit": float(np.median(ours) / limit),
+        "batch_queries_per_s": len(queries) / batch,
+        "recall_at_100": float(np.mean(found)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    defaults = {"passages": 10_000, "queries": 30, "dimension": 384, "entries": 384, "vocabulary": 30_522, "seed": 0}
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--query_entries", type=int, default=384, help="entries of a synthetic query before the cut")
+    parser.add_argument("--terms", type=int, nargs="+", default=[32, 384], help="entries that queries are cut to")
+    parser.add_argument("--documents", type=Path, help="embeddings of passages to use instead of synthetic ones")
+    parser.add_argument("--query_embeddings", type=Path, help="embeddings of queries to use with them")
+    parser.add_argument("--folder", type=Path, help="where to build the index; a temporary folder if not given")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the tables")
+    options = parser.parse_args()
+
+    if options.documents:
+        documents = DuplexEmbeddings.load(options.documents)
+        queries = DuplexEmbeddings.load(options.query_embeddings)[: options.queries]
+    else:
+        sizes = (options.dimension, options.vocabulary)
+        documents = draw(options.seed, options.passages, sizes[0], options.entries, sizes[1])
+        queries = draw(options.seed + 1, options.queries, sizes[0], options.query_entries, sizes[1])
+    count, width = documents.ids.shape
+    matrix = sp.csr_array(
+        (documents.weights.ravel(), documents.ids.ravel().astype(np.int32), np.arange(count + 1) * width),
+        shape=(count, options.vocabulary),
+    )
+    with tempfile.TemporaryDirectory() as place:
+        folder = options.folder or Path(place) / "index"
+        corpus = [Passage(str(row), "", str(row)) for row in range(count)]
+        encoder = Encoded(documents, options.vocabulary)
+        build_mb, (build_s, _) = peak_memory(
+            lambda: timed(lambda: DuplexIndex.build(folder, encoder, corpus, model="synthetic", batch_size=256))
+        )
+        open_s = min(timed(lambda: DuplexIndex.open(folder))[0] for _ in range(5))
+        index = DuplexIndex.open(folder)
+        bandwidth = memory_bandwidth()
+        spending = spent(folder, index)
+        result = {
+            "passages": count,
+            "cores": cores(),
+            "build_s": build_s,
+            "build_peak_mb": build_mb,
+            "open_ms": 1000 * open_s,
+            "bytes_per_passage": spending["total"],
+            "bytes": spending,
+            "bandwidth_gb_per_s": bandwidth / 1e9,
+            "searches": [
+                {"terms": terms} | measure(index, documents, matrix, cut(queries, terms), bandwidth)
+                for terms in options.terms
+            ],
+        }
+        for key in ("p50_ms", "scipy_p50_ms", "recall_at_100"):
+            result[key] = {str(search["terms"]): search[key] for search in result["searches"]}
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(result)
+
+
+def show(result: dict[str, Any]) -> None:
+    console = Console()
+    console.print(
+        f"{result['passages']:,} passages on {result['cores']} cores; built in {result['build_s']:.1f} s"
+        f" (peak {result['build_peak_mb']:,.0f} MB), opened in {result['open_ms']:.1f} ms;"
+        f" memory bandwidth {result['bandwidth_gb_per_s']:.1f} GB/s"
+    )
+    table = Table("bytes per passage", "", title="How the bytes are spent", title_justify="left")
+    for group, count in result["bytes"].items():
+        table.add_row(group, f"{count:,.1f}")
+    console.print(table)
+    heads = ("terms", "p50, ms", "p95", "scipy + BLAS p50", "p95", "speed-up", "bandwidth limit, ms", "times the limit")
+    table = Table(*heads, "batch, queries/s", "recall@100")
+    for row in result["searches"]:
+        table.add_row(
+            str(row["terms"]),
+            f"{row['p50_ms']:.2f}",
+            f"{row['p95_ms']:.2f}",
+            f"{row['scipy_p50_ms']:.1f}",
+            f"{row['scipy_p95_ms']:.1f}",
+            f"{row['speedup']:.1f} x",
+            f"{row['bandwidth_limit_ms']:.2f}",
+            f"{row['times_bandwidth_limit']:.1f}",
+            f"{row['batch_queries_per_s']:,.0f}",
+            f"{row['recall_at_100']:.4f}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
