@@ -158,7 +158,7 @@ def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
     """Bytes that an exact search for one query must read: high bytes, units, bounds, and the query's lists."""
     needed = 0
     ids = query.ids[0][query.weights[0] != 0].astype(np.int64)
-    for segment in index._snapshot.segments:
+    for segment in index.snapshot.segments:
         for block in segment.blocks():
             starts = block.starts.astype(np.int64)
             needed += block.high.nbytes + 12 * len(block)

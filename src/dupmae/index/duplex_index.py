@@ -52,6 +52,12 @@ class Hit:
     """Its metadata fields."""
 
 
+def wanted_values(values: str | int | float | Sequence[str | int | float]) -> list[str]:
+    """The values of one field of a filter as they are stored: strings, true and false as in JSON."""
+    several = [values] if isinstance(values, str | int | float) else values
+    return [str(value).lower() if isinstance(value, bool) else str(value) for value in several]
+
+
 class DuplexIndex:
     """An index folder opened for exact search by Eq. 12.
 
@@ -63,7 +69,8 @@ class DuplexIndex:
     def __init__(self, folder: Path, encoder: Encoder | None = None) -> None:
         self.folder = folder
         self._encoder = encoder
-        self._snapshot = Snapshot.open(folder)
+        self.snapshot = Snapshot.open(folder)
+        """The committed state that is searched."""
 
     @classmethod
     def build(
@@ -111,7 +118,7 @@ class DuplexIndex:
     @property
     def manifest(self) -> Manifest:
         """What the opened state consists of."""
-        return self._snapshot.manifest
+        return self.snapshot.manifest
 
     def __len__(self) -> int:
         """Number of passages."""
@@ -146,7 +153,7 @@ class DuplexIndex:
         Raises:
             DupmaeError: As :meth:`open`.
         """
-        self._snapshot = Snapshot.open(self.folder)
+        self.snapshot = Snapshot.open(self.folder)
 
     def add(self, passages: Iterable[Passage], batch_size: int = 32) -> int:
         """Encode and add passages; one whose id is there takes that one's place. Then :meth:`refresh`.
@@ -252,23 +259,22 @@ class DuplexIndex:
         Raises:
             DupmaeError: Names the first damaged file.
         """
-        for segment in self._snapshot.segments:
+        for segment in self.snapshot.segments:
             segment.verify()
 
     def _alive(self, where: Where | None) -> list[NDArray[np.uint8]]:
         """For each segment, 1 for each passage that may be found (n,)."""
-        alive = self._snapshot.alive
+        alive = self.snapshot.alive
         for field, wanted in (where or {}).items():
-            values = [wanted] if isinstance(wanted, str | int | float) else list(wanted)
-            names = [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
-            segments = self._snapshot.segments
+            values = wanted_values(wanted)
+            segments = self.snapshot.segments
             if all(field not in segment.passages.metadata_fields for segment in segments):
                 known = sorted({name for segment in segments for name in segment.passages.metadata_fields})
                 raise DupmaeError(
                     f"The index {self.folder} has no metadata field {field!r}; it has {', '.join(known) or 'none'}."
                 )
             alive = [
-                rows * segment.passages.matching(field, names) for rows, segment in zip(alive, segments, strict=True)
+                rows * segment.passages.matching(field, values) for rows, segment in zip(alive, segments, strict=True)
             ]
         return alive
 
@@ -279,9 +285,9 @@ class DuplexIndex:
         if k < 1:
             raise DupmaeError(f"k is {k}: ask for at least one passage.")
         if approximate is None:
-            found = top_k(self._snapshot.segments, self._alive(where), queries, k)
+            found = top_k(self.snapshot.segments, self._alive(where), queries, k)
         else:
-            found = approximate_top_k(self._snapshot, self._alive(where), queries, k, approximate)
+            found = approximate_top_k(self.snapshot, self._alive(where), queries, k, approximate)
         return [self._by_id(one)[:k] for one in found]
 
     def _by_id(self, found: Found) -> list[tuple[str, float, int, int]]:
@@ -289,14 +295,14 @@ class DuplexIndex:
         ids = np.empty(len(found), object)
         for number in np.unique(found.segments):
             chosen = found.segments == number
-            column = self._snapshot.segments[number].passages.ids
+            column = self.snapshot.segments[number].passages.ids
             ids[chosen] = column.take(pa.array(found.rows[chosen])).to_pylist()
         ranking = zip(ids.tolist(), found.scores.tolist(), found.segments.tolist(), found.rows.tolist(), strict=True)
         return sorted(ranking, key=lambda place: (-place[1], place[0]))
 
     def _hit(self, query: Query, identifier: str, score: float, number: int, row: int) -> Hit:
         """Explain the score of one passage for one query."""
-        segment = self._snapshot.segments[number]
+        segment = self.snapshot.segments[number]
         block = next(block for block in segment.blocks() if row < block.first + len(block))
         rows = np.array([row - block.first])
         parts: Any = contributions(rows[0], query.ids, query.weights, *block.lists)  # (m,)

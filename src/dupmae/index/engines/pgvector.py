@@ -1,0 +1,114 @@
+"""PostgreSQL with the extension pgvector: a table with a column of type `sparsevec`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dupmae.corpus import Passage
+from dupmae.errors import DupmaeError
+from dupmae.index.engines import Document, SparseVector, translated
+
+
+class PgVector:
+    """A table of a PostgreSQL database."""
+
+    def __init__(self, connection: Any, table: str) -> None:
+        self.connection, self.table = connection, table
+
+    @classmethod
+    def connect(cls, url: str, table: str) -> PgVector:
+        """Connect to a database.
+
+        Raises:
+            DupmaeError: The client is not installed, or the database cannot be reached.
+        """
+        try:
+            import psycopg
+        except ModuleNotFoundError:
+            raise DupmaeError("PostgreSQL needs its client: pip install 'dupmae[pgvector]'") from None
+        return cls(translated(lambda: psycopg.connect(url), "The PostgreSQL server", psycopg.Error), table)
+
+    def push(self, documents: Iterator[Document], dimensions: int) -> int:
+        """Fill the table anew in one transaction: other sessions see the old rows until all new ones are there.
+
+        Raises:
+            DupmaeError: The server refuses, or holds another table of that name.
+        """
+        return int(self._do(lambda: self._push(documents, dimensions)))
+
+    def _push(self, documents: Iterator[Document], dimensions: int) -> int:
+        from psycopg import sql
+
+        table, count = sql.Identifier(self.table), 0
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            cursor.execute(
+                sql.SQL(
+                    'CREATE TABLE IF NOT EXISTS {} (id text COLLATE "C" PRIMARY KEY, title text NOT NULL,'
+                    " text text NOT NULL, metadata jsonb NOT NULL, model text NOT NULL, duplex sparsevec({}) NOT NULL)"
+                ).format(table, sql.Literal(dimensions))
+            )
+            cursor.execute(sql.SQL("DELETE FROM {}").format(table))
+            statement = sql.SQL("COPY {} (id, title, text, metadata, model, duplex) FROM STDIN").format(table)
+            with cursor.copy(statement) as copy:
+                for document in documents:
+                    passage = document.passage
+                    metadata = json.dumps(dict(passage.metadata), ensure_ascii=False)
+                    vector = _text(document.vector, dimensions)
+                    copy.write_row((passage.id, passage.title, passage.text, metadata, document.model, vector))
+                    count += 1
+        return count
+
+    def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
+        """The k rows with the largest inner product, ties by id.
+
+        Raises:
+            DupmaeError: The server refuses.
+        """
+        return [_document(row) for row in self._do(lambda: self._query(query, k, where))]
+
+    def _query(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> Any:
+        from psycopg import sql
+
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT atttypmod FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'duplex'",
+                (f'"{self.table}"',),
+            )
+            column = cursor.fetchone()
+            if column is None:
+                raise DupmaeError(f"The database has no table {self.table} that `dupmae index push pgvector` made.")
+            vector = _text(query, column[0])
+            condition = sql.SQL(" AND ").join([sql.SQL("true"), *(sql.SQL("metadata ->> %s = ANY(%s)") for _ in where)])
+            values = [value for field, wanted in where.items() for value in (field, list(wanted))]
+            cursor.execute(
+                sql.SQL(
+                    "SELECT id, title, text, metadata, model, duplex::text, -(duplex <#> %s::sparsevec) FROM {}"
+                    " WHERE {} ORDER BY duplex <#> %s::sparsevec, id LIMIT %s"
+                ).format(sql.Identifier(self.table), condition),
+                (vector, *values, vector, k),
+            )
+            return cursor.fetchall()
+
+    def _do(self, work: Any) -> Any:
+        import psycopg
+
+        return translated(work, f"PostgreSQL, table {self.table},", psycopg.Error)
+
+
+def _text(vector: SparseVector, dimensions: int) -> str:
+    """A vector as pgvector reads it: dimensions count from 1."""
+    pairs = zip((vector.ids + 1).tolist(), vector.values.tolist(), strict=True)
+    return "{" + ",".join(f"{number}:{value!r}" for number, value in pairs) + f"}}/{dimensions}"
+
+
+def _document(row: Sequence[Any]) -> tuple[Document, float]:
+    identifier, title, text, metadata, model, vector, score = row
+    pairs = [pair.split(":") for pair in vector[1 : vector.index("}")].split(",") if pair]
+    ids = np.array([int(number) for number, _ in pairs], np.int64) - 1
+    values = np.array([value for _, value in pairs], np.float32)
+    return Document(Passage(identifier, title, text, metadata), SparseVector(ids, values), model), float(score)

