@@ -31,6 +31,7 @@ class FakeHit:
     matches: tuple[tuple[str, float], ...] = (("vitamin", 1.5), ("##d", 0.5))
     title: str = "On [bold]bones"
     text: str = "Vitamin D and fractures."
+    metadata: tuple[tuple[str, str], ...] = (("lang", "en"),)
 
 
 class FakeIndex:
@@ -187,8 +188,15 @@ def test_a_bad_recipe_gets_one_sentence_with_file_and_line(text, sentence, tmp_p
     ("words", "sentence"),
     [
         (["serach", "x"], "unknown command 'serach'; did you mean search?"),
-        (["index"], "unknown command 'index'; did you mean index build?"),
         (["pretrain"], "dupmae pretrain needs --corpus, --output"),
+        (["index"], "dupmae index is followed by one of build, add, delete, compact,"),
+        (["index", "biuld"], "dupmae index is followed by one of build, add, delete, compact,"),
+        (["index", "delete", "i"], "takes either --ids or --file"),
+        (["index", "push", "solr", "i", "http://h/c"], "knows the engines qdrant and pgvector, not solr"),
+        (["index", "push", "pgvector", "i", "http://h/c"], "http://h/c is no URL of pgvector"),
+        (["search", "i", "q", "--where", "year"], "--where takes FIELD=VALUE, not 'year'"),
+        (["search", "i", "q", "--engine", "http://h/c", "--model", "m"], "and neither INDEX nor --terms"),
+        (["search", "q", "--engine", "http://h/c"], "takes --model and QUERY"),
         (["search"], "dupmae search needs INDEX"),
         (["search", "a", "b", "c"], "does not know what to do with the argument 'c'"),
         (["run", "r.yaml", "--pretrain.step", "3"], "unknown option --pretrain.step; did you mean --pretrain.steps?"),
@@ -204,6 +212,8 @@ def test_a_bad_recipe_gets_one_sentence_with_file_and_line(text, sentence, tmp_p
 def test_a_bad_command_line_gets_one_sentence_and_exit_2(words, sentence, capsys, stub):
     for module in ("duplex", "finetuning", "evaluation", "index"):
         stub(f"dupmae.{module}", DuplexEncoder=None, DuplexIndex=FakeIndex, finetune=None, evaluate_run=None)
+    stub("dupmae.index.engines", NAMES={"qdrant": ("http",), "pgvector": ("postgresql",)}, open_engine=None)
+    stub("dupmae.index.engines.exchange", push=None)
     assert cli.main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("dupmae: error: ")
@@ -305,7 +315,7 @@ def encoder(stub) -> None:
 
     stub("dupmae.duplex", DuplexEncoder=Encoder)
     passages = [SimpleNamespace(id=name, full_text=name.upper()) for name in ("x", "y")]
-    stub("dupmae.corpus", read_passages=lambda path: passages)
+    stub("dupmae.corpus", read_passages=lambda path, **_: passages)
 
 
 @pytest.mark.parametrize(("task", "rows"), [("query", "q:X q:Y"), ("document", "d:X d:Y")])
@@ -327,13 +337,15 @@ def test_encode_never_replaces_a_folder_that_holds_something_else(encoder, tmp_p
 def test_index_build_streams_the_passages_of_every_corpus(encoder, stub, tmp_path):
     call: dict[str, Any] = {}
 
-    def build(folder, encoder, passages, *, model, batch_size):
-        call.update(folder=folder, ids=[passage.id for passage in passages], model=model, batch_size=batch_size)
+    def build(folder, encoder, passages, **options):
+        call.update(options, folder=folder, ids=[passage.id for passage in passages])
 
-    stub("dupmae.index", DuplexIndex=SimpleNamespace(build=build))
+    stub("dupmae.index", DuplexIndex=None)
+    stub("dupmae.index.build", build_segments=build, passages_within=lambda mb: 10 * mb, process_of=lambda _: (0, 1))
     words = ["index", "build", "--model", str(tmp_path), "--corpus", "a", "b", "--output", "o", "--batch_size", "4"]
-    assert cli.main(words) == 0
-    assert call == {"folder": Path("o"), "ids": ["x", "y", "x", "y"], "model": str(tmp_path), "batch_size": 4}
+    assert cli.main([*words, "--memory_mb", "7"]) == 0
+    assert (call["folder"], call["ids"]) == (Path("o"), ["x", "y", "x", "y"])
+    assert (call["model"], call["batch_size"], call["segment_passages"]) == (str(tmp_path), 4, 70)
 
 
 # Search

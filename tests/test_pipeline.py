@@ -293,6 +293,6 @@ def test_a_run_killed_at_every_stage_ends_as_one_that_was_not(finished, small_re
     assert {"2-pretrain/model/decoder.safetensors", "3-finetune/model/1_DuplexPooling/model.safetensors"} < set(weights)
     expected = contents(finished, "*.safetensors")
     assert [name for name in expected if weights.get(name) != expected[name]] == []
-    for pattern in ("*.npy", "*.trec"):
+    for pattern in ("*.arrow", "*.trec"):
         assert contents(folder, pattern) == contents(finished, pattern)
     assert systems(folder) == systems(finished)

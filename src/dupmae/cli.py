@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dupmae import commands
+from dupmae import commands, index_commands
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.failures import explain, fail, hush, leave_quietly
@@ -21,11 +21,18 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": commands.pretrain,
     "finetune": commands.finetune,
     "encode": commands.encode,
-    "index build": commands.index_build,
+    "index build": index_commands.build,
+    "index add": index_commands.add,
+    "index delete": index_commands.delete,
+    "index compact": index_commands.compact,
+    "index info": index_commands.info,
+    "index verify": index_commands.verify,
+    "index tune": index_commands.tune,
+    "index push": index_commands.push,
     "search": commands.search,
     "evaluate": commands.evaluate,
 }
-RESUMABLE = {"run", "pretrain", "finetune", "index build"}
+RESUMABLE = {"run", "pretrain", "finetune", "index build", "index add"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +82,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 def _overview() -> str:
     """The help of `dupmae` itself."""
-    lines = [f"  {name:<12} {description(function).splitlines()[0]}" for name, function in COMMANDS.items()]
+    lines = [f"  {name:<13} {description(function).splitlines()[0]}" for name, function in COMMANDS.items()]
     return "\n".join(
         [
             "usage: dupmae COMMAND [options]",
@@ -98,6 +105,9 @@ def _command_name(words: Sequence[str]) -> str:
     for name in COMMANDS:
         if list(words[: len(name.split())]) == name.split():
             return name
+    group = [name.split()[1] for name in COMMANDS if name.split()[0] == words[0]]
+    if group:
+        raise DupmaeError(f"dupmae {words[0]} is followed by one of {', '.join(group)} (see dupmae --help)")
     close = nearest(" ".join(words[:2]), list(COMMANDS)) or nearest(words[0], list(COMMANDS))
     hint = f"; did you mean {close}?" if close else ""
     raise DupmaeError(f"unknown command {words[0]!r}{hint} (see dupmae --help)")

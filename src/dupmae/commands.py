@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from dupmae.config import DuplexConfig, FinetuneConfig, PretrainConfig, Recipe, ScratchConfig, StoreConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
+from dupmae.index_commands import open_index, read_filter
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark, Passage, Run
-    from dupmae.index import DuplexIndex
+    from dupmae.index import Hit
 
 IDS_FILE = "ids.json"
 
@@ -194,48 +195,43 @@ def encode(
     _say(f"Written: {output} ({len(passages)} texts)")
 
 
-def index_build(*, model: str, corpus: list[str], output: str, batch_size: int = 32) -> None:
-    """Encode a corpus and build the index that `dupmae search` reads.
-
-    Example:
-      dupmae index build --model runs/finetuned/model --corpus articles.jsonl --output index
-
-    Writes the folder OUTPUT.
-
-    Args:
-        model: Folder of a duplex model; searching takes it from there.
-        corpus: Passages, in any format that `dupmae pretrain --corpus` takes; several are read one after the other.
-        output: Folder of the index.
-        batch_size: Passages encoded at a time.
-    """
-    from dupmae.duplex import DuplexEncoder
-    from dupmae.index import DuplexIndex
-    from dupmae.models import resolve_model
-
-    folder = resolve_model(model)
-    DuplexIndex.build(Path(output), DuplexEncoder(folder), _passages(corpus), model=folder, batch_size=batch_size)
-    _say(f"Written: {output}")
-
-
 def search(
-    index: str, query: str | None = None, /, *, k: int = 10, json: bool = False, model: str | None = None
+    index: str | None = None,
+    query: str | None = None,
+    /,
+    *,
+    k: int = 10,
+    where: list[str] | None = None,
+    terms: int | None = None,
+    candidates: int = 400,
+    probes: int = 0,
+    json: bool = False,
+    model: str | None = None,
+    engine: str | None = None,
 ) -> None:
     """Search an index, and show why each passage was found.
 
     Example:
       dupmae search runs/scifact/index "does vitamin D prevent fractures?"
       dupmae search runs/scifact/index --json < queries.txt > hits.json
+      dupmae search "does vitamin D prevent fractures?" --engine http://localhost:6333/scifact --model model
 
     Prints ranked passages: the score, its [CLS] and OT parts, and the vocabulary entries that matched with what each
     added. Without a query: a prompt at a terminal (an empty line or Ctrl-D ends), else one query a line from the
-    standard input. Writes no file.
+    standard input. Writes no file. Search is exact unless --terms says otherwise.
 
     Args:
-        index: Folder that `dupmae index build` or `dupmae run` wrote.
+        index: Folder that `dupmae index build` or `dupmae run` wrote; left out with --engine.
         query: The query.
         k: Passages to show.
+        where: Only passages with these metadata: FIELD=VALUE; several values of one field mean any of them.
+        terms: Choose candidates with so many of the query's heaviest vocabulary entries, for speed; they are rescored
+            with all of it. `dupmae index tune` proposes this and the next two.
+        candidates: Passages that are rescored, with --terms.
+        probes: Clusters that are looked into, with --terms; 0 reads all dense halves.
         json: Print one JSON document and nothing else, for programs.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
     """
     from rich.console import Console
 
@@ -243,14 +239,22 @@ def search(
 
     if k < 1:
         raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
-    opened = _open_index(Path(index), model)
+    find: Callable[[list[str]], list[list[Hit]]]
+    if engine is not None:
+        if model is None or query is not None or terms is not None:
+            raise DupmaeError("dupmae search --engine URL takes --model and QUERY, and neither INDEX nor --terms")
+        query, find = index, _engine_search(engine, model, k, read_filter(where))
+    elif index is None:
+        raise DupmaeError("dupmae search needs INDEX (see dupmae search --help)")
+    else:
+        find = _index_search(index, model, k, read_filter(where), terms, candidates, probes)
     if json:
         queries = list(_queries(query, interactive=False))
-        print(hits_as_json(queries, opened.search(queries, k) if queries else []))
+        print(hits_as_json(queries, find(queries) if queries else []))
         return
     console = Console(highlight=False)
     for text in _queries(query, interactive=sys.stdin.isatty()):
-        show_hits(console, text, opened.search([text], k)[0])
+        show_hits(console, text, find([text])[0])
 
 
 def evaluate(
@@ -335,20 +339,37 @@ def _model_run(model: str, benchmark: Benchmark) -> Run:
         return duplex_run(index, benchmark)
 
 
-def _open_index(folder: Path, model: str | None) -> DuplexIndex:
-    """Open an index, with the model that built it taken from where it was or from the folder given."""
-    from dupmae.index import DuplexIndex
+def _index_search(
+    folder: str,
+    model: str | None,
+    k: int,
+    where: dict[str, list[str]] | None,
+    terms: int | None,
+    candidates: int,
+    probes: int,
+) -> Callable[[list[str]], list[list[Hit]]]:
+    """What searches an index folder."""
+    opened = open_index(Path(folder), model)
+    options: dict[str, Any] = {} if where is None else {"where": where}
+    if terms is not None:
+        from dupmae.index import Approximate
 
-    index = DuplexIndex.open(folder)
-    if model is not None:
-        from dupmae.duplex import DuplexEncoder
-        from dupmae.models import model_fingerprint, resolve_model
+        options["approximate"] = Approximate(terms, candidates, probes)
+    return lambda queries: opened.search(queries, k, **options)
 
-        path = resolve_model(model)
-        if model_fingerprint(path) != index.manifest.model_fingerprint:
-            raise DupmaeError(f"the model {model} is not the one that built the index {folder}")
-        index.encoder = DuplexEncoder(path)
-    return index
+
+def _engine_search(
+    url: str, model: str, k: int, where: dict[str, list[str]] | None
+) -> Callable[[list[str]], list[list[Hit]]]:
+    """What searches an engine."""
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.index.engines import open_engine
+    from dupmae.index.engines.exchange import search as search_engine
+    from dupmae.models import model_fingerprint, resolve_model
+
+    opened, path = open_engine(url), resolve_model(model)
+    encoder, mark = DuplexEncoder(path), model_fingerprint(path)
+    return lambda queries: search_engine(opened, encoder, mark, queries, k, where)
 
 
 def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:

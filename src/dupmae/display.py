@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from dupmae.index import Hit
+    from dupmae.index.tune import Trial
 
 SNIPPET_LENGTH = 300
 SHOWN_MATCHES = 10
@@ -55,6 +57,7 @@ def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> st
                     "matches": [{"entry": entry, "contribution": weight} for entry, weight in hit.matches],
                     "title": hit.title,
                     "text": hit.text,
+                    "metadata": dict(hit.metadata),
                 }
                 for hit in hits
             ],
@@ -80,3 +83,27 @@ def show_metrics(console: Console, title: str, name: str, metrics: Mapping[str, 
         table.add_column(metric, justify="right")
     table.add_row(Text(name), *(f"{value:.4f}" for value in metrics.values()))
     console.print(table)
+
+
+def show_trials(console: Console, trials: Sequence[Trial], proposed: Trial, k: int, queries: int) -> None:
+    """Print what approximate search gains and loses, and the options of the proposed setting."""
+    table = Table(title=f"Recall of the exact top {k} and latency, {queries} queries", title_justify="left")
+    for head in ("terms", "candidates", "probes", "recall", "p50, ms", "p95, ms", ""):
+        table.add_column(head, justify="right")
+    for trial in trials:
+        settings = trial.settings
+        first = ("all", "", "") if settings is None else (settings.terms, settings.candidates, settings.probes)
+        figures = (f"{trial.recall:.4f}", f"{trial.p50_ms:.2f}", f"{trial.p95_ms:.2f}")
+        table.add_row(*map(str, first), *figures, "<" if trial is proposed else "")
+    console.print(table)
+    settings = proposed.settings
+    if settings is None:
+        console.print("Proposed: exact search; no faster setting finds enough.")
+    else:
+        options = f"--terms {settings.terms} --candidates {settings.candidates} --probes {settings.probes}"
+        console.print(f"Proposed: dupmae search INDEX QUERY {options}")
+
+
+def trials_as_json(trials: Sequence[Trial], proposed: Trial) -> str:
+    """One JSON document: `{"trials": [{"settings", "recall", "p50_ms", "p95_ms"}], "proposed": one of them}`."""
+    return json.dumps({"trials": [asdict(trial) for trial in trials], "proposed": asdict(proposed)}, indent=2)

@@ -1,9 +1,9 @@
 """From a command line and a settings file to the typed arguments of a function.
 
 A command is a function: its positional-only parameters are the command's positional arguments, its keyword-only ones
-are options, `bool` ones are flags, `list[str]` ones take several values, and a parameter annotated with a settings
-dataclass adds every field of that class as an option. A settings file holds the same keys (nested for a recipe's
-sections); what the command line says wins over the file, wherever the file is named.
+are options, `bool` ones are flags, `list[str]` ones take several values (`| None` if they may be left out), and a
+parameter annotated with a settings dataclass adds every field of that class as an option. A settings file holds the
+same keys (nested for a recipe's sections); what the command line says wins over the file, wherever the file is named.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
         options: dict[str, Any] = {"help": help_texts[key], "type": hint}
         if hint is bool:
             options = {"help": help_texts[key], "action": "store_true"}
-        elif hint == list[str]:
+        elif _takes_several(hint):
             options |= {"type": str, "nargs": "+"}
         if parameter.kind is parameter.POSITIONAL_ONLY:
             # A plain string: jsonargparse would take the word null of an optional one for no value.
@@ -218,11 +218,16 @@ def _as_arguments(setting: Setting, hint: Any, places: dict[str, str]) -> list[s
         raise DupmaeError(f"{places[key]}{key} has no value")
     if hint is FLAG and value in ("true", "false"):
         return [f"--{key}"] if value == "true" else []
-    if hint == list[str]:
+    if _takes_several(hint):
         return [f"--{key}", *([value] if isinstance(value, str) else value or ())]
     if isinstance(value, tuple):
         value = f"[{', '.join(value)}]"
     return [f"--{key}={'null' if value is None else value}"]
+
+
+def _takes_several(hint: Any) -> bool:
+    """Whether an option takes several values: `list[str]`, or that or nothing."""
+    return hint == list[str] or list[str] in get_args(hint)
 
 
 def _construct(kind: Any, namespace: Any) -> Any:

@@ -30,6 +30,14 @@ class Clusters:
         self._file = MappedFile(folder / entry["name"], entry)
         self._index: Any = None
 
+    def verify(self) -> None:
+        """Compare every byte with the checksum.
+
+        Raises:
+            DupmaeError: They differ.
+        """
+        self._file.verify()
+
     def nearest(
         self, query: NDArray[np.float32], alive: NDArray[np.uint8], count: int, probes: int
     ) -> NDArray[np.int64]:

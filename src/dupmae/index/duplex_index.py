@@ -18,8 +18,9 @@ from dupmae.index.build import Encoder, add_passages, build_segments
 from dupmae.index.changes import build_clusters, compact_segments, delete_passages, require_finished
 from dupmae.index.kernels import contributions, exact_dense_of
 from dupmae.index.manifest import Manifest
+from dupmae.index.passages import IDS_FILE, TEXTS_FILE
 from dupmae.index.search import Found, Part, Query, prepare_queries, top_k
-from dupmae.index.segments import MAX_PASSAGES
+from dupmae.index.segments import MAX_PASSAGES, VECTORS_FILE
 from dupmae.index.snapshot import Snapshot
 from dupmae.models import model_fingerprint
 
@@ -261,6 +262,32 @@ class DuplexIndex:
         """
         for segment in self.snapshot.segments:
             segment.verify()
+        if self.snapshot.clusters is not None:
+            self.snapshot.clusters.verify()
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the index: counts, sizes in bytes, the model, the metadata fields."""
+        manifest, segments = self.manifest, self.snapshot.segments
+        sizes = {
+            name: sum(entry.files[name]["bytes"] for entry in manifest.segments)
+            for name in (VECTORS_FILE, IDS_FILE, TEXTS_FILE)
+        }
+        stored = sum(map(len, segments))
+        return {
+            "passages": len(self),
+            "deleted": stored - len(self),
+            "segments": len(segments),
+            "model": manifest.model_path(self.folder),
+            "dense_dimensions": manifest.cls_dimension,
+            "vocabulary": manifest.vocabulary_size,
+            "entries_per_passage": manifest.top_k,
+            "metadata": sorted({name for segment in segments for name in segment.passages.metadata_fields}),
+            "clusters": "yes" if manifest.clusters else "no",
+            "bytes_of_vectors": sizes[VECTORS_FILE],
+            "bytes_of_ids": sizes[IDS_FILE],
+            "bytes_of_texts": sizes[TEXTS_FILE],
+            "vector_bytes_per_passage": round(sizes[VECTORS_FILE] / max(1, stored)),
+        }
 
     def _alive(self, where: Where | None) -> list[NDArray[np.uint8]]:
         """For each segment, 1 for each passage that may be found (n,)."""

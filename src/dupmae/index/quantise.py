@@ -50,7 +50,7 @@ class Rows:
 def quantise(embeddings: DuplexEmbeddings, vocabulary_size: int) -> Rows:
     """Turn document embeddings into stored numbers.
 
-    The error of a dense number is at most 2^-15 of the passage's largest one, and that of a weight at most 2^-15 of its
+    A dense number is off by at most 1/32,512 of the passage's largest one, and a weight by at most 1/32,767 of its
     heaviest; weights that become 0 are dropped.
 
     Args:

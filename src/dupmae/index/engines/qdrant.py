@@ -35,7 +35,7 @@ class Qdrant:
             from qdrant_client import QdrantClient
         except ModuleNotFoundError:
             raise DupmaeError("Qdrant needs its client: pip install 'dupmae[qdrant]'") from None
-        return cls(QdrantClient(url=url, timeout=60), collection)
+        return cls(QdrantClient(url=url, timeout=60, check_compatibility=False), collection)
 
     def push(self, documents: Iterator[Document], dimensions: int) -> int:
         """Write all documents under ids made of the passages' ids, then delete the points of earlier pushes.

@@ -1,0 +1,299 @@
+"""The commands that build, change and look after an index; see `dupmae.commands`."""
+
+from __future__ import annotations
+
+import json as json_text
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dupmae.errors import DupmaeError
+
+if TYPE_CHECKING:
+    from dupmae.corpus import Passage
+    from dupmae.index import DuplexIndex
+
+
+def build(
+    *,
+    model: str,
+    corpus: list[str],
+    output: str,
+    batch_size: int = 32,
+    memory_mb: int = 1000,
+    metadata: list[str] | None = None,
+) -> None:
+    """Encode a corpus and build the index that `dupmae search` reads.
+
+    Example:
+      dupmae index build --model runs/finetuned/model --corpus articles.jsonl --output index
+      torchrun --nproc-per-node 8 -m dupmae index build --model model --corpus articles.jsonl --output index
+
+    Writes the folder OUTPUT. Give the same command after an interruption and it goes on; nothing is encoded twice.
+    Under torchrun each process encodes its share, and the last to finish joins them.
+
+    Args:
+        model: Folder of a duplex model; searching takes it from there.
+        corpus: Passages, in any format that `dupmae pretrain --corpus` takes; several are read one after the other.
+        output: Folder of the index.
+        batch_size: Passages encoded at a time.
+        memory_mb: Megabytes to use beside the model; passages are held in memory until a segment of them is written.
+        metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
+    """
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.index.build import build_segments, passages_within, process_of
+    from dupmae.models import resolve_model
+
+    folder, process = resolve_model(model), process_of(os.environ)
+    build_segments(
+        Path(output),
+        DuplexEncoder(folder),
+        _passages(corpus, metadata),
+        model=folder,
+        batch_size=batch_size,
+        segment_passages=passages_within(memory_mb),
+        process=process,
+    )
+    _say(f"Written: {output}" + (f" (share of process {process[0]})" if process[1] > 1 else ""))
+
+
+def add(
+    index: str,
+    /,
+    *,
+    corpus: list[str],
+    batch_size: int = 32,
+    metadata: list[str] | None = None,
+    model: str | None = None,
+) -> None:
+    """Encode passages into an index; one whose id is there already takes that one's place.
+
+    Example:
+      dupmae index add index --corpus new-articles.jsonl
+
+    Writes to the folder INDEX. Searches that run meanwhile see the index before or after, never between. Give the same
+    command after an interruption and it goes on.
+
+    Args:
+        index: Folder of the index.
+        corpus: Passages, in any format that `dupmae pretrain --corpus` takes; several are read one after the other.
+        batch_size: Passages encoded at a time.
+        metadata: Fields of the corpus to keep.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+    """
+    opened = open_index(Path(index), model)
+    count = opened.add(_passages(corpus, metadata), batch_size)
+    _say(f"Added to {index}: {count} passages; it holds {len(opened)}")
+
+
+def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = None) -> None:
+    """Delete passages from an index.
+
+    Example:
+      dupmae index delete index --ids 4983 31715818
+      dupmae index delete index --file outdated.txt
+
+    Prints how many were there. Their space comes back with `dupmae index compact`.
+
+    Args:
+        index: Folder of the index.
+        ids: Ids of the passages.
+        file: File with one id a line, instead of --ids.
+    """
+    if (ids is None) == (file is None):
+        raise DupmaeError("dupmae index delete takes either --ids or --file")
+    from dupmae.index import DuplexIndex
+
+    wanted = ids if ids is not None else Path(str(file)).read_text(encoding="utf-8").split("\n")
+    wanted = [identifier for identifier in (line.rstrip("\r") for line in wanted) if identifier]
+    opened = DuplexIndex.open(Path(index))
+    missing = opened.delete(wanted)
+    _say(f"Deleted from {index}: {len(set(wanted)) - len(missing)} passages; it holds {len(opened)}")
+    if missing:
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        _say(f"Not there: {names}")
+
+
+def compact(index: str, /) -> None:
+    """Give back the space of deleted passages and join small segments.
+
+    Example:
+      dupmae index compact index
+
+    Writes to the folder INDEX. Scores do not change, and searches that run meanwhile are not disturbed.
+
+    Args:
+        index: Folder of the index.
+    """
+    from dupmae.index import DuplexIndex
+
+    opened = DuplexIndex.open(Path(index))
+    before = len(opened.manifest.segments)
+    opened.compact()
+    _say(f"Compacted: {index}, {before} segments became {len(opened.manifest.segments)}; it holds {len(opened)}")
+
+
+def info(index: str, /, *, json: bool = False) -> None:
+    """Say what an index holds and what it takes on disk.
+
+    Example:
+      dupmae index info index
+
+    Prints counts, sizes in bytes, the model and the metadata fields.
+
+    Args:
+        index: Folder of the index.
+        json: Print one JSON document instead, for programs.
+    """
+    from dupmae.index import DuplexIndex
+
+    facts = DuplexIndex.open(Path(index)).info()
+    if json:
+        print(json_text.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+        print(f"{name.replace('_', ' ')}: {shown}")
+
+
+def verify(index: str, /) -> None:
+    """Compare every byte of an index with the checksums it was written with.
+
+    Example:
+      dupmae index verify index
+
+    Prints the first file that is damaged and ends with status 2.
+
+    Args:
+        index: Folder of the index.
+    """
+    from dupmae.index import DuplexIndex
+
+    opened = DuplexIndex.open(Path(index))
+    opened.verify()
+    _say(f"Sound: {index}, {len(opened)} passages in {len(opened.manifest.segments)} segments")
+
+
+def tune(
+    index: str,
+    /,
+    *,
+    queries: str,
+    k: int = 100,
+    recall: float = 0.99,
+    clusters: bool = False,
+    model: str | None = None,
+    json: bool = False,
+) -> None:
+    """Measure on your own queries what approximate search would gain and lose, and propose settings.
+
+    Example:
+      dupmae index tune index --queries queries.jsonl --clusters
+
+    Prints recall beside latency for a grid of settings, and the options of `dupmae search` that are the fastest with
+    enough recall.
+
+    Args:
+        index: Folder of the index.
+        queries: Queries like those that will come, in any format that `dupmae pretrain --corpus` takes; 200 are used.
+        k: Passages that a search asks for.
+        recall: Share of the exact top k that a proposed setting must find.
+        clusters: Make clusters of the dense halves first and try them too; needs faiss and d' bytes a passage.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        json: Print one JSON document instead, for programs.
+    """
+    from itertools import islice
+
+    from rich.console import Console
+
+    from dupmae.display import show_trials, trials_as_json
+    from dupmae.index.tune import measure, propose
+
+    opened = open_index(Path(index), model)
+    texts = [passage.full_text for passage in islice(_passages([queries], None), 200)]
+    if clusters:
+        opened.cluster()
+    trials = measure(opened, opened.encoder.embed_queries(texts), k)
+    best = propose(trials, recall)
+    if json:
+        print(trials_as_json(trials, best))
+    else:
+        show_trials(Console(highlight=False), trials, best, k, len(texts))
+
+
+def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None:
+    """Copy an index into a search engine, for those who outgrow one machine.
+
+    Example:
+      dupmae index push qdrant index http://localhost:6333/articles
+      dupmae index push pgvector index "postgresql://me@localhost/search#articles"
+      dupmae search "how do lighthouses work?" --engine http://localhost:6333/articles --model runs/finetuned/model
+
+    Writes to the engine: its collection then holds the passages of the index and no others. Scores stay the same.
+
+    Args:
+        engine: qdrant, or pgvector for PostgreSQL with that extension.
+        index: Folder of the index.
+        url: http://HOST:PORT/COLLECTION for Qdrant, postgresql://USER@HOST/DATABASE#TABLE for pgvector.
+    """
+    from dupmae.index import DuplexIndex
+    from dupmae.index.engines import NAMES, open_engine
+    from dupmae.index.engines.exchange import push as push_to
+
+    if engine not in NAMES:
+        raise DupmaeError(f"dupmae index push knows the engines {' and '.join(NAMES)}, not {engine}")
+    if url.split(":")[0] not in NAMES[engine]:
+        raise DupmaeError(f"{url} is no URL of {engine}: it begins with {' or '.join(NAMES[engine])}")
+    count = push_to(DuplexIndex.open(Path(index)), open_engine(url))
+    _say(f"Pushed: {count} passages to {url}")
+
+
+def open_index(folder: Path, model: str | None) -> DuplexIndex:
+    """Open an index, with the model that built it taken from where it was or from the folder given.
+
+    Raises:
+        DupmaeError: No index, or the model is not the one that built it.
+    """
+    from dupmae.index import DuplexIndex
+
+    index = DuplexIndex.open(folder)
+    if model is not None:
+        from dupmae.duplex import DuplexEncoder
+        from dupmae.models import model_fingerprint, resolve_model
+
+        path = resolve_model(model)
+        if model_fingerprint(path) != index.manifest.model_fingerprint:
+            raise DupmaeError(f"the model {model} is not the one that built the index {folder}")
+        index.encoder = DuplexEncoder(path)
+    return index
+
+
+def read_filter(conditions: list[str] | None) -> dict[str, list[str]] | None:
+    """Turn `FIELD=VALUE` words into a filter; a field that comes twice may have either value.
+
+    Raises:
+        DupmaeError: A word without `=`.
+    """
+    if conditions is None:
+        return None
+    where: dict[str, list[str]] = {}
+    for condition in conditions:
+        field, sign, value = condition.partition("=")
+        if not (field and sign):
+            raise DupmaeError(f"--where takes FIELD=VALUE, not {condition!r}")
+        where.setdefault(field, []).append(value)
+    return where
+
+
+def _passages(paths: list[str], metadata: list[str] | None) -> Iterator[Passage]:
+    """The passages of several files or folders, one after the other."""
+    from dupmae.corpus import read_passages
+
+    for path in paths:
+        yield from read_passages(Path(path), metadata_fields=metadata or ())
+
+
+def _say(sentence: str) -> None:
+    """Tell what was done."""
+    print(sentence, flush=True)
