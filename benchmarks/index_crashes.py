@@ -146,7 +146,7 @@ def change_with_failing_writes(folder: Path, journal: Path, seed: int) -> None:
     change = draw_change(rng, state)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (rng.randint(0, largest), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest ** rng.random()), resource.RLIM_INFINITY))
     outcome = "done\n"
     try:
         apply(index, change)
@@ -156,7 +156,7 @@ def change_with_failing_writes(folder: Path, journal: Path, seed: int) -> None:
     journal.write_text(json.dumps(change) + "\n" + outcome)
 
 
-def read_until_told(folder: Path, stop: Any, results: Any) -> None:
+def read_until_told(folder: Path, stop: Any, started: Any, results: Any) -> None:
     quiet()
     seen: list[str] = []
     try:
@@ -165,6 +165,8 @@ def read_until_told(folder: Path, stop: Any, results: Any) -> None:
             state = contents(index)
             check_ranking(index, state, "query")
             seen.append(json.dumps(state, sort_keys=True))
+            if len(seen) == 1:
+                started.release()
         results.put(seen)
     except BaseException as error:
         results.put(f"{type(error).__name__}: {error}")
@@ -212,10 +214,12 @@ def disturb(
 
 def read_during_changes(context: ForkServerContext, folder: Path, state: State, readers: int, changes: int) -> int:
     """Change the index under the eyes of readers; returns how many states they saw in all."""
-    stop, results = context.Event(), context.Queue()
-    processes = [context.Process(target=read_until_told, args=(folder, stop, results)) for _ in range(readers)]
+    stop, started, results = context.Event(), context.Semaphore(0), context.Queue()
+    words = (folder, stop, started, results)
+    processes = [context.Process(target=read_until_told, args=words) for _ in range(readers)]
     for process in processes:
         process.start()
+    assert all(started.acquire(timeout=300) for _ in processes), "a reader could not read the first state"
     rng, index, states = random.Random(99), opened(folder), [state]
     for _ in range(changes):
         change = draw_change(rng, states[-1])
@@ -252,7 +256,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__"])
+    context.set_forkserver_preload(["dupmae.index", "dupmae.duplex.embeddings"])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "index"
         state = {f"p{name}": f"text {name}" for name in range(60)}

@@ -341,5 +341,5 @@ def test_kills_and_failing_writes_lose_nothing_and_readers_see_committed_states_
     result = json.loads(run.stdout)
     assert sum(result["kills"].values()) == 4
     assert sum(result["failing_writes"].values()) == 4
-    assert result["states_read_during_changes"] >= 2
+    assert result["states_read_during_changes"] > 2
     assert result["second_writer_refused"] is True
