@@ -271,3 +271,20 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
     assert next(passages).id == "a"
     with pytest.raises(DupmaeError, match="line 2"):
         next(passages)
+
+
+def test_metadata_fields_are_kept_as_strings(tmp_path: Path) -> None:
+    lines = [
+        {"_id": "a", "text": "x", "year": 2020, "open": True, "lang": "en", "other": 1},
+        {"_id": "b", "text": "y", "year": None, "score": 0.5},
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    first, second = read_passages(tmp_path / "c.jsonl", metadata_fields=["year", "open", "lang", "score"])
+    assert first.metadata == {"year": "2020", "open": "true", "lang": "en"}
+    assert second.metadata == {"score": "0.5"}
+
+
+def test_a_metadata_field_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "x", "tags": ["t"]}\n')
+    with pytest.raises(DupmaeError, match=r"line 1: the field 'tags' is .*, but must be a string"):
+        list(read_passages(tmp_path / "c.jsonl", metadata_fields=["tags"]))

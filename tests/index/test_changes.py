@@ -343,3 +343,16 @@ def test_kills_and_failing_writes_lose_nothing_and_readers_see_committed_states_
     assert sum(result["failing_writes"].values()) == 4
     assert result["states_read_during_changes"] > 2
     assert result["second_writer_refused"] is True
+
+
+def test_files_of_others_are_never_swept_away(tmp_path: Path) -> None:
+    folder = tmp_path / "i"
+    folder.mkdir()
+    (folder / "segment-plan.txt").write_text("mine")
+    for process in ((0, 1), (0, 2)):
+        with pytest.raises(DupmaeError, match="holds files that are no index"):
+            build_segments(
+                folder, FakeEncoder(*random_rows(np.random.default_rng(7), 5)), [Passage("a", "", "0")],
+                model="m", batch_size=4, segment_passages=10, process=process,
+            )  # fmt: skip
+    assert (folder / "segment-plan.txt").read_text() == "mine"

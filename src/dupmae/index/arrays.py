@@ -41,7 +41,8 @@ class MappedFile:
         """
         self.path = path
         self._expected = expected
-        self._sound = False
+        self.sound = False
+        """Whether the content was compared with its checksum."""
         try:
             with path.open("rb") as file:
                 size = file.seek(0, 2)
@@ -57,7 +58,7 @@ class MappedFile:
         Raises:
             DupmaeError: They differ.
         """
-        if not self._sound:
+        if not self.sound:
             self.verify()
 
     def verify(self) -> None:
@@ -68,7 +69,7 @@ class MappedFile:
         """
         if checksum(self.data) != self._expected["xxh3"]:
             raise damaged(self.path, "does not have the checksum it was written with")
-        self._sound = True
+        self.sound = True
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of a safetensors file: views of the mapping.

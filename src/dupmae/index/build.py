@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.changes import SPOOL, changing, commit, is_index, sole_writer, sweep, unused, without
+from dupmae.index.changes import SPOOL, changing, commit, holds_other_files, is_index, sole_writer, sweep, without
 from dupmae.index.manifest import Manifest, SegmentEntry, relative_model
 from dupmae.index.passages import passage_table
 from dupmae.index.quantise import LARGEST_INPUT, Rows, concatenate_rows, quantise
@@ -105,8 +105,8 @@ def build_segments(
         builder.build(folder, passages)
         return
     share = (passage for number, passage in enumerate(passages) if number % processes == rank)
-    if is_index(folder):
-        _recognise(folder, model, share)
+    if (finished := _earlier_manifest(folder, model)) is not None:
+        _recognise(folder, finished, share)
         return
     builder.build(_part(folder, rank, processes), share)
     _join(folder, processes)
@@ -224,10 +224,8 @@ def _part(folder: Path, rank: int, processes: int) -> Path:
     return folder / f"process-{rank}-of-{processes}"
 
 
-def _recognise(folder: Path, model: str, share: Iterable[Passage]) -> None:
+def _recognise(folder: Path, manifest: Manifest, share: Iterable[Passage]) -> None:
     """Refuse a finished index of several processes that does not hold a process's share."""
-    manifest = _earlier_manifest(folder, model)
-    assert manifest is not None
     marks = {entry.fingerprint for entry in manifest.segments if not entry.deleted}
     if not all(_fingerprint(window) in marks for window in _windows(share, manifest.segment_passages)):
         raise _other_passages(folder)
@@ -270,7 +268,7 @@ def _earlier_manifest(folder: Path, model: str) -> Manifest | None:
     if not folder.is_dir():
         raise DupmaeError(f"{folder} is a file: give the index a folder of its own.")
     if not is_index(folder):
-        if unused(folder):
+        if holds_other_files(folder):
             raise DupmaeError(f"{folder} holds files that are no index: give the index a folder of its own.")
         return None
     manifest = Manifest.read(folder)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,9 @@ from dupmae.index.snapshot import Snapshot
 LOCK_FILE = "lock"
 SPOOL = "spool"
 """Folder of passages that are encoded but not yet in a segment."""
-_OURS = ("segment-*", "deleted-*", "clusters-*", ".*.tmp")
+_OURS = re.compile(
+    r"segment-\d{6,}|deleted-\d{6,}\.safetensors|clusters-\d{6,}\.faiss|process-\d+-of-\d+|\..*\.\d+\.tmp"
+)
 
 
 @contextmanager
@@ -68,14 +70,14 @@ def require_finished(folder: Path, manifest: Manifest) -> None:
 
 def sweep(folder: Path, manifest: Manifest | None) -> None:
     """Delete what is ours and the manifest does not name: half-written files, segments that were replaced."""
-    named: set[str] = set()
-    if manifest is not None:
+    if manifest is None:
+        named = {path.name for path in folder.glob("process-*")}  # each builds an index of its own, to be joined
+    else:
         named = {entry.name for entry in manifest.segments}
         named |= {file["name"] for file in (manifest.deleted, manifest.clusters) if file is not None}
-    for pattern in _OURS:
-        for path in folder.glob(pattern):
-            if path.name not in named:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in list(folder.iterdir()):
+        if _OURS.fullmatch(path.name) and path.name not in named:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def commit(
@@ -212,7 +214,7 @@ def is_index(folder: Path) -> bool:
     return (folder / FILE_NAME).exists()
 
 
-def unused(folder: Path) -> list[Any]:
-    """What lies in a folder and is not ours."""
+def holds_other_files(folder: Path) -> bool:
+    """Whether something lies in a folder that is no part of an index."""
     known = {FILE_NAME, LOCK_FILE, SPOOL}
-    return [path for path in folder.iterdir() if path.name not in known and not any(map(path.match, _OURS))]
+    return any(path.name not in known and not _OURS.fullmatch(path.name) for path in folder.iterdir())

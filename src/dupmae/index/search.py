@@ -127,7 +127,7 @@ def top_k(
     Raises:
         DupmaeError: A segment is damaged.
     """
-    share(Segment.check, segments)
+    share(Segment.check, [segment for segment in segments if not segment.checked])
     blocks = [(number, block) for number, segment in enumerate(segments) for block in segment.blocks()]
     found: list[Found] = []
     for start in range(0, len(queries), QUERY_GROUP):

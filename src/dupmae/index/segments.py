@@ -183,6 +183,11 @@ class Segment:
             for number, (first, last) in enumerate(_block_borders(self.size))
         ]
 
+    @property
+    def checked(self) -> bool:
+        """Whether :meth:`check` found vectors and ids to be sound."""
+        return self.vectors_file.sound and self.passages.ids_file.sound
+
     def check(self) -> None:
         """Compare vectors and ids with their checksums, once.
 
