@@ -42,7 +42,9 @@ def build(
         metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
     """
     from dupmae.duplex import DuplexEncoder
-    from dupmae.index.build import build_segments, passages_within, process_of
+    from dupmae.index.build import build_segments
+    from dupmae.index.encoding import passages_within
+    from dupmae.index.joining import process_of
     from dupmae.models import resolve_model
 
     folder, process = resolve_model(model), process_of(os.environ)

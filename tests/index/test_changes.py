@@ -16,7 +16,9 @@ from fake_index import D, FakeEncoder, V, build, random_rows, twin
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex, changes
-from dupmae.index.build import build_segments, passages_within, process_of
+from dupmae.index.build import build_segments
+from dupmae.index.encoding import passages_within
+from dupmae.index.joining import process_of
 
 ROOT = Path(__file__).parents[2]
 QUERIES = [str(number) for number in range(6)]

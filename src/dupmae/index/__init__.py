@@ -1,6 +1,7 @@
 """The duplex index: a folder of immutable segments, searched exactly by Eq. 12."""
 
 from dupmae.index.approximate import Approximate
-from dupmae.index.duplex_index import DuplexIndex, Hit
+from dupmae.index.duplex_index import DuplexIndex
+from dupmae.index.hits import Hit
 
 __all__ = ["Approximate", "DuplexIndex", "Hit"]

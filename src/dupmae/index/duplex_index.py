@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,8 +13,10 @@ from numpy.typing import NDArray
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.index.approximate import Approximate, approximate_top_k
-from dupmae.index.build import Encoder, add_passages, build_segments
+from dupmae.index.build import add_passages, build_segments
 from dupmae.index.changes import build_clusters, compact_segments, delete_passages, require_finished
+from dupmae.index.encoding import Encoder
+from dupmae.index.hits import Hit, Where, wanted_values
 from dupmae.index.kernels import contributions, exact_dense_of
 from dupmae.index.manifest import Manifest
 from dupmae.index.passages import IDS_FILE, TEXTS_FILE
@@ -26,37 +27,6 @@ from dupmae.models import model_fingerprint
 
 if TYPE_CHECKING:
     from dupmae.duplex.embeddings import DuplexEmbeddings
-
-Where = Mapping[str, str | int | float | Sequence[str | int | float]]
-"""A filter: metadata field to the value, or the values, that a passage must have one of; all fields must agree."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A passage found for a query, with the reasons."""
-
-    id: str
-    """The passage's id."""
-    score: float
-    """Eq. 12."""
-    cls_score: float
-    """Its first term: what the dense halves contribute."""
-    ot_score: float
-    """Its second term: what shared vocabulary entries contribute."""
-    matches: list[tuple[str, float]]
-    """The shared vocabulary entries with their contributions to `ot_score`, heaviest first."""
-    title: str
-    """The passage's title; may be empty."""
-    text: str
-    """The passage's text."""
-    metadata: Mapping[str, str]
-    """Its metadata fields."""
-
-
-def wanted_values(values: str | int | float | Sequence[str | int | float]) -> list[str]:
-    """The values of one field of a filter as they are stored: strings, true and false as in JSON."""
-    several = [values] if isinstance(values, str | int | float) else values
-    return [str(value).lower() if isinstance(value, bool) else str(value) for value in several]
 
 
 class DuplexIndex:

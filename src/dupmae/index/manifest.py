@@ -50,8 +50,6 @@ class Manifest:
     """Vocabulary entries kept of a passage, at most."""
     segment_passages: int
     """Passages in a segment that is full."""
-    process: list[int] = field(default_factory=lambda: [0, 1])
-    """Which process of how many builds this index; several build one each and join them."""
     complete: bool = False
     """False while a build has passages left to encode."""
     next_number: int = 1

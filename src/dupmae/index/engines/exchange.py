@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dupmae.errors import DupmaeError
-from dupmae.index.duplex_index import DuplexIndex, Hit, Where, wanted_values
+from dupmae.index.duplex_index import DuplexIndex
 from dupmae.index.engines import Document, Engine, SparseVector
+from dupmae.index.hits import Hit, Where, wanted_values
 from dupmae.index.quantise import Rows
 
 if TYPE_CHECKING:
     from dupmae.duplex.embeddings import DuplexEmbeddings
-    from dupmae.index.build import Encoder
+    from dupmae.index.encoding import Encoder
 
 
 def push(index: DuplexIndex, engine: Engine) -> int:

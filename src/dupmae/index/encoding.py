@@ -1,0 +1,112 @@
+"""From passages to stored numbers: a window at a time, spooled to disk a few batches at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from dupmae.corpus import Passage
+from dupmae.errors import DupmaeError
+from dupmae.index.changes import SPOOL
+from dupmae.index.quantise import LARGEST_INPUT, Rows, concatenate_rows, quantise
+from dupmae.index.segments import MAX_PASSAGES
+
+if TYPE_CHECKING:
+    from dupmae.duplex.embeddings import DuplexEmbeddings
+
+WORKING_BYTES = 16_000
+"""Memory that a passage of a window takes while its segment is written, at 384:384 and some 300 words of text."""
+_BATCHES_PER_UNIT = 8  # encoded between two flushes to disk; what a kill loses at most
+
+
+class Encoder(Protocol):
+    """What the index needs of a duplex encoder."""
+
+    @property
+    def pooling(self) -> Any:
+        """Knows `vocabulary_size`, V."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Gives vocabulary entries their names (`convert_ids_to_tokens`)."""
+
+    def embed_documents(
+        self, texts: Sequence[str], batch_size: int = ..., show_progress_bar: bool = ...
+    ) -> DuplexEmbeddings:
+        """Embed passages, cut to the k heaviest vocabulary entries (Eq. 11)."""
+
+    def embed_queries(
+        self, texts: Sequence[str], batch_size: int = ..., show_progress_bar: bool = ...
+    ) -> DuplexEmbeddings:
+        """Embed queries with all their vocabulary entries."""
+
+
+def passages_within(memory_mb: int) -> int:
+    """How many passages a window may hold for building to need about so many megabytes beside the model."""
+    return min(max(memory_mb * 1_000_000 // WORKING_BYTES, 1), MAX_PASSAGES)
+
+
+def windows(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:
+    """Consecutive passages, `size` at a time."""
+    iterator = iter(passages)
+    while window := list(islice(iterator, size)):
+        yield window
+
+
+def fingerprint_of(window: Sequence[Passage]) -> str:
+    """Sixteen hexadecimal digits of ids, titles, texts and metadata in order."""
+    digest = hashlib.sha256()
+    for passage in window:
+        metadata = [word for pair in sorted(passage.metadata.items()) for word in pair]
+        for value in (passage.id, passage.title, passage.text, *metadata):
+            encoded = value.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "little"))
+            digest.update(encoded)
+    return digest.hexdigest()[:16]
+
+
+def encode_window(
+    folder: Path, encoder: Encoder, window: Sequence[Passage], batch_size: int, bar: tqdm[Any]
+) -> tuple[Rows, int]:
+    """Embed a window in batches of similar length, longest first, and spool them; what is spooled is read back.
+
+    Returns:
+        The stored numbers in the window's own order, and the most entries a passage may have.
+    """
+    from dupmae.duplex.embeddings import DuplexEmbeddings
+
+    order = np.array(sorted(range(len(window)), key=lambda number: -len(window[number].full_text)), dtype=np.int64)
+    vocabulary_size, parts, top_k = encoder.pooling.vocabulary_size, [], 0
+    step = batch_size * _BATCHES_PER_UNIT
+    for start in range(0, len(order), step):
+        unit = [window[number] for number in order[start : start + step]]
+        place = folder / SPOOL / fingerprint_of(unit)
+        if place.exists():
+            embeddings = DuplexEmbeddings.load(place)
+        else:
+            texts = [passage.full_text for passage in unit]
+            embeddings = encoder.embed_documents(texts, batch_size=batch_size, show_progress_bar=False)
+            _refuse_unstorable(embeddings, unit)
+            if len(unit) < len(window):  # else the window is committed right away
+                embeddings.save(place)
+        parts.append(quantise(embeddings, vocabulary_size))
+        top_k = max(top_k, embeddings.ids.shape[1])
+        bar.update(len(unit))
+    return concatenate_rows(parts).take(np.argsort(order)), top_k
+
+
+def _refuse_unstorable(embeddings: DuplexEmbeddings, passages: Sequence[Passage]) -> None:
+    """Refuse numbers that are not finite, or too large."""
+    good = (np.abs(embeddings.weights) <= LARGEST_INPUT).all(axis=1)
+    good &= (np.abs(embeddings.cls) <= LARGEST_INPUT).all(axis=1)
+    if not good.all():
+        raise DupmaeError(
+            f"The embedding of passage {passages[int(np.argmin(good))].id!r} holds numbers that are not finite or too"
+            " large to be stored: check the model."
+        )

@@ -1,0 +1,37 @@
+"""What a search asks for and what it gives: filters and hits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Where = Mapping[str, str | int | float | Sequence[str | int | float]]
+"""A filter: metadata field to the value, or the values, that a passage must have one of; all fields must agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage found for a query, with the reasons."""
+
+    id: str
+    """The passage's id."""
+    score: float
+    """Eq. 12."""
+    cls_score: float
+    """Its first term: what the dense halves contribute."""
+    ot_score: float
+    """Its second term: what shared vocabulary entries contribute."""
+    matches: list[tuple[str, float]]
+    """The shared vocabulary entries with their contributions to `ot_score`, heaviest first."""
+    title: str
+    """The passage's title; may be empty."""
+    text: str
+    """The passage's text."""
+    metadata: Mapping[str, str]
+    """Its metadata fields."""
+
+
+def wanted_values(values: str | int | float | Sequence[str | int | float]) -> list[str]:
+    """The values of one field of a filter as they are stored: strings, true and false as in JSON."""
+    several = [values] if isinstance(values, str | int | float) else values
+    return [str(value).lower() if isinstance(value, bool) else str(value) for value in several]

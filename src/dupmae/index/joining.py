@@ -1,0 +1,81 @@
+"""Several processes that build one index, as `torchrun` starts them: each its share, and the last one joins them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from dupmae.corpus import Passage
+from dupmae.errors import DupmaeError
+from dupmae.index.changes import is_index, sole_writer, sweep
+from dupmae.index.encoding import fingerprint_of, windows
+from dupmae.index.manifest import Manifest, relative_model
+from dupmae.index.snapshot import Snapshot
+
+
+def process_of(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which process of how many this is, as `torchrun` says in its environment; (0, 1) without it."""
+    return int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+
+
+def part_folder(folder: Path, rank: int, processes: int) -> Path:
+    """Where a process builds its share."""
+    return folder / f"process-{rank}-of-{processes}"
+
+
+def recognise(folder: Path, manifest: Manifest, share: Iterable[Passage]) -> None:
+    """Refuse a finished index of several processes that does not hold a process's share.
+
+    Raises:
+        DupmaeError: It holds other passages.
+    """
+    marks = {entry.fingerprint for entry in manifest.segments if not entry.deleted}
+    if not all(fingerprint_of(window) in marks for window in windows(share, manifest.segment_passages)):
+        raise other_passages(folder)
+
+
+def join(folder: Path, processes: int) -> None:
+    """Make one index of the processes' own once all are finished; the files are linked, then their old names go.
+
+    Raises:
+        DupmaeError: An id in two shares.
+    """
+    parts = [part_folder(folder, rank, processes) for rank in range(processes)]
+    if not all(is_index(part) and Manifest.read(part).complete for part in parts):
+        return
+    with sole_writer(folder):
+        if is_index(folder):
+            return
+        sweep(folder, None)
+        snapshots = [Snapshot.open(part) for part in parts]
+        for place, snapshot in enumerate(snapshots):
+            for segment in snapshot.segments:
+                for other in snapshots[:place]:
+                    for identifier in other.find(segment.passages.ids.to_pylist()):
+                        raise id_twice(identifier)
+        manifest = Manifest.read(parts[0])
+        manifest.segments, manifest.next_number = [], 1
+        manifest.model_relative = relative_model(folder, manifest.model)
+        for part, snapshot in zip(parts, snapshots, strict=True):
+            for entry in snapshot.manifest.segments:
+                name = manifest.new_name("segment")
+                (folder / name).mkdir()
+                for file in entry.files:
+                    os.link(part / entry.name / file, folder / name / file)
+                manifest.segments.append(replace(entry, name=name))
+        manifest.write(folder)
+        for part in parts:
+            shutil.rmtree(part)
+
+
+def other_passages(folder: Path) -> DupmaeError:
+    """The error for an index of something else than what was to be built."""
+    return DupmaeError(f"{folder} holds an index of other passages: delete it or choose another folder.")
+
+
+def id_twice(identifier: str) -> DupmaeError:
+    """The error for an id that two passages have."""
+    return DupmaeError(f"Two passages have the id {identifier!r}: make the ids of the corpus unique.")
