@@ -23,6 +23,7 @@ from dupmae.index.passages import passage_table
 from dupmae.index.quantise import Rows
 from dupmae.index.segments import MAX_PASSAGES, write_segment
 from dupmae.index.snapshot import Snapshot
+from dupmae.models import model_fingerprint
 
 
 def build_segments(
