@@ -1,8 +1,28 @@
 """The duplex representation: a reduced dense vector plus the heaviest vocabulary entries (Eq. 10-12)."""
 
-from dupmae.duplex.calibration import calibrate, calibration_sample
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.duplex.encoder import DuplexEncoder
-from dupmae.duplex.pooling import DuplexPooling
+
+if TYPE_CHECKING:
+    from dupmae.duplex.calibration import calibrate, calibration_sample
+    from dupmae.duplex.encoder import DuplexEncoder
+    from dupmae.duplex.pooling import DuplexPooling
 
 __all__ = ["DuplexEmbeddings", "DuplexEncoder", "DuplexPooling", "calibrate", "calibration_sample"]
+_HOME_OF = {
+    "DuplexEncoder": "encoder",
+    "DuplexPooling": "pooling",
+    "calibrate": "calibration",
+    "calibration_sample": "calibration",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs PyTorch on first use, so that embeddings can be handled without it."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"dupmae.duplex.{_HOME_OF[name]}"), name)

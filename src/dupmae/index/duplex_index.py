@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dupmae.corpus import Passage
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index.approximate import Approximate, approximate_top_k
 from dupmae.index.build import add_passages, build_segments
@@ -24,9 +25,6 @@ from dupmae.index.search import Found, Part, Query, prepare_queries, top_k
 from dupmae.index.segments import MAX_PASSAGES, VECTORS_FILE
 from dupmae.index.snapshot import Snapshot
 from dupmae.models import model_fingerprint
-
-if TYPE_CHECKING:
-    from dupmae.duplex.embeddings import DuplexEmbeddings
 
 
 class DuplexIndex:

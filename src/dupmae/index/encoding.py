@@ -6,19 +6,17 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from dupmae.corpus import Passage
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index.changes import SPOOL
 from dupmae.index.quantise import LARGEST_INPUT, Rows, concatenate_rows, quantise
 from dupmae.index.segments import MAX_PASSAGES
-
-if TYPE_CHECKING:
-    from dupmae.duplex.embeddings import DuplexEmbeddings
 
 WORKING_BYTES = 16_000
 """Memory that a passage of a window takes while its segment is written, at 384:384 and some 300 words of text."""
@@ -79,8 +77,6 @@ def encode_window(
     Returns:
         The stored numbers in the window's own order, and the most entries a passage may have.
     """
-    from dupmae.duplex.embeddings import DuplexEmbeddings
-
     order = np.array(sorted(range(len(window)), key=lambda number: -len(window[number].full_text)), dtype=np.int64)
     vocabulary_size, parts, top_k = encoder.pooling.vocabulary_size, [], 0
     step = batch_size * _BATCHES_PER_UNIT

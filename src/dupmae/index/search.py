@@ -7,19 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index.kernels import exact_dense_of, lexical_scores, search_block
 from dupmae.index.manifest import Manifest
 from dupmae.index.quantise import LARGEST_INPUT
 from dupmae.index.segments import Block, Segment
-
-if TYPE_CHECKING:
-    from dupmae.duplex.embeddings import DuplexEmbeddings
 
 Part = Literal["both", "cls", "ot"]
 Task = TypeVar("Task")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index.approximate import Approximate
 
 if TYPE_CHECKING:
-    from dupmae.duplex.embeddings import DuplexEmbeddings
     from dupmae.index.duplex_index import DuplexIndex
 
 TERMS = (8, 16, 32, 64, 128)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index.duplex_index import DuplexIndex
 from dupmae.index.engines import Document, Engine, SparseVector
@@ -16,7 +17,6 @@ from dupmae.index.hits import Hit, Where, wanted_values
 from dupmae.index.quantise import Rows
 
 if TYPE_CHECKING:
-    from dupmae.duplex.embeddings import DuplexEmbeddings
     from dupmae.index.encoding import Encoder
 
 
