@@ -157,7 +157,7 @@ def test_vocabulary_half_starts_from_the_checkpoints_own_head(bert_folder):
     assert head.decoder.bias.abs().sum() > 0
     assert encoder.pooling.layer_norm_eps == head.transform.LayerNorm.eps
     torch.testing.assert_close(encoder.pooling.cls_log_scale.exp(), torch.tensor(20.0))
-    torch.testing.assert_close(encoder.pooling.ot_log_scale.exp(), torch.tensor(10.0))
+    torch.testing.assert_close(encoder.pooling.ot_log_scale.exp(), torch.tensor(DuplexConfig().ot_scale))
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])

@@ -65,4 +65,6 @@ def test_two_processes_end_where_one_with_two_micro_batches_ends(
         expected, found = (load_file(tmp_path / run / "model" / file) for run in ("one", "two"))
         assert expected.keys() == found.keys()
         for name, tensor in expected.items():
+            if "key.bias" in name:  # softmax cancels it: its gradient is rounding, which AdamW blows up to full steps
+                continue
             torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
