@@ -231,6 +231,7 @@ def main() -> None:
         )
         open_s = min(timed(lambda: DuplexIndex.open(folder))[0] for _ in range(5))
         index = DuplexIndex.open(folder)
+        search_mb, _ = peak_memory(lambda: index.search_embeddings(cut(queries[:1], max(options.terms)), K))
         bandwidth = memory_bandwidth()
         spending = spent(folder, index)
         result = {
@@ -239,6 +240,7 @@ def main() -> None:
             "build_s": build_s,
             "build_peak_mb": build_mb,
             "open_ms": 1000 * open_s,
+            "search_peak_mb": search_mb,
             "bytes_per_passage": spending["total"],
             "bytes": spending,
             "bandwidth_gb_per_s": bandwidth / 1e9,
@@ -256,10 +258,11 @@ def main() -> None:
 
 
 def show(result: dict[str, Any]) -> None:
-    console = Console()
+    console = Console(width=max(Console().width, 150))
     console.print(
         f"{result['passages']:,} passages on {result['cores']} cores; built in {result['build_s']:.1f} s"
-        f" (peak {result['build_peak_mb']:,.0f} MB), opened in {result['open_ms']:.1f} ms;"
+        f" (peak {result['build_peak_mb']:,.0f} MB), opened in {result['open_ms']:.1f} ms; searching takes"
+        f" {result['search_peak_mb']:,.0f} MB, mapped files included;"
         f" memory bandwidth {result['bandwidth_gb_per_s']:.1f} GB/s"
     )
     table = Table("bytes per passage", "", title="How the bytes are spent", title_justify="left")

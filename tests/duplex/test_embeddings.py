@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from naive_duplex import V
 
 from dupmae.duplex import DuplexEmbeddings
@@ -51,6 +52,34 @@ def test_embedded_texts_are_the_encoded_ones_in_their_order(activation, batch_si
     ):
         expected = np.stack([encode(text).to_dense().numpy() for text in texts])
         np.testing.assert_allclose(dense(embed(texts, batch_size=batch_size)), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_embedding_in_bfloat16_gives_the_same_up_to_rounding(make_encoder, texts, monkeypatch):
+    encoder = make_encoder()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    exact = encoder.embed_documents(texts), encoder.embed_queries(texts)
+    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: True)
+    rounded = encoder.embed_documents(texts), encoder.embed_queries(texts)
+    for one, other, least in zip(exact, rounded, (0.95, 0.999), strict=True):  # a document's last entry may be another
+        a, b = dense(one), dense(other)
+        assert not np.array_equal(a, b)
+        cosines = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert cosines.min() > least
+        assert np.median(cosines) > 0.999
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+
+
+def test_slabs_and_padding_on_either_side_do_not_show(make_encoder, texts, monkeypatch):
+    encoder = make_encoder()
+    together = dense(encoder.embed_documents(texts))
+    monkeypatch.setattr("dupmae.duplex.embedding.SLAB_BATCHES", 2)
+    np.testing.assert_allclose(dense(encoder.embed_documents(texts, batch_size=2)), together, atol=1e-5, rtol=1e-4)
+    shapes = []
+    encoder[0].register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0]["input_ids"].shape))
+    encoder.embed_documents(texts, batch_size=4)
+    assert [shape[0] for shape in shapes] == [4, 4, 4]
+    sizes = sorted((len(text.split()) + 2 for text in texts), reverse=True)
+    assert [shape[1] for shape in shapes] == [min(64, size) for size in sizes[::4]]
 
 
 def test_document_rows_are_k_wide_and_heaviest_first(make_encoder, texts):

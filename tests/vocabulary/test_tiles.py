@@ -145,3 +145,11 @@ def test_no_tensor_is_larger_than_a_matrix_or_a_tile(monkeypatch: pytest.MonkeyP
         linear_cross_entropy(hidden.flatten(0, 1), weight, bias, torch.zeros(256, dtype=torch.long)).backward()
         linear_max_pool_packed(hidden.flatten(0, 1), torch.full((4,), 64), weight, bias).sum().backward()
     assert largest == 512 * tiles.ALIGNMENT  # of 256 * 512 logits
+
+
+def test_going_backward_twice_is_refused_and_not_wrong() -> None:
+    hidden, weight = leaves((3, D), (V, D))
+    loss = linear_cross_entropy(hidden, weight, None, torch.arange(3))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()

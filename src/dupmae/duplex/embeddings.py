@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,17 +68,3 @@ class DuplexEmbeddings:
             return cls(arrays["cls"], arrays["ids"], arrays["weights"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise DupmaeError(f"{folder / FILE} does not hold duplex embeddings: encode the texts again") from error
-
-
-def concatenate(parts: list[DuplexEmbeddings]) -> DuplexEmbeddings:
-    """Stack embeddings along N; narrower vocabulary halves are padded with zero weights."""
-    width = max(part.ids.shape[1] for part in parts)
-
-    def padded(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.pad(array, ((0, 0), (0, width - array.shape[1])))
-
-    return DuplexEmbeddings(
-        np.concatenate([part.cls for part in parts]),
-        np.concatenate([padded(part.ids) for part in parts]),
-        np.concatenate([padded(part.weights) for part in parts]),
-    )

@@ -6,22 +6,21 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
-from tqdm.auto import tqdm
 
 from dupmae.config import DuplexConfig
 from dupmae.duplex import pooling as pooling_file
-from dupmae.duplex.embeddings import DuplexEmbeddings, concatenate
+from dupmae.duplex.embedding import embed
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import resolve_model
-from dupmae.precision import autocast
 from dupmae.quiet import hushed
 
 CODE_FILE = "modeling_duplex.py"
@@ -30,8 +29,6 @@ MODULE_TYPE = "modeling_duplex.DuplexPooling"
 """How `modules.json` names the pooling module."""
 MAX_CLS_DIMENSION = 384
 """The paper's d', used where the encoder is wider and no other width is asked for."""
-
-Task = Literal["query", "document"]
 
 
 class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
@@ -146,46 +143,13 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:
         """Embed queries: the dense half and every non-zero entry of the vocabulary half."""
-        return self._embed(texts, "query", batch_size, show_progress_bar)
+        return embed(self, texts, "query", batch_size, show_progress_bar)
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:
         """Embed documents: the dense half and the `top_k` largest entries of the vocabulary half."""
-        return self._embed(texts, "document", batch_size, show_progress_bar)
-
-    def _embed(self, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool) -> DuplexEmbeddings:
-        """Embed in length-sorted batches; memory beyond the result is one batch's."""
-        id_type: Any = np.uint16 if self.pooling.vocabulary_size <= 2**16 - 1 else np.uint32
-        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-        parts: list[DuplexEmbeddings] = []
-        self.eval()
-        with tqdm(total=len(texts), desc=f"Encode ({task})", unit=" texts", disable=not show_progress_bar) as bar:
-            for start in range(0, len(texts), batch_size):
-                batch = [texts[row] for row in order[start : start + batch_size]]
-                parts.append(self._embed_batch(batch, task, id_type))
-                bar.update(len(batch))
-        if not parts:
-            return DuplexEmbeddings(
-                np.zeros((0, self.pooling.cls_dimension), np.float32),
-                np.zeros((0, 0), id_type),
-                np.zeros((0, 0), np.float32),
-            )
-        return concatenate(parts)[np.argsort(order)]
-
-    def _embed_batch(self, texts: list[str], task: Task, id_type: Any) -> DuplexEmbeddings:
-        features = self.preprocess(texts, prompt=self.prompts.get(task) or None, task=task)
-        features = {
-            key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in features.items()
-        }
-        with torch.inference_mode(), autocast(self.device.type):
-            for module in list(self)[:-1]:
-                features = module(features)
-            dense, pooled = self.pooling.halves(features, task)
-            active = int((pooled != 0).sum(dim=1).max())
-            ids = pooled.abs().topk(active, dim=1).indices  # (B, k), heaviest first
-            weights = pooled.gather(1, ids)
-        return DuplexEmbeddings(dense.cpu().numpy(), ids.cpu().numpy().astype(id_type), weights.cpu().numpy())
+        return embed(self, texts, "document", batch_size, show_progress_bar)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save as a sentence-transformers folder, whole or not at all, with the one code file that it needs.

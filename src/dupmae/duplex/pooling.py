@@ -152,9 +152,10 @@ class DuplexPooling(Module):  # type: ignore[misc]
             first = mask.int().argmax(dim=1)  # padding may stand on the left
             h_cls = states[torch.arange(len(states), device=states.device), first]  # (B, D)
         else:
+            states = states.to(self.cls_projection.weight.dtype)
             weights = mask.to(states.dtype)[:, :, None]  # (B, L, 1)
             h_cls = (states * weights).sum(dim=1) / weights.sum(dim=1)
-        dense: torch.Tensor = self.cls_projection(h_cls).float()
+        dense: torch.Tensor = self.cls_projection(h_cls.to(self.cls_projection.weight.dtype)).float()
         if self.normalize:
             dense = F.normalize(dense, dim=1)
         return dense if task == "document" else dense * self.cls_log_scale.exp()

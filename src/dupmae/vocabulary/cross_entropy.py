@@ -64,17 +64,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
             kernel = tiled_cross_entropy if tiles_pay(hidden.device, dtype) else _chunked_cross_entropy
             loss, *gradients = kernel(hidden, weight, bias, targets, dtype, need_hidden, need_weight or need_bias)
         count = max(1, len(hidden))
-        ctx.save_for_backward(*gradients)
-        ctx.count, ctx.dtypes = count, (hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype)
+        ctx.gradients, ctx.count = gradients, count
+        ctx.dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
         return loss / count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("The gradients of linear_cross_entropy are scaled in place: go backward only once.")
+        gradients, ctx.gradients = ctx.gradients, None
         scale = grad / ctx.count
         scaled = (
-            None if known is None or not needed else (known * scale).to(dtype)
-            for known, needed, dtype in zip(ctx.saved_tensors, ctx.needs_input_grad[:3], ctx.dtypes, strict=True)
+            None if known is None or not needed else known.mul_(scale).to(dtype)
+            for known, needed, dtype in zip(gradients, ctx.needs_input_grad[:3], ctx.dtypes, strict=True)
         )
         return *scaled, None, None, None
 

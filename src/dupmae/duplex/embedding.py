@@ -1,0 +1,115 @@
+"""Many texts to duplex embeddings: what :meth:`DuplexEncoder.embed_documents` and `embed_queries` do.
+
+Where bfloat16 pays, the matrices are converted to it once and kept as long as the call lasts (autocast would convert
+them for every batch, and the activations at every layer). Texts are tokenised in a thread, one slab ahead, and cut into
+batches of similar numbers of tokens. Memory beyond the result is a slab's token ids and a batch's activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.func import functional_call
+from tqdm.auto import tqdm
+
+from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.precision import bfloat16_pays
+
+if TYPE_CHECKING:
+    from dupmae.duplex.encoder import DuplexEncoder
+
+Task = Literal["query", "document"]
+Features = dict[str, Any]
+
+SLAB_BATCHES = 32
+"""Batches that are tokenised at a time and sorted by their texts' tokens."""
+IN_FULL = ("cls_projection.weight", "cls_log_scale", "ot_log_scale", "entry_log_scale", "output.bias")
+"""Parameters of the pooling module that stay as they are: small, and their products carry the score."""
+
+
+@torch.inference_mode()
+def embed(
+    encoder: DuplexEncoder, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool
+) -> DuplexEmbeddings:
+    """Embed texts, whatever their order, in batches of `batch_size` texts of similar length."""
+    encoder.eval()
+    forward = _forward(encoder)
+    entries = encoder.pooling.vocabulary_size
+    cls = np.zeros((len(texts), encoder.pooling.cls_dimension), np.float32)
+    ids: npt.NDArray[Any] = np.zeros((len(texts), 0), np.uint16 if entries <= 2**16 - 1 else np.uint32)
+    weights = np.zeros((len(texts), 0), np.float32)
+    with tqdm(total=len(texts), desc=f"Encode ({task})", unit=" texts", disable=not show_progress_bar) as bar:
+        for rows, features in _batches(encoder, texts, task, batch_size):
+            vectors = forward(features, task)  # (B, V + d')
+            pooled = vectors[:, :entries]
+            width = int((pooled != 0).sum(dim=1).max())
+            heaviest = pooled.abs().topk(width, dim=1).indices  # (B, k)
+            if width > ids.shape[1]:
+                ids, weights = (np.pad(old, ((0, 0), (0, width - old.shape[1]))) for old in (ids, weights))
+            cls[rows] = vectors[:, entries:].cpu().numpy()
+            ids[rows, :width] = heaviest.cpu().numpy()
+            weights[rows, :width] = pooled.gather(1, heaviest).cpu().numpy()
+            bar.update(len(rows))
+    return DuplexEmbeddings(cls, ids, weights)
+
+
+def _forward(encoder: DuplexEncoder) -> Callable[[Features, Task], torch.Tensor]:
+    """The encoder as a function from features to vectors (B, V + d'), its matrices converted where that pays."""
+    *modules, pooling = encoder
+    converted: list[dict[str, torch.Tensor]] = [{} for _ in encoder]
+    if bfloat16_pays("auto"):
+        for module, weights in zip(encoder, converted, strict=True):
+            for name, parameter in module.named_parameters():
+                if module is not pooling or name not in IN_FULL:
+                    weights[name] = parameter.to(torch.bfloat16)
+
+    def forward(features: Features, task: Task) -> torch.Tensor:
+        for module, weights in zip(modules, converted[:-1], strict=True):
+            features = functional_call(module, weights, (features,))
+        vectors: torch.Tensor = functional_call(pooling, converted[-1], (features, task))["sentence_embedding"]
+        return vectors
+
+    return forward
+
+
+def _batches(
+    encoder: DuplexEncoder, texts: Sequence[str], task: Task, batch_size: int
+) -> Iterator[tuple[npt.NDArray[np.int64], Features]]:
+    """Batches on the encoder's device, long texts first, and the places of their texts."""
+    order = np.array(sorted(range(len(texts)), key=lambda row: -len(texts[row])), np.int64)
+    slabs = [
+        order[start : start + SLAB_BATCHES * batch_size] for start in range(0, len(order), SLAB_BATCHES * batch_size)
+    ]
+
+    def tokenise(slab: npt.NDArray[np.int64]) -> Features:
+        return encoder.preprocess(  # type: ignore[no-any-return]
+            [texts[row] for row in slab], prompt=encoder.prompts.get(task) or None, task=task
+        )
+
+    with ThreadPoolExecutor(1, "tokenise") as ahead:
+        waiting = [ahead.submit(tokenise, slab) for slab in slabs[:1]]
+        for number, slab in enumerate(slabs):
+            features = waiting.pop().result()
+            waiting = [ahead.submit(tokenise, following) for following in slabs[number + 1 : number + 2]]
+            mask = features["attention_mask"]  # (n, L)
+            for rows in torch.split(mask.sum(dim=1).argsort(descending=True, stable=True), batch_size):
+                columns = mask[rows].any(dim=0)  # padding may stand on either side
+                yield (
+                    slab[rows.numpy()],
+                    {
+                        name: _part(value, mask.shape, rows, columns).to(encoder.device)
+                        if isinstance(value, torch.Tensor)
+                        else value
+                        for name, value in features.items()
+                    },
+                )
+
+
+def _part(value: torch.Tensor, shape: torch.Size, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Some rows, and of what has a column for each token those columns that are in use."""
+    return value[rows][:, columns] if value.shape == shape else value[rows]
