@@ -17,19 +17,12 @@ Every stage leaves a `done.json` with the fingerprint of all that it depends on,
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from dupmae.config import Recipe
 from dupmae.corpus import (
-    Passage,
     Run,
     TokenStore,
     build_token_store,
@@ -38,10 +31,12 @@ from dupmae.corpus import (
     split_queries,
     write_run,
 )
+from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
-from dupmae.files import fingerprint, write_json
+from dupmae.files import fingerprint
 from dupmae.models import model_fingerprint, resolve_model
+from dupmae.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -88,19 +83,18 @@ class _Walk:
             recipe, pretrain=replace(recipe.pretrain, seed=seed), finetune=replace(recipe.finetune, seed=seed)
         )
         self.folder = Path(recipe.output)
-        self.console = Console(stderr=True)
         self.start = resolve_model(recipe.start)
         self.start_mark = model_fingerprint(self.start)  # reads all weights, so once for all stages
         data = recipe.data
         self.test = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
         pairs = read_benchmark(Path(data.benchmark), data.train_split, allow_unknown=data.allow_unknown)
         self.train, self.dev = split_queries(pairs, data.dev_fraction, seed)
-        self.seconds: dict[str, float] = {}
+        self.stages = RunFolder(self.folder, [seed, self.start_mark])
 
     def run(self) -> Path:
         """All stages in order."""
         self._claim()
-        recipe, stage = self.recipe, self._stage
+        recipe, stage = self.recipe, self.stages.stage
         stage("1-store", "Tokenise the corpus", asdict(recipe.store), self._store)
         pretrained = [asdict(recipe.store), asdict(recipe.pretrain)]
         stage("2-pretrain", "Pre-train (Eq. 1-9)", pretrained, self._pretrain)
@@ -128,47 +122,16 @@ class _Walk:
             self._without_pretraining,
         )
         self._report()
-        self.console.print(f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}")
+        written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
+        self.stages.console.print(written)
         return self.folder
 
     def _claim(self) -> None:
         """Make the run folder this run's, or refuse one that holds another's results."""
-        record_file = self.folder / "run.json"
         settings = asdict(self.recipe) | {"output": None}
-        data = [self.test.qrels, self.train.qrels, self.test.queries, self.train.queries, _digest(self.test.corpus)]
-        mark = fingerprint([settings, self.start_mark, *data])
-        if record_file.is_file():
-            found = json.loads(record_file.read_text(encoding="utf-8"))
-            if found.get("fingerprint") != mark:
-                raise DupmaeError(
-                    f"the folder {self.folder} holds the results of a run with other settings or data: choose another "
-                    "output or delete it"
-                )
-            return
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            raise DupmaeError(f"the folder {self.folder} holds other files: choose another output or delete it")
-        write_json(record_file, {"fingerprint": mark, "recipe": asdict(self.recipe)})
-
-    def _stage(self, name: str, title: str, inputs: Any, work: Callable[[Path], dict[str, Any] | None]) -> None:
-        """Run a stage unless its `done.json` says that it was run on the same inputs."""
-        folder = self.folder / name
-        done_file = folder / "done.json"
-        if name == "index":  # the index folder holds an index and nothing else
-            done_file = self.folder / "index.done.json"
-        mark = fingerprint([inputs, self.recipe.seed, self.start_mark])
-        if done_file.is_file():
-            record = json.loads(done_file.read_text(encoding="utf-8"))
-            if record["fingerprint"] == mark:
-                self.seconds[name] = record["seconds"]
-                self.console.print(f"[dim]{title}: done before[/]")
-                return
-        self.console.print(f"[bold]{title}[/]")
-        begun = time.monotonic()
-        metrics = work(folder) or {}
-        self.seconds[name] = time.monotonic() - begun
-        write_json(
-            done_file, {"fingerprint": mark, "seconds": self.seconds[name], "settings": inputs, "metrics": metrics}
-        )
+        test, train, corpus = self.test, self.train, corpus_digest(self.test.corpus.values())
+        data = [test.qrels, train.qrels, test.queries, train.queries, corpus]
+        self.stages.claim(fingerprint([settings, self.start_mark, *data]), asdict(self.recipe))
 
     def _store(self, folder: Path) -> dict[str, Any]:
         from transformers import AutoTokenizer
@@ -258,10 +221,9 @@ class _Walk:
 
     def _notes(self) -> list[str]:
         """What the table does not say: data, lengths, dev figures, time."""
-        store = self._done("1-store/done.json")
-        index = self._done("index.done.json")
-        dev = self._done("5-evaluation/done.json")["dev"]
-        spent = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in self.seconds.items())
+        store, index = self.stages.metrics("1-store"), self.stages.metrics("index")
+        dev, seconds = self.stages.metrics("5-evaluation")["dev"], self.stages.seconds
+        spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
         pairs = sum(grade > 0 for judged in self.train.qrels.values() for grade in judged.values())
         return [
             f"{len(self.test.corpus):,} passages; trained on {pairs:,} pairs of {len(self.train.queries):,} queries; "
@@ -272,18 +234,5 @@ class _Walk:
             f"{index['passages']:,} passages were cut at {self.recipe.duplex.document_max_length} tokens.",
             f"On the held-out queries: NDCG@10 {dev['ndcg@10']:.3f}, MRR@10 {dev['mrr@10']:.3f}, "
             f"R@100 {dev['recall@100']:.3f}.",
-            f"Time: {spent}; {sum(self.seconds.values()) / 60:.1f} minutes in all.",
+            f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
         ]
-
-    def _done(self, name: str) -> dict[str, Any]:
-        """The metrics of a finished stage."""
-        metrics: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))["metrics"]
-        return metrics
-
-
-def _digest(corpus: Mapping[str, Passage]) -> str:
-    """A mark of every passage's id, title and text, and of their order."""
-    digest = hashlib.sha256()
-    for passage in corpus.values():
-        digest.update(fingerprint([passage.id, passage.title, passage.text]).encode())
-    return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ METRICS_FILE = "metrics.jsonl"
 """Losses and learning rates of every step, in a training run's folder."""
 
 
-def read_record(output: Path, name: str, mark: str, kind: str) -> dict[str, Any] | None:
+def read_record(
+    output: Path, name: str, mark: str, kind: str, results: Sequence[str] = ("model", "checkpoints", METRICS_FILE)
+) -> dict[str, Any] | None:
     """The record of the run in a folder, or None if the folder holds no run yet.
 
     Args:
@@ -21,6 +24,7 @@ def read_record(output: Path, name: str, mark: str, kind: str) -> dict[str, Any]
         name: File name of the record, a JSON object with a `fingerprint`.
         mark: Fingerprint of the run that asks.
         kind: What to call such a run in an error, e.g. "pre-training".
+        results: Names of what such a run leaves in its folder.
 
     Raises:
         DupmaeError: The record is damaged or another run's, or there are results without a record.
@@ -37,7 +41,7 @@ def read_record(output: Path, name: str, mark: str, kind: str) -> dict[str, Any]
                 "choose another folder or delete it."
             )
         return record
-    if any((output / result).exists() for result in ("model", "checkpoints", METRICS_FILE)):
+    if any((output / result).exists() for result in results):
         raise DupmaeError(f"The folder {output} holds other results: choose another folder or delete it.")
     return None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.corpus import Benchmark, Run
+from dupmae.corpus import Benchmark, Passage, Run
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -32,10 +32,22 @@ def bm25_run(benchmark: Benchmark, k: int = 100) -> Run:
     Returns:
         Scores of the best passages, ties cut by id.
     """
+    return bm25_searcher(benchmark.corpus)(benchmark.queries, k)
+
+
+def bm25_searcher(corpus: Mapping[str, Passage]) -> Callable[[Mapping[str, str], int], Run]:
+    """Index a corpus for BM25 once, to search it a block of queries at a time; see :func:`bm25_run`.
+
+    Args:
+        corpus: Every passage by its id.
+
+    Returns:
+        A function from queries (id -> text) and the number of passages kept of each to their ranking, best first.
+    """
     import bm25s
     import Stemmer
 
-    ids = sorted(benchmark.corpus)
+    ids = sorted(corpus)
     stemmer = Stemmer.Stemmer("porter")
 
     def words(texts: Sequence[str]) -> Any:
@@ -49,12 +61,16 @@ def bm25_run(benchmark: Benchmark, k: int = 100) -> Run:
         )
 
     model = bm25s.BM25(method="lucene", k1=BM25_K1, b=BM25_B)
-    model.index(words([benchmark.corpus[name].full_text for name in ids]), show_progress=False)
-    run: Run = {}
-    for query, tokens in zip(benchmark.queries, words(list(benchmark.queries.values())), strict=True):
-        scores = model.get_scores(tokens) if tokens else np.zeros(len(ids), np.float32)
-        run[query] = {ids[row]: float(scores[row]) for row in _best_positive(scores, k)}
-    return run
+    model.index(words([corpus[name].full_text for name in ids]), show_progress=False)
+
+    def search(queries: Mapping[str, str], k: int) -> Run:
+        run: Run = {}
+        for query, tokens in zip(queries, words(list(queries.values())), strict=True):
+            scores = model.get_scores(tokens) if tokens else np.zeros(len(ids), np.float32)
+            run[query] = {ids[row]: float(scores[row]) for row in _best_positive(scores, k)}
+        return run
+
+    return search
 
 
 def _best_positive(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
