@@ -149,7 +149,7 @@ class FinetuneConfig:
     """Dropout of encoder and attention; a few epochs from a good start need none, and it is slow on a processor."""
     max_length: int = 160
     """Tokens of a passage in training; shorter than at encoding, for speed."""
-    bm25_negatives: int = 1
+    negatives: int = 1
     """Hard negatives of each pair, drawn from BM25's best passages; 0 leaves in-batch negatives alone."""
     negative_depth: int = 20
     """How many of BM25's best passages, positives not counted, a hard negative is drawn from."""

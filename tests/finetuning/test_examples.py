@@ -56,7 +56,7 @@ def test_seed_alone_decides_the_rows(benchmark, config):
 
 
 def test_negatives_are_never_positives_and_differ_within_a_row(benchmark, config):
-    found = rows(benchmark, replace(config, bm25_negatives=3))
+    found = rows(benchmark, replace(config, negatives=3))
     for query, _, *negatives in found:
         assert len(set(negatives)) == 3
         assert not {(query, negative) for negative in negatives} & answers(benchmark)
@@ -76,14 +76,14 @@ def test_negatives_come_from_bm25s_best(config):
 def test_other_passages_serve_where_bm25_finds_too_few(benchmark, config):
     queries = benchmark.queries | {"q0": "unheard"}
     benchmark = replace(benchmark, queries=queries)
-    found = [row for row in rows(benchmark, replace(config, bm25_negatives=2)) if row[0] == "unheard"]
+    found = [row for row in rows(benchmark, replace(config, negatives=2)) if row[0] == "unheard"]
     assert len(found) == 3
     texts = {passage.full_text for passage in benchmark.corpus.values()}
     assert all(set(row[2:]) < texts - {row[1]} for row in found)
 
 
 def test_labels_number_what_stands_in_the_row(benchmark, config):
-    examples = make_examples(benchmark, replace(config, bm25_negatives=2))
+    examples = make_examples(benchmark, replace(config, negatives=2))
     names = ["query", "positive", "negative_1", "negative_2"]
     texts: dict[tuple[bool, int], set[str]] = {}
     for *row, label in zip(*(examples.columns[name] for name in [*names, "label"]), strict=True):
@@ -96,7 +96,7 @@ def test_labels_number_what_stands_in_the_row(benchmark, config):
 
 
 def test_without_hard_negatives_there_are_pairs_alone(benchmark, config):
-    columns = make_examples(benchmark, replace(config, bm25_negatives=0)).columns
+    columns = make_examples(benchmark, replace(config, negatives=0)).columns
     assert list(columns) == ["query", "positive", "label"]
 
 
@@ -105,8 +105,8 @@ def test_without_hard_negatives_there_are_pairs_alone(benchmark, config):
     [
         ({"batch_size": 19}, "toy gives 18 training pairs, fewer than one batch of 19"),
         ({"batch_size": 10, "epochs": 0.5}, "toy gives 9 training pairs, fewer than one batch of 10"),
-        ({"bm25_negatives": 23, "negative_depth": 30}, "has only 22 passages that are not its positives"),
-        ({"bm25_negatives": 3, "negative_depth": 2}, "cannot be drawn from a negative_depth of 2"),
+        ({"negatives": 23, "negative_depth": 30}, "has only 22 passages that are not its positives"),
+        ({"negatives": 3, "negative_depth": 2}, "cannot be drawn from a negative_depth of 2"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(settings, sentence, benchmark, config):

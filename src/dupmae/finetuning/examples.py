@@ -44,16 +44,16 @@ def make_examples(train: Benchmark, config: FinetuneConfig) -> Examples:
             "lower batch_size or add pairs."
         )
     draw = random.Random(config.seed)
-    pools = _negative_pools(train, positives, config, draw) if config.bm25_negatives else {}
+    pools = _negative_pools(train, positives, config, draw) if config.negatives else {}
     rows: list[tuple[str, list[str]]] = []
     wanted = int(len(pairs) * config.epochs) // config.batch_size * config.batch_size
     while len(rows) < wanted:
         draw.shuffle(pairs)
         for query, positive in pairs:
-            rows.append((query, [positive, *draw.sample(pools.get(query, []), config.bm25_negatives)]))
+            rows.append((query, [positive, *draw.sample(pools.get(query, []), config.negatives)]))
     del rows[wanted:]
     columns: dict[str, list[str] | list[list[int]]] = {"query": [train.queries[query] for query, _ in rows]}
-    for place in range(1 + config.bm25_negatives):
+    for place in range(1 + config.negatives):
         name = f"negative_{place}" if place else "positive"
         columns[name] = [train.corpus[chosen[place]].full_text for _, chosen in rows]
     columns["label"] = [[queries[query], *(passages[passage] for passage in chosen)] for query, chosen in rows]
@@ -65,9 +65,9 @@ def _negative_pools(
     train: Benchmark, positives: dict[str, list[str]], config: FinetuneConfig, draw: random.Random
 ) -> dict[str, list[str]]:
     """For each query with a positive the passages that its negatives are drawn from, none of them a positive."""
-    wanted, depth = config.bm25_negatives, config.negative_depth
+    wanted, depth = config.negatives, config.negative_depth
     if depth < wanted:
-        raise DupmaeError(f"{wanted} bm25_negatives cannot be drawn from a negative_depth of {depth}: raise it.")
+        raise DupmaeError(f"{wanted} negatives cannot be drawn from a negative_depth of {depth}: raise it.")
     run = bm25_run(train, k=depth + max(map(len, positives.values())))
     pools = {}
     for query, right in positives.items():
@@ -80,7 +80,7 @@ def _negative_pools(
             if len(pool) < wanted:
                 raise DupmaeError(
                     f"Query {query} of {train.name} has only {len(pool)} passages that are not its positives: "
-                    "lower bm25_negatives."
+                    "lower negatives."
                 )
         pools[query] = pool
     return pools
