@@ -109,6 +109,28 @@ def test_a_run_that_is_written_and_read_is_the_same(tmp_path: Path, run: dict[st
     assert read_run(tmp_path / "r.txt") == run
 
 
+def test_ms_marcos_runs_of_three_columns_are_read_by_their_ranks(tmp_path: Path) -> None:
+    path = tmp_path / "r.tsv"
+    path.write_text("q1\td2\t1\nq1\td1\t2\nq2\td1\t1\n")
+    assert read_run(path) == {"q1": {"d2": -1.0, "d1": -2.0}, "q2": {"d1": -1.0}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("q d 1\nq Q0 d 1 2.0 t\n", r"line 2: 6 columns, expected three \(query, passage, rank\)"),
+        ("q d one\n", "line 1: the rank 'one' is not a whole number"),
+        ("q d 1\nq d 2\n", "line 2: 'd' occurs a second time for query 'q'"),
+        ("q d 1\nq e 1\n", "two passages of query 'q' have the same rank"),
+    ],
+)
+def test_a_bad_run_of_three_columns_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "r.tsv"
+    path.write_text(content)
+    with pytest.raises(DupmaeError, match=message):
+        read_run(path)
+
+
 @pytest.mark.parametrize(
     ("run", "tag", "message"),
     [

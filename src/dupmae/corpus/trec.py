@@ -55,34 +55,54 @@ def read_qrels(path: str | Path) -> Qrels:
 
 
 def read_run(path: str | Path) -> Run:
-    """Read a TREC run, compressed or not: query id, `Q0`, passage id, rank, score and tag, split at white space.
+    """Read a run, compressed or not, split at white space.
 
-    As in trec_eval the score alone counts; `Q0`, the rank and the tag are not looked at.
+    The first line decides the format: six columns are TREC's query id, `Q0`, passage id, rank, score and tag, of which,
+    as in trec_eval, the score alone orders the passages; three are MS MARCO's query id, passage id and rank.
 
     Returns:
-        Query id -> passage id -> score, in the order of the file.
+        Query id -> passage id -> score (minus the rank where there are no scores), in the order of the file.
 
     Raises:
-        DupmaeError: A line has another number of columns, a score is not a finite number, a passage occurs twice for a
-            query, or the file is empty.
+        DupmaeError: A line has another number of columns, a score is not a finite number or a rank not a whole one, a
+            passage occurs twice for a query or two share a rank, or the file is empty.
     """
     path = Path(path)
     run: Run = {}
+    width = 0
     for number, line in _lines(path):
         columns = line.split()
-        if len(columns) != 6:
-            raise DupmaeError(
-                f"{path}, line {number}: {len(columns)} columns, expected six (query, Q0, passage, rank, score, tag)."
-            )
-        query, passage, score = columns[0], columns[2], columns[4]
-        if not _is_number(score):
-            raise DupmaeError(f"{path}, line {number}: the score {score!r} is not a finite number.")
+        width = width or (3 if len(columns) == 3 else 6)
+        if len(columns) != width:
+            expected = "three (query, passage, rank)" if width == 3 else "six (query, Q0, passage, rank, score, tag)"
+            raise DupmaeError(f"{path}, line {number}: {len(columns)} columns, expected {expected}.")
+        query, passage = columns[0], columns[1 if width == 3 else 2]
         if passage in run.setdefault(query, {}):
             raise DupmaeError(f"{path}, line {number}: {passage!r} occurs a second time for query {query!r}.")
-        run[query][passage] = float(score)
+        run[query][passage] = _score_of(columns, f"{path}, line {number}")
+    if width == 3:
+        _refuse_shared_ranks(path, run)
     if not run:
         raise DupmaeError(f"{path} holds no results.")
     return run
+
+
+def _score_of(columns: list[str], place: str) -> float:
+    """The score that a run's line gives, or minus its rank."""
+    if len(columns) == 6:
+        if not _is_number(columns[4]):
+            raise DupmaeError(f"{place}: the score {columns[4]!r} is not a finite number.")
+        return float(columns[4])
+    if not re.fullmatch(r"[0-9]+", columns[2]):
+        raise DupmaeError(f"{place}: the rank {columns[2]!r} is not a whole number.")
+    return -float(columns[2])
+
+
+def _refuse_shared_ranks(path: Path, run: Run) -> None:
+    """Refuse a run without scores in which a query has two passages of the same rank."""
+    for query, scores in run.items():
+        if len(set(scores.values())) < len(scores):
+            raise DupmaeError(f"{path}: two passages of query {query!r} have the same rank.")
 
 
 def write_run(path: str | Path, run: Run, tag: str) -> None:

@@ -1,63 +1,101 @@
 """Figures of merit of a run, computed by `ir_measures`.
 
-One ranking serves all measures: by falling score, equal scores by id. (trec_eval breaks ties the other way round and
-MS MARCO's script this way; left to themselves, two columns of a table would rank differently.)
+One ranking serves all measures: by falling score, equal scores by id, or by the rule of trec_eval where its very
+numbers are wanted. (Left to themselves, trec_eval and MS MARCO's script break ties in opposite ways, and two columns of
+a table would rank differently.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import ir_measures
-from ir_measures import RR, R, nDCG
+import numpy as np
+from ir_measures import AP, RR, Judged, R, nDCG
 
 from dupmae.corpus import Qrels, Run
 from dupmae.errors import DupmaeError
 
-_MEASURES = {"ndcg@10": nDCG @ 10, "mrr@10": RR @ 10, "recall@100": R @ 100}
-METRICS = tuple(_MEASURES)
-"""What is reported: NDCG@10 with the grades as gains; MRR@10 and R@100 with grades of at least 1 as relevant."""
+Ties = Literal["id", "trec_eval"]
+"""`id`: equal scores are ordered by passage id. `trec_eval`: scores are compared in single precision, and equal ones
+ordered by falling id, as that program does."""
+
+_MEASURES = {
+    "ndcg@10": nDCG @ 10,
+    "mrr@10": RR @ 10,
+    "mrr@100": RR @ 100,
+    "map": AP,
+    "recall@100": R @ 100,
+    "recall@1000": R @ 1000,
+    "judged@10": Judged @ 10,
+}
+_GRADED = ("ndcg@10", "judged@10")
+METRICS = ("ndcg@10", "mrr@10", "recall@100")
+"""What is reported by default: NDCG@10 with the grades as gains; MRR@10 and R@100 of the relevant passages."""
+ALL_METRICS = tuple(_MEASURES)
+"""All that can be asked for: besides, MRR@100, MAP (over the whole ranking), R@1000, and judged@10, the share of the
+first ten that somebody has judged (hole@10 is 1 minus that)."""
 
 
-def evaluate_run(run: Run, qrels: Qrels) -> dict[str, float]:
-    """Average each of :data:`METRICS` over the queries of the judgements.
+def evaluate_run(
+    run: Run, qrels: Qrels, metrics: Sequence[str] = METRICS, *, relevant_from: int = 1, ties: Ties = "id"
+) -> dict[str, float]:
+    """Average metrics over the queries of the judgements.
+
+    The average goes over every query with judgements: `trec_eval -c`, and what MS MARCO's script does. A query that
+    the run lacks counts 0, also for judged@10; one without judgements does not count. A grade below 0 counts as 0.
 
     Args:
-        run: Query id -> passage id -> score; a query that is missing counts 0, one without judgements does not count.
+        run: Query id -> passage id -> score.
         qrels: Query id -> passage id -> grade.
-
-    Raises:
-        DupmaeError: There are no judgements.
-    """
-    values = _per_query(run, qrels, METRICS)
-    return {metric: sum(by_query.values()) / len(by_query) for metric, by_query in values.items()}
-
-
-def per_query(run: Run, qrels: Qrels, metric: str) -> dict[str, float]:
-    """One of :data:`METRICS` for every query of the judgements, in their order.
+        metrics: Names out of :data:`ALL_METRICS`.
+        relevant_from: Grades from which a passage is relevant, where a metric knows but two kinds (all except NDCG@10,
+            whose gains are the grades); TREC's Deep Learning passages ask for 2.
+        ties: How equal scores are ordered.
 
     Raises:
         DupmaeError: An unknown metric, or no judgements.
     """
-    if metric not in _MEASURES:
-        raise DupmaeError(f"There is no metric {metric!r}: take one of {', '.join(METRICS)}.")
-    return _per_query(run, qrels, [metric])[metric]
+    values = _per_query(run, qrels, metrics, relevant_from, ties)
+    return {metric: sum(by_query.values()) / len(by_query) for metric, by_query in values.items()}
 
 
-def _per_query(run: Run, qrels: Qrels, metrics: tuple[str, ...] | list[str]) -> dict[str, dict[str, float]]:
+def per_query(run: Run, qrels: Qrels, metric: str, *, relevant_from: int = 1, ties: Ties = "id") -> dict[str, float]:
+    """One metric for every query of the judgements, in their order; see :func:`evaluate_run`.
+
+    Raises:
+        DupmaeError: An unknown metric, or no judgements.
+    """
+    return _per_query(run, qrels, [metric], relevant_from, ties)[metric]
+
+
+def _per_query(
+    run: Run, qrels: Qrels, metrics: Sequence[str], relevant_from: int, ties: Ties
+) -> dict[str, dict[str, float]]:
     """Metric -> query id -> value."""
+    if unknown := [metric for metric in metrics if metric not in _MEASURES]:
+        raise DupmaeError(f"There is no metric {unknown[0]!r}: take one of {', '.join(ALL_METRICS)}.")
     if not qrels:
         raise DupmaeError("There are no judgements to evaluate against: the qrels are empty.")
     values = {metric: dict.fromkeys(qrels, 0.0) for metric in metrics}
-    names = {_MEASURES[metric]: metric for metric in metrics}
-    ranked = {query: _by_rank(run[query]) for query in qrels if run.get(query)}
-    if ranked:
-        for result in ir_measures.iter_calc(list(names), qrels, ranked):
+    ranked = {query: _by_rank(run[query], ties) for query in qrels if run.get(query)}
+    if not ranked:
+        return values
+    graded = {query: {name: max(grade, 0) for name, grade in grades.items()} for query, grades in qrels.items()}
+    binary = {
+        query: {name: int(grade >= relevant_from) for name, grade in grades.items()} for query, grades in qrels.items()
+    }
+    for judged, kind in ((graded, True), (binary, False)):
+        names = {_MEASURES[metric]: metric for metric in metrics if (metric in _GRADED) is kind}
+        for result in ir_measures.iter_calc(list(names), judged, ranked) if names else ():
             values[names[result.measure]][result.query_id] = result.value
     return values
 
 
-def _by_rank(scores: Mapping[str, float]) -> dict[str, float]:
+def _by_rank(scores: Mapping[str, float], ties: Ties) -> dict[str, float]:
     """Replace scores by falling whole numbers in the order of the ranking, so that no tie is left."""
-    ranking = sorted(scores, key=lambda passage: (-scores[passage], passage))
+    ranking = sorted(scores, reverse=ties == "trec_eval")
+    rounded = scores if ties == "id" else {name: float(np.float32(score)) for name, score in scores.items()}
+    ranking.sort(key=lambda passage: -rounded[passage])
     return {passage: float(-place) for place, passage in enumerate(ranking)}
