@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dupmae import commands, index_commands
+from dupmae import commands, finetuning_commands, index_commands
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.failures import explain, fail, hush, leave_quietly
@@ -19,7 +19,10 @@ from dupmae.settings_file import nearest
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": commands.run,
     "pretrain": commands.pretrain,
-    "finetune": commands.finetune,
+    "finetune": finetuning_commands.finetune,
+    "mine": finetuning_commands.mine,
+    "teach": finetuning_commands.teach,
+    "rerank": finetuning_commands.rerank,
     "encode": commands.encode,
     "index build": index_commands.build,
     "index add": index_commands.add,
@@ -32,7 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": commands.search,
     "evaluate": commands.evaluate,
 }
-RESUMABLE = {"run", "pretrain", "finetune", "index build", "index add"}
+RESUMABLE = {"run", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

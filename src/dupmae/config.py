@@ -170,6 +170,58 @@ class FinetuneConfig:
 
 
 @dataclass(kw_only=True)
+class MiningConfig:
+    """Hard negatives: which passages are set against a training query's positives."""
+
+    source: Literal["duplex", "bm25", "both"] = "duplex"
+    """Whose rankings negatives come from: the index's, BM25's, or both in turn."""
+    first: int = 1
+    """First rank taken, counted without the query's positives; a higher one passes over the most doubtful passages."""
+    last: int = 50
+    """Last rank taken; the authors draw from the best 200."""
+    margin: float | None = None
+    """A negative must score at least so much less than the query's best positive in the same ranking; null asks for
+    nothing. A query none of whose positives is in the ranking then keeps no negatives."""
+    relative_margin: float | None = None
+    """The same as a share of the positive's score: 0.05 leaves out what scores above 95 % of it."""
+    teacher: str | None = None
+    """Cross-encoder that scores every candidate, to leave out those it takes for answers: a folder or a Hugging Face
+    id; null asks none."""
+    teacher_margin: float = 0.0
+    """How much less than the query's best positive a negative must score with that teacher, in logits."""
+
+
+@dataclass(kw_only=True)
+class TeacherConfig:
+    """The cross-encoder that stage 3 distils, trained on mined lists."""
+
+    epochs: float = 2.0
+    """Passes over the queries; each time another draw of a query's negatives, and of its positive if it has several."""
+    batch_size: int = 8
+    """Queries per step; each comes with a positive and its negatives."""
+    negatives: int = 7
+    """Negatives of each query, drawn from its list."""
+    learning_rate: float = 3e-5
+    """Peak learning rate of the encoder."""
+    head_learning_rate: float = 3e-4
+    """Peak learning rate of what turns the encoder's states into a score, which is new unless the start has it."""
+    dropout: float = 0.0
+    """Dropout of encoder and attention."""
+    max_length: int = 256
+    """Tokens of a query and its passage together, in training and later; the longer of the two is cut."""
+    warmup_ratio: float = 0.1
+    """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    seed: int = 42
+    """Seeds the new head, the draws, order and dropout."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
+    save_steps: int = 100
+    """Steps between checkpoints from which an interrupted run goes on."""
+
+
+@dataclass(kw_only=True)
 class DataConfig:
     """The benchmark a recipe trains and reports on."""
 

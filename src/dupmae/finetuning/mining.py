@@ -1,0 +1,190 @@
+"""Hard negatives: what a duplex index, or BM25, ranks high for a training query although it answers another.
+
+Queries are searched in blocks, so that memory depends neither on their number nor on the product of queries and
+passages; see :mod:`dupmae.finetuning.blocks` for how a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dupmae.config import MiningConfig
+from dupmae.corpus import Benchmark, Run
+from dupmae.corpus.digest import corpus_digest
+from dupmae.errors import DupmaeError
+from dupmae.files import fingerprint
+from dupmae.finetuning.blocks import in_blocks
+from dupmae.finetuning.lists import CandidateList, write_lists
+
+if TYPE_CHECKING:
+    from dupmae.index import DuplexIndex
+
+NEGATIVES_FILE = "negatives.jsonl"
+"""The candidate lists, in the output folder."""
+RECORD_FILE = "mining.json"
+"""What they were made from."""
+
+Search = Callable[[Mapping[str, str], int], Run]
+"""From queries (id -> text) and a depth to the ranking of each, best first."""
+Judge = Callable[[list[CandidateList]], list[CandidateList]]
+"""From lists to what is left of them."""
+
+
+def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: MiningConfig) -> Path:
+    """Mine hard negatives of every training query (for Eq. 14 and 15).
+
+    The best passages of each query, its positives left out, ranks `first` to `last`, less what the margins and the
+    teacher take for an answer that nobody judged. With both sources their rankings are taken in turn, index first, a
+    passage once; a score then is 1 / place, because scores of different sources cannot be compared.
+
+    A call that was killed goes on at the block of queries where it was; a finished one is not done again.
+
+    Args:
+        index: Of the benchmark's corpus; None if BM25 is the only source.
+        train: Queries with their positives, the passages judged above 0; queries without are passed over.
+        output: Folder for `negatives.jsonl` (:mod:`dupmae.finetuning.lists`) and its record `mining.json`.
+        config: The settings.
+
+    Returns:
+        The file, its queries in the order of their ids.
+
+    Raises:
+        DupmaeError: Impossible settings, no index where one is needed, no query with a positive, an index that holds
+            other passages, or `output` holds negatives mined from something else.
+    """
+    _check(index, config)
+    queries = sorted(query for query in train.queries if _positives(train, query))
+    if not queries:
+        raise DupmaeError(f"{train.name} ({train.split}) has no query with a positive to mine negatives for.")
+    settings = asdict(config)
+    mark = _fingerprint(index, train, settings)
+
+    @cache
+    def sources() -> tuple[list[Search], Judge]:  # a finished run needs neither
+        return _searches(index, train, config), _judge(train, config)
+
+    def write(block: Sequence[str], path: Path) -> None:
+        searches, judge = sources()
+        write_lists(path, judge(_lists(searches, train, block, config)))
+
+    return in_blocks(output / NEGATIVES_FILE, RECORD_FILE, mark, settings, queries, write, "mining")
+
+
+def _check(index: DuplexIndex | None, config: MiningConfig) -> None:
+    """Refuse settings that leave nothing to mine."""
+    if index is None and config.source != "bm25":
+        raise DupmaeError(f"Mining from the source {config.source} needs an index: give one, or take bm25.")
+    if not 1 <= config.first <= config.last:
+        raise DupmaeError(
+            f"Ranks {config.first} to {config.last} hold no passage: first must be at least 1 and last at least first."
+        )
+
+
+def _positives(train: Benchmark, query: str) -> set[str]:
+    """Passages that answer a query."""
+    return {passage for passage, grade in train.qrels.get(query, {}).items() if grade > 0}
+
+
+def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[str, object]) -> str:
+    """A mark of all that the lists depend on."""
+    from dupmae.models import model_fingerprint, resolve_model
+
+    inputs: dict[str, object] = {"settings": settings, "queries": train.queries, "qrels": train.qrels}
+    if settings["source"] != "bm25" and index is not None:
+        manifest = index.manifest
+        inputs["index"] = [
+            manifest.model_fingerprint,
+            [asdict(segment) for segment in manifest.segments],
+            manifest.deleted,
+        ]
+    if settings["source"] != "duplex" or settings["teacher"] is not None:
+        inputs["corpus"] = corpus_digest(train.corpus.values())
+    if settings["teacher"] is not None:
+        inputs["teacher"] = model_fingerprint(resolve_model(str(settings["teacher"])))
+    return fingerprint(inputs)
+
+
+def _searches(index: DuplexIndex | None, train: Benchmark, config: MiningConfig) -> list[Search]:
+    """The sources of candidates, in the order in which they take turns."""
+    from dupmae.evaluation.baselines import bm25_searcher, duplex_run
+
+    def duplex(queries: Mapping[str, str], depth: int) -> Run:
+        assert index is not None
+        run = duplex_run(index, replace(train, queries=dict(queries)), depth)
+        strangers = {passage for ranking in run.values() for passage in ranking} - train.corpus.keys()
+        if strangers:
+            raise DupmaeError(
+                f"The index {index.folder} holds the passage {min(strangers)!r}, which {train.name} does not: "
+                "mine with an index of the benchmark's own corpus."
+            )
+        return run
+
+    searches: list[Search] = [] if config.source == "bm25" else [duplex]
+    return searches if config.source == "duplex" else [*searches, bm25_searcher(train.corpus)]
+
+
+def _lists(
+    searches: Sequence[Search], train: Benchmark, queries: Sequence[str], config: MiningConfig
+) -> list[CandidateList]:
+    """The lists of a block of queries, before a teacher has looked at them."""
+    positives = {query: _positives(train, query) for query in queries}
+    texts = {query: train.queries[query] for query in queries}
+    depth = config.last + max(map(len, positives.values()))
+    runs = [search(texts, depth) for search in searches]
+    return [_list(query, positives[query], [run[query] for run in runs], config) for query in queries]
+
+
+def _list(
+    query: str, positives: set[str], rankings: Sequence[Mapping[str, float]], config: MiningConfig
+) -> CandidateList:
+    """One query's list, from each source's ranking of it (passage id -> score, best first)."""
+    kept = [_within(ranking, positives, config) for ranking in rankings]
+    scores = dict(kept[0])
+    if len(kept) > 1:
+        turns = dict.fromkeys(passage for turn in zip_longest(*kept) for passage in turn if passage is not None)
+        scores = {passage: 1 / place for place, passage in enumerate(turns, 1)}
+    found: dict[str, float | None] = {passage: score for passage, score in scores.items() if passage in positives}
+    return CandidateList(
+        query,
+        positives=found | dict.fromkeys(sorted(positives - found.keys())),
+        negatives={passage: score for passage, score in scores.items() if passage not in positives},
+    )
+
+
+def _within(ranking: Mapping[str, float], positives: set[str], config: MiningConfig) -> dict[str, float]:
+    """The positives of a ranking, and the negatives in the window of ranks that keep their distance from the best."""
+    best = max((score for passage, score in ranking.items() if passage in positives), default=-math.inf)
+    limit = math.inf if config.margin is None else best - config.margin
+    if config.relative_margin is not None:
+        limit = min(limit, best - config.relative_margin * abs(best) if math.isfinite(best) else best)
+    others = [passage for passage in ranking if passage not in positives][config.first - 1 : config.last]
+    negatives = {passage for passage in others if ranking[passage] <= limit}
+    return {passage: score for passage, score in ranking.items() if passage in positives or passage in negatives}
+
+
+def _judge(train: Benchmark, config: MiningConfig) -> Judge:
+    """What leaves out of lists the negatives that the teacher, if there is one, takes for answers."""
+    if config.teacher is None:
+        return lambda lists: lists
+    from dupmae.finetuning.cross_encoder import load_cross_encoder, score_pairs
+
+    teacher = load_cross_encoder(config.teacher)
+
+    def judge(lists: list[CandidateList]) -> list[CandidateList]:
+        scores = score_pairs(teacher, train, {one.query_id: one.passages for one in lists})
+        return [_without_answers(one, scores[one.query_id], config.teacher_margin) for one in lists]
+
+    return judge
+
+
+def _without_answers(candidates: CandidateList, scores: Mapping[str, float], margin: float) -> CandidateList:
+    """A list without the negatives that score less than `margin` below its best positive."""
+    limit = max(scores[passage] for passage in candidates.positives) - margin
+    kept = {passage: score for passage, score in candidates.negatives.items() if scores[passage] <= limit}
+    return replace(candidates, negatives=kept)

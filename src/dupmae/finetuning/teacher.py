@@ -1,0 +1,199 @@
+"""The cross-encoder teacher of Eq. 15: trained on mined lists with sentence-transformers; then it scores them all."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.losses import LambdaLoss
+from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from dupmae.config import TeacherConfig
+from dupmae.corpus import Benchmark
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
+from dupmae.finetuning.blocks import in_blocks
+from dupmae.finetuning.cross_encoder import load_cross_encoder, score_pairs, start_cross_encoder
+from dupmae.finetuning.lists import CandidateList, read_lists, write_scores
+from dupmae.finetuning.trainer import _in_order as in_order
+from dupmae.finetuning.trainer import _Log as StepLog
+from dupmae.models import model_fingerprint, resolve_model
+from dupmae.precision import bfloat16_pays, prepare_for_training
+from dupmae.pretraining.metrics import PhaseBar
+from dupmae.quiet import hushed
+from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
+
+RUN_FILE = "teacher.json"
+"""Record of the training in its output folder."""
+SCORES_FILE = "teacher.jsonl"
+"""The scores, in their output folder."""
+SCORES_RECORD = "scores.json"
+"""What they were made from."""
+
+
+def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, config: TeacherConfig) -> str:
+    """Train a cross-encoder to rank a query's positive above its mined negatives.
+
+    Each step takes lists of one positive and a few negatives a query. The loss is LambdaLoss, which weighs each pair of
+    passages by what exchanging them would change of NDCG, and which sentence-transformers' documentation prefers to the
+    other losses for such lists. A run that was interrupted goes on from its last checkpoint and ends as if it had not
+    been; one that is finished returns its model at once.
+
+    Args:
+        start: An encoder (a pre-trained checkpoint, a Hugging Face id), which gets a new head, or a cross-encoder.
+        train: What the lists were mined for.
+        lists: `negatives.jsonl` (:mod:`dupmae.finetuning.lists`).
+        output: Folder of the run: `model/`, `metrics.jsonl`, `teacher.json`, and checkpoints while it lasts.
+        config: The settings.
+
+    Returns:
+        The folder of the model, which `sentence_transformers.CrossEncoder` loads.
+
+    Raises:
+        DupmaeError: The lists do not fit the benchmark or are too few, `output` holds another run, or the loss stops
+            being a number.
+    """
+    target = output / "model"
+    candidates = read_lists(lists, train)
+    settings = asdict(config)
+    del settings["save_steps"]  # how often to save does not change the result
+    name = resolve_model(start)
+    texts = _texts_mark(train, {query: one.passages for query, one in candidates.items()})
+    mark = fingerprint([settings, model_fingerprint(name), file_fingerprint(lists), texts])
+    record = read_record(output, RUN_FILE, mark, "teacher")
+    if record and record["finished"] and target.is_dir():
+        return str(target)
+    columns = make_rows(train, candidates, config)
+    write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": False})
+    set_seed(config.seed)  # draws the new head
+    model = start_cross_encoder(name)
+    model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
+    prepare_for_training(model.transformers_model, config.dropout)
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(output, config),
+        train_dataset=Dataset.from_dict(columns),
+        loss=LambdaLoss(model, mini_batch_size=0),  # the whole batch in one forward pass
+        callbacks=[StepLog(output / METRICS_FILE)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(PhaseBar("teacher"))
+    _, checkpoint = last_checkpoint(output / "checkpoints")
+    with hushed():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with atomic_folder(target) as folder:
+            model.save_pretrained(str(folder))
+    write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": True})
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    return str(target)
+
+
+def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch_size: int = 32) -> Path:
+    """Score every positive and negative of mined lists, once.
+
+    A call that was killed goes on at the block of queries where it was; a finished one is not done again.
+
+    Args:
+        teacher: What :func:`train_teacher` returns, or any cross-encoder that gives one number: a folder, an id.
+        train: What the lists were mined for.
+        lists: `negatives.jsonl` (:mod:`dupmae.finetuning.lists`).
+        output: Folder for `teacher.jsonl` and its record `scores.json`.
+        batch_size: Pairs in a forward pass.
+
+    Returns:
+        The file, its queries in the order of the lists.
+
+    Raises:
+        DupmaeError: The lists do not fit the benchmark, the teacher gives several numbers, or `output` holds scores of
+            another teacher or of other lists.
+    """
+    candidates = {query: one.passages for query, one in read_lists(lists, train).items()}
+    name = resolve_model(teacher)
+    settings = {"teacher": teacher, "lists": str(lists)}
+    mark = fingerprint([model_fingerprint(name), file_fingerprint(lists), _texts_mark(train, candidates)])
+    load = cache(load_cross_encoder)  # a finished run needs none
+
+    def write(block: Sequence[str], path: Path) -> None:
+        write_scores(path, score_pairs(load(name), train, {query: candidates[query] for query in block}, batch_size))
+
+    return in_blocks(output / SCORES_FILE, SCORES_RECORD, mark, settings, list(candidates), write, "scoring")
+
+
+def _texts_mark(train: Benchmark, candidates: Mapping[str, Sequence[str]]) -> str:
+    """A mark of the texts of queries and of their passages."""
+    named = sorted({passage for some in candidates.values() for passage in some})
+    texts = {passage: train.corpus[passage].full_text for passage in named}
+    return fingerprint([{query: train.queries[query] for query in candidates}, texts])
+
+
+def make_rows(train: Benchmark, lists: dict[str, CandidateList], config: TeacherConfig) -> dict[str, list[Any]]:
+    """Lay out all epochs' rows in an order drawn anew for each: a query, a positive, some of its negatives.
+
+    Returns:
+        `query` (text), `passages` (texts, the positive first), `label` (1 for it, 0 for the others).
+
+    Raises:
+        DupmaeError: Fewer lists have negatives than a step takes.
+    """
+    usable = [one for _, one in sorted(lists.items()) if one.negatives]
+    if int(len(usable) * min(config.epochs, 1)) < config.batch_size:
+        raise DupmaeError(
+            f"{len(usable)} lists have negatives, too few for a step of {config.batch_size}: lower batch_size, or mine "
+            "with wider margins."
+        )
+    draw = random.Random(config.seed)
+    wanted = int(len(usable) * config.epochs) // config.batch_size * config.batch_size
+    rows: list[tuple[str, list[str]]] = []
+    while len(rows) < wanted:
+        draw.shuffle(usable)
+        for one in usable:
+            count = min(config.negatives, len(one.negatives))
+            drawn = [draw.choice(list(one.positives)), *draw.sample(list(one.negatives), count)]
+            rows.append((one.query_id, drawn))
+    del rows[wanted:]
+    return {
+        "query": [train.queries[query] for query, _ in rows],
+        "passages": [[train.corpus[name].full_text for name in drawn] for _, drawn in rows],
+        "label": [[1.0, *[0.0] * (len(drawn) - 1)] for _, drawn in rows],
+    }
+
+
+def _arguments(output: Path, config: TeacherConfig) -> CrossEncoderTrainingArguments:
+    """What the trainer is told."""
+    return CrossEncoderTrainingArguments(
+        output_dir=str(output / "checkpoints"),
+        num_train_epochs=1,  # the rows of all epochs are laid out by `make_rows`
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        learning_rate_mapping={r"classifier|pooler|\.head\.": config.head_learning_rate},
+        warmup_steps=config.warmup_ratio,
+        lr_scheduler_type="linear",
+        weight_decay=config.weight_decay,
+        bf16=bfloat16_pays(config.precision),
+        use_cpu=not torch.cuda.is_available(),
+        batch_sampler=in_order,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        seed=config.seed,
+    )
+
+
+class _Trainer(CrossEncoderTrainer):  # type: ignore[misc]
+    """The trainer without the bookkeeping for a model card, which embeds examples of the training data."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Add none."""

