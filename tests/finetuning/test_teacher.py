@@ -69,12 +69,12 @@ def metrics(output: Path) -> list[dict[str, Any]]:
 
 
 def test_the_teacher_learns_to_rank_the_positive_first(bert_folder, benchmark, lists, tmp_path, teacher_config):
-    config = replace(teacher_config, epochs=15, learning_rate=2e-3, head_learning_rate=2e-3, dropout=0.0)
+    config = replace(teacher_config, epochs=20, learning_rate=2e-3, head_learning_rate=2e-3, dropout=0.0)
     folder = train_teacher(str(bert_folder), benchmark, lists, tmp_path / "run", config)
     assert folder == str(tmp_path / "run" / "model")
     losses = [line["loss"] for line in metrics(tmp_path / "run")]
-    assert len(losses) == 15 * 3
-    assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
+    assert len(losses) == 20 * 3
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
     scores = read_scores(score_lists(folder, benchmark, lists, tmp_path / "scores"), read_lists(lists, benchmark))
     first = [max(row, key=row.__getitem__) in benchmark.qrels[query] for query, row in scores.items()]
     assert sum(first) >= 10
