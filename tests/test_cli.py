@@ -205,6 +205,10 @@ def test_a_bad_recipe_gets_one_sentence_with_file_and_line(text, sentence, tmp_p
         (["run", "missing.yaml"], "missing.yaml: no such settings file"),
         (["search", "i", "--k", "0"], "--k counts the passages to show, at least 1, not 0"),
         (["finetune", "--model", "m", "--output", "o"], "either --benchmark FOLDER or --pairs FILE"),
+        (
+            ["finetune", "--model", "m", "--output", "o", "--pairs", "p", "--dev_split", "dev"],
+            "--dev_split names judgements of --benchmark",
+        ),
         (["evaluate", "--model", "m"], "either --model and --benchmark, or --run and --qrels"),
         (["evaluate", "--model", "m", "--benchmark", "b", "--run", "r"], "either --model and --benchmark"),
     ],
@@ -276,7 +280,12 @@ def test_finetune_trains_on_the_whole_split_a_model_whose_new_layers_the_seed_de
     call: dict[str, Any] = {}
     order = []
     stub("transformers", set_seed=lambda seed: order.append(("seed", seed)))
-    stub("dupmae.corpus", read_benchmark=None, read_pairs=lambda path: SimpleNamespace(corpus=f"passages of {path}"))
+    stub(
+        "dupmae.corpus",
+        read_benchmark=None,
+        read_pairs=lambda path: SimpleNamespace(corpus=f"passages of {path}"),
+        split_queries=None,
+    )
 
     def from_encoder(model, config):
         order.append("model")
@@ -288,13 +297,36 @@ def test_finetune_trains_on_the_whole_split_a_model_whose_new_layers_the_seed_de
         calibrate=lambda encoder, texts: order.append(texts),
         calibration_sample=lambda corpus, seed: f"some {corpus}",
     )
-    stub("dupmae.finetuning", finetune=lambda *args: call.update(args=args))
+    stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
     words = ["finetune", "--model", "m", "--pairs", "f", "--output", "o", "--top_k", "9", "--epochs", "2"]
     assert cli.main([*words, "--seed", "5"]) == 0
     encoder, train, output, settings = call["args"]
     assert (encoder, train.corpus, output) == (("m", 9), "passages of f", Path("o"))
     assert (settings.epochs, settings.seed) == (2.0, 5)
+    assert call["named"] == {"dev": None, "lists": None, "scores": None}
     assert order == [("seed", 5), "model", "some passages of f"]
+
+
+def test_finetune_takes_held_out_queries_lists_and_scores(stub, tmp_path):
+    call: dict[str, Any] = {}
+    stub("transformers", set_seed=lambda seed: None)
+    stub(
+        "dupmae.corpus",
+        read_benchmark=lambda folder, split, **_: f"{folder} {split}",
+        read_pairs=None,
+        split_queries=lambda train, fraction, seed: (f"{1 - fraction} of {train}", f"{fraction} of {train}"),
+    )
+    stub("dupmae.duplex", DuplexEncoder=lambda path: path, calibrate=None, calibration_sample=None)
+    stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "modules.json").write_text("DuplexPooling")  # a duplex model goes on with its own representation
+    words = ["finetune", "--model", str(model), "--benchmark", "b", "--output", "o"]
+    assert cli.main([*words, "--dev_split", "dev", "--lists", "n.jsonl", "--scores", "t.jsonl"]) == 0
+    assert call["args"][:2] == (str(model), "b train")
+    assert call["named"] == {"dev": "b dev", "lists": Path("n.jsonl"), "scores": Path("t.jsonl")}
+    assert cli.main([*words, "--dev_fraction", "0.25"]) == 0
+    assert (call["args"][1], call["named"]["dev"]) == ("0.75 of b train", "0.25 of b train")
 
 
 @pytest.fixture

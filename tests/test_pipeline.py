@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -16,16 +19,16 @@ from dupmae import cli, pipeline
 from dupmae.config import Recipe
 from dupmae.corpus import read_qrels, read_run
 from dupmae.errors import DupmaeError
-from dupmae.evaluation import evaluate_run
+from dupmae.evaluation import evaluate_run, per_query
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "scifact.yaml"
 SYSTEMS = {
-    "bm25": "4-baselines/bm25",
-    "start": "4-baselines/start",
-    "finetuned-without-pretraining": "4-baselines/finetuned-without-pretraining",
-    "duplex": "5-evaluation/duplex",
-    "duplex-cls": "5-evaluation/duplex-cls",
-    "duplex-ot": "5-evaluation/duplex-ot",
+    "bm25": "9-baselines/bm25",
+    "start": "9-baselines/start",
+    "finetuned-without-pretraining": "9-baselines/finetuned-without-pretraining",
+    "duplex": "8-evaluation/duplex",
+    "duplex-cls": "8-evaluation/duplex-cls",
+    "duplex-ot": "8-evaluation/duplex-ot",
 }
 SMALL = {
     "store.max_length": 32,
@@ -239,7 +242,7 @@ def test_the_runs_index_answers_with_both_halves_and_the_entries_that_matched(fi
     assert cli.main(["search", str(finished / "index"), query, "--k", "3", "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["query"] == query
-    ranked = read_run(finished / "5-evaluation" / "duplex" / "run.trec")["q45"]
+    ranked = read_run(finished / "8-evaluation" / "duplex" / "run.trec")["q45"]
     assert {hit["id"]: hit["score"] for hit in result["hits"]} == pytest.approx(
         dict(sorted(ranked.items(), key=lambda row: -row[1])[:3]), rel=1e-3
     )
@@ -267,14 +270,14 @@ class Killer:
 
 
 def test_a_run_killed_at_every_stage_ends_as_one_that_was_not(finished, small_recipe, tmp_path, monkeypatch):
-    from dupmae.finetuning.loss import DuplexContrastiveLoss
+    from dupmae.finetuning.loss import DuplexLoss
     from dupmae.index import build
     from dupmae.pretraining.phase import PhaseTrainer
 
     cut_into_segments(monkeypatch)
     # The last step of each stage, two steps after a checkpoint, and the second of three segments.
     pretraining = Killer(monkeypatch, PhaseTrainer, "compute_loss", {PRETRAINING_STEPS})
-    finetuning = Killer(monkeypatch, DuplexContrastiveLoss, "forward", {FINETUNING_STEPS, 2 * FINETUNING_STEPS + 2})
+    finetuning = Killer(monkeypatch, DuplexLoss, "forward", {FINETUNING_STEPS, 2 * FINETUNING_STEPS + 2})
     segments = Killer(monkeypatch, build, "write_segment", {2})
     searching = Killer(monkeypatch, pipeline, "duplex_run", {3})
     folder = tmp_path / "killed"
@@ -296,3 +299,108 @@ def test_a_run_killed_at_every_stage_ends_as_one_that_was_not(finished, small_re
     for pattern in ("*.arrow", "*.trec"):
         assert contents(folder, pattern) == contents(finished, pattern)
     assert systems(folder) == systems(finished)
+
+
+FULL = {
+    "stages": 3,
+    "finetune.eval_steps": 2,
+    "finetune.dev_pool_size": 30,
+    "mining.last": 8,
+    "hard_negatives.epochs": 1,
+    "hard_negatives.batch_size": 8,
+    "hard_negatives.negatives": 2,
+    "teacher.epochs": 1,
+    "teacher.negatives": 2,
+    "distil.epochs": 1,
+    "distil.batch_size": 8,
+    "distil.negatives": 3,
+}
+"""What makes it three stages of fine-tuning, each of 4 steps."""
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, small_recipe: Callable[..., Recipe]) -> Path:
+    """A run folder of all three stages that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "full"
+    return pipeline.run_recipe(small_recipe(folder, **FULL))
+
+
+def test_three_stages_each_start_where_the_one_before_ended_and_report_what_they_gained(full, benchmark_folder):
+    places = {
+        "start": "9-baselines/start",
+        "stage-1": "3-finetune/evaluation",
+        "stage-2": "5-hard-negatives/evaluation",
+        "stage-3": "8-evaluation/duplex",
+    }
+    qrels = read_qrels(benchmark_folder / "qrels" / "test.tsv")
+    values = {name: per_query(read_run(full / place / "run.trec"), qrels, "ndcg@10") for name, place in places.items()}
+    gains = json.loads((full / "gains.json").read_text())
+    assert [row["stage"] for row in gains] == list(places)
+    assert [row["test"] for row in gains] == pytest.approx([fmean(each.values()) for each in values.values()])
+    assert [row["dev"] is None for row in gains] == [True, False, False, False]
+    for before, row in itertools.pairwise(gains):
+        assert row["gain"] == pytest.approx(row["test"] - before["test"])
+        pair = [list(values[name].values()) for name in (row["stage"], before["stage"])]
+        expected = 1.0 if pair[0] == pair[1] else naive_paired_p(*pair)
+        assert row["p"] == pytest.approx(expected, abs=2e-3)
+    words = (full / "report.md").read_text()
+    for row in gains:
+        assert f"| {row['stage']} | " in words
+    names = [row["name"] for row in systems(full) if not row["quoted"]]
+    assert names == [*list(SYSTEMS)[:3], "stage-1", "stage-2", *list(SYSTEMS)[3:]]
+    assert len(json.loads((full / "report.json").read_text())["figures"]) == 5
+    for stage, loss in (("3-finetune", "contrastive"), ("5-hard-negatives", "contrastive"), ("7-distil", "distil")):
+        lines = [json.loads(line) for line in (full / stage / "metrics.jsonl").read_text().splitlines()]
+        assert len(lines) == FINETUNING_STEPS
+        assert loss in lines[0]
+        held_out = [json.loads(line) for line in (full / stage / "held_out.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in held_out] == [0, 2, 4]
+    ends = [json.loads((full / stage / "finetune.json").read_text())["kept"] for stage in ("3-finetune",)]
+    assert ends[0]["step"] in (2, 4)
+
+
+def naive_paired_p(one: list[float], other: list[float]) -> float:
+    """Two-sided p of the paired t-test, the tail of Student's density added up in small steps."""
+    differences = [x - y for x, y in zip(one, other, strict=True)]
+    n = len(differences)
+    t = abs(fmean(differences)) / (stdev(differences) / math.sqrt(n))
+    degrees = n - 1
+    scale = math.gamma((degrees + 1) / 2) / (math.sqrt(degrees * math.pi) * math.gamma(degrees / 2))
+    width = 1e-3
+    middle = sum(
+        scale * (1 + ((step + 0.5) * width) ** 2 / degrees) ** (-(degrees + 1) / 2) * width
+        for step in range(int(t / width))
+    )
+    return 1 - 2 * middle
+
+
+def test_three_stages_killed_in_each_end_as_if_they_had_not_been(full, small_recipe, tmp_path, monkeypatch):
+    from dupmae.finetuning import mining, teacher
+    from dupmae.finetuning.loss import DuplexLoss
+
+    Killer(monkeypatch, mining, "write_lists", {1})
+    Killer(monkeypatch, teacher, "write_scores", {1})
+    # The last step of stage 2 and of stage 3, each two steps after a checkpoint.
+    Killer(monkeypatch, DuplexLoss, "forward", {2 * FINETUNING_STEPS, 3 * FINETUNING_STEPS + 2})
+    folder = tmp_path / "killed"
+    recipe = small_recipe(folder, **FULL)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run_recipe(recipe)
+    pipeline.run_recipe(recipe)
+    for pattern in ("*.safetensors", "*.trec", "negatives.jsonl", "teacher.jsonl"):
+        expected = contents(full, pattern)
+        assert expected
+        assert contents(folder, pattern) == expected
+    assert systems(folder) == systems(full)
+    forbid(monkeypatch)
+    pipeline.run_recipe(recipe)
+
+
+def test_two_stages_end_with_the_mined_negatives(full, small_recipe, tmp_path):
+    folder = tmp_path / "two"
+    pipeline.run_recipe(small_recipe(folder, **FULL | {"stages": 2, "data__dev_fraction": 0}))
+    assert not (folder / "6-teacher").exists()
+    assert [row["stage"] for row in json.loads((folder / "gains.json").read_text())] == ["start", "stage-1", "stage-2"]
+    assert all(row["dev"] is None for row in json.loads((folder / "gains.json").read_text()))
+    assert "5-hard-negatives" in json.loads((folder / "index" / "manifest.json").read_text())["model"]

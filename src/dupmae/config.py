@@ -129,16 +129,23 @@ class DuplexConfig:
     """Tokens of a query; what is longer is cut."""
     document_max_length: int = 256
     """Tokens of a document; what is longer is cut (and counted in the report)."""
+    query_prompt: str = ""
+    """Put before every query, in training and in search; encoders such as E5 want `query: `."""
+    document_prompt: str = ""
+    """Put before every document."""
 
 
 @dataclass(kw_only=True)
 class FinetuneConfig:
-    """Stage 1 of fine-tuning: contrastive with in-batch negatives (Eq. 13)."""
+    """A stage of fine-tuning: contrastive, with BM25's (Eq. 13) or mined negatives (Eq. 14), or distilling (Eq. 15)."""
 
     epochs: float = 3.0
     """Passes over the query-passage pairs."""
     batch_size: int = 32
-    """Pairs per step; every other pair's passage is a negative."""
+    """Pairs per step and process; the passages of all other pairs, those of other processes included, are negatives."""
+    mini_batch_size: int = 0
+    """Texts that go through the encoder at a time, each batch then twice, so that memory depends on this number instead
+    of `batch_size`; the gradient is the same. 0 takes the whole batch at once."""
     learning_rate: float = 3e-5
     """Peak learning rate of the encoder."""
     head_learning_rate: float = 3e-4
@@ -150,17 +157,29 @@ class FinetuneConfig:
     max_length: int = 160
     """Tokens of a passage in training; shorter than at encoding, for speed."""
     negatives: int = 1
-    """Hard negatives of each pair, drawn from BM25's best passages; 0 leaves in-batch negatives alone."""
+    """Hard negatives of each pair, drawn afresh each epoch from its query's candidate list, or without lists from the
+    best passages of BM25; 0 leaves in-batch negatives alone."""
     negative_depth: int = 20
-    """How many of BM25's best passages, positives not counted, a hard negative is drawn from."""
+    """How many of the best candidates, positives not counted, a hard negative is drawn from."""
     cls_weight: float = 1.0
     """Weight of the loss that the dense half answers for alone, beside that of the sum."""
     ot_weight: float = 0.5
     """Weight of the loss that the vocabulary half answers for alone."""
+    teacher_temperature: float = 1.0
+    """In distillation the teacher's scores are divided by this before their softmax: above 1 it is less sure."""
+    contrastive_weight: float = 0.0
+    """In distillation the weight of the contrastive losses, which are then added to it."""
     warmup_ratio: float = 0.1
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
+    eval_steps: int = 100
+    """Steps between measurements on held-out queries, where there are any; there is one before the first step and one
+    after the last. The state with the best NDCG@10 becomes the result. 0 measures nothing and keeps the last."""
+    dev_pool_size: int = 2000
+    """Passages among which these measurements look: the judged ones, BM25's best, and others drawn at random."""
+    patience: int = 0
+    """Stop after so many measurements in a row that were no better than the best before; 0 never stops early."""
     seed: int = 42
     """Seeds initialisation, order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -222,21 +241,39 @@ class TeacherConfig:
 
 
 @dataclass(kw_only=True)
-class PseudoQueryConfig:
-    """Training pairs from text alone: parts of a passage stand in for the queries it answers."""
+class HardNegativesConfig:
+    """Stage 2 of fine-tuning, with mined negatives (Eq. 14); all else is as in stage 1."""
 
-    queries_per_passage: int = 1
-    """Queries drawn from each passage; titles and sentences that become queries are left out of the passage."""
-    title_weight: float = 1.0
-    """How often a query is the title, compared with the other two; 0 for never. A passage has one or none."""
-    sentence_weight: float = 1.0
-    """How often it is a sentence."""
-    crop_weight: float = 0.5
-    """How often it is a run of 4 to 16 words, wherever it begins; the passage keeps them."""
-    passages: int = 20000
-    """Passages that queries are drawn from, at most; of a larger corpus so many at random."""
-    seed: int = 42
-    """Seeds all draws."""
+    epochs: float = 2.0
+    """Passes over the query-passage pairs."""
+    batch_size: int = 16
+    """Pairs per step and process."""
+    learning_rate: float = 2e-5
+    """Peak learning rate of the encoder."""
+    head_learning_rate: float = 2e-4
+    """Peak learning rate of the vocabulary head and of the dense half's projection."""
+    negatives: int = 4
+    """Hard negatives of each pair, drawn afresh each epoch from its query's list."""
+    negative_depth: int = 50
+    """How many of the list's best a negative is drawn from."""
+
+
+@dataclass(kw_only=True)
+class DistilConfig:
+    """Stage 3 of fine-tuning, a teacher's distillation (Eq. 15); all else is as in stage 1."""
+
+    epochs: float = 2.0
+    """Passes over the query-passage pairs."""
+    batch_size: int = 16
+    """Pairs per step and process."""
+    learning_rate: float = 2e-5
+    """Peak learning rate of the encoder."""
+    head_learning_rate: float = 2e-4
+    """Peak learning rate of the vocabulary head and of the dense half's projection."""
+    negatives: int = 7
+    """Negatives that the teacher's opinion is asked of for each pair, drawn afresh each epoch from its query's list."""
+    negative_depth: int = 50
+    """How many of the list's best they are drawn from."""
 
 
 @dataclass(kw_only=True)
@@ -277,28 +314,16 @@ class Recipe:
     """The representation."""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Stage-1 fine-tuning."""
-
-
-@dataclass(kw_only=True)
-class AdaptConfig:
-    """A retriever from text alone: pre-training, then pairs drawn from the text."""
-
-    seed: int = 42
-    """Seeds every stage; a stage's own seed is replaced by it."""
-    known_items: int = 200
-    """Passages that nothing is trained on, at most a tenth of all: how well their titles and sentences find the rest of
-    them is reported before and after."""
-    known_item_pool: int = 2000
-    """Passages among which these are searched for, at most; the others are drawn at random."""
-    store: StoreConfig = field(default_factory=lambda: StoreConfig(max_length=128))
-    """The token store."""
-    pretrain: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(dense_pooling="mean", new_layers_steps=100, steps=50)
-    )
-    """DupMAE pre-training."""
-    queries: PseudoQueryConfig = field(default_factory=PseudoQueryConfig)
-    """The pairs drawn from the text."""
-    duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))
-    """The representation."""
-    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128))
-    """Fine-tuning on these pairs, and on others if there are any."""
+    stages: Literal[1, 2, 3] = 1
+    """Stages of fine-tuning: 1 contrastive; 2 once more, with mined negatives; 3 then a teacher's distillation."""
+    mining: MiningConfig = field(default_factory=MiningConfig)
+    """Mining with stage 1's model."""
+    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
+    """Stage-2 fine-tuning."""
+    teacher_start: str | None = None
+    """Encoder or cross-encoder that the teacher is trained from; null takes the pre-trained checkpoint. With
+    `teacher.epochs` 0 it is a ready teacher."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """The cross-encoder of stage 3."""
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    """Stage-3 fine-tuning."""

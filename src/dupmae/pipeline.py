@@ -7,12 +7,17 @@ The run folder reads in the order of the paper:
 | `1-store` | the corpus as token ids |
 | `2-pretrain` | DupMAE pre-training; `model/` is a Hugging Face checkpoint |
 | `3-finetune` | stage 1; `model/` is a sentence-transformers folder |
-| `4-baselines` | BM25, the start as it comes, the same fine-tuning without pre-training |
-| `5-evaluation` | rankings of the test queries as TREC runs |
+| `4-mine` | candidate lists, mined with stage 1's model |
+| `5-hard-negatives` | stage 2; `model/` |
+| `6-teacher` | the cross-encoder and its scores of the lists |
+| `7-distil` | stage 3; `model/` |
+| `8-evaluation` | rankings of the test queries by the last model, as TREC runs |
+| `9-baselines` | BM25, the start as it comes, stage 1 without pre-training |
 | `index` | what `dupmae search` opens |
-| `report.md`, `report.json`, `figures/` | the result |
+| `report.md`, `report.json`, `gains.json`, `figures/` | the result |
 
-Every stage leaves a `done.json` with the fingerprint of all that it depends on, and is skipped when it finds its own.
+A stage whose model is not the last has a folder `evaluation` with its index and its rankings. Every stage leaves a
+`done.json` with the fingerprint of all that it depends on, and is skipped when it finds its own.
 """
 
 from __future__ import annotations
@@ -27,25 +32,20 @@ from dupmae.corpus import (
     TokenStore,
     build_token_store,
     read_benchmark,
-    read_run,
     split_queries,
     write_run,
 )
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
-from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
+from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
 from dupmae.files import fingerprint
 from dupmae.models import model_fingerprint, resolve_model
+from dupmae.pipeline_report import Splits, report
 from dupmae.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
 
-QUOTED = {
-    "scifact": {"BM25 (paper)": 0.665, "DupMAE (paper)": 0.699, "DupMAE† (paper)": 0.725},
-    "nfcorpus": {"BM25 (paper)": 0.325, "DupMAE (paper)": 0.346, "DupMAE† (paper)": 0.366},
-}
-"""NDCG@10 that the paper reports, by the name of the benchmark's folder."""
 DEPTH = 100
 """Passages ranked of each query."""
 
@@ -80,7 +80,10 @@ class _Walk:
     def __init__(self, recipe: Recipe) -> None:
         seed = recipe.seed
         self.recipe = replace(
-            recipe, pretrain=replace(recipe.pretrain, seed=seed), finetune=replace(recipe.finetune, seed=seed)
+            recipe,
+            pretrain=replace(recipe.pretrain, seed=seed),
+            finetune=replace(recipe.finetune, seed=seed),
+            teacher=replace(recipe.teacher, seed=seed),
         )
         self.folder = Path(recipe.output)
         self.start = resolve_model(recipe.start)
@@ -96,32 +99,40 @@ class _Walk:
         self._claim()
         recipe, stage = self.recipe, self.stages.stage
         stage("1-store", "Tokenise the corpus", asdict(recipe.store), self._store)
-        pretrained = [asdict(recipe.store), asdict(recipe.pretrain)]
-        stage("2-pretrain", "Pre-train (Eq. 1-9)", pretrained, self._pretrain)
+        inputs: Any = [asdict(recipe.store), asdict(recipe.pretrain)]
+        stage("2-pretrain", "Pre-train (Eq. 1-9)", inputs, self._pretrain)
         finetuned = [asdict(recipe.duplex), asdict(recipe.finetune), recipe.data.dev_fraction]
+        inputs = [inputs, finetuned]
         checkpoint = str(self.folder / "2-pretrain" / "model")
+        stage("3-finetune", "Fine-tune (Eq. 13)", inputs, lambda folder: self._finetune(checkpoint, folder))
+        if recipe.stages > 1:
+            stage("3-finetune/evaluation", "Search with stage 1's model", inputs, self._search)
+            inputs = [inputs, asdict(recipe.mining)]
+            stage("4-mine", "Mine hard negatives", inputs, self._mine)
+            inputs = [inputs, asdict(recipe.hard_negatives)]
+            stage("5-hard-negatives", "Fine-tune with mined negatives (Eq. 14)", inputs, self._harden)
+        if recipe.stages > 2:
+            stage("5-hard-negatives/evaluation", "Search with stage 2's model", inputs, self._search)
+            inputs = [inputs, recipe.teacher_start, asdict(recipe.teacher)]
+            stage("6-teacher", "Train the teacher and score the lists", inputs, self._teach)
+            inputs = [inputs, asdict(recipe.distil)]
+            stage("7-distil", "Distil the teacher (Eq. 15)", inputs, self._distil)
+        stage("index", "Index the corpus", inputs, self._index)
+        stage("8-evaluation", "Search the test queries", inputs, self._evaluate)
+        stage("9-baselines/bm25", "Baseline: BM25", [], lambda folder: self._save(folder, bm25_run(self.test, DEPTH)))
         stage(
-            "3-finetune",
-            "Fine-tune (Eq. 13)",
-            [pretrained, finetuned],
-            lambda folder: self._finetune(checkpoint, folder),
-        )
-        stage("index", "Index the corpus", [pretrained, finetuned], self._index)
-        stage("5-evaluation", "Search the test queries", [pretrained, finetuned], self._evaluate)
-        stage("4-baselines/bm25", "Baseline: BM25", [], lambda folder: self._save(folder, bm25_run(self.test, DEPTH)))
-        stage(
-            "4-baselines/start",
+            "9-baselines/start",
             f"Baseline: {recipe.start} as it comes",
             [],
             lambda folder: self._save(folder, dense_run(recipe.start, self.test, DEPTH)),
         )
         stage(
-            "4-baselines/finetuned-without-pretraining",
+            "9-baselines/finetuned-without-pretraining",
             "Baseline: the same fine-tuning without pre-training",
             finetuned,
             self._without_pretraining,
         )
-        self._report()
+        report(self.recipe, Splits(self.train, self.dev, self.test), self.stages)
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
         self.stages.console.print(written)
         return self.folder
@@ -153,10 +164,44 @@ class _Walk:
         set_seed(self.recipe.seed)
         encoder = DuplexEncoder.from_encoder(model, self.recipe.duplex)
         calibrate(encoder, calibration_sample(self.train.corpus, self.recipe.seed))
-        finetune(encoder, self.train, folder, self.recipe.finetune)
+        finetune(encoder, self.train, folder, self.recipe.finetune, dev=self.dev)
+
+    def _mine(self, folder: Path) -> None:
+        from dupmae.finetuning.mining import mine
+        from dupmae.index import DuplexIndex
+
+        index = DuplexIndex.open(self.folder / "3-finetune" / "evaluation" / "index")
+        mine(index, self.train, folder, self.recipe.mining)
+
+    def _harden(self, folder: Path) -> None:
+        self._go_on("3-finetune", folder, asdict(self.recipe.hard_negatives))
+
+    def _teach(self, folder: Path) -> None:
+        from dupmae.finetuning.teacher import score_lists, train_teacher
+
+        lists = self.folder / "4-mine" / "negatives.jsonl"
+        teacher = self.recipe.teacher_start or str(self.folder / "2-pretrain" / "model")
+        if self.recipe.teacher.epochs:
+            teacher = train_teacher(teacher, self.train, lists, folder / "training", self.recipe.teacher)
+        score_lists(teacher, self.train, lists, folder)
+
+    def _distil(self, folder: Path) -> None:
+        scores = self.folder / "6-teacher" / "teacher.jsonl"
+        self._go_on("5-hard-negatives", folder, asdict(self.recipe.distil), scores)
+
+    def _go_on(self, before: str, folder: Path, changes: dict[str, Any], scores: Path | None = None) -> None:
+        """Fine-tune the model of an earlier stage on the mined lists, with that stage's settings but for some."""
+        from dupmae.duplex import DuplexEncoder
+        from dupmae.finetuning import finetune
+
+        encoder = DuplexEncoder(str(self.folder / before / "model"))
+        lists = self.folder / "4-mine" / "negatives.jsonl"
+        config = replace(self.recipe.finetune, **changes)
+        finetune(encoder, self.train, folder, config, dev=self.dev, lists=lists, scores=scores)
 
     def _index(self, folder: Path) -> dict[str, Any]:
-        index = self._build(self.folder / "3-finetune" / "model", folder)
+        last = {1: "3-finetune", 2: "5-hard-negatives", 3: "7-distil"}[self.recipe.stages]
+        index = self._build(self.folder / last / "model", folder)
         return {"passages": len(index), "passages_cut": self._cut(index.encoder.tokenizer)}
 
     def _build(self, model: Path, folder: Path) -> DuplexIndex:
@@ -166,11 +211,16 @@ class _Walk:
 
         return DuplexIndex.build(folder, DuplexEncoder(str(model)), self.test.corpus.values(), model=str(model))
 
+    def _search(self, folder: Path) -> dict[str, Any]:
+        """Index the corpus with the model beside a folder, and rank with it."""
+        index = self._build(folder.parent / "model", folder / "index")
+        return {"dev": self._rank_dev(index, folder), "test": self._save(folder, duplex_run(index, self.test, DEPTH))}
+
     def _evaluate(self, folder: Path) -> dict[str, Any]:
         from dupmae.index import DuplexIndex
 
         index = DuplexIndex.open(self.folder / "index")
-        metrics: dict[str, Any] = {"dev": evaluate_run(duplex_run(index, self.dev, DEPTH), self.dev.qrels)}
+        metrics: dict[str, Any] = {"dev": self._rank_dev(index, folder / "duplex")}
         for part, name in (("both", "duplex"), ("cls", "duplex-cls"), ("ot", "duplex-ot")):
             metrics[name] = self._save(folder / name, duplex_run(index, self.test, DEPTH, part))  # type: ignore[arg-type]
         return metrics
@@ -179,6 +229,14 @@ class _Walk:
         self._finetune(self.start, folder / "finetune")
         index = self._build(folder / "finetune" / "model", folder / "index")
         return self._save(folder, duplex_run(index, self.test, DEPTH))
+
+    def _rank_dev(self, index: DuplexIndex, folder: Path) -> dict[str, float]:
+        """Rank the held-out queries, if there are any: `dev.trec`, and its figures."""
+        if not self.dev.queries:
+            return {}
+        run = duplex_run(index, self.dev, DEPTH)
+        write_run(folder / "dev.trec", run, tag="dev")
+        return evaluate_run(run, self.dev.qrels)
 
     def _save(self, folder: Path, run: Run) -> dict[str, Any]:
         """Write a ranking as a TREC run and measure it."""
@@ -190,49 +248,3 @@ class _Walk:
         limit = self.recipe.duplex.document_max_length
         texts = [passage.full_text for passage in self.test.corpus.values()]
         return sum(len(ids) > limit for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"])
-
-    def _report(self) -> None:
-        """The table, with every system measured on its saved ranking."""
-        rankings = {
-            "bm25": "4-baselines/bm25",
-            "start": "4-baselines/start",
-            "finetuned-without-pretraining": "4-baselines/finetuned-without-pretraining",
-            "duplex": "5-evaluation/duplex",
-            "duplex-cls": "5-evaluation/duplex-cls",
-            "duplex-ot": "5-evaluation/duplex-ot",
-        }
-        systems = [
-            System(name=name, metrics=evaluate_run(read_run(self.folder / place / "run.trec"), self.test.qrels))
-            for name, place in rankings.items()
-        ]
-        quoted = QUOTED.get(Path(self.recipe.data.benchmark).name, {})
-        systems += [System(name=name, metrics={"ndcg@10": value}, quoted=True) for name, value in quoted.items()]
-        write_report(
-            self.folder,
-            f"{self.recipe.name or self.folder.name}: {self.test.name} {self.test.split}",
-            systems,
-            notes=self._notes(),
-            settings=asdict(self.recipe),
-            curves={
-                "Pre-training": self.folder / "2-pretrain" / "metrics.jsonl",
-                "Fine-tuning": self.folder / "3-finetune" / "metrics.jsonl",
-            },
-        )
-
-    def _notes(self) -> list[str]:
-        """What the table does not say: data, lengths, dev figures, time."""
-        store, index = self.stages.metrics("1-store"), self.stages.metrics("index")
-        dev, seconds = self.stages.metrics("5-evaluation")["dev"], self.stages.seconds
-        spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
-        pairs = sum(grade > 0 for judged in self.train.qrels.values() for grade in judged.values())
-        return [
-            f"{len(self.test.corpus):,} passages; trained on {pairs:,} pairs of {len(self.train.queries):,} queries; "
-            f"{len(self.dev.queries):,} train queries held out; {len(self.test.queries):,} test queries, only "
-            f"reported. Seed {self.recipe.seed}.",
-            f"For pre-training {store['texts_cut']:,} passages were cut into chunks, {store['chunks']:,} in all; "
-            f"{store['chunks_dropped']:,} were too short and dropped. For search {index['passages_cut']:,} of "
-            f"{index['passages']:,} passages were cut at {self.recipe.duplex.document_max_length} tokens.",
-            f"On the held-out queries: NDCG@10 {dev['ndcg@10']:.3f}, MRR@10 {dev['mrr@10']:.3f}, "
-            f"R@100 {dev['recall@100']:.3f}.",
-            f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
-        ]

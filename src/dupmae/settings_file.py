@@ -69,11 +69,13 @@ def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The entry of `known` most like `word`, compared as a whole or, failing that, by the part after the last dot."""
+    """The entry of `known` most like `word`: ending in just that word, or else alike, or alike after its last dot."""
+    tails = {entry.rpartition(".")[2]: entry for entry in reversed(known)}
+    if word in tails:
+        return tails[word]
     whole = difflib.get_close_matches(word, known, n=1)
     if whole:
         return whole[0]
-    tails = {entry.rpartition(".")[2]: entry for entry in reversed(known)}
     tail = difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)
     return tails[tail[0]] if tail else None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,13 +13,14 @@ from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.errors import DupmaeError
 from dupmae.finetuning.examples import make_examples
+from dupmae.finetuning.lists import CandidateList
 
 PAIRS = 18  # of the toy benchmark: twelve queries, every other one with two positives
 
 
-def rows(benchmark: Benchmark, config: FinetuneConfig) -> list[tuple[str, ...]]:
-    columns = make_examples(benchmark, config).columns
-    return list(zip(*(column for name, column in columns.items() if name != "label"), strict=True))
+def rows(benchmark: Benchmark, config: FinetuneConfig, *given: Any, **named: Any) -> list[tuple[str, ...]]:
+    examples = make_examples(benchmark, config, *given, **named)
+    return [tuple(examples.texts(row).values()) for row in range(len(examples))]
 
 
 def answers(benchmark: Benchmark) -> set[tuple[str, str]]:
@@ -82,22 +85,83 @@ def test_other_passages_serve_where_bm25_finds_too_few(benchmark, config):
     assert all(set(row[2:]) < texts - {row[1]} for row in found)
 
 
-def test_labels_number_what_stands_in_the_row(benchmark, config):
+def test_numbers_name_what_stands_in_the_row(benchmark, config):
     examples = make_examples(benchmark, replace(config, negatives=2))
-    names = ["query", "positive", "negative_1", "negative_2"]
     texts: dict[tuple[bool, int], set[str]] = {}
-    for *row, label in zip(*(examples.columns[name] for name in [*names, "label"]), strict=True):
-        assert label[1] in examples.positives[label[0]]
-        assert not set(label[2:]) & examples.positives[label[0]]
-        for place, (text, number) in enumerate(zip(row, label, strict=True)):
+    for row, (query, positive, *negatives) in enumerate(examples.rows.tolist()):
+        assert positive in examples.positives[query]
+        assert not set(negatives) & examples.positives[query]
+        for place, (text, number) in enumerate(
+            zip(examples.texts(row).values(), (query, positive, *negatives), strict=True)
+        ):
             texts.setdefault((place == 0, number), set()).add(text)
     assert all(len(found) == 1 for found in texts.values())
     assert sum(map(len, examples.positives.values())) == PAIRS
 
 
 def test_without_hard_negatives_there_are_pairs_alone(benchmark, config):
-    columns = make_examples(benchmark, replace(config, negatives=0)).columns
-    assert list(columns) == ["query", "positive", "label"]
+    examples = make_examples(benchmark, replace(config, negatives=0))
+    assert examples.columns == ["query", "positive"] == list(examples.texts(0))
+
+
+def test_rows_of_several_processes_fill_whole_steps(benchmark, config):
+    assert len(make_examples(benchmark, replace(config, batch_size=4), processes=3)) == 48  # of 54
+
+
+LISTS = {
+    "q0": CandidateList("q0", {"p0a": 9.0}, {"p3a": 8.0, "p4a": 7.0, "p5a": 6.0, "p6a": 5.0}),
+    "q1": CandidateList("q1", {"p1b": None}, {"p0b": 2.0}),
+}
+SCORES = {"q0": {"p0a": 4.0, "p3a": 0.5, "p4a": 1.5, "p5a": -2.0, "p6a": 0.0}, "q1": {"p1b": -1.0, "p0b": 1.0}}
+
+
+def named_rows(benchmark: Benchmark, config: FinetuneConfig, *given: Any) -> list[list[str]]:
+    """Ids of each row's query and passages."""
+    examples = make_examples(benchmark, config, *given)
+    return [
+        [examples.queries[query], *(examples.passages[number] for number in passages)]
+        for query, *passages in examples.rows.tolist()
+    ]
+
+
+def test_lists_give_the_pairs_and_the_negatives_drawn_afresh_each_epoch(benchmark, config):
+    config = replace(config, batch_size=1, epochs=20, negatives=2, negative_depth=3)
+    found = named_rows(benchmark, config, LISTS)
+    assert len(found) == 40
+    for epoch in range(20):
+        assert {tuple(row[:2]) for row in found[2 * epoch : 2 * epoch + 2]} == {("q0", "p0a"), ("q1", "p1b")}
+    draws = Counter(frozenset(row[2:]) for row in found if row[0] == "q0")
+    assert set(draws) == {frozenset(pair) for pair in (("p3a", "p4a"), ("p3a", "p5a"), ("p4a", "p5a"))}  # the best 3
+
+
+def test_a_short_list_is_filled_with_other_passages_none_of_them_a_positive(benchmark, config):
+    config = replace(config, batch_size=1, epochs=200, negatives=2, negative_depth=50)
+    others = Counter(name for row in named_rows(benchmark, config, LISTS) if row[0] == "q1" for name in row[2:])
+    assert set(others) == set(benchmark.corpus) - {"p1a", "p1b"}  # p1a is judged to be one, though not in the list
+
+
+def test_a_query_knows_judged_positives_that_its_list_lacks(benchmark, config):
+    examples = make_examples(benchmark, replace(config, batch_size=1), LISTS)
+    number = examples.queries.index("q1")
+    assert {examples.passages[passage] for passage in examples.positives[number]} == {"p1a", "p1b"}
+
+
+def test_a_teachers_scores_stand_beside_their_passages(benchmark, config):
+    config = replace(config, batch_size=1, epochs=9, negatives=3)
+    examples = make_examples(benchmark, config, LISTS, SCORES)
+    for row, logits in zip(named_rows(benchmark, config, LISTS, SCORES), examples.teacher.tolist(), strict=True):
+        if row[0] == "q0":
+            assert logits == [SCORES["q0"][name] for name in row[1:]]
+        else:  # there is but one negative; the positive stands in the other places, and has no score there
+            assert row[1:] == ["p1b", "p0b", "p1b", "p1b"]
+            assert logits == [-1.0, 1.0, -math.inf, -math.inf]
+    assert examples.rows.shape == (18, 5)
+    assert make_examples(benchmark, config, LISTS).teacher is None
+
+
+def test_distillation_without_negatives_is_refused(benchmark, config):
+    with pytest.raises(DupmaeError, match="negatives is 0, but distillation"):
+        make_examples(benchmark, replace(config, negatives=0), LISTS, SCORES)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +170,12 @@ def test_without_hard_negatives_there_are_pairs_alone(benchmark, config):
         ({"batch_size": 19}, "toy gives 18 training pairs, fewer than one batch of 19"),
         ({"batch_size": 10, "epochs": 0.5}, "toy gives 9 training pairs, fewer than one batch of 10"),
         ({"negatives": 23, "negative_depth": 30}, "has only 22 passages that are not its positives"),
+        ({"batch_size": 7, "processes": 3}, "toy gives 18 training pairs, fewer than one batch of 21"),
         ({"negatives": 3, "negative_depth": 2}, "cannot be drawn from a negative_depth of 2"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(settings, sentence, benchmark, config):
+    processes = settings.get("processes", 1)
+    settings = {name: value for name, value in settings.items() if name != "processes"}
     with pytest.raises(DupmaeError, match=sentence):
-        make_examples(benchmark, replace(config, **settings))
+        make_examples(benchmark, replace(config, **settings), processes=processes)

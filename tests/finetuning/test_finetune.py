@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from dupmae.corpus import Passage
+from dupmae.corpus import Benchmark, Passage, split_queries
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
-from dupmae.finetuning import finetune, trainer
+from dupmae.finetuning import finetune, trainer, validation
+from dupmae.finetuning.lists import CandidateList, write_lists, write_scores
 
 STEPS = 9
 
@@ -108,7 +109,7 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
     model = finetune(make_encoder(), benchmark, tmp_path / "run", config)
     assert isinstance(model, DuplexEncoder)
     assert_same_weights(DuplexEncoder(str(tmp_path / "run" / "model")), model)
-    monkeypatch.setattr(trainer, "make_examples", lambda *_: pytest.fail("trains again"))
+    monkeypatch.setattr(trainer, "make_examples", lambda *_, **__: pytest.fail("trains again"))
     assert_same_weights(finetune(make_encoder(), benchmark, tmp_path / "run", replace(config, save_steps=9)), model)
 
     other_start = make_encoder()
@@ -120,6 +121,7 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
         (make_encoder(), benchmark, replace(config, seed=1)),
         (make_encoder(top_k=19), benchmark, config),
         (make_encoder(document_max_length=30), benchmark, config),
+        (make_encoder(query_prompt="ba"), benchmark, config),
         (other_start, benchmark, config),
         (make_encoder(), replace(benchmark, qrels=qrels), config),
         (make_encoder(), replace(benchmark, queries=benchmark.queries | {"q1": "baba"}), config),
@@ -166,10 +168,12 @@ def test_every_parameter_has_the_learning_rate_of_its_kind(benchmark, config, ma
         numbers = {id(parameter): name for name, parameter in self.model.named_parameters()}
         for group in self.create_optimizer().param_groups:
             rates.update({numbers[id(parameter)]: group["lr"] for parameter in group["params"]})
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer._Trainer, "train", only_look)
     config = replace(config, learning_rate=1.0, head_learning_rate=2.0, scale_learning_rate=3.0)
-    finetune(make_encoder(), benchmark, tmp_path / "run", config)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(make_encoder(), benchmark, tmp_path / "run", config)
     kinds = {name: rate for name, rate in rates.items() if name.startswith("1.")}
     assert {rate for name, rate in rates.items() if name.startswith("0.")} == {1.0}
     assert kinds == {
@@ -196,3 +200,178 @@ def test_run_shows_one_bar_and_nothing_else(benchmark, config, make_encoder, tmp
     assert lines
     assert [line for line in lines if not line.startswith("fine-tuning: ")] == []
     assert "3/3" in lines[-1]
+
+
+@pytest.fixture
+def halves(benchmark) -> tuple[Benchmark, Benchmark]:
+    """To train on and to measure on."""
+    return split_queries(benchmark, 0.3, seed=4)
+
+
+@pytest.fixture
+def lists(benchmark, tmp_path) -> Path:
+    """Every query's positives against the passages of the next two queries."""
+    found = []
+    for number, (query, grades) in enumerate(benchmark.qrels.items()):
+        others = [f"p{(number + step) % 12}{copy}" for step in (1, 2) for copy in "ab"]
+        negatives = {passage: -float(place) for place, passage in enumerate(others)}
+        found.append(CandidateList(query, {name: 1.0 for name, grade in grades.items() if grade}, negatives))
+    write_lists(tmp_path / "negatives.jsonl", found)
+    return tmp_path / "negatives.jsonl"
+
+
+@pytest.fixture
+def scores(lists, tmp_path) -> Path:
+    """A teacher that knows the answers."""
+    records = [json.loads(line) for line in lists.read_text().splitlines()]
+    taught = {
+        each["query_id"]: dict.fromkeys(each["positives"], 3.0) | dict.fromkeys(each["negatives"], -1.0)
+        for each in records
+    }
+    write_scores(tmp_path / "teacher.jsonl", taught)
+    return tmp_path / "teacher.jsonl"
+
+
+def measurements(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "held_out.jsonl").read_text().splitlines()]
+
+
+def test_second_and_third_stage_learn_what_the_lists_and_the_teacher_say(
+    benchmark, config, make_encoder, lists, scores, tmp_path
+):
+    config = replace(config, epochs=8, dropout=0.0, negatives=2, learning_rate=1e-3, head_learning_rate=3e-3)
+    second = finetune(make_encoder(), benchmark, tmp_path / "second", config, lists=lists)
+    assert {name for name in metrics(tmp_path / "second")[0] if name.startswith("con")} == {
+        "contrastive",
+        "contrastive_cls",
+        "contrastive_ot",
+    }
+    config = replace(config, teacher_temperature=0.5)
+    third = finetune(second, benchmark, tmp_path / "third", config, lists=lists, scores=scores)
+    lines = metrics(tmp_path / "third")
+    assert set(lines[0]) == {"step", "loss", "learning_rate", "distil", "distil_cls", "distil_ot"}
+    for part in ("loss", "distil", "distil_cls", "distil_ot"):
+        first, last = ([line[part] for line in some] for some in (lines[:6], lines[-6:]))
+        assert sum(last) < sum(first), part
+    ranked = validation.rank(third, benchmark)
+    assert all(ranked[query][f"p{query[1:]}a"] > ranked[query][f"p{(int(query[1:]) + 1) % 12}a"] for query in ranked)
+
+
+def test_scores_without_lists_and_impossible_settings_are_refused(benchmark, config, make_encoder, scores, tmp_path):
+    with pytest.raises(DupmaeError, match="scores belong to candidate lists"):
+        finetune(make_encoder(), benchmark, tmp_path / "run", config, scores=scores)
+    for settings, sentence in (
+        ({"eval_steps": -1}, "eval_steps is -1"),
+        ({"patience": -1}, "patience is -1"),
+        ({"mini_batch_size": -2}, "mini_batch_size is -2"),
+        ({"teacher_temperature": 0.0}, "teacher_temperature is 0.0"),
+    ):
+        with pytest.raises(DupmaeError, match=sentence):
+            finetune(make_encoder(), benchmark, tmp_path / "run", replace(config, **settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_on_other_lists_or_scores_are_refused(benchmark, config, make_encoder, lists, scores, tmp_path):
+    config = replace(config, epochs=1)
+    finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists, scores=scores)
+    refused = pytest.raises(DupmaeError, match="with other settings, another start or other data")
+    with refused:
+        finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists)
+    scores.write_text(scores.read_text().replace("3.0", "2.0"))
+    with refused:
+        finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists, scores=scores)
+
+
+def test_training_reads_the_prompts_that_search_reads(benchmark, config, make_encoder):
+    encoder = make_encoder(query_prompt="ba be ", document_prompt="zo ")
+    examples = trainer.make_examples(benchmark, config)
+    batch = trainer._collator(encoder, examples)([{"label": row} for row in range(2)])
+    for column, prompt in (("query", "ba be "), ("positive", "zo "), ("negative_1", "zo ")):
+        texts = [prompt + examples.texts(row)[column] for row in range(2)]
+        expected = encoder.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+        assert torch.equal(batch[f"{column}_input_ids"], expected)
+    assert batch["label"].tolist() == [0, 1]
+    # and the features say what they are, which alone cuts documents
+    features = {name.removeprefix("positive_"): value for name, value in batch.items() if name.startswith("positive_")}
+    vectors = encoder(features)["sentence_embedding"]
+    assert ((vectors[:, : encoder.pooling.vocabulary_size] != 0).sum(dim=1) <= 20).all()
+
+
+def test_held_out_queries_choose_the_state_and_the_same_when_killed(
+    halves, config, make_encoder, lists, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)  # it would round to ties
+    train, dev = halves
+    settings = {"eval_steps": 2, "dev_pool_size": 20, "learning_rate": 3e-3, "batch_size": 4}
+    config = replace(config, **settings)
+    whole = finetune(make_encoder(), train, tmp_path / "whole", config, dev=dev, lists=lists)
+    found = measurements(tmp_path / "whole")
+    steps = [line["step"] for line in found]
+    last = metrics(tmp_path / "whole")[-1]["step"]
+    assert steps == sorted({0, *range(2, last, 2), last})
+    best = max(found[1:], key=lambda line: line["ndcg@10"])
+    assert best != found[-1], "the settings of this test are too gentle: the last state is the best"
+    assert json.loads((tmp_path / "whole" / "finetune.json").read_text())["kept"] == best
+    assert (whole[0].document_length, whole.max_seq_length) == (64, 64)
+    pool = validation.dev_pool(dev, 20, config.seed)
+    assert validation.evaluate_run(validation.rank(whole, pool), pool.qrels)["ndcg@10"] == best["ndcg@10"]
+    assert (tmp_path / "whole" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for step in (1, best["step"], best["step"] + 1):
+        with monkeypatch.context() as patch:
+            kill_at(step, patch)
+            with pytest.raises(KeyboardInterrupt):
+                finetune(make_encoder(), train, tmp_path / "killed", config, dev=dev, lists=lists)
+    assert_same_weights(finetune(make_encoder(), train, tmp_path / "killed", config, dev=dev, lists=lists), whole)
+    for file in (metrics, measurements):
+        assert file(tmp_path / "killed") == file(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [
+        "curves.png",
+        "finetune.json",
+        "held_out.jsonl",
+        "metrics.jsonl",
+        "model",
+    ]
+
+
+def test_training_stops_where_nothing_is_gained(halves, config, make_encoder, tmp_path, monkeypatch):
+    train, dev = halves
+    values = iter([0.9, 0.3, 0.5, 0.5, 0.4, 0.9])  # before the first step, then every second
+    monkeypatch.setattr(validation, "evaluate_run", lambda *_: {"ndcg@10": next(values)})
+    config = replace(config, epochs=6, batch_size=4, eval_steps=2, patience=2, save_steps=2)
+    arguments: dict[str, Any] = {"train": train, "config": config, "dev": dev, "output": tmp_path / "run"}
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(make_encoder(), **arguments)
+    assert [line["step"] for line in measurements(tmp_path / "run")] == [0, 2, 4, 6, 8]
+    finetune(make_encoder(), **arguments)  # takes no further step
+    assert metrics(tmp_path / "run")[-1]["step"] == 8
+    assert json.loads((tmp_path / "run" / "finetune.json").read_text())["kept"] == {"step": 4, "ndcg@10": 0.5}
+
+
+def test_pool_holds_what_is_judged_and_what_bm25_finds_and_others(halves):
+    _, dev = halves
+    judged = {passage for grades in dev.qrels.values() for passage in grades}
+    pool = validation.dev_pool(dev, len(judged) + 6, seed=1)
+    assert len(pool.corpus) == len(judged) + 6
+    assert judged < pool.corpus.keys()
+    assert (pool.queries, pool.qrels) == (dev.queries, dev.qrels)
+    best = {next(iter(set(run) - judged), None) for run in validation.bm25_run(dev).values()}
+    assert len(best & pool.corpus.keys()) > 0
+    assert validation.dev_pool(dev, 24, seed=1) is dev
+    assert validation.dev_pool(dev, 1, seed=1).corpus.keys() == judged
+    assert validation.dev_pool(dev, len(judged) + 6, seed=2).corpus != pool.corpus
+
+
+def test_ranking_without_an_index_is_that_of_the_vectors(benchmark, make_encoder, monkeypatch):
+    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)
+    encoder = make_encoder()
+    ids = sorted(benchmark.corpus)
+    documents = encoder.encode_document([benchmark.corpus[name].full_text for name in ids], convert_to_tensor=True)
+    queries = encoder.encode_query(list(benchmark.queries.values()), convert_to_tensor=True)
+    expected = (queries.to_dense() @ documents.to_dense().T).tolist()
+    found = validation.rank(encoder, benchmark, k=5)
+    for query, row in zip(benchmark.queries, expected, strict=True):
+        best = sorted(zip(ids, row, strict=True), key=lambda pair: -pair[1])[:5]
+        assert list(found[query]) == [name for name, _ in best]
+        assert list(found[query].values()) == pytest.approx([score for _, score in best], rel=1e-4)

@@ -43,7 +43,9 @@ def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32
     encoder.eval()
     logits = []
     for start in range(0, len(texts), batch_size):
-        features = encoder.preprocess(list(texts[start : start + batch_size]), task="document")
+        features = encoder.preprocess(
+            list(texts[start : start + batch_size]), prompt=encoder.prompts.get("document") or None, task="document"
+        )
         features = {k: v.to(encoder.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
         with autocast(encoder.device.type):
             for module in list(encoder)[:-1]:

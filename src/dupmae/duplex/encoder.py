@@ -130,7 +130,10 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())  # it may lack a bias: zeros
             pooling.cls_log_scale.fill_(np.log(config.cls_scale))
             pooling.ot_log_scale.fill_(np.log(config.ot_scale))
-        return cls(modules=[transformer, pooling])
+        return cls(
+            modules=[transformer, pooling],
+            prompts={"query": config.query_prompt, "document": config.document_prompt},
+        )
 
     @property
     def pooling(self) -> DuplexPooling:

@@ -133,9 +133,9 @@ class DuplexPooling(Module):  # type: ignore[misc]
         Args:
             features: Token states (B, L, D), their ids and mask (B, L).
             task: `document` cuts the vocabulary half to its `top_k` entries; `query` and None keep it whole and carry
-                the scales.
+                the scales. By default it is what `features` say: sentence-transformers' trainers note it there.
         """
-        dense, pooled = self.halves(features, task)
+        dense, pooled = self.halves(features, task or features.get("task"))
         features["sentence_embedding"] = torch.cat([pooled, dense], dim=1)  # (B, V + d')
         return features
 

@@ -20,7 +20,10 @@ _TERMS = {
     "mlm": ("masked words (Eq. 1)", "tab:blue"),
     "cls": ("[CLS] decoding (Eq. 5)", "tab:orange"),
     "bow": ("bag of words (Eq. 8)", "tab:green"),
-    "contrastive": ("contrastive, both halves (Eq. 13)", "tab:red"),
+    "distil": ("distilled, both halves (Eq. 15)", "tab:purple"),
+    "distil_cls": ("distilled, dense half alone, weighted", "tab:brown"),
+    "distil_ot": ("distilled, vocabulary half alone, weighted", "tab:olive"),
+    "contrastive": ("contrastive, both halves (Eq. 13, 14)", "tab:red"),
     "contrastive_cls": ("contrastive, dense half alone, weighted", "tab:orange"),
     "contrastive_ot": ("contrastive, vocabulary half alone, weighted", "tab:green"),
 }
@@ -32,8 +35,12 @@ _SHARES = {
     "mlm_accuracy": ("masked words, accuracy", "tab:blue"),
     "cls_accuracy": ("[CLS] decoding, accuracy", "tab:orange"),
     "bow_recall": ("bag of words, recall", "tab:green"),
+    "ndcg@10": ("held-out queries, NDCG@10", "black"),
+    "mrr@10": ("held-out queries, MRR@10", "tab:blue"),
+    "recall@100": ("held-out queries, R@100", "tab:gray"),
 }
-"""Figures between 0 and 1 that are measured on held-out text: label and colour; the probe's are drawn solid."""
+"""Figures between 0 and 1 that are measured on held-out text: label and colour; what is counted in tokens is drawn
+dashed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +114,11 @@ def draw_curves(path: Path, title: str, metrics_file: Path, held_out_file: Path 
                 axes.plot(steps, values, color=_TERMS[term][1], linewidth=0.8, linestyle="--", marker=".")
             else:
                 label, colour = _SHARES[term]
-                line = "-" if term.startswith("mrr") else "--"
+                line = "--" if term.endswith(("accuracy", "recall")) else "-"
                 shares.plot(steps, values, label=label, color=colour, linewidth=1.3, linestyle=line, marker=".")
-        axes.plot([], [], color="dimgray", linewidth=0.8, linestyle="--", marker=".", label="the same on held-out text")
+        if held_out.terms.keys() & _TERMS.keys():
+            same = "the same on held-out text"
+            axes.plot([], [], color="dimgray", linewidth=0.8, linestyle="--", marker=".", label=same)
         shares.set_ylim(0, 1)
         shares.set_xlabel("optimiser step")
         shares.set_ylabel("on held-out text")

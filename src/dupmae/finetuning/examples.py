@@ -1,86 +1,154 @@
-"""Training rows of stage 1: which query meets which passages, in which order."""
+"""Training rows: which query meets which passages, in which order, and what a teacher thinks of them."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run
+from dupmae.finetuning.lists import CandidateList
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """Rows in training order, and what must not be a negative."""
+    """Rows in training order, by numbers; texts are looked up when a row is due."""
 
-    columns: dict[str, list[str] | list[list[int]]]
-    """`query`, `positive`, `negative_1` ... (texts), and `label`: numbers of the row's query and passages."""
-    positives: dict[int, set[int]]
-    """Numbers of each query's positive passages."""
+    train: Benchmark
+    """Has the texts."""
+    queries: list[str]
+    """Ids of the queries by their numbers."""
+    passages: list[str]
+    """Ids of the passages by their numbers."""
+    rows: npt.NDArray[np.int64]
+    """Numbers of each row's query, its positive and its n hard negatives, (N, 2 + n)."""
+    positives: Mapping[int, frozenset[int]]
+    """Numbers of each query's positive passages, which are never its negatives."""
+    teacher: npt.NDArray[np.float32] | None = None
+    """The teacher's logits of each row's passages, (N, 1 + n); minus infinity marks a place that a short list left
+    empty, where the positive stands once more."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def texts(self, row: int) -> dict[str, str]:
+        """A row's texts: `query`, `positive`, `negative_1`, ..."""
+        query, *passages = self.rows[row].tolist()
+        found = [self.train.corpus[self.passages[number]].full_text for number in passages]
+        return {"query": self.train.queries[self.queries[query]]} | dict(zip(self.columns[1:], found, strict=True))
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of a row's texts."""
+        return ["query", "positive", *(f"negative_{place}" for place in range(1, self.rows.shape[1] - 1))]
 
 
-def make_examples(train: Benchmark, config: FinetuneConfig) -> Examples:
+def make_examples(
+    train: Benchmark,
+    config: FinetuneConfig,
+    lists: Mapping[str, CandidateList] | None = None,
+    scores: Mapping[str, Mapping[str, float]] | None = None,
+    processes: int = 1,
+) -> Examples:
     """Pair every query with each of its positives once an epoch, in an order drawn anew, and draw its negatives.
 
-    Negatives come from the `negative_depth` best passages of BM25 that are not judged positive, a fresh draw an epoch;
-    where BM25 finds too few, any other passages serve.
+    Negatives come from the `negative_depth` best candidates, a fresh draw an epoch. Without lists these are the best
+    passages of BM25 that are not judged positive. Where there are too few, any other passages serve; but what is to be
+    distilled has to have a score, so there the places stay empty.
+
+    Args:
+        train: Queries, passages and judgements.
+        config: The settings.
+        lists: Query id -> its positives and candidates, which take the places of the judgements and of BM25; a query
+            without a list is not trained on.
+        scores: Query id -> passage id -> the teacher's logit, of every passage of the lists.
+        processes: How many processes share a step.
 
     Raises:
         DupmaeError: There is not one full batch of pairs, or a query has too few passages to draw negatives from.
     """
-    queries = {query: number for number, query in enumerate(sorted(train.queries))}
-    passages = {passage: number for number, passage in enumerate(sorted(train.corpus))}
-    positives = {
+    if scores is not None and config.negatives < 1:
+        raise DupmaeError("negatives is 0, but distillation compares a positive with hard negatives: raise it.")
+    if config.negative_depth < config.negatives:
+        raise DupmaeError(
+            f"{config.negatives} negatives cannot be drawn from a negative_depth of {config.negative_depth}: raise it."
+        )
+    queries, passages = sorted(train.queries), sorted(train.corpus)
+    judged = {
         query: sorted(passage for passage, grade in train.qrels.get(query, {}).items() if grade > 0)
         for query in queries
     }
-    pairs = [(query, passage) for query in sorted(queries) for passage in positives[query]]
-    available = int(len(pairs) * min(config.epochs, 1))
-    if available < config.batch_size:
+    positives = judged
+    if lists is not None:
+        positives = {query: sorted(lists[query].positives) for query in queries if query in lists}
+    pairs = [(query, passage) for query, found in positives.items() for passage in found]
+    available, together = int(len(pairs) * min(config.epochs, 1)), config.batch_size * processes
+    if available < together:
         raise DupmaeError(
-            f"{train.name} gives {available} training pairs, fewer than one batch of {config.batch_size}: "
+            f"{train.name} gives {available} training pairs, fewer than one batch of {together}: "
             "lower batch_size or add pairs."
         )
+    answers = {query: frozenset((*found, *judged[query])) for query, found in positives.items()}
     draw = random.Random(config.seed)
-    pools = _negative_pools(train, positives, config, draw) if config.negatives else {}
-    rows: list[tuple[str, list[str]]] = []
-    wanted = int(len(pairs) * config.epochs) // config.batch_size * config.batch_size
-    while len(rows) < wanted:
-        draw.shuffle(pairs)
-        for query, positive in pairs:
-            rows.append((query, [positive, *draw.sample(pools.get(query, []), config.negatives)]))
-    del rows[wanted:]
-    columns: dict[str, list[str] | list[list[int]]] = {"query": [train.queries[query] for query, _ in rows]}
-    for place in range(1 + config.negatives):
-        name = f"negative_{place}" if place else "positive"
-        columns[name] = [train.corpus[chosen[place]].full_text for _, chosen in rows]
-    columns["label"] = [[queries[query], *(passages[passage] for passage in chosen)] for query, chosen in rows]
-    numbered = {queries[query]: {passages[passage] for passage in found} for query, found in positives.items()}
-    return Examples(columns, numbered)
+    pools: dict[str, list[str]] = {query: [] for query in positives}
+    if config.negatives and lists is not None:
+        pools = {query: list(lists[query].negatives)[: config.negative_depth] for query in positives}
+    elif config.negatives:
+        pools = _bm25_pools(train, answers, config.negative_depth)
+    if scores is None:
+        _fill(pools, train, answers, config, draw)
+    number_of_query = {query: number for number, query in enumerate(queries)}
+    number_of_passage = {passage: number for number, passage in enumerate(passages)}
+    rows = np.empty((int(len(pairs) * config.epochs) // together * together, 2 + config.negatives), np.int64)
+    teacher = None if scores is None else np.full((len(rows), 1 + config.negatives), -np.inf, np.float32)
+    for place in range(len(rows)):
+        if place % len(pairs) == 0:
+            draw.shuffle(pairs)
+        query, positive = pairs[place % len(pairs)]
+        drawn = draw.sample(pools[query], min(config.negatives, len(pools[query])))
+        row = [positive, *drawn, *[positive] * (config.negatives - len(drawn))]
+        rows[place] = [number_of_query[query], *(number_of_passage[passage] for passage in row)]
+        if scores is not None and teacher is not None:
+            teacher[place, : 1 + len(drawn)] = [scores[query][passage] for passage in (positive, *drawn)]
+    never = {
+        number_of_query[query]: frozenset(number_of_passage[passage] for passage in found)
+        for query, found in answers.items()
+    }
+    return Examples(train, queries, passages, rows, never, teacher)
 
 
-def _negative_pools(
-    train: Benchmark, positives: dict[str, list[str]], config: FinetuneConfig, draw: random.Random
-) -> dict[str, list[str]]:
-    """For each query with a positive the passages that its negatives are drawn from, none of them a positive."""
-    wanted, depth = config.negatives, config.negative_depth
-    if depth < wanted:
-        raise DupmaeError(f"{wanted} negatives cannot be drawn from a negative_depth of {depth}: raise it.")
-    run = bm25_run(train, k=depth + max(map(len, positives.values())))
+def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: int) -> dict[str, list[str]]:
+    """The best passages of BM25 for each query, none of them a positive."""
+    run = bm25_run(train, k=depth + max(map(len, answers.values())))
     pools = {}
-    for query, right in positives.items():
+    for query, right in answers.items():
         found = run.get(query, {})
         best = sorted(found, key=lambda passage: (-found[passage], passage))
-        pool = [passage for passage in best if passage not in right][:depth]
-        if right and len(pool) < wanted:
-            others = sorted(set(train.corpus).difference(right, pool))
-            pool += draw.sample(others, min(len(others), depth - len(pool)))
-            if len(pool) < wanted:
-                raise DupmaeError(
-                    f"Query {query} of {train.name} has only {len(pool)} passages that are not its positives: "
-                    "lower negatives."
-                )
-        pools[query] = pool
+        pools[query] = [passage for passage in best if passage not in right][:depth]
     return pools
+
+
+def _fill(
+    pools: Mapping[str, list[str]],
+    train: Benchmark,
+    answers: Mapping[str, frozenset[str]],
+    config: FinetuneConfig,
+    draw: random.Random,
+) -> None:
+    """Add other passages to the pools that are too small to draw a pair's negatives from."""
+    for query, pool in pools.items():
+        if not answers[query] or len(pool) >= config.negatives:
+            continue
+        others = sorted(set(train.corpus).difference(answers[query], pool))
+        pool += draw.sample(others, min(len(others), config.negative_depth - len(pool)))
+        if len(pool) < config.negatives:
+            raise DupmaeError(
+                f"Query {query} of {train.name} has only {len(pool)} passages that are not its positives: "
+                "lower negatives."
+            )

@@ -1,84 +1,141 @@
-"""The contrastive loss of stage 1 (Eq. 13), for the sum of both halves and for each half alone."""
+"""What fine-tuning minimises: Eq. 13-15, for the sum of both halves and for each half alone."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from sentence_transformers.base.losses import CachedLossMixin
+from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank, get_world_size
 from torch import nn
 
+from dupmae.config import FinetuneConfig
 from dupmae.duplex import DuplexEncoder
+from dupmae.finetuning.examples import Examples
 
 FORBIDDEN = -1e4
-"""Score of a passage that must not count as a negative; low enough to vanish in a softmax."""
+"""Score of a passage that must not count; low enough to vanish in a softmax."""
 
 
-class DuplexContrastiveLoss(nn.Module):
-    """Cross-entropy of a query's positive against every passage of the batch (Eq. 13).
+class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
+    """Cross-entropy of a query's positive against all passages of a step, or against a teacher's opinion of its own.
+
+    * Without a teacher's scores (Eq. 13 and 14): the positive against every passage of every row, those of the other
+      processes included, except the query's other positives.
+    * With them (Eq. 15): the softmax of the scores of the row's own passages against that of the teacher's, plus
+      `contrastive_weight` times the above.
 
     The sum of the halves is what is searched with, but trained alone it lets the stronger half do all the work. So
     each half also answers for itself; what one learns does not come at the other's expense.
 
-    Inputs: a query column, a positive column, any number of hard-negative columns; labels (B, 1 + C) that hold a
-    number for the query and for each of its C passages, so that a positive of a query is never its negative.
+    With a `mini_batch_size` the texts are embedded without a graph, the gradient of the losses is taken with respect to
+    the embeddings, and each mini-batch is embedded once more to carry it on into the weights (GradCache). In several
+    processes every query meets the passages of all; the mean of the processes' gradients, which DDP takes, is the
+    gradient of one process that has all the rows.
+
+    Inputs: columns of a query, a positive and any number of hard negatives, each with its `task`; labels (B) are the
+    numbers of the rows in `examples`.
 
     Args:
         model: The duplex encoder.
-        positives: For each query's number the numbers of its positive passages.
-        cls_weight: Weight of the dense half's own loss.
-        ot_weight: Weight of the vocabulary half's own loss.
+        examples: Which texts stand in a row, what must not be a negative, and the teacher's scores.
+        config: The settings.
     """
 
-    def __init__(
-        self, model: DuplexEncoder, positives: dict[int, set[int]], cls_weight: float, ot_weight: float
-    ) -> None:
+    model: Any  # the encoder, or what DDP has wrapped around it
+
+    def __init__(self, model: DuplexEncoder, examples: Examples, config: FinetuneConfig) -> None:
         super().__init__()
         self.model = model
-        self.positives = positives
-        self.cls_weight, self.ot_weight = cls_weight, ot_weight
+        self.examples = examples
+        self.config = config
+        self.vocabulary_size = model.pooling.vocabulary_size
+        self.mini_batch_size = config.mini_batch_size
+        self._parts: dict[str, torch.Tensor] = {}
 
-    def forward(self, features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The three losses, each times its weight, which the trainer sums.
+    def forward(self, features: Iterable[dict[str, Any]], labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The losses, each times its weight, which the trainer sums.
 
         Args:
             features: Of the queries, the positives and the negatives, in the order of the columns.
-            labels: Numbers of each row's query and passages, (B, 1 + C).
+            labels: Numbers of the rows, (B).
 
         Returns:
-            `contrastive` (both halves), `contrastive_cls` and `contrastive_ot` (each half alone, if it has a weight).
+            `contrastive` or `distil` (both halves), and each half alone with `_cls` or `_ot` added, if it has a weight.
         """
         queries, *passages = features
-        vocabulary_size = self.model.pooling.vocabulary_size
-        query = self.model(queries, task="query")["sentence_embedding"]  # (B, V + d')
-        passage = torch.cat(
-            [self.model(each, task="document")["sentence_embedding"] for each in passages]
-        )  # (CB, V+d')
-        with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round a score of 20 to eighths
-            ot = query[:, :vocabulary_size] @ passage[:, :vocabulary_size].T  # (B, CB)
-            cls = query[:, vocabulary_size:] @ passage[:, vocabulary_size:].T  # (B, CB)
-        rows = labels.tolist()
-        columns = [row[1 + column] for column in range(len(passages)) for row in rows]
-        forbidden = torch.tensor(
-            [
-                [other in self.positives[row[0]] and place != number for place, other in enumerate(columns)]
-                for number, row in enumerate(rows)
-            ],
-            device=cls.device,
-        )
-        target = torch.arange(len(rows), device=cls.device)
+        # DDP looks at the last forward pass for the parameters that are used, and only queries use the scales.
+        columns = [*passages, queries]
+        if not self.mini_batch_size:
+            return self._losses([self.model(column)["sentence_embedding"] for column in columns], labels)
+        total = super().forward_cached(columns, labels)
+        first, *others = self._parts
+        # One of the parts has to carry the gradient of all.
+        rest = {name: self._parts[name] for name in others}
+        return {first: total - torch.stack([*rest.values(), torch.zeros_like(total)]).sum()} | rest
 
-        def loss(scores: torch.Tensor) -> torch.Tensor:
-            return F.cross_entropy(scores.masked_fill(forbidden, FORBIDDEN), target)
-
-        losses = {"contrastive": loss(cls + ot)}
-        if self.cls_weight:
-            losses["contrastive_cls"] = self.cls_weight * loss(cls)
-        if self.ot_weight:
-            losses["contrastive_ot"] = self.ot_weight * loss(ot)
-        return losses
+    def calculate_loss(
+        self, reps: list[list[torch.Tensor]], labels: torch.Tensor | None = None, *, with_backward: bool = False
+    ) -> torch.Tensor:
+        """The sum of the losses, and with `with_backward` its gradient, from the mini-batches' embeddings."""
+        assert labels is not None
+        parts = self._losses([torch.cat(column) for column in reps], labels)
+        self._parts = {name: part.detach() for name, part in parts.items()}
+        total = torch.stack(list(parts.values())).sum()
+        if with_backward:
+            total.backward()  # type: ignore[no-untyped-call]
+        return total.detach()
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of the loss."""
-        return {"cls_weight": self.cls_weight, "ot_weight": self.ot_weight}
+        return {"cls_weight": self.config.cls_weight, "ot_weight": self.config.ot_weight}
+
+    def _losses(self, vectors: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The losses of vectors (B, V + d'), a tensor a column, that of the queries last."""
+        *passages, query = vectors
+        rows = labels.tolist()
+        places = np.arange(len(rows))
+        if get_world_size() > 1:
+            passages = [all_gather_with_grad(column) for column in passages]
+            places += get_rank() * len(rows)
+            labels = all_gather(labels)
+        numbers = self.examples.rows[labels.tolist()]  # (P, 2 + n), P = B times the processes
+        columns, size = torch.cat(passages), self.vocabulary_size  # ((1 + n) P, V + d')
+        with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round a score of 20 to eighths
+            ot = query[:, :size] @ columns[:, :size].T  # (B, (1 + n) P)
+            cls = query[:, size:] @ columns[:, size:].T
+        weighted = {"": (1.0, cls + ot), "_cls": (self.config.cls_weight, cls), "_ot": (self.config.ot_weight, ot)}
+        scores = {half: pair for half, pair in weighted.items() if pair[0]}
+        losses: dict[str, torch.Tensor] = {}
+        contrastive = 1.0
+        if self.examples.teacher is not None:
+            contrastive = self.config.contrastive_weight
+            own = torch.from_numpy(places[:, None] + len(numbers) * np.arange(len(passages))).to(cls.device)
+            teacher = torch.from_numpy(self.examples.teacher[rows]).to(cls) / self.config.teacher_temperature
+            for half, (weight, score) in scores.items():
+                listed = score.gather(1, own).masked_fill(teacher.isneginf(), FORBIDDEN)  # (B, 1 + n)
+                losses[f"distil{half}"] = weight * F.cross_entropy(listed, teacher.softmax(dim=1))
+        if contrastive:
+            forbidden = torch.from_numpy(self._forbidden(numbers, places)).to(cls.device)
+            target = torch.from_numpy(places).to(cls.device)
+            for half, (weight, score) in scores.items():
+                masked = score.masked_fill(forbidden, FORBIDDEN)
+                losses[f"contrastive{half}"] = contrastive * weight * F.cross_entropy(masked, target)
+        return losses
+
+    def _forbidden(self, numbers: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which passages are a positive of the query but not the row's own, (B, (1 + n) P)."""
+        found = defaultdict(list)
+        for place, passage in enumerate(numbers[:, 1:].T.ravel().tolist()):
+            found[passage].append(place)
+        forbidden = np.zeros((len(places), numbers[:, 1:].size), bool)
+        for row, query in enumerate(numbers[places, 0].tolist()):
+            for passage in self.examples.positives[query]:
+                forbidden[row, found.get(passage, [])] = True
+        forbidden[np.arange(len(places)), places] = False
+        return forbidden

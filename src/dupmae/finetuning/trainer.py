@@ -1,18 +1,21 @@
-"""Stage 1 of fine-tuning, on sentence-transformers' trainer."""
+"""Fine-tuning, whatever the stage, on sentence-transformers' trainer."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from sentence_transformers.sparse_encoder import SparseEncoderTrainer, SparseEncoderTrainingArguments
+from sentence_transformers.sparse_encoder import (
+    SparseEncoderDataCollator,
+    SparseEncoderTrainer,
+    SparseEncoderTrainingArguments,
+)
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -21,90 +24,104 @@ from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_write, fingerprint, write_json
-from dupmae.finetuning.examples import make_examples
-from dupmae.finetuning.loss import DuplexContrastiveLoss
+from dupmae.evaluation.figures import draw_curves
+from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
+from dupmae.finetuning.examples import Examples, make_examples
+from dupmae.finetuning.lists import read_lists, read_scores
+from dupmae.finetuning.loss import DuplexLoss
+from dupmae.finetuning.validation import Validation, reading
 from dupmae.precision import bfloat16_pays, prepare_for_training
-from dupmae.pretraining.metrics import PhaseBar, read_metrics
+from dupmae.pretraining.keeping import CURVES_FILE
+from dupmae.pretraining.metrics import PhaseBar, append_metrics, rewind_metrics
+from dupmae.processes import is_first_process, join_processes
 from dupmae.quiet import hushed
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
 RUN_FILE = "finetune.json"
 """Record of the run in its output folder."""
+LOSSES = ("contrastive", "distil")
+"""How the names of the losses begin."""
 
 
-def finetune(encoder: DuplexEncoder, train: Benchmark, output: Path, config: FinetuneConfig) -> DuplexEncoder:
-    """Fine-tune a duplex encoder on query-passage pairs with in-batch (and BM25) negatives (Eq. 13).
+def finetune(
+    encoder: DuplexEncoder,
+    train: Benchmark,
+    output: Path,
+    config: FinetuneConfig,
+    *,
+    dev: Benchmark | None = None,
+    lists: Path | None = None,
+    scores: Path | None = None,
+) -> DuplexEncoder:
+    """Fine-tune a duplex encoder on query-passage pairs.
+
+    | stage | `lists` | `scores` | what it minimises |
+    |---|---|---|---|
+    | 1 | | | contrastive, in-batch and BM25's negatives (Eq. 13) |
+    | 2 | yes | | contrastive, in-batch and mined negatives (Eq. 14) |
+    | 3 | yes | yes | a teacher's opinion of the mined lists (Eq. 15) |
 
     A run that was interrupted goes on from its last checkpoint and ends as if it had not been; one that is finished
-    returns its model at once.
+    returns its model at once. Under `torchrun` every process calls this function with the same arguments, and the first
+    one writes.
 
     Args:
         encoder: The model to train; it is changed in place and not to be used afterwards.
         train: Queries, passages and judgements; every judgement above 0 is a training pair.
-        output: Folder of the run: `model/`, `metrics.jsonl`, `finetune.json`, and checkpoints while it lasts.
+        output: Folder of the run: `model/`, `metrics.jsonl`, `held_out.jsonl`, `curves.png`, `finetune.json`, and
+            `checkpoints/` and `kept/` while it lasts.
         config: The settings.
+        dev: Held-out queries of the same corpus, to measure on while training and to choose the best state by.
+        lists: File of candidate lists (:mod:`dupmae.finetuning.lists`); its positives are the training pairs then.
+        scores: File of a teacher's scores of these lists.
 
     Returns:
         The trained model, as it stands in `output / "model"`.
 
     Raises:
-        DupmaeError: Too few pairs, `output` holds another run, or the loss stops being a number.
+        DupmaeError: Too few pairs, a bad file of lists or scores, `output` holds another run, or the loss stops being a
+            number.
     """
+    _refuse(config, lists, scores)
+    measured = dev if dev is not None and dev.queries and config.eval_steps else None
+    processes = join_processes()
     target = output / "model"
     settings = asdict(config)
     del settings["save_steps"]  # how often to save does not change the result
-    mark = _fingerprint(encoder, train, settings)
-    record = read_record(output, RUN_FILE, mark, "fine-tuning")
-    if record and record["finished"] and target.is_dir():
-        return DuplexEncoder(str(target))
-    examples = make_examples(train, config)
-    write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "finished": False})
+    mark = _fingerprint(encoder, train, measured, [settings, processes.num_processes], [lists, scores])
+    with processes.main_process_first():
+        record = read_record(output, RUN_FILE, mark, "fine-tuning")
+        if record and record["finished"] and target.is_dir():
+            return DuplexEncoder(str(target))
+        examples = _examples(train, dev, config, lists, scores, processes.num_processes)
+        done, checkpoint = last_checkpoint(output / "checkpoints")
+        record = {"fingerprint": mark, "settings": settings, "finished": False}
+        if is_first_process():
+            write_json(output / RUN_FILE, record)
     set_seed(config.seed)
     prepare_for_training(encoder.transformers_model, config.dropout)
-    lengths = encoder[0].document_length, encoder[0].max_seq_length
-    encoder[0].document_length = encoder[0].max_seq_length = min(config.max_length, lengths[0])
-    arguments = SparseEncoderTrainingArguments(
-        output_dir=str(output / "checkpoints"),
-        num_train_epochs=1,  # the rows of all epochs are laid out by `make_examples`
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        learning_rate_mapping={
-            r"cls_projection|transform\.|output\.weight": config.head_learning_rate,
-            r"output\.bias|log_scale": config.scale_learning_rate,
-        },
-        warmup_steps=config.warmup_ratio,
-        lr_scheduler_type="linear",
-        weight_decay=config.weight_decay,
-        bf16=bfloat16_pays(config.precision),
-        use_cpu=not torch.cuda.is_available(),
-        batch_sampler=_in_order,
-        router_mapping={name: "query" if name == "query" else "document" for name in examples.columns},
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        save_total_limit=1,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        seed=config.seed,
-    )
+    length = encoder[0].document_length
+    validation = None if measured is None else Validation(encoder, measured, output, config, length)
     trainer = _Trainer(
         model=encoder,
-        args=arguments,
-        train_dataset=Dataset.from_dict(examples.columns),
-        loss=DuplexContrastiveLoss(encoder, examples.positives, config.cls_weight, config.ot_weight),
-        callbacks=[_Log(output / METRICS_FILE)],
+        args=_arguments(output, config),
+        train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
+        data_collator=_collator(encoder, examples),
+        loss=DuplexLoss(encoder, examples, config),
+        callbacks=[_Log(output / METRICS_FILE), *([] if validation is None else [validation])],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(PhaseBar("fine-tuning"))
-    _, checkpoint = last_checkpoint(output / "checkpoints")
     with hushed():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        encoder[0].document_length, encoder[0].max_seq_length = lengths
-        encoder.save_pretrained(str(target))
-        write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "finished": True})
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+        if validation is not None:
+            validation.begin(done)
+        if validation is None or not validation.over:
+            with reading(encoder, min(config.max_length, length)):
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if is_first_process():
+            _finish(encoder, output, target, record, validation)
+        processes.wait_for_everyone()
         return DuplexEncoder(str(target))
 
 
@@ -123,9 +140,8 @@ class _Log(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the lines up to the step that training goes on from."""
-        lines = read_metrics(self.path) if self.path.is_file() else []
-        with atomic_write(self.path) as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines if line["step"] <= state.global_step)
+        if is_first_process():
+            rewind_metrics(self.path, None, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Append a line, and stop at a loss that is not a number."""
@@ -133,13 +149,65 @@ class _Log(TrainerCallback):  # type: ignore[misc]
             return
         if not math.isfinite(logs["loss"]):
             raise DupmaeError(f"The loss is not a number at step {state.global_step}: lower the learning rates.")
-        line = {"step": state.global_step} | {
-            key: value
-            for key, value in logs.items()
-            if key in ("loss", "learning_rate") or key.startswith("contrastive")
+        shown = {
+            key: value for key, value in logs.items() if key in ("loss", "learning_rate") or key.startswith(LOSSES)
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if is_first_process():
+            append_metrics(self.path, [{"step": state.global_step} | shown])
+
+
+@dataclass
+class _Collator(SparseEncoderDataCollator):  # type: ignore[misc]
+    """Looks up the texts of rows and tokenises them."""
+
+    examples: Examples | None = None
+
+    def __call__(self, features: list[dict[str, int]]) -> dict[str, Any]:
+        """Make a batch of rows, given by their numbers."""
+        assert self.examples is not None
+        batch: dict[str, Any] = super().__call__([self.examples.texts(row["label"]) | row for row in features])
+        return batch
+
+
+def _collator(encoder: DuplexEncoder, examples: Examples) -> _Collator:
+    """What makes batches of a column of queries and columns of documents, with the encoder's prompts."""
+    tasks = {column: "query" if column == "query" else "document" for column in examples.columns}
+    prompts = {column: encoder.prompts.get(task) for column, task in tasks.items()}
+    return _Collator(
+        preprocess_fn=encoder.preprocess,
+        router_mapping=tasks,
+        prompts={column: prompt for column, prompt in prompts.items() if prompt},
+        examples=examples,
+    )
+
+
+def _arguments(output: Path, config: FinetuneConfig) -> SparseEncoderTrainingArguments:
+    """The settings in the trainer's own terms."""
+    return SparseEncoderTrainingArguments(
+        output_dir=str(output / "checkpoints"),
+        num_train_epochs=1,  # the rows of all epochs are laid out by `make_examples`
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        learning_rate_mapping={
+            r"cls_projection|transform\.|output\.weight": config.head_learning_rate,
+            r"output\.bias|log_scale": config.scale_learning_rate,
+        },
+        warmup_steps=config.warmup_ratio,
+        lr_scheduler_type="linear",
+        weight_decay=config.weight_decay,
+        bf16=bfloat16_pays(config.precision),
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=True,  # such as BERT's pooler
+        ddp_broadcast_buffers=False,  # a step has several forward passes, and what they have used must not be rewritten
+        batch_sampler=_in_order,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        seed=config.seed,
+    )
 
 
 def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
@@ -147,20 +215,71 @@ def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Batch
     return BatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
 
 
-def _fingerprint(encoder: DuplexEncoder, train: Benchmark, settings: dict[str, Any]) -> str:
+def _examples(
+    train: Benchmark,
+    dev: Benchmark | None,
+    config: FinetuneConfig,
+    lists: Path | None,
+    scores: Path | None,
+    processes: int,
+) -> Examples:
+    """Read what is to be read and lay the rows out; the lists may know the held-out queries, too."""
+    if lists is None:
+        return make_examples(train, config, processes=processes)
+    known = train
+    if dev is not None:
+        known = replace(train, queries=dev.queries | train.queries, qrels=dev.qrels | train.qrels)
+    candidates = read_lists(lists, known)
+    logits = None if scores is None else read_scores(scores, candidates)
+    return make_examples(train, config, candidates, logits, processes)
+
+
+def _finish(
+    encoder: DuplexEncoder, output: Path, target: Path, record: dict[str, Any], validation: Validation | None
+) -> None:
+    """Write the result, the best state or else the last, and the curves; then clear up."""
+    if validation is None or validation.kept is None:
+        encoder.save_pretrained(str(target))
+    else:
+        with atomic_folder(target) as temporary:
+            shutil.copytree(validation.model, temporary, dirs_exist_ok=True)
+    held_out = None if validation is None else validation.file
+    draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
+    kept = {} if validation is None else {"kept": validation.kept}
+    write_json(output / RUN_FILE, record | kept | {"finished": True})
+    for folder in ("checkpoints", "kept"):
+        shutil.rmtree(output / folder, ignore_errors=True)
+
+
+def _refuse(config: FinetuneConfig, lists: Path | None, scores: Path | None) -> None:
+    """Refuse settings that make no sense."""
+    if scores is not None and lists is None:
+        raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
+    for name in ("eval_steps", "patience", "mini_batch_size"):
+        if getattr(config, name) < 0:
+            raise DupmaeError(f"{name} is {getattr(config, name)}: it counts, and 0 is the least.")
+    if config.teacher_temperature <= 0:
+        raise DupmaeError(f"teacher_temperature is {config.teacher_temperature}: scores are divided by it, so above 0.")
+
+
+def _fingerprint(
+    encoder: DuplexEncoder, train: Benchmark, dev: Benchmark | None, settings: Any, files: list[Path | None]
+) -> str:
     """A mark of all that the result depends on: settings, data, representation, and every weight of the start."""
     weights = hashlib.sha256()
     for parameter in encoder.parameters():
         weights.update(parameter.detach().cpu().reshape(-1).numpy())
-    judged = {passage for grades in train.qrels.values() for passage in grades}
+    data = [train] if dev is None else [train, dev]
+    judged = {passage for part in data for grades in part.qrels.values() for passage in grades}
     return fingerprint(
         {
             "settings": settings,
-            "queries": train.queries,
-            "qrels": train.qrels,
+            "data": [[part.queries, part.qrels] for part in data],
+            "files": [file if file is None or not file.is_file() else file_fingerprint(file) for file in files],
             "passages": [len(train.corpus), {name: train.corpus[name].full_text for name in judged}],
             "representation": encoder.pooling.get_config_dict(),
             "lengths": [encoder[0].query_length, encoder[0].document_length],
+            "prompts": encoder.prompts,
             "start": weights.hexdigest(),
         }
     )

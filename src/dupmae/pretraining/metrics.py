@@ -137,10 +137,16 @@ def append_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def rewind_metrics(path: Path, phase: str, done: int) -> None:
-    """Drop a phase's lines beyond step `done` from a metrics file, if there is one: those steps are taken again."""
+def rewind_metrics(path: Path, phase: str | None, done: int) -> None:
+    """Drop a phase's lines beyond step `done` from a metrics file, if there is one: those steps are taken again.
+
+    Args:
+        path: The file.
+        phase: Name of the phase; None for a run that has none.
+        done: The last step whose lines stay.
+    """
     if path.exists():
-        lines = [line for line in read_metrics(path) if line["phase"] != phase or line["step"] <= done]
+        lines = [line for line in read_metrics(path) if line.get("phase") != phase or line["step"] <= done]
         with atomic_write(path) as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 

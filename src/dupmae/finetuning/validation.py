@@ -1,0 +1,171 @@
+"""The held-out queries while training goes on: where they look, which state was best, when to stop."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate.utils import broadcast_object_list
+from scipy import sparse
+from transformers import TrainerCallback
+
+from dupmae.config import FinetuneConfig
+from dupmae.corpus import Benchmark, Run
+from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
+from dupmae.evaluation import bm25_run, evaluate_run
+from dupmae.files import atomic_folder, write_json
+from dupmae.pretraining.keeping import HELD_OUT_FILE
+from dupmae.pretraining.metrics import append_metrics, read_metrics, rewind_metrics
+from dupmae.processes import is_first_process
+
+METRIC = "ndcg@10"
+"""What decides which state is best."""
+KEPT_FILE = "kept.json"
+"""Step and figures of the best state so far, in the folder `kept` beside its model."""
+BM25_DEPTH = 100
+"""How many of BM25's best passages of a query may come into the pool."""
+BLOCK = 256
+"""Queries that are scored at a time."""
+
+
+class Validation(TrainerCallback):  # type: ignore[misc]
+    """Measures the dev queries while a model is trained, keeps the best state, and stops where nothing is gained.
+
+    The first process measures. What is measured before the first step is written down but not kept: keeping is about
+    what training has made.
+
+    Args:
+        encoder: The model that is trained.
+        dev: The held-out queries; they look among the passages of :func:`dev_pool`.
+        output: Folder of the run: `held_out.jsonl`, and `kept/` while it lasts.
+        config: The settings.
+        length: Tokens of a passage, when it is measured and saved.
+
+    Attributes:
+        kept: Step and figures of the best state so far.
+    """
+
+    def __init__(
+        self, encoder: DuplexEncoder, dev: Benchmark, output: Path, config: FinetuneConfig, length: int
+    ) -> None:
+        self.encoder, self.config, self.length = encoder, config, length
+        self.pool = dev_pool(dev, config.dev_pool_size, config.seed)
+        self.file, self.folder = output / HELD_OUT_FILE, output / "kept"
+        record = self.folder / KEPT_FILE
+        self.kept: dict[str, float] | None = json.loads(record.read_text()) if record.is_file() else None
+        self._values: list[float] = []
+
+    @property
+    def model(self) -> Path:
+        """Folder of the best model so far."""
+        return self.folder / "model"
+
+    @property
+    def over(self) -> bool:
+        """Whether the last `patience` measurements were no better than the best before them."""
+        patience, values = self.config.patience, self._values
+        return 0 < patience < len(values) and max(values[-patience:]) <= max(values[:-patience])
+
+    def begin(self, done: int) -> None:
+        """Go on after a number of steps: what was measured later will be measured again."""
+        lines = []
+        if is_first_process():
+            rewind_metrics(self.file, None, done if done else -1)
+            lines = read_metrics(self.file) if self.file.is_file() else []
+        self._values = broadcast_object_list([[line[METRIC] for line in lines if line["step"]]])[0]
+        if not done:
+            self._measure(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure where it is due, and tell the trainer to stop where nothing is gained any more."""
+        if state.global_step % self.config.eval_steps == 0 or state.global_step == state.max_steps:
+            self._values.append(self._measure(state.global_step))
+            control.should_training_stop |= self.over
+
+    def _measure(self, step: int) -> float:
+        """Measure, write it down, and keep the state if it is the best so far."""
+        figures: dict[str, float] = {}
+        if is_first_process():
+            with reading(self.encoder, self.length):
+                figures = evaluate_run(rank(self.encoder, self.pool), self.pool.qrels)
+                append_metrics(self.file, [{"step": step, **figures}])
+                if step and (self.kept is None or figures[METRIC] > self.kept[METRIC]):
+                    self.kept = {"step": step, **figures}
+                    with atomic_folder(self.folder) as temporary:
+                        self.encoder.save_pretrained(str(temporary / "model"))
+                        write_json(temporary / KEPT_FILE, self.kept)
+        value: float = broadcast_object_list([figures])[0][METRIC]
+        return value
+
+
+def dev_pool(dev: Benchmark, size: int, seed: int) -> Benchmark:
+    """The same queries over a part of the corpus, where they can be looked for often.
+
+    Args:
+        dev: Queries, their judgements and the whole corpus.
+        size: How many passages: all judged ones, however many; of what is left of the number half the best passages of
+            BM25, taken from all queries in turn, and half any others. A smaller corpus is taken whole.
+        seed: Draws these others.
+    """
+    if len(dev.corpus) <= size:
+        return dev
+    chosen = dict.fromkeys(sorted({passage for grades in dev.qrels.values() for passage in grades}))
+    hard = (size + len(chosen)) // 2
+    for turn in itertools.zip_longest(*bm25_run(dev, BM25_DEPTH).values()):
+        for passage in turn:
+            if passage is not None and len(chosen) < hard:
+                chosen[passage] = None
+    others = sorted(dev.corpus.keys() - chosen.keys())
+    chosen |= dict.fromkeys(random.Random(seed).sample(others, max(size - len(chosen), 0)))
+    return replace(dev, corpus={name: passage for name, passage in dev.corpus.items() if name in chosen})
+
+
+def rank(encoder: DuplexEncoder, benchmark: Benchmark, k: int = 100) -> Run:
+    """Rank a corpus by Eq. 12 without an index: for corpora that are ranked once and fit into memory.
+
+    Args:
+        encoder: The model.
+        benchmark: Corpus and queries.
+        k: Passages kept of each query, equal scores ordered by id.
+    """
+    ids, queries = np.array(sorted(benchmark.corpus)), list(benchmark.queries)
+    documents = encoder.embed_documents([benchmark.corpus[name].full_text for name in ids])
+    embeddings = encoder.embed_queries([benchmark.queries[query] for query in queries])
+    entries = encoder.pooling.vocabulary_size
+    lists = _sparse(documents, entries).T.tocsr()  # (V, N)
+    run: Run = {}
+    for start in range(0, len(queries), BLOCK):
+        block = embeddings[slice(start, start + BLOCK)]
+        scores = block.cls @ documents.cls.T + (_sparse(block, entries) @ lists).toarray()  # (Q, N)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        for query, row, places in zip(queries[start : start + BLOCK], scores, best, strict=True):
+            run[query] = dict(zip(ids[places].tolist(), row[places].tolist(), strict=True))
+    return run
+
+
+@contextmanager
+def reading(encoder: DuplexEncoder, length: int) -> Iterator[None]:
+    """Within the context the encoder reads passages up to a number of tokens."""
+    transformer = encoder[0]
+    before = transformer.document_length, transformer.max_seq_length
+    transformer.document_length = transformer.max_seq_length = length
+    try:
+        yield
+    finally:
+        transformer.document_length, transformer.max_seq_length = before
+
+
+def _sparse(embeddings: DuplexEmbeddings, entries: int) -> sparse.csr_matrix:
+    """The vocabulary halves as a matrix (N, V)."""
+    count, width = embeddings.ids.shape
+    ends = np.arange(0, (count + 1) * width, width) if width else np.zeros(count + 1, np.int64)
+    return sparse.csr_matrix(
+        (embeddings.weights.ravel(), embeddings.ids.ravel().astype(np.int32), ends), shape=(count, entries)
+    )
