@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dupmae.adapting import adapt as adapt
+    from dupmae.config import AdaptConfig as AdaptConfig
     from dupmae.config import DataConfig as DataConfig
     from dupmae.config import DuplexConfig as DuplexConfig
     from dupmae.config import FinetuneConfig as FinetuneConfig
@@ -31,7 +33,16 @@ if TYPE_CHECKING:
     from dupmae.pretraining import pretrain as pretrain
 
 _HOMES = {
-    "dupmae.config": ("DataConfig", "DuplexConfig", "FinetuneConfig", "PretrainConfig", "Recipe", "StoreConfig"),
+    "dupmae.adapting": ("adapt",),
+    "dupmae.config": (
+        "AdaptConfig",
+        "DataConfig",
+        "DuplexConfig",
+        "FinetuneConfig",
+        "PretrainConfig",
+        "Recipe",
+        "StoreConfig",
+    ),
     "dupmae.corpus": ("build_token_store", "read_benchmark", "read_passages"),
     "dupmae.duplex": ("DuplexEmbeddings", "DuplexEncoder"),
     "dupmae.errors": ("DupmaeError",),

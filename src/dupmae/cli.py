@@ -18,6 +18,7 @@ from dupmae.settings_file import nearest
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": commands.run,
+    "adapt": finetuning_commands.adapt,
     "pretrain": commands.pretrain,
     "finetune": finetuning_commands.finetune,
     "mine": finetuning_commands.mine,
@@ -35,7 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": commands.search,
     "evaluate": commands.evaluate,
 }
-RESUMABLE = {"run", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
+RESUMABLE = {"run", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

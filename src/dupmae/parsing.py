@@ -12,7 +12,7 @@ import argparse
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -103,7 +103,8 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
     for key, parameter in parameters.items():
         hint, optional = hints[key], parameter.default is not parameter.empty
         if is_dataclass(hint):
-            _add_settings(parser, hint)
+            defaults: Any = hint
+            _add_settings(parser, defaults())
             continue
         options: dict[str, Any] = {"help": help_texts[key], "type": hint}
         if hint is bool:
@@ -124,15 +125,22 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
     return parser
 
 
-def _add_settings(parser: ArgumentParser, kind: Any, prefix: str = "") -> None:
-    """Add a group of options for the fields of a settings dataclass, then one for each dataclass inside it."""
+def _add_settings(parser: ArgumentParser, defaults: Any, prefix: str = "") -> None:
+    """Add a group of options for the fields of a settings dataclass, then one for each dataclass inside it.
+
+    Args:
+        parser: Gets the options.
+        defaults: The dataclass with the values that are not given; those inside it may differ from their class's own.
+        prefix: What stands before the fields' names.
+    """
+    kind: Any = type(defaults)
     group = parser.add_argument_group(inspect.cleandoc(kind.__doc__).splitlines()[0].rstrip("."))
     help_texts, hints = _help_texts(kind), get_type_hints(kind)
     for field in fields(kind):
+        default = getattr(defaults, field.name)
         if is_dataclass(hints[field.name]):
-            _add_settings(parser, hints[field.name], f"{prefix}{field.name}.")
+            _add_settings(parser, default, f"{prefix}{field.name}.")
             continue
-        default = field.default if field.default_factory is MISSING else field.default_factory()
         options = {"type": hints[field.name], "default": default, "help": help_texts[field.name]}
         group.add_argument(f"--{prefix}{field.name}", **options)
 

@@ -102,16 +102,17 @@ def dense_run(
     from sentence_transformers.util import semantic_search
 
     from dupmae.models import resolve_model
-    from dupmae.precision import autocast
+    from dupmae.precision import bfloat16_pays
 
     encoder = SentenceTransformer(resolve_model(model))
     if max_length is not None:
         encoder.max_seq_length = max_length
     ids = sorted(benchmark.corpus)
     settings: Mapping[str, Any] = {"batch_size": batch_size, "convert_to_tensor": True, "show_progress_bar": True}
-    with autocast(encoder.device.type):
-        documents = encoder.encode_document([benchmark.corpus[name].full_text for name in ids], **settings)
-        queries = encoder.encode_query(list(benchmark.queries.values()), **settings)
+    if bfloat16_pays("auto"):
+        encoder.bfloat16()
+    documents = encoder.encode_document([benchmark.corpus[name].full_text for name in ids], **settings)
+    queries = encoder.encode_query(list(benchmark.queries.values()), **settings)
     documents, queries = documents.float(), queries.float()
     best = semantic_search(
         queries, documents, corpus_chunk_size=50_000, top_k=min(k, len(ids)), score_function=encoder.similarity

