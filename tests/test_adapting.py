@@ -13,7 +13,15 @@ import pytest
 
 from dupmae import adapting, cli
 from dupmae.adapting import adapt, with_pairs
-from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, PretrainConfig, StoreConfig
+from dupmae.config import (
+    AdaptConfig,
+    DuplexConfig,
+    FinetuneConfig,
+    HardNegativesConfig,
+    MiningConfig,
+    PretrainConfig,
+    StoreConfig,
+)
 from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs
 from dupmae.errors import DupmaeError
 from dupmae.parsing import parse_command
@@ -127,6 +135,31 @@ def test_a_killed_run_ends_as_one_that_was_not(
     for name in ("build_token_store", "bm25_run", "dense_run", "duplex_run"):
         monkeypatch.setattr(adapting, name, lambda *_, **__: pytest.fail("a stage ran again"))
     adapt(corpus, str(embedder_folder), folder, config)
+
+
+def test_a_second_stage_trains_on_negatives_that_the_first_ones_model_mined(
+    corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    settings = replace(
+        config,
+        stages=2,
+        finetune=replace(config.finetune, epochs=0.3),
+        mining=MiningConfig(last=5),
+        hard_negatives=HardNegativesConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+    )
+    folder = adapt(corpus, str(embedder_folder), tmp_path / "run", settings)
+    pairs = read_pairs(folder / "3-queries" / "pairs.jsonl")
+    lists = [json.loads(line) for line in (folder / "5-mine" / "negatives.jsonl").read_text().splitlines()]
+    assert len(lists) == len(pairs.queries)
+    for one in lists:
+        (answer,) = one["positives"]
+        assert one["query_id"] == f"{answer}#1"
+        assert len(one["negatives"]) == 5
+    first, second = (folder / name / "model" / "model.safetensors" for name in ("4-finetune", "6-hard-negatives"))
+    assert first.read_bytes() != second.read_bytes()
+    model = json.loads((folder / "index" / "manifest.json").read_text())["model"]
+    assert model == str(folder / "6-hard-negatives" / "model")
+    assert [row["name"] for row in report(folder)["systems"]] == SYSTEMS
 
 
 def test_the_folder_of_another_run_is_refused(

@@ -278,45 +278,36 @@ def test_config_file_may_give_required_options_and_lists(corpus, pretraining_cal
 
 def test_finetune_trains_on_the_whole_split_a_model_whose_new_layers_the_seed_decides(stub):
     call: dict[str, Any] = {}
-    order = []
-    stub("transformers", set_seed=lambda seed: order.append(("seed", seed)))
     stub(
         "dupmae.corpus",
         read_benchmark=None,
         read_pairs=lambda path: SimpleNamespace(corpus=f"passages of {path}"),
         split_queries=None,
     )
-
-    def from_encoder(model, config):
-        order.append("model")
-        return model, config.top_k
-
     stub(
         "dupmae.duplex",
-        DuplexEncoder=SimpleNamespace(from_encoder=from_encoder),
-        calibrate=lambda encoder, texts: order.append(texts),
-        calibration_sample=lambda corpus, seed: f"some {corpus}",
+        DuplexEncoder=None,
+        start_duplex=lambda model, config, corpus, seed: (model, config.top_k, corpus, seed),
     )
     stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
     words = ["finetune", "--model", "m", "--pairs", "f", "--output", "o", "--top_k", "9", "--epochs", "2"]
     assert cli.main([*words, "--seed", "5"]) == 0
     encoder, train, output, settings = call["args"]
-    assert (encoder, train.corpus, output) == (("m", 9), "passages of f", Path("o"))
+    assert encoder == ("m", 9, "passages of f", 5)
+    assert (train.corpus, output) == ("passages of f", Path("o"))
     assert (settings.epochs, settings.seed) == (2.0, 5)
     assert call["named"] == {"dev": None, "lists": None, "scores": None}
-    assert order == [("seed", 5), "model", "some passages of f"]
 
 
 def test_finetune_takes_held_out_queries_lists_and_scores(stub, tmp_path):
     call: dict[str, Any] = {}
-    stub("transformers", set_seed=lambda seed: None)
     stub(
         "dupmae.corpus",
         read_benchmark=lambda folder, split, **_: f"{folder} {split}",
         read_pairs=None,
         split_queries=lambda train, fraction, seed: (f"{1 - fraction} of {train}", f"{fraction} of {train}"),
     )
-    stub("dupmae.duplex", DuplexEncoder=lambda path: path, calibrate=None, calibration_sample=None)
+    stub("dupmae.duplex", DuplexEncoder=lambda path: path, start_duplex=None)
     stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
     model = tmp_path / "model"
     model.mkdir()

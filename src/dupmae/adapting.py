@@ -6,7 +6,8 @@
 | `2-pretrain` | DupMAE pre-training; `model/` is a Hugging Face checkpoint |
 | `3-queries` | `pairs.jsonl`, the pairs drawn from the text (and those that were given) |
 | `4-finetune` | `model/` is a sentence-transformers folder |
-| `5-known-items` | how well held-out titles and sentences find the rest of their passages |
+| `5-mine`, `6-hard-negatives` | the second stage, if it is asked for |
+| `7-known-items` | how well held-out titles and sentences find the rest of their passages |
 | `index` | what `dupmae search` opens |
 | `report.md`, `report.json`, `figures/` | the result |
 
@@ -100,10 +101,15 @@ class _Adaptation:
         stage("3-queries", "Draw queries from the text", asdict(config.queries), self._pairs)
         inputs = [inputs, asdict(config.queries), asdict(config.duplex), asdict(config.finetune)]
         stage("4-finetune", "Fine-tune (Eq. 13)", inputs, self._finetune)
+        if config.stages > 1:
+            inputs = [inputs, asdict(config.mining)]
+            stage("5-mine", "Mine hard negatives", inputs, self._mine)
+            inputs = [inputs, asdict(config.hard_negatives)]
+            stage("6-hard-negatives", "Fine-tune with mined negatives (Eq. 14)", inputs, self._harden)
         pool = [config.known_items, config.known_item_pool]
         for name in BASELINES:
-            stage(f"5-known-items/{name}", f"Find known items: {name}", pool, self._baseline)
-        stage("5-known-items/duplex", "Find known items: duplex", [inputs, pool], self._find)
+            stage(f"7-known-items/{name}", f"Find known items: {name}", pool, self._baseline)
+        stage("7-known-items/duplex", "Find known items: duplex", [inputs, pool], self._find)
         stage("index", "Index the corpus", inputs, self._index)
         self._report()
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
@@ -130,19 +136,34 @@ class _Adaptation:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _finetune(self, folder: Path) -> None:
-        from dupmae.duplex.starting import start_duplex
+        from dupmae.duplex import start_duplex
         from dupmae.finetuning import finetune
 
         checkpoint = str(self.folder / "2-pretrain" / "model")
         encoder = start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
         finetune(encoder, self.train, folder, self.config.finetune)
 
+    def _mine(self, folder: Path) -> None:
+        from dupmae.finetuning.mining import mine
+
+        # The passages as they are trained on: without their queries, and none that is held out.
+        index = self._build(self.train.corpus, folder / "index", "4-finetune")
+        mine(index, self.train, folder, self.config.mining)
+
+    def _harden(self, folder: Path) -> None:
+        from dupmae.duplex import DuplexEncoder
+        from dupmae.finetuning import finetune
+
+        encoder = DuplexEncoder(str(self.folder / "4-finetune" / "model"))
+        config = replace(self.config.finetune, **asdict(self.config.hard_negatives))
+        finetune(encoder, self.train, folder, config, lists=self.folder / "5-mine" / "negatives.jsonl")
+
     def _baseline(self, folder: Path) -> dict[str, Any]:
         run = bm25_run(self.items) if folder.name == "bm25" else dense_run(self.start, self.items)
         return {folder.name: evaluate_run(run, self.items.qrels)}
 
     def _find(self, folder: Path) -> dict[str, Any]:
-        index = self._build(self.items.corpus, folder / "index")
+        index = self._build(self.items.corpus, folder / "index", self._last)
         parts: dict[str, Part] = {"duplex": "both", "duplex-cls": "cls", "duplex-ot": "ot"}
         return {
             name: evaluate_run(duplex_run(index, self.items, part=part), self.items.qrels)
@@ -150,20 +171,25 @@ class _Adaptation:
         }
 
     def _index(self, folder: Path) -> dict[str, Any]:
-        return {"passages": len(self._build(self.corpus, folder))}
+        return {"passages": len(self._build(self.corpus, folder, self._last))}
 
-    def _build(self, corpus: Mapping[str, Passage], folder: Path) -> DuplexIndex:
-        """Index passages with the fine-tuned model."""
+    def _build(self, corpus: Mapping[str, Passage], folder: Path, stage: str) -> DuplexIndex:
+        """Index passages with a stage's model."""
         from dupmae.duplex import DuplexEncoder
         from dupmae.index import DuplexIndex
 
-        model = str(self.folder / "4-finetune" / "model")
+        model = str(self.folder / stage / "model")
         return DuplexIndex.build(folder, DuplexEncoder(model), corpus.values(), model=model)
+
+    @property
+    def _last(self) -> str:
+        """The stage whose model is the result."""
+        return "4-finetune" if self.config.stages == 1 else "6-hard-negatives"
 
     def _report(self) -> None:
         """The table of known items."""
         folder = self.folder
-        measured = [self.stages.metrics(f"5-known-items/{name}") for name in (*BASELINES, "duplex")]
+        measured = [self.stages.metrics(f"7-known-items/{name}") for name in (*BASELINES, "duplex")]
         write_report(
             folder,
             f"{self.items.name}: adapted without queries",
@@ -172,7 +198,7 @@ class _Adaptation:
             settings=asdict(self.config),
             curves={
                 "Pre-training": folder / "2-pretrain" / "metrics.jsonl",
-                "Fine-tuning": folder / "4-finetune" / "metrics.jsonl",
+                "Fine-tuning": folder / self._last / "metrics.jsonl",
             },
         )
 

@@ -370,3 +370,9 @@ class AdaptConfig:
     """The representation."""
     finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128))
     """Fine-tuning on these pairs, and on others if there are any."""
+    stages: Literal[1, 2] = 1
+    """Stages of fine-tuning: 1 contrastive; 2 once more, with negatives that the first one's model mines."""
+    mining: MiningConfig = field(default_factory=MiningConfig)
+    """Mining with stage 1's model."""
+    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
+    """Stage-2 fine-tuning."""

@@ -60,10 +60,8 @@ def finetune(
     if dev_split is not None and (benchmark is None or dev_fraction):
         raise DupmaeError("--dev_split names judgements of --benchmark, and takes the place of --dev_fraction")
     train = _read_train("finetune", benchmark, pairs, train_split, allow_unknown)
-    from transformers import set_seed
-
     from dupmae.corpus import read_benchmark, split_queries
-    from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
+    from dupmae.duplex import DuplexEncoder, start_duplex
     from dupmae.finetuning import finetune as train_on
     from dupmae.models import is_duplex, resolve_model
 
@@ -72,13 +70,11 @@ def finetune(
         train, dev = split_queries(train, dev_fraction, settings.seed)
     elif benchmark is not None and dev_split is not None:
         dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
-    set_seed(settings.seed)  # the representation's new layers are part of what a resumed run must find again
     path = resolve_model(model)
     if is_duplex(path):
         encoder = DuplexEncoder(path)
     else:
-        encoder = DuplexEncoder.from_encoder(path, representation)
-        calibrate(encoder, calibration_sample(train.corpus, settings.seed))
+        encoder = start_duplex(path, representation, train.corpus, settings.seed)
     mined, taught = (None if file is None else Path(file) for file in (lists, scores))
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     _say(f"Written: {Path(output) / 'model'}")
@@ -236,8 +232,8 @@ def adapt(
     them before and do now. An encoder that reads its first token instead of the mean of all wants
     --pretrain.dense_pooling cls --duplex.dense_pooling cls.
 
-    Writes the folder OUTPUT: OUTPUT/index for `dupmae search`, OUTPUT/4-finetune/model, report.md. Give the same
-    command after an interruption and it goes on.
+    Writes the folder OUTPUT: OUTPUT/index for `dupmae search`, OUTPUT/4-finetune/model (6-hard-negatives/model with
+    --stages 2), report.md. Give the same command after an interruption and it goes on.
 
     Args:
         corpus: Text, in any format that `dupmae pretrain --corpus` takes.

@@ -156,14 +156,10 @@ class _Walk:
         pretrain(TokenStore.open(self.folder / "1-store" / "store"), self.start, folder, self.recipe.pretrain)
 
     def _finetune(self, model: str, folder: Path) -> None:
-        from transformers import set_seed
-
-        from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
+        from dupmae.duplex import start_duplex
         from dupmae.finetuning import finetune
 
-        set_seed(self.recipe.seed)
-        encoder = DuplexEncoder.from_encoder(model, self.recipe.duplex)
-        calibrate(encoder, calibration_sample(self.train.corpus, self.recipe.seed))
+        encoder = start_duplex(model, self.recipe.duplex, self.train.corpus, self.recipe.seed)
         finetune(encoder, self.train, folder, self.recipe.finetune, dev=self.dev)
 
     def _mine(self, folder: Path) -> None:

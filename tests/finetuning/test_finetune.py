@@ -35,7 +35,7 @@ def metrics(output: Path) -> list[dict[str, Any]]:
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupt training right after the losses of a step are written, half a line of the next one included."""
-    log = trainer._Log.on_log
+    log = trainer.StepLog.on_log
 
     def dying(self: Any, args: Any, state: Any, *rest: Any, **names: Any) -> None:
         log(self, args, state, *rest, **names)
@@ -44,7 +44,7 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 file.write('{"step": ')
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer._Log, "on_log", dying)
+    monkeypatch.setattr(trainer.StepLog, "on_log", dying)
 
 
 def test_loss_of_each_part_goes_down_and_every_part_learns(benchmark, config, make_encoder, tmp_path):
@@ -74,9 +74,9 @@ def test_killed_and_resumed_run_ends_like_an_uninterrupted_one(benchmark, config
             finetune(make_encoder(), benchmark, tmp_path / "killed", config)
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()] == ["checkpoint-4"]
     begun = []
-    begin = trainer._Log.on_train_begin
+    begin = trainer.StepLog.on_train_begin
     monkeypatch.setattr(
-        trainer._Log,
+        trainer.StepLog,
         "on_train_begin",
         lambda self, args, state, *rest, **names: begun.append(state.global_step) or begin(self, args, state, *rest),
     )

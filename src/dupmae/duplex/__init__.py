@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from dupmae.duplex.calibration import calibrate, calibration_sample
     from dupmae.duplex.encoder import DuplexEncoder
     from dupmae.duplex.pooling import DuplexPooling
+    from dupmae.duplex.starting import start_duplex
 
-__all__ = ["DuplexEmbeddings", "DuplexEncoder", "DuplexPooling", "calibrate", "calibration_sample"]
+__all__ = ["DuplexEmbeddings", "DuplexEncoder", "DuplexPooling", "calibrate", "calibration_sample", "start_duplex"]
 _HOME_OF = {
     "DuplexEncoder": "encoder",
     "DuplexPooling": "pooling",
     "calibrate": "calibration",
     "calibration_sample": "calibration",
+    "start_duplex": "starting",
 }
 
 

@@ -24,8 +24,7 @@ from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_jso
 from dupmae.finetuning.blocks import in_blocks
 from dupmae.finetuning.cross_encoder import load_cross_encoder, score_pairs, start_cross_encoder
 from dupmae.finetuning.lists import CandidateList, read_lists, write_scores
-from dupmae.finetuning.trainer import _in_order as in_order
-from dupmae.finetuning.trainer import _Log as StepLog
+from dupmae.finetuning.steps import StepLog, in_order
 from dupmae.models import model_fingerprint, resolve_model
 from dupmae.precision import bfloat16_pays, prepare_for_training
 from dupmae.pretraining.metrics import PhaseBar

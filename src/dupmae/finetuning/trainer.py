@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,8 +15,7 @@ from sentence_transformers.sparse_encoder import (
     SparseEncoderTrainer,
     SparseEncoderTrainingArguments,
 )
-from torch.utils.data import BatchSampler, SequentialSampler
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from dupmae.config import FinetuneConfig
@@ -29,18 +27,17 @@ from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_jso
 from dupmae.finetuning.examples import Examples, make_examples
 from dupmae.finetuning.lists import read_lists, read_scores
 from dupmae.finetuning.loss import DuplexLoss
+from dupmae.finetuning.steps import StepLog, in_order
 from dupmae.finetuning.validation import Validation, reading
 from dupmae.precision import bfloat16_pays, prepare_for_training
 from dupmae.pretraining.keeping import CURVES_FILE
-from dupmae.pretraining.metrics import PhaseBar, append_metrics, rewind_metrics
+from dupmae.pretraining.metrics import PhaseBar
 from dupmae.processes import is_first_process, join_processes
 from dupmae.quiet import hushed
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
 RUN_FILE = "finetune.json"
 """Record of the run in its output folder."""
-LOSSES = ("contrastive", "distil")
-"""How the names of the losses begin."""
 
 
 def finetune(
@@ -108,7 +105,7 @@ def finetune(
         train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
         data_collator=_collator(encoder, examples),
         loss=DuplexLoss(encoder, examples, config),
-        callbacks=[_Log(output / METRICS_FILE), *([] if validation is None else [validation])],
+        callbacks=[StepLog(output / METRICS_FILE), *([] if validation is None else [validation])],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -130,30 +127,6 @@ class _Trainer(SparseEncoderTrainer):  # type: ignore[misc]
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add none."""
-
-
-class _Log(TrainerCallback):  # type: ignore[misc]
-    """Write every step's losses as JSON lines; a resumed run drops the lines after its checkpoint."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the lines up to the step that training goes on from."""
-        if is_first_process():
-            rewind_metrics(self.path, None, state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Append a line, and stop at a loss that is not a number."""
-        if not logs or "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]):
-            raise DupmaeError(f"The loss is not a number at step {state.global_step}: lower the learning rates.")
-        shown = {
-            key: value for key, value in logs.items() if key in ("loss", "learning_rate") or key.startswith(LOSSES)
-        }
-        if is_first_process():
-            append_metrics(self.path, [{"step": state.global_step} | shown])
 
 
 @dataclass
@@ -199,7 +172,7 @@ def _arguments(output: Path, config: FinetuneConfig) -> SparseEncoderTrainingArg
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=True,  # such as BERT's pooler
         ddp_broadcast_buffers=False,  # a step has several forward passes, and what they have used must not be rewritten
-        batch_sampler=_in_order,
+        batch_sampler=in_order,
         save_strategy="steps",
         save_steps=config.save_steps,
         save_total_limit=1,
@@ -208,11 +181,6 @@ def _arguments(output: Path, config: FinetuneConfig) -> SparseEncoderTrainingArg
         report_to="none",
         seed=config.seed,
     )
-
-
-def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
-    """Batches of rows as they come: `make_examples` has drawn the order."""
-    return BatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
 
 
 def _examples(
