@@ -209,8 +209,10 @@ def test_a_bad_recipe_gets_one_sentence_with_file_and_line(text, sentence, tmp_p
             ["finetune", "--model", "m", "--output", "o", "--pairs", "p", "--dev_split", "dev"],
             "--dev_split names judgements of --benchmark",
         ),
-        (["evaluate", "--model", "m"], "either --model and --benchmark, or --run and --qrels"),
-        (["evaluate", "--model", "m", "--benchmark", "b", "--run", "r"], "either --model and --benchmark"),
+        (["evaluate", "--model", "m"], "takes --benchmark with --model or --run or both, or --run and --qrels"),
+        (["evaluate", "--benchmark", "b"], "takes --benchmark with --model or --run or both"),
+        (["evaluate", "--model", "m", "--benchmark", "b", "--run", "r", "--qrels", "q"], "takes --benchmark with"),
+        (["evaluate", "--model", "m", "--benchmark", "b", "--k", "0"], "--k counts the passages to rank"),
     ],
 )
 def test_a_bad_command_line_gets_one_sentence_and_exit_2(words, sentence, capsys, stub):
@@ -439,50 +441,6 @@ def test_search_refuses_a_model_that_did_not_build_the_index(stub, capsys, tmp_p
     stub("dupmae.duplex", DuplexEncoder=None)
     assert cli.main(["search", "folder", "q", "--model", str(tmp_path)]) == 2
     assert "is not the one that built the index" in capsys.readouterr().err
-
-
-# Evaluate
-
-
-@pytest.fixture
-def systems(stub) -> None:
-    """Each system's run is its name, and its metrics show which run was measured on which judgements."""
-    data = SimpleNamespace(name="tiny", qrels={"q1": {}, "q2": {}}, corpus={})
-    stub(
-        "dupmae.corpus",
-        read_benchmark=lambda folder, split, allow_unknown: data,
-        read_run=lambda path: f"run {path}",
-        read_qrels=lambda path: {"q1": {}},
-    )
-    scores = {"bm25": 0.5, "dense": 0.25, "duplex": 0.75, "run r.trec": 0.125}
-    stub(
-        "dupmae.evaluation",
-        evaluate_run=lambda run, qrels: {"ndcg@10": scores[run], "mrr@10": 0.0, "recall@100": 0.0},
-        bm25_run=lambda benchmark: "bm25",
-        dense_run=lambda model, benchmark: "dense",
-        duplex_run=lambda index, benchmark: index,
-    )
-    stub("dupmae.index", DuplexIndex=SimpleNamespace(build=lambda *_, **__: "duplex"))
-    stub("dupmae.duplex", DuplexEncoder=lambda path: None)
-
-
-@pytest.mark.parametrize(("model", "expected"), [("bm25", 0.5), ("org/dense", 0.25), ("duplex", 0.75)])
-def test_evaluate_measures_each_kind_of_model_in_its_own_way(model, expected, systems, tmp_path, capsys):
-    if model == "duplex":
-        model = str(tmp_path)
-        write(tmp_path / "modules.json", '[{"type": "dupmae_duplex.DuplexPooling"}]')
-    out = tmp_path / "out.json"
-    words = ["evaluate", "--model", model, "--benchmark", "b", "--split", "dev", "--json", str(out)]
-    assert cli.main(words) == 0
-    result = json.loads(out.read_text())
-    assert result["systems"] == [{"name": model, "ndcg@10": expected, "mrr@10": 0.0, "recall@100": 0.0}]
-    assert (result["benchmark"], result["split"], result["queries"]) == ("tiny", "dev", 2)
-    assert f"{expected:.4f}" in capsys.readouterr().out
-
-
-def test_evaluate_measures_a_run_file_against_judgements(systems, capsys):
-    assert cli.main(["evaluate", "--run", "r.trec", "--qrels", "q.tsv"]) == 0
-    assert "0.1250" in capsys.readouterr().out
 
 
 # Failures

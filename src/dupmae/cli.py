@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dupmae import commands, finetuning_commands, index_commands
+from dupmae import commands, evaluation_commands, finetuning_commands, index_commands
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.failures import explain, fail, hush, leave_quietly
@@ -34,9 +34,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "index tune": index_commands.tune,
     "index push": index_commands.push,
     "search": commands.search,
-    "evaluate": commands.evaluate,
+    "explain": evaluation_commands.explain,
+    "evaluate": evaluation_commands.evaluate,
+    "reproduce": evaluation_commands.reproduce,
 }
-RESUMABLE = {"run", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
+RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.index_commands import open_index, read_filter
 
 if TYPE_CHECKING:
-    from dupmae.corpus import Benchmark, Passage, Run
+    from dupmae.corpus import Passage
     from dupmae.index import Hit
 
 IDS_FILE = "ids.json"
@@ -202,57 +201,6 @@ def search(
         show_hits(console, text, find([text])[0])
 
 
-def evaluate(
-    *,
-    model: str | None = None,
-    benchmark: str | None = None,
-    split: str = "test",
-    allow_unknown: bool = False,
-    run: str | None = None,
-    qrels: str | None = None,
-    json: str | None = None,
-) -> None:
-    """Measure a retriever on a benchmark, or a TREC run against judgements.
-
-    Example:
-      dupmae evaluate --model runs/finetuned/model --benchmark data/scifact --split test --json scifact.json
-      dupmae evaluate --model bm25 --benchmark data/scifact
-      dupmae evaluate --run run.trec --qrels qrels.tsv
-
-    Prints NDCG@10, MRR@10 and Recall@100; writes them to the --json FILE if one is named.
-
-    Args:
-        model: Folder of a duplex model, any sentence-transformers model, or bm25.
-        benchmark: Folder in BEIR layout (corpus, queries, qrels), compressed or not.
-        split: Which of the benchmark's judgements to measure on.
-        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
-        run: TREC run (six columns) to measure instead of a model; needs --qrels.
-        qrels: Judgements for --run: BEIR's TSV with a heading, or TREC's four columns.
-        json: File to write the results to.
-    """
-    from rich.console import Console
-
-    from dupmae.corpus import read_benchmark, read_qrels, read_run
-    from dupmae.display import show_metrics
-    from dupmae.evaluation import evaluate_run
-
-    result: dict[str, Any]
-    if model is not None and benchmark is not None and run is None and qrels is None:
-        data = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown)
-        name, title, judged = model, f"{data.name}, {split}", data.qrels
-        result = {"benchmark": data.name, "split": split}
-        ranked = _model_run(model, data)
-    elif run is not None and qrels is not None and model is None and benchmark is None:
-        name, title, judged, ranked = run, qrels, read_qrels(Path(qrels)), read_run(Path(run))
-        result = {"qrels": qrels}
-    else:
-        raise DupmaeError("dupmae evaluate takes either --model and --benchmark, or --run and --qrels")
-    metrics = evaluate_run(ranked, judged)
-    show_metrics(Console(highlight=False), f"{title}: {len(judged)} queries", name, metrics)
-    if json is not None:
-        write_json(Path(json), result | {"queries": len(judged), "systems": [{"name": name, **metrics}]})
-
-
 def _passages(paths: Sequence[str]) -> Iterator[Passage]:
     """The passages of several files or folders, one after the other."""
     from dupmae.corpus import read_passages
@@ -264,24 +212,6 @@ def _passages(paths: Sequence[str]) -> Iterator[Passage]:
 def _texts(paths: Sequence[str]) -> Iterator[str]:
     """The texts of several files' or folders' passages."""
     return (passage.full_text for passage in _passages(paths))
-
-
-def _model_run(model: str, benchmark: Benchmark) -> Run:
-    """Rank a benchmark's corpus with BM25, a duplex model (through an index of its own) or a dense model."""
-    from dupmae.evaluation import bm25_run, dense_run, duplex_run
-
-    if model == "bm25":
-        return bm25_run(benchmark)
-    from dupmae.duplex import DuplexEncoder
-    from dupmae.index import DuplexIndex
-    from dupmae.models import is_duplex, resolve_model
-
-    folder = resolve_model(model)
-    if not is_duplex(folder):
-        return dense_run(folder, benchmark)
-    with tempfile.TemporaryDirectory() as place:
-        index = DuplexIndex.build(Path(place) / "index", DuplexEncoder(folder), benchmark.corpus.values(), model=folder)
-        return duplex_run(index, benchmark)
 
 
 def _index_search(

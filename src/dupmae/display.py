@@ -13,11 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from dupmae.evaluation.comparison import Comparison
+    from dupmae.evaluation.explaining import Entry, Explanation
     from dupmae.index import Hit
     from dupmae.index.tune import Trial
 
 SNIPPET_LENGTH = 300
 SHOWN_MATCHES = 10
+SHOWN_METRICS = ("ndcg@10", "mrr@10", "recall@100", "judged@10")
 
 
 def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
@@ -83,6 +86,75 @@ def show_metrics(console: Console, title: str, name: str, metrics: Mapping[str, 
         table.add_column(metric, justify="right")
     table.add_row(Text(name), *(f"{value:.4f}" for value in metrics.values()))
     console.print(table)
+
+
+def show_comparisons(console: Console, comparisons: Sequence[Comparison]) -> None:
+    """Print a table of each benchmark, and of several one more with the metric that each is ranked by."""
+    from dupmae.evaluation.comparison import overview, whole
+    from dupmae.evaluation.metrics import HEADINGS
+
+    for comparison in comparisons:
+        definition = comparison.definition
+        title = f"{definition.title or definition.name} {definition.split}: {comparison.queries:,} queries"
+        table = Table(title=title, title_justify="left", caption=comparison.note or None, caption_justify="left")
+        table.add_column("system", overflow="fold")
+        metrics = dict.fromkeys([*SHOWN_METRICS, definition.metric])
+        for heading in (*(HEADINGS[metric] for metric in metrics), "psg/s", "B/psg", "ms"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for system in comparison.systems:
+            table.add_row(
+                Text(system.name),
+                *(f"{system.metrics[metric]:.4f}" for metric in metrics),
+                *map(whole, (system.passages_per_second, system.bytes_per_passage)),
+                "" if system.query_ms is None else f"{system.query_ms:.1f}",
+            )
+        console.print(table)
+    if len(comparisons) > 1:
+        table = Table(title="All benchmarks", title_justify="left")
+        names = list(dict.fromkeys(system.name for comparison in comparisons for system in comparison.systems))
+        table.add_column("benchmark")
+        for name in names:
+            table.add_column(Text(name), justify="right", overflow="fold")
+        for heading, cells in overview(comparisons, names):
+            table.add_row(heading, *cells)
+        console.print(table)
+
+
+def show_explanation(console: Console, explanation: Explanation) -> None:
+    """Print a query's vocabulary entries, and passages with their ranks, both shares and matched entries."""
+    console.print(Text(explanation.query, style="bold"))
+    for name, style, entries in (
+        ("its words", "green", [entry for entry in explanation.entries if entry.in_query]),
+        ("added", "yellow", [entry for entry in explanation.entries if not entry.in_query]),
+    ):
+        console.print(Padding(_entries(name, style, entries), (0, 0, 0, 4)))
+    for explained in explanation.hits:
+        hit = explained.hit
+        ranks = ["-" if rank is None else str(rank) for rank in explained.ranks]
+        console.print()
+        console.print(
+            Text.assemble(
+                (hit.title or hit.id, "bold"),
+                (f"  {hit.id}  " if hit.title else "  ", "dim"),
+                (f"rank {ranks[0]}, by [CLS] {ranks[1]}, by OT {ranks[2]}", "bold cyan"),
+            )
+        )
+        lines = [
+            Text(f"{hit.score:.3f} = {hit.cls_score:.3f} [CLS] + {hit.ot_score:.3f} OT"),
+            _entries("in both", "green", explained.matched),
+            _entries("meant", "yellow", explained.expanded),
+            Text(snippet(hit.text)),
+        ]
+        for line in lines:
+            console.print(Padding(line, (0, 0, 0, 4)))
+
+
+def _entries(name: str, style: str, entries: Sequence[Entry]) -> Text:
+    """Entries on one line, and the sum of those that there is no room for."""
+    shown = "  ".join(f"{entry.token} {entry.weight:.3f}" for entry in entries[:SHOWN_MATCHES])
+    rest = entries[SHOWN_MATCHES:]
+    more = f"  and {len(rest)} more, {sum(entry.weight for entry in rest):.3f}" if rest else ""
+    return Text.assemble((f"{name}: ", "dim"), (shown or "none", style), (more, "dim"))
 
 
 def show_trials(console: Console, trials: Sequence[Trial], proposed: Trial, k: int, queries: int) -> None:

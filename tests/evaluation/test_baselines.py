@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from dupmae.corpus import Benchmark, Passage
 from dupmae.evaluation import bm25_run, dense_run, duplex_run
+from dupmae.evaluation.baselines import bm25_searcher
 
 
 def benchmark(corpus: dict[str, str], queries: dict[str, str]) -> Benchmark:
@@ -48,37 +49,25 @@ def test_bm25_searches_titles_too() -> None:
     assert list(bm25_run(data)["q"]) == ["d"]
 
 
-class FakeDense:
-    """A sentence-transformers model whose vectors are letter counts."""
-
-    similarity = staticmethod(lambda first, second: first @ second.T)
-    max_seq_length = 512
-    made: list[FakeDense] = []  # noqa: RUF012
-
-    device = torch.device("cpu")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.made.append(self)
-
-    def encode_document(self, texts: list[str], **_: Any) -> torch.Tensor:
-        return torch.tensor([[float(text.count(letter)) for letter in "abc"] for text in texts])
-
-    encode_query = encode_document
+def test_bm25_of_fields_adds_up_title_and_text_each_with_its_own_statistics() -> None:
+    corpus = {
+        "a": Passage("a", "Zebra", "grass grass"),
+        "b": Passage("b", "Lion", "zebra meat"),
+        "c": Passage("c", "Fish", "water"),
+    }
+    found = bm25_searcher(corpus, fields=True)({"q": "zebra"}, 5)["q"]
+    titles, texts = ({n: Passage(n, "", getattr(p, field)) for n, p in corpus.items()} for field in ("title", "text"))
+    alone = [bm25_searcher(part)({"q": "zebra"}, 5)["q"] for part in (titles, texts)]
+    assert found == pytest.approx({"a": alone[0]["a"], "b": alone[1]["b"]})
+    assert bm25_searcher(texts, fields=True)({"q": "grass"}, 5) == bm25_searcher(texts)({"q": "grass"}, 5)
 
 
-def test_a_dense_run_ranks_by_the_models_own_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sentence_transformers
-
-    import dupmae.models
-
-    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", FakeDense)
-    monkeypatch.setattr(dupmae.models, "resolve_model", lambda name: f"resolved {name}")
-    data = benchmark({"y": "aab", "x": "aaaa", "z": "c"}, {"q1": "a", "q2": "ccb"})
-    run = dense_run("m", data, k=2, max_length=99)
-    assert list(run["q1"].items()) == [("x", 4.0), ("y", 2.0)]
-    assert list(run["q2"].items()) == [("z", 2.0), ("y", 1.0)]
-    assert (FakeDense.made[-1].name, FakeDense.made[-1].max_seq_length) == ("resolved m", 99)
+def test_a_dense_run_finds_a_text_by_itself_and_cuts_passages_where_asked(embedder_folder: Path) -> None:
+    data = benchmark({"y": "ba be bi", "x": "do du", "z": "ba be bi"}, {"q": "ba be bi"})
+    run = dense_run(str(embedder_folder), data, k=2)
+    assert run["q"] == pytest.approx({"y": 1.0, "z": 1.0}, abs=0.01)
+    cut = dense_run(str(embedder_folder), data, max_length=2)["q"]
+    assert len(set(cut.values())) == 1
 
 
 def test_a_duplex_run_asks_the_index_for_the_part_and_keeps_query_ids() -> None:

@@ -17,9 +17,9 @@ from dupmae.evaluation.definitions import (
 from dupmae.evaluation.metrics import ALL_METRICS
 
 
-def test_there_are_the_papers_eighteen_nanobeirs_thirteen_and_ms_marcos_six() -> None:
-    assert (len(BEIR), len(NANO_BEIR), len(MS_MARCO)) == (18, 13, 6)
-    assert len(DEFINITIONS) == 37
+def test_there_are_the_papers_eighteen_nanobeirs_thirteen_and_ms_marcos_eight() -> None:
+    assert (len(BEIR), len(NANO_BEIR), len(MS_MARCO)) == (18, 13, 8)
+    assert len(DEFINITIONS) == 39
     assert sum(definition.queries or 0 for definition in BEIR) == 47_282
 
 
@@ -59,9 +59,11 @@ def test_passages_of_trecs_deep_learning_track_are_relevant_from_grade_two_docum
         "msmarco-passage-dev": 1,
         "msmarco-passage-dl19": 2,
         "msmarco-passage-dl20": 2,
+        "msmarco-passage-train": 1,
         "msmarco-document-dev": 1,
         "msmarco-document-dl19": 1,
         "msmarco-document-dl20": 1,
+        "msmarco-document-train": 1,
     }
     assert {definition.metric for definition in DEFINITIONS.values()} <= set(ALL_METRICS)
 

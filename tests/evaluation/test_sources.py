@@ -141,7 +141,7 @@ def test_a_fetched_file_that_has_changed_is_refused(tmp_path: Path, ir_datasets:
 def test_judgements_over_one_collection_are_fetched_together(tmp_path: Path, ir_datasets: Any) -> None:
     find_benchmark("msmarco-document-dl20", None, tmp_path)
     splits = sorted(path.name for path in (tmp_path / "msmarco-document" / "qrels").iterdir())
-    assert splits == ["dev.tsv", "dl19.tsv", "dl20.tsv"]
+    assert splits == ["dev.tsv", "dl19.tsv", "dl20.tsv", "train.tsv"]
     definition, folder = find_benchmark("msmarco-document-dev", None, tmp_path)
     assert list(read_parts(definition, folder)[0].queries) == ["q-msmarco-document/dev"]
 
@@ -172,7 +172,8 @@ def test_where_ir_datasets_fails_the_hub_is_asked(tmp_path: Path, ir_datasets: A
     assert json.loads((folder / "source.json").read_text())["source"] == "the hub: BeIR/scifact"
 
 
-def test_nanobeir_takes_its_split_of_each_subset(tmp_path: Path, hub: Any) -> None:
+def test_nanobeir_takes_its_split_of_each_subset(tmp_path: Path, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ir_datasets", None)
     name = "sentence-transformers/NanoBEIR-en"
     hub[name, "corpus"] = {"NanoNQ": [], "NanoSciFact": [{"_id": "p", "text": "text"}]}
     hub[name, "queries"] = {"NanoNQ": [], "NanoSciFact": [{"_id": "q", "text": "query"}]}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dupmae.corpus import Benchmark, Passage, Run
+from dupmae.evaluation.blocks import best_rows
+from dupmae.evaluation.definitions import Definition
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -35,51 +39,68 @@ def bm25_run(benchmark: Benchmark, k: int = 100) -> Run:
     return bm25_searcher(benchmark.corpus)(benchmark.queries, k)
 
 
-def bm25_searcher(corpus: Mapping[str, Passage]) -> Callable[[Mapping[str, str], int], Run]:
+@dataclass(frozen=True, slots=True)
+class Bm25:
+    """A corpus indexed for BM25; called with queries (id -> text) and a depth it gives their ranking, best first."""
+
+    fields: Sequence[Any]
+    """bm25s' index of each field; their scores are added up."""
+    ids: Sequence[str]
+    """The passages' ids, rising."""
+
+    def __call__(self, queries: Mapping[str, str], k: int) -> Run:
+        """The k best passages of queries (id -> text); those without a word of the query are not found."""
+        run: Run = {}
+        for query, tokens in zip(queries, bm25_words(list(queries.values())), strict=True):
+            scores = np.zeros(len(self.ids), np.float32)
+            for field in self.fields if tokens else ():
+                scores = scores + field.get_scores(tokens)
+            found = np.flatnonzero(scores > 0)
+            run[query] = {self.ids[row]: float(scores[row]) for row in found[best_rows(scores[found], k)]}
+        return run
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the inverted lists."""
+        return sum(field.scores[name].nbytes for field in self.fields for name in ("data", "indices", "indptr"))
+
+
+def bm25_searcher(corpus: Mapping[str, Passage], *, fields: bool = False) -> Bm25:
     """Index a corpus for BM25 once, to search it a block of queries at a time; see :func:`bm25_run`.
 
     Args:
         corpus: Every passage by its id.
-
-    Returns:
-        A function from queries (id -> text) and the number of passages kept of each to their ranking, best first.
+        fields: Index title and text apart and add their scores up, instead of taking them for one text.
     """
+    import bm25s
+
+    passages = [corpus[name] for name in sorted(corpus)]
+    columns = [[passage.full_text for passage in passages]]
+    if fields:
+        columns = [[passage.title for passage in passages], [passage.text for passage in passages]]
+    models = []
+    for column in columns:
+        words = bm25_words(column)
+        if any(words):
+            models.append(bm25s.BM25(method="lucene", k1=BM25_K1, b=BM25_B))
+            models[-1].index(words, show_progress=False)
+    return Bm25(models, sorted(corpus))
+
+
+def bm25_words(texts: Sequence[str]) -> list[list[str]]:
+    """What BM25 takes for the words of each text: lower-cased, without stop words, stemmed."""
     import bm25s
     import Stemmer
 
-    ids = sorted(corpus)
-    stemmer = Stemmer.Stemmer("porter")
-
-    def words(texts: Sequence[str]) -> Any:
-        return bm25s.tokenize(
-            list(texts),
-            token_pattern=r"(?u)\b\w+\b",
-            stopwords="english",
-            stemmer=stemmer,
-            return_ids=False,
-            show_progress=False,
-        )
-
-    model = bm25s.BM25(method="lucene", k1=BM25_K1, b=BM25_B)
-    model.index(words([corpus[name].full_text for name in ids]), show_progress=False)
-
-    def search(queries: Mapping[str, str], k: int) -> Run:
-        run: Run = {}
-        for query, tokens in zip(queries, words(list(queries.values())), strict=True):
-            scores = model.get_scores(tokens) if tokens else np.zeros(len(ids), np.float32)
-            run[query] = {ids[row]: float(scores[row]) for row in _best_positive(scores, k)}
-        return run
-
-    return search
-
-
-def _best_positive(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Rows of the k largest scores above zero, largest first, earlier rows first among equals."""
-    rows = np.flatnonzero(scores > 0)
-    if len(rows) > k:
-        threshold = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-        rows = rows[scores[rows] >= threshold]
-    return rows[np.argsort(-scores[rows], kind="stable")][:k]
+    words: list[list[str]] = bm25s.tokenize(
+        list(texts),
+        token_pattern=r"(?u)\b\w+\b",
+        stopwords="english",
+        stemmer=Stemmer.Stemmer("porter"),
+        return_ids=False,
+        show_progress=False,
+    )
+    return words
 
 
 def dense_run(
@@ -91,36 +112,21 @@ def dense_run(
         model: Any sentence-transformers model: a folder, a Hugging Face id or the name of a model package.
         benchmark: Corpus and queries.
         k: Passages kept of each query.
-        max_length: Tokens of a text; longer ones are cut. None keeps the model's own limit.
+        max_length: Tokens of a passage; longer ones are cut. None keeps the model's own limit.
         batch_size: Texts in a forward pass; batches hold texts of similar length.
 
     Returns:
-        Scores of the best passages by the model's own similarity (cosine unless it says otherwise). The product of
-        queries and corpus is taken in blocks. Encoding runs in bfloat16 where the machine has matrix units for it.
+        Scores of the best passages by the model's own similarity (cosine unless it says otherwise), equal ones by id.
     """
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.util import semantic_search
-
+    from dupmae.evaluation.encodings import encode_corpus, search_encodings
+    from dupmae.evaluation.vectors import DenseVectors
     from dupmae.models import resolve_model
-    from dupmae.precision import bfloat16_pays
 
-    encoder = SentenceTransformer(resolve_model(model))
-    if max_length is not None:
-        encoder.max_seq_length = max_length
-    ids = sorted(benchmark.corpus)
-    settings: Mapping[str, Any] = {"batch_size": batch_size, "convert_to_tensor": True, "show_progress_bar": True}
-    if bfloat16_pays("auto"):
-        encoder.bfloat16()
-    documents = encoder.encode_document([benchmark.corpus[name].full_text for name in ids], **settings)
-    queries = encoder.encode_query(list(benchmark.queries.values()), **settings)
-    documents, queries = documents.float(), queries.float()
-    best = semantic_search(
-        queries, documents, corpus_chunk_size=50_000, top_k=min(k, len(ids)), score_function=encoder.similarity
-    )
-    return {
-        query: {ids[hit["corpus_id"]]: float(hit["score"]) for hit in hits}
-        for query, hits in zip(benchmark.queries, best, strict=True)
-    }
+    rules = Definition(name=benchmark.name, document_length=max_length)
+    vectors = DenseVectors(resolve_model(model), rules, batch_size)
+    with tempfile.TemporaryDirectory() as place:
+        encodings = encode_corpus(vectors, benchmark.corpus, Path(place))
+        return search_encodings(vectors, encodings, benchmark.queries, k)
 
 
 def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Part = "both") -> Run:
@@ -132,9 +138,13 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
         k: Passages kept of each query.
         part: `"both"`, or `"cls"` / `"ot"` for one half alone.
     """
-    embeddings = index.encoder.embed_queries(list(benchmark.queries.values()))
-    ids, scores = index.search_embeddings(embeddings, k, part)
+    return search_index(index, benchmark.queries, k, part)
+
+
+def search_index(index: DuplexIndex, queries: Mapping[str, str], k: int, part: Part = "both") -> Run:
+    """The k best passages of queries (id -> text); see :func:`duplex_run`."""
+    ids, scores = index.search_embeddings(index.encoder.embed_queries(list(queries.values())), k, part)
     return {
         query: dict(zip(*ranking, strict=True))
-        for query, ranking in zip(benchmark.queries, zip(ids, scores, strict=True), strict=True)
+        for query, ranking in zip(queries, zip(ids, scores, strict=True), strict=True)
     }

@@ -212,8 +212,8 @@ BEIR = (
 """The 18 data sets of the paper's zero-shot table, in its order."""
 
 _NANO = {
-    "climatefever": "NanoClimateFEVER",
-    "dbpedia": "NanoDBPedia",
+    "climate-fever": "NanoClimateFEVER",
+    "dbpedia-entity": "NanoDBPedia",
     "fever": "NanoFEVER",
     "fiqa": "NanoFiQA2018",
     "hotpotqa": "NanoHotpotQA",
@@ -224,13 +224,14 @@ _NANO = {
     "scidocs": "NanoSCIDOCS",
     "arguana": "NanoArguAna",
     "scifact": "NanoSciFact",
-    "touche2020": "NanoTouche2020",
+    "webis-touche2020": "NanoTouche2020",
 }
 NANO_BEIR = tuple(
     Definition(
         name=f"nano-{name}",
         title=title,
-        queries=49 if name == "touche2020" else 50,
+        queries=49 if name == "webis-touche2020" else 50,
+        ir_datasets=f"nano-beir/{name}",
         hub=f"sentence-transformers/NanoBEIR-en:{title}",
         drop_self=name in ("arguana", "quora"),
         query_length=512 if name == "arguana" else None,
@@ -241,7 +242,7 @@ NANO_BEIR = tuple(
 
 
 def _ms_marco(kind: str) -> tuple[Definition, ...]:
-    """The development and TREC judgements over one of MS MARCO's two collections."""
+    """The judgements over one of MS MARCO's two collections."""
     passage = kind == "passage"
     count = 8_841_823 if passage else 3_213_835
     dev = "dev/small" if passage else "dev"
@@ -249,12 +250,13 @@ def _ms_marco(kind: str) -> tuple[Definition, ...]:
         ("dev", "dev", dev, 6_980 if passage else 5_193, 1, "mrr@10" if passage else "mrr@100"),
         ("dl19", "TREC DL 2019", "trec-dl-2019/judged", 43, 2 if passage else 1, "ndcg@10"),
         ("dl20", "TREC DL 2020", "trec-dl-2020/judged", 54 if passage else 45, 2 if passage else 1, "ndcg@10"),
+        ("train", "train", "train/judged" if passage else "train", 502_939 if passage else 367_013, 1, "mrr@10"),
     )
     return tuple(
         Definition(
             name=f"msmarco-{kind}-{name}",
             folder=f"msmarco-{kind}",
-            title=f"MS MARCO {kind} {title}" if name == "dev" else f"{title} {kind}",
+            title=f"{title} {kind}" if title.startswith("TREC") else f"MS MARCO {kind} {title}",
             split=name,
             passages=count,
             queries=queries,
@@ -269,7 +271,7 @@ def _ms_marco(kind: str) -> tuple[Definition, ...]:
 
 
 MS_MARCO = (*_ms_marco("passage"), *_ms_marco("document"))
-"""Development queries and TREC Deep Learning 2019 and 2020, for passages and for documents."""
+"""Development queries, TREC Deep Learning 2019 and 2020, and what to train on, for passages and for documents."""
 
 DEFINITIONS = {definition.name: definition for definition in (*BEIR, *NANO_BEIR, *MS_MARCO)}
 """All of them by name."""

@@ -15,6 +15,8 @@ from dupmae.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from dupmae.evaluation.insight import Group
+
 _TERMS = {
     "loss": ("total, as minimised", "black"),
     "mlm": ("masked words (Eq. 1)", "tab:blue"),
@@ -60,6 +62,57 @@ def draw_systems(path: Path, systems: Sequence[tuple[str, float | None, bool]]) 
         path: PNG file.
         systems: Name, value (systems without one are left out), and whether it is quoted (drawn hatched).
     """
+    _save(_systems(systems, "NDCG@10"), path)
+
+
+def systems_figure(systems: Sequence[tuple[str, float | None, bool]], metric: str) -> str:
+    """The same of any metric, as SVG."""
+    return _svg(_systems(systems, metric))
+
+
+def differences_figure(gains: Mapping[str, Sequence[float]], metric: str) -> str:
+    """Differences of each query to a baseline as one line a system, the largest loss at the left, as SVG.
+
+    Args:
+        gains: System -> differences, rising.
+        metric: Of what.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in gains.items():
+        axes.plot(
+            [100 * (place + 0.5) / len(values) for place in range(len(values))], values, label=name, linewidth=1.3
+        )
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("share of the queries, %")
+    axes.set_ylabel(f"difference in {metric}")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    return _svg(figure)
+
+
+def groups_figure(groups: Sequence[Group], metric: str) -> str:
+    """Means of groups of queries, a cluster of bars a group, as SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(groups[0].means)
+    for number, name in enumerate(names):
+        places = [place + (number - (len(names) - 1) / 2) * 0.8 / len(names) for place in range(len(groups))]
+        axes.bar(places, [group.means[name] for group in groups], 0.8 / len(names), label=name)
+    axes.set_xticks(range(len(groups)), [f"{group.name}\n{group.queries} queries" for group in groups], fontsize=8)
+    axes.set_ylabel(metric)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    return _svg(figure)
+
+
+def _systems(systems: Sequence[tuple[str, float | None, bool]], metric: str) -> Figure:
+    """One bar a system."""
     from matplotlib.figure import Figure
 
     known = [(name, value, quoted) for name, value, quoted in systems if value is not None]
@@ -76,12 +129,12 @@ def draw_systems(path: Path, systems: Sequence[tuple[str, float | None, bool]]) 
     axes.set_yticks(range(len(known)), [name for name, _, _ in known])
     axes.invert_yaxis()
     axes.set_xlim(0, max([1.12 * value for _, value, _ in known], default=1.0) or 1.0)
-    axes.set_xlabel("NDCG@10")
+    axes.set_xlabel(metric)
     axes.spines[["top", "right"]].set_visible(False)
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if len(handles) > 1:
         figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-    _save(figure, path)
+    return figure
 
 
 def draw_curves(path: Path, title: str, metrics_file: Path, held_out_file: Path | None = None) -> None:
@@ -177,6 +230,18 @@ def read_curves(metrics_file: Path, begins: Mapping[str, int] | None = None) -> 
                 steps.append(last)
                 losses.append(value)
     return Curves({term: curve for term, curve in terms.items() if curve[0]}, phases)
+
+
+def _svg(figure: Figure) -> str:
+    """An SVG, the same text for the same figure."""
+    import io
+
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "dupmae", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
 
 
 def _save(figure: Figure, path: Path) -> None:

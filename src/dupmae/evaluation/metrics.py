@@ -37,6 +37,17 @@ ALL_METRICS = tuple(_MEASURES)
 """All that can be asked for: besides, MRR@100, MAP (over the whole ranking), R@1000, and judged@10, the share of the
 first ten that somebody has judged (hole@10 is 1 minus that)."""
 
+HEADINGS = {
+    "ndcg@10": "NDCG@10",
+    "mrr@10": "MRR@10",
+    "mrr@100": "MRR@100",
+    "map": "MAP",
+    "recall@100": "R@100",
+    "recall@1000": "R@1000",
+    "judged@10": "judged",
+}
+"""Their names in tables."""
+
 
 def evaluate_run(
     run: Run, qrels: Qrels, metrics: Sequence[str] = METRICS, *, relevant_from: int = 1, ties: Ties = "id"

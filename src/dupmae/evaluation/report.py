@@ -10,10 +10,8 @@ from typing import Any
 import yaml
 
 from dupmae.evaluation.figures import draw_curves, draw_systems
-from dupmae.evaluation.metrics import METRICS
+from dupmae.evaluation.metrics import HEADINGS, METRICS
 from dupmae.files import atomic_write, write_json
-
-_HEADINGS = {"ndcg@10": "NDCG@10", "mrr@10": "MRR@10", "recall@100": "R@100"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def _table(systems: Sequence[System]) -> str:
         for metric in METRICS
     }
     timed, remarked = any(row.seconds is not None for row in systems), any(row.notes for row in systems)
-    headings = ["System", *(_HEADINGS[metric] for metric in METRICS), "Source"]
+    headings = ["System", *(HEADINGS[metric] for metric in METRICS), "Source"]
     headings += ["Seconds"] * timed + ["Remarks"] * remarked
     lines = [headings, [":--", *["--:"] * len(METRICS), ":--", *["--:"] * timed, *[":--"] * remarked]]
     for row in systems:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def read_parts(definition: Definition, folder: Path, *, allow_unknown: bool = Fa
     return read
 
 
-def differences(definition: Definition, parts: list[Benchmark]) -> str:
+def differences(definition: Definition, parts: Sequence[Benchmark]) -> str:
     """How far what was read is not the published set, as a sentence; empty if it is, or nothing is known of it."""
     found = {
         "passages": sum(len(part.corpus) for part in parts),

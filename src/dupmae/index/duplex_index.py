@@ -17,8 +17,8 @@ from dupmae.index.approximate import Approximate, approximate_top_k
 from dupmae.index.build import add_passages, build_segments
 from dupmae.index.changes import build_clusters, compact_segments, delete_passages, require_finished
 from dupmae.index.encoding import Encoder
+from dupmae.index.explaining import explain_hit
 from dupmae.index.hits import Hit, Where, wanted_values
-from dupmae.index.kernels import contributions, exact_dense_of
 from dupmae.index.manifest import Manifest
 from dupmae.index.passages import IDS_FILE, TEXTS_FILE
 from dupmae.index.search import Found, Part, Query, prepare_queries, top_k
@@ -191,10 +191,36 @@ class DuplexIndex:
         if not queries:
             return []
         prepared = prepare_queries(self.encoder.embed_queries(list(queries)), self.manifest, "both")
+        segments, tokenizer = self.snapshot.segments, self.encoder.tokenizer
         return [
-            [self._hit(query, *place) for place in ranking]
+            [
+                explain_hit(segments[number], row, query, tokenizer, identifier, score)
+                for identifier, score, number, row in ranking
+            ]
             for query, ranking in zip(prepared, self._ranked(prepared, k, where, approximate), strict=True)
         ]
+
+    def explain(self, query: str, ids: Sequence[str]) -> list[Hit]:
+        """Score passages for a query whether it finds them or not.
+
+        Args:
+            query: Text.
+            ids: The passages, in the order in which they come back.
+
+        Raises:
+            DupmaeError: An id that is not there, the model cannot be used, or a file is damaged.
+        """
+        places = self.snapshot.find(list(ids))
+        if missing := [identifier for identifier in ids if identifier not in places]:
+            raise DupmaeError(f"The index {self.folder} has no passage {missing[0]!r}.")
+        (prepared,) = prepare_queries(self.encoder.embed_queries([query]), self.manifest, "both")
+        segments, tokenizer = self.snapshot.segments, self.encoder.tokenizer
+        hits = []
+        for identifier in ids:
+            number, row = places[identifier]
+            segments[number].check()
+            hits.append(explain_hit(segments[number], row, prepared, tokenizer, identifier))
+        return hits
 
     def search_embeddings(
         self,
@@ -294,25 +320,3 @@ class DuplexIndex:
             ids[chosen] = column.take(pa.array(found.rows[chosen])).to_pylist()
         ranking = zip(ids.tolist(), found.scores.tolist(), found.segments.tolist(), found.rows.tolist(), strict=True)
         return sorted(ranking, key=lambda place: (-place[1], place[0]))
-
-    def _hit(self, query: Query, identifier: str, score: float, number: int, row: int) -> Hit:
-        """Explain the score of one passage for one query."""
-        segment = self.snapshot.segments[number]
-        block = next(block for block in segment.blocks() if row < block.first + len(block))
-        rows = np.array([row - block.first])
-        parts: Any = contributions(rows[0], query.ids, query.weights, *block.lists)  # (m,)
-        shared = np.flatnonzero(parts)
-        heaviest = shared[np.argsort(-parts[shared], kind="stable")]
-        tokens = self.encoder.tokenizer.convert_ids_to_tokens(query.ids[heaviest].tolist())
-        dense: Any = exact_dense_of(query.cls, rows, block.high, block.low, block.cls_units)
-        passage = segment.passages.passage(row)
-        return Hit(
-            id=identifier,
-            score=score,
-            cls_score=float(dense[0]),
-            ot_score=float(parts.sum()),
-            matches=[(token, float(parts[entry])) for token, entry in zip(tokens, heaviest, strict=True)],
-            title=passage.title,
-            text=passage.text,
-            metadata=passage.metadata,
-        )

@@ -1,0 +1,251 @@
+"""Several systems on one benchmark: rankings by its rules, metrics, and cost beside them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dupmae.corpus import Benchmark, Run, read_qrels, read_run, write_run
+from dupmae.errors import DupmaeError
+from dupmae.evaluation.definitions import Definition
+from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, per_query
+from dupmae.evaluation.retrievers import Retriever, open_retrievers
+from dupmae.evaluation.sources import differences
+from dupmae.evaluation.windows import by_best_window, cut_windows
+
+TIMED_QUERIES = 32
+"""Queries that are searched one at a time to measure latency."""
+
+Rerank = Callable[[Benchmark, Run], Run]
+"""Gives a ranking of the benchmark's queries a new order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A system's results on a benchmark."""
+
+    name: str
+    """As it stands in tables."""
+    values: Mapping[str, Mapping[str, float]]
+    """Metric -> query -> value; queries of a benchmark with parts are called `PART/QUERY`."""
+    metrics: Mapping[str, float]
+    """Metric -> mean over the queries; of a benchmark with parts the mean of the parts' means."""
+    runs: Mapping[str, Run]
+    """Part (empty where there are none) -> ranking."""
+    passages_per_second: float | None = None
+    """Encoding and indexing together."""
+    bytes_per_passage: float | None = None
+    """What scoring needs, without ids and texts."""
+    query_ms: float | None = None
+    """Median time of a query searched alone, from text to ranking, in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What several systems did on one benchmark."""
+
+    definition: Definition
+    """The benchmark's rules."""
+    parts: Sequence[Benchmark]
+    """The benchmark, or its sub-collections."""
+    note: str
+    """How far it is not the published one; empty if it is."""
+    systems: Sequence[Measured]
+    """The systems in order."""
+
+    @property
+    def queries(self) -> int:
+        """How many there are."""
+        return sum(len(part.queries) for part in self.parts)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """A system's results while the parts are gone through."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    seconds: list[float | None] = field(default_factory=list)
+    stored: list[int | None] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+
+
+def compare(
+    definition: Definition,
+    parts: Sequence[Benchmark],
+    models: Sequence[str],
+    runs: Sequence[Path],
+    encodings: Path,
+    *,
+    k: int = 1000,
+    halves: bool = False,
+    window_words: int | None = None,
+    rerank: tuple[str, Rerank] | None = None,
+    ties: Ties = "id",
+) -> Comparison:
+    """Measure systems on a benchmark.
+
+    Args:
+        definition: Its rules.
+        parts: It, or its sub-collections.
+        models: Systems, as :func:`dupmae.evaluation.retrievers.open_retrievers` takes them.
+        runs: TREC or MS MARCO runs that others made; for a benchmark with parts, folders of `PART.trec`.
+        encodings: Where encoded corpora are kept.
+        k: Passages ranked of each query.
+        halves: Whether duplex models are followed by each half alone.
+        window_words: Cut documents into windows of so many words; a document scores what its best window scores.
+        rerank: Name of a reranker and what it does; every system is followed by its reranked twin.
+        ties: How equal scores are ordered.
+
+    Raises:
+        DupmaeError: A system cannot be opened, or a run is malformed or misses a part.
+    """
+    tallies: dict[str, _Tally] = {}
+    names = ["" if len(parts) == 1 else part.name for part in parts]
+    for name, part in zip(names, parts, strict=True):
+        searched = part if window_words is None else replace(part, corpus=cut_windows(part.corpus, window_words))
+        for model in models:
+            for retriever in open_retrievers(model, searched, definition, encodings, halves=halves):
+                if window_words is not None:
+                    retriever = replace(retriever, search=by_best_window(retriever.search))
+                tally = tallies.setdefault(retriever.name, _Tally())
+                tally.latencies += _latencies(retriever, part, k)
+                tally.runs[name] = _by_the_rules(
+                    retriever.search(part.queries, k + definition.drop_self), definition, k
+                )
+                tally.seconds.append(retriever.seconds)
+                tally.stored.append(retriever.stored)
+        for path in runs:
+            tally = tallies.setdefault(str(path), _Tally())
+            tally.runs[name] = _by_the_rules(_read(path, name), definition, k)
+        if rerank is not None:
+            for title, tally in [row for row in tallies.items() if not row[0].endswith(f" > {rerank[0]}")]:
+                twin = tallies.setdefault(f"{title} > {rerank[0]}", _Tally())
+                twin.runs[name] = rerank[1](part, tally.runs[name])
+    by_name = dict(zip(names, parts, strict=True))
+    measured = [_measure(title, tally, by_name, definition, ties) for title, tally in tallies.items()]
+    return Comparison(definition=definition, parts=parts, note=differences(definition, parts), systems=measured)
+
+
+def from_qrels(qrels_file: Path, runs: Sequence[Path], *, k: int = 1000, ties: Ties = "id") -> Comparison:
+    """Measure runs against judgements alone.
+
+    Raises:
+        DupmaeError: A file is missing or malformed.
+    """
+    qrels = read_qrels(qrels_file)
+    judged = Benchmark(str(qrels_file), "", {}, dict.fromkeys(qrels, ""), qrels)
+    return compare(Definition(name=str(qrels_file), split=""), [judged], [], runs, Path(), k=k, ties=ties)
+
+
+def _measure(title: str, tally: _Tally, parts: Mapping[str, Benchmark], definition: Definition, ties: Ties) -> Measured:
+    """A system's figures over all parts."""
+    passages = sum(len(part.corpus) for part in parts.values())
+    values: dict[str, dict[str, float]] = {}
+    metrics: dict[str, float] = {}
+    for metric in ALL_METRICS:
+        means = []
+        values[metric] = {}
+        for name, part in parts.items():
+            found = per_query(tally.runs[name], part.qrels, metric, relevant_from=definition.relevant_from, ties=ties)
+            means.append(statistics.fmean(found.values()))
+            values[metric] |= {f"{name}/{query}" if name else query: value for query, value in found.items()}
+        metrics[metric] = statistics.fmean(means)
+    seconds, stored = _sum(tally.seconds), _sum(tally.stored)
+    return Measured(
+        name=title,
+        values=values,
+        metrics=metrics,
+        runs=tally.runs,
+        passages_per_second=passages / seconds if seconds else None,
+        bytes_per_passage=stored / passages if stored else None,
+        query_ms=statistics.median(tally.latencies) if tally.latencies else None,
+    )
+
+
+def as_record(comparison: Comparison) -> dict[str, Any]:
+    """The figures as JSON: of the benchmark, then of each system its metrics and its cost (null where not known)."""
+    definition = comparison.definition
+    return {
+        "benchmark": definition.name,
+        "split": definition.split,
+        "passages": sum(len(part.corpus) for part in comparison.parts),
+        "queries": comparison.queries,
+        "relevant_from": definition.relevant_from,
+        "note": comparison.note,
+        "systems": [
+            {
+                "name": system.name,
+                **system.metrics,
+                "passages_per_second": system.passages_per_second,
+                "bytes_per_passage": system.bytes_per_passage,
+                "query_ms": system.query_ms,
+            }
+            for system in comparison.systems
+        ],
+    }
+
+
+def overview(comparisons: Sequence[Comparison], names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Rows of benchmarks by systems, each with the metric that it is ranked by, then the mean where they all agree."""
+    rows = []
+    for comparison in comparisons:
+        metric = comparison.definition.metric
+        found = {system.name: system.metrics[metric] for system in comparison.systems}
+        rows.append([found[name] for name in names])
+        heading = f"{comparison.definition.title or comparison.definition.name} ({HEADINGS[metric]})"
+        yield heading, [f"{value:.4f}" for value in rows[-1]]
+    if len({comparison.definition.metric for comparison in comparisons}) == 1:
+        yield "mean", [f"{sum(column) / len(rows):.4f}" for column in zip(*rows, strict=True)]
+
+
+def whole(value: float | None) -> str:
+    """A figure without decimals, with one below 10; empty where it is not known."""
+    return "" if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def write_runs(folder: Path, measured: Sequence[Measured]) -> None:
+    """Write every system's rankings as TREC runs: `NUMBER-NAME.trec`, or a folder of `PART.trec`."""
+    for number, system in enumerate(measured, 1):
+        name = "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in system.name).strip("._")
+        for part, run in system.runs.items():
+            place = f"{number:02d}-{name[-60:]}"
+            write_run(folder / (f"{place}/{part}.trec" if part else f"{place}.trec"), run, tag=place)
+
+
+def _latencies(retriever: Retriever, part: Benchmark, k: int) -> Iterator[float]:
+    """Milliseconds of single queries; the first search, which opens files, is not counted."""
+    timed = list(islice(part.queries.items(), TIMED_QUERIES))
+    for number, (query, text) in enumerate([*timed[:1], *timed]):
+        begun = time.perf_counter()
+        retriever.search({query: text}, k)
+        if number:
+            yield 1000 * (time.perf_counter() - begun)
+
+
+def _by_the_rules(run: Run, definition: Definition, k: int) -> Run:
+    """The k best of each query, without the query itself where the rules say so."""
+    ruled: Run = {}
+    for query, scores in run.items():
+        ranked = sorted(scores.items(), key=lambda result: (-result[1], result[0]))
+        ruled[query] = dict([row for row in ranked if not (definition.drop_self and row[0] == query)][:k])
+    return ruled
+
+
+def _read(path: Path, part: str) -> Run:
+    """A run that others made."""
+    if not part:
+        return read_run(path)
+    if not path.is_dir():
+        raise DupmaeError(f"{path} must be a folder with a run for each part, such as {part}.trec.")
+    return read_run(path / f"{part}.trec")
+
+
+def _sum(values: Sequence[float | None] | Sequence[int | None]) -> float | None:
+    """The sum, None if one is not known or there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None

@@ -1,0 +1,102 @@
+"""Systems that search a corpus, opened by name: BM25, duplex, dense and sparse models, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dupmae.corpus import Benchmark
+from dupmae.corpus.digest import corpus_digest
+from dupmae.evaluation.baselines import bm25_searcher, search_index
+from dupmae.evaluation.definitions import Definition
+from dupmae.evaluation.windows import Search
+from dupmae.files import fingerprint, write_json
+
+BM25 = {"bm25": False, "bm25-fields": True}
+"""Names of BM25, and whether title and text are apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retriever:
+    """A corpus made ready for searching by one system."""
+
+    name: str
+    """As it stands in tables."""
+    search: Search
+    """The k best passages of queries (id -> text), best first."""
+    seconds: float | None = None
+    """How long it took to encode and index the corpus, whenever it was; None where that is not known."""
+    stored: int | None = None
+    """Bytes that are needed to score: vectors or inverted lists, not ids and texts."""
+
+
+def open_retrievers(
+    model: str, benchmark: Benchmark, definition: Definition, encodings: Path, *, halves: bool = False
+) -> list[Retriever]:
+    """Make a benchmark's corpus ready for searching with a system.
+
+    Args:
+        model: One of :data:`BM25`, or a model as :func:`dupmae.evaluation.vectors.split_kind` takes it.
+        benchmark: The corpus.
+        definition: The benchmark's rules on lengths.
+        encodings: Folder in which encoded corpora are kept and found again.
+        halves: Whether a duplex model is followed by each of its halves alone.
+
+    Raises:
+        DupmaeError: No such model, or one that cannot search.
+    """
+    if model in BM25:
+        begun = time.perf_counter()
+        bm25 = bm25_searcher(benchmark.corpus, fields=BM25[model])
+        return [Retriever(name=model, search=bm25, seconds=time.perf_counter() - begun, stored=bm25.stored)]
+    from dupmae.evaluation.encodings import encode_corpus, search_encodings
+    from dupmae.evaluation.vectors import DenseVectors, SparseVectors, split_kind
+
+    kind, path = split_kind(model)
+    if kind == "duplex":
+        return _duplex(model, path, benchmark, definition, encodings, halves)
+    vectors = DenseVectors(path, definition) if kind == "dense" else SparseVectors(path, definition)
+    encoded = encode_corpus(vectors, benchmark.corpus, encodings)
+    return [
+        Retriever(
+            name=model,
+            search=lambda queries, k: search_encodings(vectors, encoded, queries, k),
+            seconds=encoded.seconds,
+            stored=encoded.stored,
+        )
+    ]
+
+
+def _duplex(
+    name: str, path: str, benchmark: Benchmark, definition: Definition, encodings: Path, halves: bool
+) -> list[Retriever]:
+    """A duplex model, through an index of its own."""
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.evaluation.vectors import limit_lengths
+    from dupmae.index import DuplexIndex
+    from dupmae.models import model_fingerprint
+
+    encoder = DuplexEncoder(path)
+    lengths = limit_lengths(encoder, definition)
+    mark = fingerprint(["duplex", model_fingerprint(path), lengths[1], corpus_digest(benchmark.corpus.values())])
+    record = encodings / f"{mark}.json"
+    untouched, begun = not (encodings / mark).exists(), time.perf_counter()
+    index = DuplexIndex.build(encodings / mark, encoder, benchmark.corpus.values(), model=path)
+    if untouched:  # else part of the time was spent by a call that was interrupted
+        write_json(record, {"seconds": time.perf_counter() - begun})
+    seconds = json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else None
+    parts: dict[str, Literal["both", "cls", "ot"]] = {name: "both"}
+    if halves and index.manifest.cls_dimension and index.manifest.top_k:
+        parts |= {f"{name} [CLS]": "cls", f"{name} OT": "ot"}
+    return [
+        Retriever(
+            name=title,
+            search=lambda queries, k, part=part: search_index(index, queries, k, part),  # type: ignore[misc]
+            seconds=seconds if part == "both" else None,
+            stored=index.info()["bytes_of_vectors"] if part == "both" else None,
+        )
+        for title, part in parts.items()
+    ]

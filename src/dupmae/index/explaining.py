@@ -1,0 +1,45 @@
+"""Why a passage scores what it scores for a query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dupmae.index.hits import Hit
+from dupmae.index.kernels import contributions, exact_dense_of
+from dupmae.index.search import Query
+from dupmae.index.segments import Segment
+
+
+def explain_hit(
+    segment: Segment, row: int, query: Query, tokenizer: Any, identifier: str, score: float | None = None
+) -> Hit:
+    """Take the score of a stored passage apart.
+
+    Args:
+        segment: Where it is stored.
+        row: Its row there.
+        query: The query.
+        tokenizer: Gives vocabulary entries their names.
+        identifier: The passage's id.
+        score: Eq. 12, where a search has summed it up; None sums the two halves.
+    """
+    block = next(block for block in segment.blocks() if row < block.first + len(block))
+    rows = np.array([row - block.first])
+    parts: Any = contributions(rows[0], query.ids, query.weights, *block.lists)  # (m,)
+    shared = np.flatnonzero(parts)
+    heaviest = shared[np.argsort(-parts[shared], kind="stable")]
+    tokens = tokenizer.convert_ids_to_tokens(query.ids[heaviest].tolist())
+    dense: Any = exact_dense_of(query.cls, rows, block.high, block.low, block.cls_units)
+    passage = segment.passages.passage(row)
+    return Hit(
+        id=identifier,
+        score=float(dense[0] + parts.sum()) if score is None else score,
+        cls_score=float(dense[0]),
+        ot_score=float(parts.sum()),
+        matches=[(token, float(parts[entry])) for token, entry in zip(tokens, heaviest, strict=True)],
+        title=passage.title,
+        text=passage.text,
+        metadata=passage.metadata,
+    )

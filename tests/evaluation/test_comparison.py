@@ -1,0 +1,220 @@
+"""Several systems on one benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dupmae.corpus import Benchmark, Passage, Run, read_benchmark, read_run, write_run
+from dupmae.errors import DupmaeError
+from dupmae.evaluation import bm25_run, comparison, evaluate_run
+from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
+from dupmae.evaluation.definitions import Definition
+from dupmae.evaluation.retrievers import open_retrievers
+
+PLAIN = Definition(name="tiny")
+
+
+def by_hand(name: str = "hand", **qrels: dict[str, int]) -> Benchmark:
+    corpus = {f"d{n}": Passage(f"d{n}", "", f"text {n}") for n in range(5)} | {"q1": Passage("q1", "", "query")}
+    judged = qrels or {"q1": {"d1": 1}, "q2": {"d2": 1}}
+    return Benchmark(name, "test", corpus, dict.fromkeys(judged, "query"), judged)
+
+
+def test_bm25_is_measured_with_its_cost(benchmark_folder: Path, tmp_path: Path) -> None:
+    data = read_benchmark(benchmark_folder, "test")
+    (system,) = compare(PLAIN, [data], ["bm25"], [], tmp_path).systems
+    assert system.runs == {"": bm25_run(data, 1000)}
+    assert {name: system.metrics[name] for name in ("ndcg@10", "mrr@10", "recall@100")} == pytest.approx(
+        evaluate_run(bm25_run(data), data.qrels)
+    )
+    assert system.bytes_per_passage is not None
+    assert 20 < system.bytes_per_passage < 1000
+    assert system.passages_per_second
+    assert system.query_ms
+
+
+def test_a_duplex_model_and_its_halves_are_measured_and_indexed_once(
+    benchmark_folder: Path, duplex_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dupmae import DuplexEncoder
+
+    data = read_benchmark(benchmark_folder, "test")
+    name = str(duplex_folder)
+    first = compare(PLAIN, [data], [name], [], tmp_path, halves=True).systems
+    assert [system.name for system in first] == [name, f"{name} [CLS]", f"{name} OT"]
+    both, cls, ot = (system.runs[""]["q0"] for system in first)
+    for passage in cls.keys() & ot.keys():
+        assert both[passage] == pytest.approx(cls[passage] + ot[passage], rel=1e-4)
+    monkeypatch.setattr(DuplexEncoder, "embed_documents", None)  # a second encoding would fail
+    again = compare(PLAIN, [data], [name], [], tmp_path).systems
+    assert again[0].runs == first[0].runs
+    assert again[0].bytes_per_passage == first[0].bytes_per_passage
+    assert again[0].passages_per_second == first[0].passages_per_second
+
+
+def test_the_time_of_an_interrupted_index_is_not_known(
+    benchmark_folder: Path, duplex_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dupmae import DuplexEncoder
+
+    data = read_benchmark(benchmark_folder, "test")
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DuplexEncoder, "embed_documents", die)
+        with pytest.raises(KeyboardInterrupt):
+            open_retrievers(str(duplex_folder), data, PLAIN, tmp_path)
+    (retriever,) = open_retrievers(str(duplex_folder), data, PLAIN, tmp_path)
+    assert retriever.seconds is None
+    assert retriever.search({"q": "ba"}, 3)["q"]
+
+
+def test_a_querys_own_id_is_taken_out_where_the_rules_say_so_and_only_there(tmp_path: Path) -> None:
+    write_run(tmp_path / "r.trec", {"q1": {"q1": 9.0, "d1": 8.0}, "q2": {"d2": 1.0}}, "t")
+    rules = replace(PLAIN, drop_self=True)
+    for definition, value in [(PLAIN, 0.5), (rules, 1.0)]:
+        (system,) = compare(definition, [by_hand()], [], [tmp_path / "r.trec"], tmp_path).systems
+        assert system.values["mrr@10"] == {"q1": value, "q2": 1.0}
+
+
+def test_a_self_hit_takes_no_place_of_the_k(tmp_path: Path) -> None:
+    data = by_hand()
+    data.corpus["q1"] = Passage("q1", "", "query query query")
+    data.corpus["d1"] = Passage("d1", "", "query text")
+    rules = replace(PLAIN, drop_self=True)
+    (system,) = compare(rules, [data], ["bm25"], [], tmp_path, k=1).systems
+    assert list(system.runs[""]["q1"]) == ["d1"]
+
+
+def test_parts_count_alike_whatever_their_numbers_of_queries(tmp_path: Path) -> None:
+    parts = [by_hand("one", q1={"d1": 1}), by_hand("two", **{f"q{n}": {"d2": 1} for n in range(3)})]
+    write_run(tmp_path / "r" / "one.trec", {"q1": {"d1": 1.0}}, "t")
+    write_run(tmp_path / "r" / "two.trec", {"q0": {"d2": 1.0}}, "t")
+    (system,) = compare(PLAIN, parts, [], [tmp_path / "r"], tmp_path).systems
+    assert system.metrics["ndcg@10"] == pytest.approx((1 + 1 / 3) / 2)
+    assert system.values["mrr@10"] == {"one/q1": 1.0, "two/q0": 1.0, "two/q1": 0.0, "two/q2": 0.0}
+    write_runs(tmp_path / "out", [system])
+    assert sorted(file.name for file in (tmp_path / "out").rglob("*.trec")) == ["one.trec", "two.trec"]
+    write_run(tmp_path / "single.trec", {"q1": {"d1": 1.0}}, "t")
+    with pytest.raises(DupmaeError, match=r"must be a folder with a run for each part, such as one\.trec"):
+        compare(PLAIN, parts, [], [tmp_path / "single.trec"], tmp_path)
+
+
+def test_every_system_is_followed_by_its_reranked_twin(benchmark_folder: Path, tmp_path: Path) -> None:
+    data = read_benchmark(benchmark_folder, "test")
+
+    def turn_round(benchmark: Benchmark, run: Run) -> Run:
+        return {query: {name: -score for name, score in scores.items()} for query, scores in run.items()}
+
+    write_run(tmp_path / "r.trec", {"q0": {"p01": 2.0, "p02": 1.0}}, "t")
+    found = compare(PLAIN, [data], ["bm25"], [tmp_path / "r.trec"], tmp_path, rerank=("turned", turn_round)).systems
+    run = str(tmp_path / "r.trec")
+    assert [system.name for system in found] == ["bm25", run, "bm25 > turned", f"{run} > turned"]
+    assert found[3].runs[""] == {"q0": {"p01": -2.0, "p02": -1.0}}
+    assert found[2].query_ms is None
+
+
+def test_windows_are_searched_and_documents_measured(tmp_path: Path) -> None:
+    data = by_hand()
+    data.corpus["d1"] = Passage("d1", "", "filler " * 30 + "query " * 3)
+    plain, cut = (compare(PLAIN, [data], ["bm25"], [], tmp_path, window_words=w).systems[0] for w in (None, 6))
+    assert plain.runs[""]["q2"].keys() == cut.runs[""]["q2"].keys() == {"d1", "q1"}
+    assert next(iter(cut.runs[""]["q2"])) == "d1"
+    assert next(iter(plain.runs[""]["q2"])) == "q1"
+
+
+def test_the_grades_that_count_come_from_the_rules(tmp_path: Path) -> None:
+    data = by_hand(q1={"d1": 1, "d2": 2})
+    write_run(tmp_path / "r.trec", {"q1": {"d1": 2.0, "d2": 1.0}}, "t")
+    for grade, value in [(1, 1.0), (2, 0.5)]:
+        definition = replace(PLAIN, relevant_from=grade)
+        assert compare(definition, [data], [], [tmp_path / "r.trec"], tmp_path).systems[0].metrics["mrr@10"] == value
+
+
+def test_the_record_says_what_was_measured_and_how_far_it_is_not_the_published_set(tmp_path: Path) -> None:
+    write_run(tmp_path / "r.trec", {"q1": {"d1": 1.0}}, "t")
+    definition = Definition(name="scifact", passages=5_183, queries=2, split="test")
+    record = as_record(compare(definition, [by_hand()], [], [tmp_path / "r.trec"], tmp_path))
+    (system,) = record.pop("systems")
+    assert record == {
+        "benchmark": "scifact",
+        "split": "test",
+        "passages": 6,
+        "queries": 2,
+        "relevant_from": 1,
+        "note": "Not the published scifact: 6 passages instead of 5,183.",
+    }
+    assert (system["ndcg@10"], system["map"], system["judged@10"], system["query_ms"]) == (0.5, 0.5, 0.5, None)
+
+
+def test_runs_are_measured_against_judgements_alone(tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n")
+    (tmp_path / "r.tsv").write_text("q1\td1\t1\n")
+    (system,) = from_qrels(tmp_path / "q.tsv", [tmp_path / "r.tsv"]).systems
+    assert system.metrics["mrr@10"] == 0.5
+
+
+# The command
+
+
+def run_command(*words: str) -> int:
+    from dupmae import cli
+
+    return cli.main(["evaluate", *words])
+
+
+def test_the_command_prints_and_writes_every_system_on_every_benchmark(
+    write_benchmark: Callable[..., Path], embedder_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("scifact", "quora")):
+        write_benchmark(tmp_path / "data" / name, seed)
+    words = ["--model", "bm25", str(embedder_folder), "bm25", "--benchmark", "quora", "scifact"]
+    words += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--json", str(tmp_path / "r.json")]
+    assert run_command(*words) == 0
+    printed = capsys.readouterr().out
+    for text in ("Quora test: 8 queries", "SciFact test", "Not the published SciFact", "All benchmarks", "mean"):
+        assert text in printed
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record == json.loads((tmp_path / "r.json").read_text())
+    assert [one["benchmark"] for one in record["benchmarks"]] == ["quora", "scifact"]
+    assert [system["name"] for system in record["benchmarks"][0]["systems"]] == ["bm25", str(embedder_folder)]
+    runs = sorted((tmp_path / "out" / "runs" / "scifact-test").iterdir())
+    data = read_benchmark(tmp_path / "data" / "scifact", "test")
+    found = evaluate_run(read_run(runs[0]), data.qrels)["ndcg@10"]
+    assert found == pytest.approx(record["benchmarks"][1]["systems"][0]["ndcg@10"])
+
+
+def test_the_command_measures_runs_against_judgements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n")
+    (tmp_path / "r.tsv").write_text("q1\td1\t1\n")
+    assert run_command("--run", str(tmp_path / "r.tsv"), "--qrels", str(tmp_path / "q.tsv")) == 0
+    assert "0.5000" in capsys.readouterr().out
+
+
+def test_the_command_reranks_with_a_cross_encoder(
+    benchmark_folder: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(str(bert_folder), num_labels=1).save_pretrained(str(tmp_path / "teacher"))
+    words = ["--model", "bm25", "--benchmark", str(benchmark_folder), "--reranker", str(tmp_path / "teacher")]
+    assert run_command(*words, "--rerank_depth", "3", "--json", str(tmp_path / "r.json")) == 0
+    plain, reranked = json.loads((tmp_path / "r.json").read_text())["benchmarks"][0]["systems"]
+    assert reranked["name"] == f"bm25 > {tmp_path / 'teacher'}"
+    assert reranked["recall@100"] == plain["recall@100"]
+
+
+def test_a_benchmark_that_cannot_be_had_is_named_before_anything_is_measured(
+    benchmark_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "compare", None)
+    words = ["--model", "bm25", "--benchmark", str(benchmark_folder), "robust04", "--data", str(tmp_path)]
+    assert run_command(*words) == 2
+    assert "robust04 cannot be fetched" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""Explanations of a tiny index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dupmae import DuplexEncoder, DuplexIndex
+from dupmae.corpus import read_benchmark
+from dupmae.errors import DupmaeError
+from dupmae.evaluation.explaining import explain, explanation_as_record
+
+
+@pytest.fixture(scope="module")
+def index(benchmark_folder: Path, duplex_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> DuplexIndex:
+    passages = read_benchmark(benchmark_folder, "test").corpus.values()
+    folder = tmp_path_factory.mktemp("index") / "index"
+    return DuplexIndex.build(folder, DuplexEncoder(str(duplex_folder)), passages, model=str(duplex_folder))
+
+
+@pytest.fixture(scope="module")
+def query(benchmark_folder: Path) -> str:
+    return read_benchmark(benchmark_folder, "test").queries["q0"]
+
+
+def test_a_passages_score_is_taken_apart_as_search_does_it(index: DuplexIndex, query: str) -> None:
+    hits = index.search([query], 5)[0]
+    explained = index.explain(query, [hit.id for hit in hits])
+    assert [(hit.id, hit.matches, hit.cls_score) for hit in explained] == [
+        (hit.id, hit.matches, hit.cls_score) for hit in hits
+    ]
+    assert [hit.score for hit in explained] == pytest.approx([hit.score for hit in hits])
+    with pytest.raises(DupmaeError, match="has no passage 'nobody'"):
+        index.explain(query, ["nobody"])
+
+
+def test_the_best_of_all_three_rankings_are_shown_with_their_ranks(index: DuplexIndex, query: str) -> None:
+    explanation = explain(index, query, k=2, ids=["p00"])
+    shown = {explained.hit.id: explained.ranks for explained in explanation.hits}
+    embeddings = index.encoder.embed_queries([query])
+    for place, part in enumerate(("both", "cls", "ot")):
+        ranking = index.search_embeddings(embeddings, 100, part)[0][0]
+        assert set(ranking[:2]) <= shown.keys()
+        for passage, ranks in shown.items():
+            assert ranks[place] == (ranking.index(passage) + 1 if passage in ranking else None)
+    assert [explained.ranks[0] for explained in explanation.hits[:2]] == [1, 2]
+    assert "p00" in shown
+
+
+def test_entries_are_matched_if_they_stand_in_both_texts_and_meant_otherwise(index: DuplexIndex, query: str) -> None:
+    explanation = explain(index, query, k=3)
+    asked = set(query.split())
+    assert {entry.token for entry in explanation.entries if entry.in_query} <= asked
+    assert any(not entry.in_query for entry in explanation.entries)
+    weights = [abs(entry.weight) for entry in explanation.entries]
+    assert weights == sorted(weights, reverse=True)
+    for explained in explanation.hits:
+        there = set(f"{explained.hit.title} {explained.hit.text}".split())
+        for entry in (*explained.matched, *explained.expanded):
+            both = entry.token in asked and entry.token in there
+            assert (entry in explained.matched) is both
+        total = sum(entry.weight for entry in (*explained.matched, *explained.expanded))
+        assert total == pytest.approx(explained.hit.ot_score, rel=1e-5)
+
+
+def test_the_command_prints_both_shares_or_json(
+    index: DuplexIndex, query: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dupmae import cli
+
+    assert cli.main(["explain", str(index.folder), query, "--k", "1"]) == 0
+    printed = capsys.readouterr().out
+    for text in (query, "its words:", "added:", "rank 1, by [CLS]", "[CLS] +", "in both:", "meant:"):
+        assert text in printed
+    assert cli.main(["explain", str(index.folder), query, "--k", "1", "--ids", "p00", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads(json.dumps(explanation_as_record(explain(index, query, 1, ["p00"]))))
+    assert record["hits"][0]["rank"] == 1
+    assert {"cls_rank", "ot_rank", "matched", "expanded", "cls_score"} <= record["hits"][0].keys()

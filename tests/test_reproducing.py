@@ -1,0 +1,195 @@
+"""The paper's tables on a tiny benchmark."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dupmae import cli, reproducing
+from dupmae.config import Recipe
+from dupmae.errors import DupmaeError
+from dupmae.evaluation.paper import ABLATION, PASSAGES, TABLES, VARIANTS, ZERO_SHOT, Column, Variant
+from dupmae.reproducing import Reproduced, as_markdown, reproduce, train_variants
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "stages": 1,
+    "store.max_length": 32,
+    "store.min_length": 4,
+    "pretrain.warm_start_sequences": 20,
+    "pretrain.new_layers_steps": 1,
+    "pretrain.steps": 1,
+    "pretrain.batch_size": 8,
+    "duplex.top_k": 24,
+    "duplex.document_max_length": 48,
+    "finetune.epochs": 1,
+    "finetune.batch_size": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def write_data(words: list[str]) -> Callable[[Path], Path]:
+    """Writes 30 passages, 16 train and 8 test queries."""
+
+    def write(folder: Path) -> Path:
+        draw = random.Random(5)
+        texts = [" ".join(draw.sample(words, 12)) for _ in range(30)]
+        (folder / "qrels").mkdir(parents=True)
+        passages = [{"_id": f"p{n}", "title": text.split()[0], "text": text} for n, text in enumerate(texts)]
+        queries = [{"_id": f"q{n}", "text": " ".join(text.split()[:3])} for n, text in enumerate(texts[:24])]
+        for name, records in (("corpus", passages), ("queries", queries)):
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        for split, numbers in (("train", range(16)), ("test", range(16, 24))):
+            lines = "".join(f"q{n}\tp{n}\t1\n" for n in numbers)
+            (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def recipe(
+    tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path], Path], embedder_folder: Path
+) -> Recipe:
+    """The small recipe, smaller."""
+    folder = write_data(tmp_path_factory.mktemp("data") / "scifact")
+    settings = SMALL | {"start": embedder_folder, "data.benchmark": folder}
+    return cli.load_recipe(
+        ROOT / "recipes" / "reproduce-small.yaml", [f"--{key}={value}" for key, value in settings.items()]
+    )
+
+
+def test_the_papers_figures_are_complete() -> None:
+    for table in TABLES.values():
+        assert all(len(values) == len(table.columns) for values in table.rows.values())
+    means = {name: sum(values) / len(values) for name, values in ZERO_SHOT.rows.items()}
+    assert means == pytest.approx({"BM25": 0.423, "DupMAE": 0.477, "DupMAE†": 0.491}, abs=0.0006)
+    assert VARIANTS.keys() == ABLATION.rows.keys()
+
+
+def test_both_recipes_hold_known_settings() -> None:
+    for scale, stages in (("small", 3), ("full", 3)):
+        found = cli.load_recipe(ROOT / "recipes" / f"reproduce-{scale}.yaml")
+        assert found.stages == stages
+        assert found.pretrain.dense_pooling == found.duplex.dense_pooling
+
+
+def test_tables_one_to_three_are_written_beside_the_papers(
+    recipe: Recipe, write_data: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    write_data(tmp_path / "data" / "nfcorpus")
+    results = reproduce(["table1", "table2", "table3"], recipe, "small", tmp_path / "out", tmp_path / "data")
+    passages, documents, zero_shot = results
+    assert list(passages.rows) == ["BM25", "the start as it comes", "ours, stage 1"]
+    assert list(passages.rows["BM25"]) == [
+        Column("scifact", "mrr@10"),
+        Column("scifact", "recall@1000"),
+        Column("scifact", "ndcg@10"),
+    ]
+    assert passages.rows["BM25"][Column("scifact", "mrr@10")] > 0.5
+    assert list(documents.rows) == [
+        "BM25, from the beginning",
+        "ours, stage 1, from the beginning",
+        "BM25, best window",
+        "ours, stage 1, best window",
+    ]
+    assert zero_shot.columns == [Column("nfcorpus", "ndcg@10"), Column("scifact", "ndcg@10")]
+    assert list(zero_shot.rows) == ["BM25", "BM25, title and text apart", "ours, stage 1"]
+    assert all(len(row) == 2 for row in zero_shot.rows.values())
+    notes = " ".join(zero_shot.notes)
+    assert "trained on queries of SciFact: its figure there is not zero-shot" in notes
+    assert "robust04 is not in" in notes
+    assert "No figure of ours is comparable" in notes
+    assert "Not the published NFCorpus" in notes
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| DupMAE, stage 3 (paper) | .426 | .989 | .751 |  |  |  |" in report
+    assert report.count("## Table") == 3
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [table["name"] for table in record["tables"]] == ["table1", "table2", "table3"]
+    assert {row["source"] for row in record["tables"][0]["rows"]} == {"paper", "computed"}
+    assert (tmp_path / "out" / "table2.md").is_file()
+
+
+def test_variants_differ_in_what_they_say_and_share_the_rest(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dupmae import DuplexEncoder, pretraining
+
+    variants = {
+        "both": Variant(),
+        "dense": Variant(dense=1.0, entries=0.0),
+        "words": Variant(dense=0.0, entries=1.0),
+        "retro": Variant(pretrain={"bow_weight": 0.0}, dense=1.0, entries=0.0),
+    }
+    weights: list[float] = []
+    genuine = pretraining.pretrain
+
+    def pretrain(store: Any, start: str, output: Path, config: Any) -> Path:
+        weights.append(config.bow_weight)
+        return genuine(store, start, output, config)
+
+    monkeypatch.setattr(pretraining, "pretrain", pretrain)
+    models = train_variants(recipe, tmp_path / "ablation", variants)
+    assert weights == [1.0, 0.0]  # three variants share one pre-training
+    shapes = {name: DuplexEncoder(model).pooling for name, model in models.items()}
+    assert {name: (pooling.cls_dimension, pooling.top_k) for name, pooling in shapes.items()} == {
+        "both": (16, 16),
+        "dense": (32, 0),
+        "words": (0, 32),
+        "retro": (32, 0),
+    }
+    assert train_variants(recipe, tmp_path / "ablation", variants) == models
+    assert weights == [1.0, 0.0]
+    with pytest.raises(DupmaeError, match="holds the results of a run with other settings or data"):
+        train_variants(replace(recipe, seed=7), tmp_path / "ablation", variants)
+
+
+def test_the_ablation_has_the_papers_rows(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = iter(["bm25", "bm25-fields"] * 4)
+    monkeypatch.setattr(
+        reproducing, "train_variants", lambda recipe, folder, variants: {name: next(models) for name in variants}
+    )
+    (result,) = reproduce(["table4"], recipe, "small", tmp_path, tmp_path)
+    assert list(result.rows) == [f"ours: {name}" for name in ABLATION.rows]
+    assert "384:260 is 16:11" in " ".join(result.notes)
+
+
+def test_at_full_scale_the_columns_are_the_papers_and_missing_sets_are_named(
+    recipe: Recipe, write_data: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def find(name: str, split: str | None, data: Path) -> Any:
+        asked.append(name)
+        raise DupmaeError(f"{name} cannot be had: no network")
+
+    monkeypatch.setattr(reproducing, "find_benchmark", find)
+    monkeypatch.setattr(reproducing._Place, "stages", lambda place: {"stage 1": "model"})
+    (result,) = reproduce(["table3"], recipe, "full", tmp_path, tmp_path)
+    assert asked == [column.benchmark for column in ZERO_SHOT.columns]
+    assert "hotpotqa cannot be had: no network" in " ".join(result.notes)
+    assert reproducing._Place(recipe, "full", tmp_path, tmp_path).columns(PASSAGES) == PASSAGES.columns
+
+
+def test_a_table_of_the_papers_columns_has_them_once_and_many_columns_are_turned_round() -> None:
+    column = PASSAGES.columns[0]
+    result = Reproduced(table=PASSAGES, columns=PASSAGES.columns, rows={"ours": {column: 0.4}}, notes=["A note."])
+    text = as_markdown(result)
+    assert text.startswith(
+        "## Table 1: MS MARCO passages\n\n|  | MS MARCO passage dev MRR@10 | MS MARCO passage dev R@1000 |"
+    )
+    assert "| ours | .400 |  |  |" in text
+    assert text.endswith("\n\nA note.")
+    turned = as_markdown(Reproduced(table=ZERO_SHOT, columns=ZERO_SHOT.columns))
+    assert "| SciFact NDCG@10 | .665 | .699 | .725 |" in turned
+
+
+def test_an_unknown_table_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reproduce", "table9"]) == 2
+    assert "takes one of table1, table2, table3, table4 and all, not 'table9'" in capsys.readouterr().err
