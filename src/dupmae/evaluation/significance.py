@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,6 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _mean(gains: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+def _mean(gains: NDArray[np.float64], axis: int = -1) -> Any:
     """The statistic; rounded, so that equal sums in another order are equal."""
     return np.round(np.mean(gains, axis=axis), 12)
