@@ -78,13 +78,14 @@ def snippet(text: str) -> str:
     return line[: SNIPPET_LENGTH + 1].rsplit(" ", 1)[0][:SNIPPET_LENGTH] + " ..."
 
 
-def show_metrics(console: Console, title: str, name: str, metrics: Mapping[str, float]) -> None:
-    """Print one system's effectiveness as a table of a single row."""
+def show_metrics(console: Console, title: str, systems: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+    """Print the effectiveness of systems, given by name and the same metrics, as a table of a row each."""
     table = Table(title=title, title_justify="left")
     table.add_column("system")
-    for metric in metrics:
+    for metric in systems[0][1]:
         table.add_column(metric, justify="right")
-    table.add_row(Text(name), *(f"{value:.4f}" for value in metrics.values()))
+    for name, metrics in systems:
+        table.add_row(Text(name), *(f"{value:.4f}" for value in metrics.values()))
     console.print(table)
 
 

@@ -202,9 +202,8 @@ def rerank(
     data, before = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown), read_run(Path(run))
     after = rank_again(load_cross_encoder(model), data, before, depth, batch_size)
     write_run(Path(output), after, tag="reranked")
-    title, console = f"{data.name}, {split}: {len(data.qrels)} queries", Console(highlight=False)
-    for name, ranking in ((run, before), (output, after)):
-        show_metrics(console, title, name, evaluate_run(ranking, data.qrels))
+    measured = [(name, evaluate_run(ranking, data.qrels)) for name, ranking in ((run, before), (output, after))]
+    show_metrics(Console(highlight=False), f"{data.name}, {split}: {len(data.qrels)} queries", measured)
     _say(f"Written: {output}")
 
 
