@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from dupmae import cli, reproducing
+from dupmae.ablation import train_variants
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.paper import ABLATION, PASSAGES, TABLES, VARIANTS, ZERO_SHOT, Column, Variant
-from dupmae.reproducing import Reproduced, as_markdown, reproduce, train_variants
+from dupmae.reproducing import Reproduced, as_markdown, reproduce
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

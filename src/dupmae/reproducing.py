@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dupmae.ablation import encoder_width, train_variants
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.comparison import compare
 from dupmae.evaluation.definitions import DEFINITIONS, definition_of
 from dupmae.evaluation.metrics import HEADINGS
-from dupmae.evaluation.paper import TABLES, VARIANTS, Column, Table, Variant
+from dupmae.evaluation.paper import TABLES, VARIANTS, Column, Table
 from dupmae.evaluation.sources import find_benchmark, read_parts
-from dupmae.files import atomic_write, fingerprint, write_json
+from dupmae.files import atomic_write, write_json
 
 STAGES = {"stage 1": "3-finetune", "stage 2": "5-hard-negatives", "stage 3": "7-distil"}
 """Stages of fine-tuning and their folders in a run."""
@@ -159,7 +160,7 @@ def _ablation(place: _Place) -> Reproduced:
     result = _begun(place, TABLES["table4"])
     models = train_variants(place.recipe, place.output / "ablation", VARIANTS)
     place.measure(result, {f"ours: {name}": model for name, model in models.items()})
-    width = _width(place.recipe.start)
+    width = encoder_width(place.recipe.start)
     shares = ", ".join(
         f"{name} is {round(variant.dense * width)}:{round(variant.entries * width)}"
         for name, variant in VARIANTS.items()
@@ -174,71 +175,6 @@ _REPRODUCE: dict[str, Callable[[_Place], Reproduced]] = {
     "table3": _zero_shot,
     "table4": _ablation,
 }
-
-
-def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]) -> dict[str, str]:
-    """Pre-train and fine-tune (stage 1) every variant of a recipe; what two have in common is done once.
-
-    Args:
-        recipe: What they vary.
-        folder: Of the stages; what is done is not done again.
-        variants: Name -> what is different.
-
-    Returns:
-        Name -> folder of the model.
-
-    Raises:
-        DupmaeError: The folder holds something else, or a stage refuses its input.
-    """
-    from transformers import AutoTokenizer, set_seed
-
-    from dupmae.corpus import TokenStore, build_token_store, read_benchmark, split_queries
-    from dupmae.corpus.digest import corpus_digest
-    from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
-    from dupmae.finetuning import finetune
-    from dupmae.models import model_fingerprint, resolve_model
-    from dupmae.pretraining import pretrain
-    from dupmae.run_folder import RunFolder
-
-    start, data, seed = resolve_model(recipe.start), recipe.data, recipe.seed
-    pairs = read_benchmark(Path(data.benchmark), data.train_split, allow_unknown=data.allow_unknown)
-    train, _ = split_queries(pairs, data.dev_fraction, seed)
-    stages = RunFolder(folder, [seed, model_fingerprint(start)])
-    settings = asdict(recipe) | {"output": None}
-    texts = corpus_digest(train.corpus.values())
-    stages.claim(fingerprint([settings, model_fingerprint(start), texts, train.queries, train.qrels]), settings)
-
-    def store(place: Path) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(start)
-        build_token_store(train.corpus.values(), tokenizer, place / "store", recipe.store)
-
-    stages.stage("store", "Tokenise the corpus", asdict(recipe.store), store)
-    width, models = _width(recipe.start), {}
-    for name, variant in variants.items():
-        pretraining = replace(recipe.pretrain, seed=seed, **variant.pretrain)  # type: ignore[arg-type]
-        shares = {"cls_dimension": round(variant.dense * width), "top_k": round(variant.entries * width)}
-        representation = replace(recipe.duplex, **shares)  # type: ignore[arg-type]
-        weights = {"cls_weight": variant.dense, "ot_weight": variant.entries}  # a half that is not there has no loss
-        off = {name: 0.0 for name, share in weights.items() if not share}
-        finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
-        before, after = asdict(pretraining), [asdict(representation), asdict(finetuning)]
-        pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
-
-        def work(place: Path, pretraining: Any = pretraining) -> None:
-            pretrain(TokenStore.open(folder / "store" / "store"), start, place, pretraining)
-
-        def tune(
-            place: Path, checkpoint: str = pretrained, shape: Any = representation, schedule: Any = finetuning
-        ) -> None:
-            set_seed(seed)
-            encoder = DuplexEncoder.from_encoder(str(folder / checkpoint / "model"), shape)
-            calibrate(encoder, calibration_sample(train.corpus, seed))
-            finetune(encoder, train, place, schedule)
-
-        stages.stage(pretrained, f"Pre-train: {name}", before, work)
-        stages.stage(tuned, f"Fine-tune: {name}", [before, after], tune)
-        models[name] = str(folder / tuned / "model")
-    return models
 
 
 def as_markdown(result: Reproduced) -> str:
@@ -282,15 +218,6 @@ def _start(recipe: Recipe) -> dict[str, str]:
 
     is_embedder = (Path(resolve_model(recipe.start)) / "modules.json").is_file()
     return {"the start as it comes": recipe.start} if is_embedder else {}
-
-
-def _width(start: str) -> int:
-    """How wide an encoder is."""
-    from transformers import AutoConfig
-
-    from dupmae.models import resolve_model
-
-    return int(AutoConfig.from_pretrained(resolve_model(start)).hidden_size)
 
 
 def _heading(column: Column) -> str:

@@ -1,0 +1,84 @@
+"""Variants of a recipe, trained side by side: what pre-training decodes, and how the representation is shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from dupmae.config import Recipe
+from dupmae.evaluation.paper import Variant
+from dupmae.files import fingerprint
+
+
+def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]) -> dict[str, str]:
+    """Pre-train and fine-tune (stage 1) every variant of a recipe; what two have in common is done once.
+
+    Args:
+        recipe: What they vary.
+        folder: Of the stages; what is done is not done again.
+        variants: Name -> what is different.
+
+    Returns:
+        Name -> folder of the model.
+
+    Raises:
+        DupmaeError: The folder holds something else, or a stage refuses its input.
+    """
+    from transformers import AutoTokenizer
+
+    from dupmae.corpus import TokenStore, build_token_store, read_benchmark, split_queries
+    from dupmae.corpus.digest import corpus_digest
+    from dupmae.duplex import start_duplex
+    from dupmae.finetuning import finetune
+    from dupmae.models import model_fingerprint, resolve_model
+    from dupmae.pretraining import pretrain
+    from dupmae.run_folder import RunFolder
+
+    start, data, seed = resolve_model(recipe.start), recipe.data, recipe.seed
+    pairs = read_benchmark(Path(data.benchmark), data.train_split, allow_unknown=data.allow_unknown)
+    train, _ = split_queries(pairs, data.dev_fraction, seed)
+    stages = RunFolder(folder, [seed, model_fingerprint(start)])
+    settings = asdict(recipe) | {"output": None}
+    texts = corpus_digest(train.corpus.values())
+    stages.claim(fingerprint([settings, model_fingerprint(start), texts, train.queries, train.qrels]), settings)
+
+    def store(place: Path) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(start)
+        build_token_store(train.corpus.values(), tokenizer, place / "store", recipe.store)
+
+    stages.stage("store", "Tokenise the corpus", asdict(recipe.store), store)
+    width, models = encoder_width(recipe.start), {}
+    for name, variant in variants.items():
+        pretraining = replace(recipe.pretrain, seed=seed, **variant.pretrain)  # type: ignore[arg-type]
+        shares = {"cls_dimension": round(variant.dense * width), "top_k": round(variant.entries * width)}
+        representation = replace(recipe.duplex, **shares)  # type: ignore[arg-type]
+        weights = {"cls_weight": variant.dense, "ot_weight": variant.entries}  # a half that is not there has no loss
+        off = {name: 0.0 for name, share in weights.items() if not share}
+        finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
+        before, after = asdict(pretraining), [asdict(representation), asdict(finetuning)]
+        pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
+
+        def work(place: Path, pretraining: Any = pretraining) -> None:
+            pretrain(TokenStore.open(folder / "store" / "store"), start, place, pretraining)
+
+        def tune(
+            place: Path, checkpoint: str = pretrained, shape: Any = representation, schedule: Any = finetuning
+        ) -> None:
+            encoder = start_duplex(str(folder / checkpoint / "model"), shape, train.corpus, seed)
+            finetune(encoder, train, place, schedule)
+
+        stages.stage(pretrained, f"Pre-train: {name}", before, work)
+        stages.stage(tuned, f"Fine-tune: {name}", [before, after], tune)
+        models[name] = str(folder / tuned / "model")
+    return models
+
+
+def encoder_width(start: str) -> int:
+    """How wide an encoder is."""
+    from transformers import AutoConfig
+
+    from dupmae.models import resolve_model
+
+    return int(AutoConfig.from_pretrained(resolve_model(start)).hidden_size)
