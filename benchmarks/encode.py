@@ -1,4 +1,4 @@
-"""Encoding passages: a `DuplexEncoder`, and sentence-transformers' `SparseEncoder` with `SpladePooling` on the same weights.
+"""Encoding passages: `DuplexEncoder`, and sentence-transformers' `SparseEncoder` with `SpladePooling`, same weights.
 
     python benchmarks/encode.py [--float32] [--passages 256] [--length 256] [--batch 32] [--layers 6] [--hidden 384]
     python benchmarks/encode.py --json

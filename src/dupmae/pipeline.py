@@ -71,6 +71,15 @@ def run_recipe(recipe: Recipe) -> Path:
         before, after = getattr(recipe.pretrain, name), getattr(recipe.duplex, name)
         if before != after:
             raise DupmaeError(f"pretrain.{name} is {before} and duplex.{name} is {after}: give both the same")
+    for name in ("finetune", "hard_negatives", "distil"):
+        section = getattr(recipe, name)
+        if section.negatives > section.negative_depth:
+            raise DupmaeError(
+                f"{name}.negatives is {section.negatives}, more than the {section.negative_depth} of "
+                f"{name}.negative_depth that they are drawn from: raise it"
+            )
+    if recipe.stages == 3 and not recipe.teacher.epochs and recipe.teacher_start is None:
+        raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
     return _Walk(recipe).run()
 
 
@@ -88,6 +97,7 @@ class _Walk:
         self.folder = Path(recipe.output)
         self.start = resolve_model(recipe.start)
         self.start_mark = model_fingerprint(self.start)  # reads all weights, so once for all stages
+        self.teacher_start = None if recipe.teacher_start is None else resolve_model(recipe.teacher_start)
         data = recipe.data
         self.test = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
         pairs = read_benchmark(Path(data.benchmark), data.train_split, allow_unknown=data.allow_unknown)
@@ -113,7 +123,8 @@ class _Walk:
             stage("5-hard-negatives", "Fine-tune with mined negatives (Eq. 14)", inputs, self._harden)
         if recipe.stages > 2:
             stage("5-hard-negatives/evaluation", "Search with stage 2's model", inputs, self._search)
-            inputs = [inputs, recipe.teacher_start, asdict(recipe.teacher)]
+            teacher = None if self.teacher_start is None else model_fingerprint(self.teacher_start)
+            inputs = [inputs, teacher, asdict(recipe.teacher)]
             stage("6-teacher", "Train the teacher and score the lists", inputs, self._teach)
             inputs = [inputs, asdict(recipe.distil)]
             stage("7-distil", "Distil the teacher (Eq. 15)", inputs, self._distil)
@@ -176,7 +187,7 @@ class _Walk:
         from dupmae.finetuning.teacher import score_lists, train_teacher
 
         lists = self.folder / "4-mine" / "negatives.jsonl"
-        teacher = self.recipe.teacher_start or str(self.folder / "2-pretrain" / "model")
+        teacher = self.teacher_start or str(self.folder / "2-pretrain" / "model")
         if self.recipe.teacher.epochs:
             teacher = train_teacher(teacher, self.train, lists, folder / "training", self.recipe.teacher)
         score_lists(teacher, self.train, lists, folder)

@@ -48,7 +48,7 @@ class Gain:
     gain: float | None = None
     """On the test queries, over the stage before; None for the first."""
     p: float | None = None
-    """Of a paired t-test over the test queries, two-sided, that there is no such difference."""
+    """How often chance alone makes such a difference or a larger one: a two-sided, paired t-test over the queries."""
 
 
 def report(recipe: Recipe, splits: Splits, stages: RunFolder) -> None:
@@ -127,15 +127,17 @@ def gains_table(gains: list[Gain]) -> str:
             for value, form in ((row.dev, ".3f"), (row.gain, "+.3f"), (row.p, ".3f"))
         )
         lines.append(f"| {row.stage} | {dev} | {row.test:.3f} | {gain} | {p} |")
-    about = "The stages one by one; p of a paired t-test over the test queries that a stage changes nothing:"
+    about = "The stages one by one; p is how often chance alone would change as much (paired t-test, test queries):"
     return "\n".join([about, "", *lines])
 
 
-def _p_value(values: dict[str, float], before: dict[str, float]) -> float:
-    """Of a paired, two-sided t-test; 1 where no query differs."""
+def _p_value(values: dict[str, float], before: dict[str, float]) -> float | None:
+    """Of a paired, two-sided t-test; 1 where no query differs, None for a single query."""
     differences = np.array([values[query] - before[query] for query in before])
     if not differences.any():
         return 1.0
+    if len(differences) < 2:
+        return None
     return float(ttest_rel([values[query] for query in before], list(before.values())).pvalue)
 
 

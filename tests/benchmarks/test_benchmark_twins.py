@@ -56,3 +56,16 @@ def test_a_step_of_each_system_is_measured(
     assert row["tokens_per_s_best"] >= row["tokens_per_s_median"] > 0
     assert 0 < row["collate_share"] < 1
     assert row["peak_rss_mb"] > 100
+
+
+def test_a_fine_tuning_step_in_mini_batches_has_the_gradient_of_the_whole_batch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mini_batches
+
+    sizes = ("--batch=6", "--mini=2", "--length=24", "--layers=1", "--hidden=64", "--vocabulary=500", "--rounds=1")
+    monkeypatch.setattr(sys, "argv", ["mini_batches.py", *sizes, "--json", f"--threads={torch.get_num_threads()}"])
+    mini_batches.main()
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["mini-batches"]["gradient"] == pytest.approx(figures["whole batch"]["gradient"], rel=1e-4)
+    assert figures["mini-batches"]["peak_rss_mb"] > 100

@@ -81,14 +81,14 @@ def naive_distillation(vectors: list[torch.Tensor], dimensions: slice, temperatu
     return total / len(queries)
 
 
-def test_loss_of_the_sum_and_of_each_half_equal_a_double_loop(vectors):
+def test_eq_13_and_14_of_the_sum_and_of_each_half_equal_a_double_loop(vectors):
     found = losses(vectors, cls_weight=0.7, ot_weight=0.2)
     weights = {"": 1.0, "_cls": 0.7, "_ot": 0.2}
     expected = {f"contrastive{half}": weight * naive(vectors, HALVES[half]) for half, weight in weights.items()}
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-12)
 
 
-def test_distillation_of_the_sum_and_of_each_half_equals_a_double_loop(vectors):
+def test_eq_15_of_the_sum_and_of_each_half_equals_a_double_loop(vectors):
     found = losses(vectors, taught=True, teacher_temperature=2.5, cls_weight=0.7, ot_weight=0.2)
     expected = {
         f"distil{half}": weight * naive_distillation(vectors, HALVES[half], 2.5)
@@ -141,7 +141,7 @@ def test_scores_are_not_rounded_under_autocast(vectors):
 @pytest.mark.parametrize("taught", [False, True])
 def test_mini_batches_give_the_losses_and_the_gradient_of_the_whole_batch(benchmark, config, make_encoder, taught):
     """With dropout, whose random numbers the second pass has to draw again: one text a mini-batch on either side."""
-    from dupmae.finetuning.trainer import _collator
+    from dupmae.finetuning.trainer import row_collator
     from dupmae.precision import prepare_for_training
 
     examples = make_examples(benchmark, replace(config, negatives=2))
@@ -153,7 +153,7 @@ def test_mini_batches_give_the_losses_and_the_gradient_of_the_whole_batch(benchm
         encoder = make_encoder()
         prepare_for_training(encoder.transformers_model, 0.0 if parts == 1 else 0.3)
         encoder.train()
-        batch = _collator(encoder, examples)([{"label": row} for row in range(6)])
+        batch = row_collator(encoder, examples)([{"label": row} for row in range(6)])
         labels = batch.pop("label")
         features = [
             {name.removeprefix(f"{column}_"): value for name, value in batch.items() if name.startswith(f"{column}_")}

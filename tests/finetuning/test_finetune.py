@@ -261,6 +261,7 @@ def test_scores_without_lists_and_impossible_settings_are_refused(benchmark, con
     with pytest.raises(DupmaeError, match="scores belong to candidate lists"):
         finetune(make_encoder(), benchmark, tmp_path / "run", config, scores=scores)
     for settings, sentence in (
+        ({"negatives": -1}, "negatives is -1"),
         ({"eval_steps": -1}, "eval_steps is -1"),
         ({"patience": -1}, "patience is -1"),
         ({"mini_batch_size": -2}, "mini_batch_size is -2"),
@@ -282,15 +283,17 @@ def test_runs_on_other_lists_or_scores_are_refused(benchmark, config, make_encod
         finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists, scores=scores)
 
 
-def test_training_reads_the_prompts_that_search_reads(benchmark, config, make_encoder):
+def test_training_reads_the_prompts_that_search_reads(benchmark, config, make_encoder, tmp_path):
     encoder = make_encoder(query_prompt="ba be ", document_prompt="zo ")
     examples = trainer.make_examples(benchmark, config)
-    batch = trainer._collator(encoder, examples)([{"label": row} for row in range(2)])
+    batch = trainer.row_collator(encoder, examples)([{"label": row} for row in range(2)])
     for column, prompt in (("query", "ba be "), ("positive", "zo "), ("negative_1", "zo ")):
         texts = [prompt + examples.texts(row)[column] for row in range(2)]
         expected = encoder.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
         assert torch.equal(batch[f"{column}_input_ids"], expected)
     assert batch["label"].tolist() == [0, 1]
+    encoder.save_pretrained(str(tmp_path / "model"))
+    assert DuplexEncoder(str(tmp_path / "model")).prompts == {"query": "ba be ", "document": "zo "}
     # and the features say what they are, which alone cuts documents
     features = {name.removeprefix("positive_"): value for name, value in batch.items() if name.startswith("positive_")}
     vectors = encoder(features)["sentence_embedding"]

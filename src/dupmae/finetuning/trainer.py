@@ -103,7 +103,7 @@ def finetune(
         model=encoder,
         args=_arguments(output, config),
         train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
-        data_collator=_collator(encoder, examples),
+        data_collator=row_collator(encoder, examples),
         loss=DuplexLoss(encoder, examples, config),
         callbacks=[StepLog(output / METRICS_FILE), *([] if validation is None else [validation])],
     )
@@ -142,7 +142,7 @@ class _Collator(SparseEncoderDataCollator):  # type: ignore[misc]
         return batch
 
 
-def _collator(encoder: DuplexEncoder, examples: Examples) -> _Collator:
+def row_collator(encoder: DuplexEncoder, examples: Examples) -> _Collator:
     """What makes batches of a column of queries and columns of documents, with the encoder's prompts."""
     tasks = {column: "query" if column == "query" else "document" for column in examples.columns}
     prompts = {column: encoder.prompts.get(task) for column, task in tasks.items()}
@@ -223,7 +223,7 @@ def _refuse(config: FinetuneConfig, lists: Path | None, scores: Path | None) -> 
     """Refuse settings that make no sense."""
     if scores is not None and lists is None:
         raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
-    for name in ("eval_steps", "patience", "mini_batch_size"):
+    for name in ("negatives", "eval_steps", "patience", "mini_batch_size"):
         if getattr(config, name) < 0:
             raise DupmaeError(f"{name} is {getattr(config, name)}: it counts, and 0 is the least.")
     if config.teacher_temperature <= 0:

@@ -1,0 +1,136 @@
+"""A fine-tuning step on the whole batch and in mini-batches: memory and time, and that the gradient is the same.
+
+    python benchmarks/mini_batches.py [--batch 128] [--mini 16] [--negatives 1] [--length 128] [--layers 6]
+    python benchmarks/mini_batches.py --json
+
+The encoder is a BERT with random weights and a vocabulary of 30,522, in float32 unless --bfloat16 is given. Each way
+has a process of its own, and they take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from interleave import serve, take_turns
+from rich.console import Console
+from rich.table import Table
+from synthetic_text import draw_texts, vocabulary
+from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+
+SIZES = {"batch": 128, "mini": 16, "negatives": 1, "length": 128, "layers": 6, "hidden": 384, "vocabulary": 30_522}
+
+
+def write_encoder(folder: Path, options: argparse.Namespace) -> None:
+    """A BERT with random weights and a tokenizer of whole words."""
+    words = {word: number for number, word in enumerate(vocabulary(options.vocabulary))}
+    BertTokenizerFast(vocab=words).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=options.vocabulary,
+        hidden_size=options.hidden,
+        num_hidden_layers=options.layers,
+        num_attention_heads=max(1, options.hidden // 64),
+        intermediate_size=4 * options.hidden,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """One way's side: the seconds of a step, and some of the gradient."""
+    from dupmae.config import DuplexConfig, FinetuneConfig
+    from dupmae.corpus import Benchmark, Passage
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.finetuning.examples import make_examples
+    from dupmae.finetuning.loss import DuplexLoss
+    from dupmae.finetuning.trainer import row_collator
+    from dupmae.precision import autocast, prepare_for_training
+
+    torch.set_num_threads(options.threads)
+    words = vocabulary(options.vocabulary)[5:]
+    texts = draw_texts((2 + options.negatives) * options.batch, words, options.length, natural=True)
+    corpus = {f"p{number}": Passage(f"p{number}", "", text) for number, text in enumerate(texts)}
+    queries = {f"q{number}": " ".join(texts[number].split()[:8]) for number in range(options.batch)}
+    train = Benchmark("made up", "train", corpus, queries, {f"q{n}": {f"p{n}": 1} for n in range(options.batch)})
+    config = FinetuneConfig(epochs=1, batch_size=options.batch, negatives=options.negatives)
+    config = replace(config, mini_batch_size=options.mini if options.system == "mini-batches" else 0)
+    torch.manual_seed(0)
+    encoder = DuplexEncoder.from_encoder(options.folder, DuplexConfig(document_max_length=options.length))
+    encoder.to("cpu")
+    prepare_for_training(encoder.transformers_model, 0.0)
+    examples = make_examples(train, config)
+    loss = DuplexLoss(encoder, examples, config)
+    collate = row_collator(encoder, examples)
+
+    def step() -> dict[str, Any]:
+        begun = time.perf_counter()
+        encoder.zero_grad()
+        batch = collate([{"label": row} for row in range(options.batch)])
+        labels = batch.pop("label")
+        features = [
+            {name.removeprefix(f"{column}_"): value for name, value in batch.items() if name.startswith(f"{column}_")}
+            for column in examples.columns
+        ]
+        with autocast("cpu", "bfloat16" if options.bfloat16 else "float32"):
+            losses = loss(features, labels)
+            torch.stack(list(losses.values())).sum().backward()
+        weights = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+        probe = [float(weights[f"1.{name}"].norm()) for name in ("cls_projection.weight", "output.weight")]
+        return {"seconds": time.perf_counter() - begun, "gradient": probe}
+
+    serve(step)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
+    parser.add_argument("--system", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.system:
+        measure(options)
+        return
+    shape = [f"--{name}={getattr(options, name)}" for name in (*SIZES, "threads")] + ["--bfloat16"] * options.bfloat16
+    with tempfile.TemporaryDirectory() as place:
+        write_encoder(Path(place), options)
+        measured = take_turns(
+            {
+                name: [sys.executable, __file__, f"--system={name}", f"--folder={place}", *shape]
+                for name in ("whole batch", "mini-batches")
+            },
+            1,
+            options.rounds,
+        )
+    figures: dict[str, Any] = {"setting": {name: getattr(options, name) for name in (*SIZES, "threads", "bfloat16")}}
+    for name, answers in measured.items():
+        figures[name] = {
+            "seconds": round(statistics.median(answer["seconds"] for answer in answers), 2),
+            "peak_rss_mb": answers[-1]["peak_rss_mb"],
+            "gradient": answers[-1]["gradient"],
+        }
+    if options.json:
+        print(json.dumps(figures))
+        return
+    table = Table("way", "seconds a step", "peak, MB", "norms of two gradients", title=str(figures["setting"]))
+    for name in measured:
+        row = figures[name]
+        norms = ", ".join(f"{norm:.6g}" for norm in row["gradient"])
+        table.add_row(name, f"{row['seconds']:.2f}", f"{row['peak_rss_mb']:,}", norms)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
