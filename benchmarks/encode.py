@@ -23,33 +23,27 @@ from typing import Any
 
 import torch
 from interleave import serve, take_turns
+from random_bert import random_bert
 from rich.console import Console
 from rich.table import Table
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+from transformers import BertTokenizerFast
 
 from dupmae.corpus import read_benchmark
 
 SCIFACT = Path(__file__).parents[1] / "data" / "scifact"
-PROBES = 4
-"""Passages whose heaviest entries are compared before the timing."""
+PROBES, HEAVIEST = 4, 50
+"""Passages that are compared before the timing, and by how many of their entries."""
+VOCABULARY = 30_522
+"""Entries of the tokenizer at most, and of the output matrix."""
 SIZES = {"passages": 256, "length": 256, "batch": 32, "layers": 6, "hidden": 384}
 
 
 def write_encoder(folder: Path, texts: list[str], options: argparse.Namespace) -> None:
     """A BERT with random weights and a WordPiece tokenizer that knows the texts' words."""
     tokenizer = BertTokenizerFast(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4})
-    tokenizer = tokenizer.train_new_from_iterator(texts, 30_522)
+    tokenizer = tokenizer.train_new_from_iterator(texts, VOCABULARY)
     torch.manual_seed(0)
-    model = BertForMaskedLM(
-        BertConfig(
-            vocab_size=30_522,
-            hidden_size=options.hidden,
-            num_hidden_layers=options.layers,
-            num_attention_heads=options.hidden // 64,
-            intermediate_size=4 * options.hidden,
-        )
-    )
-    model.save_pretrained(folder)
+    random_bert(options.layers, options.hidden, VOCABULARY).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -101,7 +95,7 @@ def measure(options: argparse.Namespace) -> None:
         nonlocal asked
         if not asked:
             asked = True
-            return {"probes": [row[:50] for row in embed(texts[:PROBES])]}
+            return {"probes": [row[:HEAVIEST] for row in embed(texts[:PROBES])]}
         begun = time.perf_counter()
         embed(texts)
         return {"seconds": time.perf_counter() - begun}
@@ -174,7 +168,7 @@ def show(figures: dict[str, Any]) -> None:
         )
     console = Console(width=120)
     console.print(table)
-    console.print(f"Of the {50} heaviest entries both share {100 * figures['heaviest_50_shared']:.0f} %.")
+    console.print(f"Of the {HEAVIEST} heaviest entries both share {100 * figures['heaviest_50_shared']:.0f} %.")
 
 
 if __name__ == "__main__":

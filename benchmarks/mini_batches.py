@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 from interleave import serve, take_turns
+from random_bert import random_bert
 from rich.console import Console
 from rich.table import Table
 from synthetic_text import draw_texts, vocabulary
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+from transformers import BertTokenizerFast
 
 SIZES = {"batch": 128, "mini": 16, "negatives": 1, "length": 128, "layers": 6, "hidden": 384, "vocabulary": 30_522}
 
@@ -34,14 +35,7 @@ def write_encoder(folder: Path, options: argparse.Namespace) -> None:
     words = {word: number for number, word in enumerate(vocabulary(options.vocabulary))}
     BertTokenizerFast(vocab=words).save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=options.vocabulary,
-        hidden_size=options.hidden,
-        num_hidden_layers=options.layers,
-        num_attention_heads=max(1, options.hidden // 64),
-        intermediate_size=4 * options.hidden,
-    )
-    BertForMaskedLM(config).save_pretrained(folder)
+    random_bert(options.layers, options.hidden, options.vocabulary).save_pretrained(folder)
 
 
 def measure(options: argparse.Namespace) -> None:

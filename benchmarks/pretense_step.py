@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from interleave import serve
 from pretense import MethodConfig, build_collator, create_pretraining_model
+from random_bert import random_bert
 from synthetic_text import SPECIAL, draw_texts, vocabulary
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+from transformers import BertTokenizerFast
 
 
 def main() -> None:
@@ -33,16 +34,8 @@ def main() -> None:
     tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, do_lower_case=True)
     texts = draw_texts(options.batches * options.batch, words[len(SPECIAL) :], options.length, options.natural)
     method = MethodConfig(name="dupmae")
-    config = BertConfig(
-        vocab_size=options.vocabulary,
-        hidden_size=options.hidden,
-        num_hidden_layers=options.layers,
-        num_attention_heads=max(1, options.hidden // 64),
-        intermediate_size=4 * options.hidden,
-        hidden_dropout_prob=options.dropout,
-        attention_probs_dropout_prob=options.dropout,
-    )
-    model = create_pretraining_model(method, BertForMaskedLM(config)).train()
+    model = random_bert(options.layers, options.hidden, options.vocabulary, options.dropout)
+    model = create_pretraining_model(method, model).train()
     collate = build_collator(tokenizer, method, max_seq_length=options.length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
     taken = 0

@@ -27,11 +27,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from interleave import peak_rss_mb, serve, take_turns
+from random_bert import random_bert
 from rich.console import Console
 from rich.table import Table
 from synthetic_text import SPECIAL, draw_texts, vocabulary
 from torch.utils.data import DataLoader
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+from transformers import BertTokenizerFast
 
 from dupmae.config import PretrainConfig, StoreConfig
 from dupmae.corpus import TokenStore, build_token_store
@@ -80,15 +81,7 @@ def build(options: argparse.Namespace, folder: Path) -> Callable[[], dict[str, A
     tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, do_lower_case=True)
     texts = draw_texts(options.batches * options.batch, words[len(SPECIAL) :], options.length, options.natural)
     store = build_token_store(texts, tokenizer, folder, StoreConfig(max_length=options.length, min_length=1))
-    model = BertForMaskedLM(
-        BertConfig(
-            vocab_size=options.vocabulary,
-            hidden_size=options.hidden,
-            num_hidden_layers=options.layers,
-            num_attention_heads=max(1, options.hidden // 64),
-            intermediate_size=4 * options.hidden,
-        )
-    )
+    model = random_bert(options.layers, options.hidden, options.vocabulary)
     ours = options.system == "dupmae"
     if ours:
         prepare_for_training(model, options.dropout)

@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import AdaptConfig
+from dupmae.config import AdaptConfig, refuse_disagreement
 from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store, read_passages
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
@@ -245,10 +245,7 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
 
 def _check_pooling(model: str, start: str, config: AdaptConfig) -> None:
     """Refuse sections that do not fit together, or that read another vector off the encoder than it was trained for."""
-    for name in ("dense_pooling", "ot_projection"):
-        before, after = getattr(config.pretrain, name), getattr(config.duplex, name)
-        if before != after:
-            raise DupmaeError(f"pretrain.{name} is {before} and duplex.{name} is {after}: give both the same")
+    refuse_disagreement(config.pretrain, config.duplex)
     trained = _trained_pooling(Path(start))
     if trained not in (None, config.duplex.dense_pooling):
         raise DupmaeError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dupmae.errors import DupmaeError
+
 
 @dataclass(kw_only=True)
 class StoreConfig:
@@ -376,3 +378,15 @@ class AdaptConfig:
     """Mining with stage 1's model."""
     hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
     """Stage-2 fine-tuning."""
+
+
+def refuse_disagreement(pretrain: PretrainConfig, duplex: DuplexConfig) -> None:
+    """Refuse sections that read different vectors off the encoder.
+
+    Raises:
+        DupmaeError: `dense_pooling` or `ot_projection` differ.
+    """
+    for name in ("dense_pooling", "ot_projection"):
+        before, after = getattr(pretrain, name), getattr(duplex, name)
+        if before != after:
+            raise DupmaeError(f"pretrain.{name} is {before} and duplex.{name} is {after}: give both the same")

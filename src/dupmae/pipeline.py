@@ -26,7 +26,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import Recipe
+from dupmae.config import Recipe, refuse_disagreement
 from dupmae.corpus import (
     Run,
     TokenStore,
@@ -67,10 +67,7 @@ def run_recipe(recipe: Recipe) -> Path:
         raise DupmaeError("the recipe names no output folder: set output")
     if not recipe.data.benchmark:
         raise DupmaeError("the recipe names no benchmark: set data.benchmark to a folder in BEIR layout")
-    for name in ("dense_pooling", "ot_projection"):
-        before, after = getattr(recipe.pretrain, name), getattr(recipe.duplex, name)
-        if before != after:
-            raise DupmaeError(f"pretrain.{name} is {before} and duplex.{name} is {after}: give both the same")
+    refuse_disagreement(recipe.pretrain, recipe.duplex)
     for name in ("finetune", "hard_negatives", "distil"):
         section = getattr(recipe, name)
         if section.negatives > section.negative_depth:

@@ -11,14 +11,12 @@ from scipy.stats import ttest_rel
 from dupmae.config import Recipe
 from dupmae.corpus import Benchmark, read_run
 from dupmae.evaluation import System, evaluate_run, per_query, write_report
+from dupmae.evaluation.paper import ZERO_SHOT, Column
 from dupmae.files import write_json
 from dupmae.run_folder import RunFolder
 
-QUOTED = {
-    "scifact": {"BM25 (paper)": 0.665, "DupMAE (paper)": 0.699, "DupMAE† (paper)": 0.725},
-    "nfcorpus": {"BM25 (paper)": 0.325, "DupMAE (paper)": 0.346, "DupMAE† (paper)": 0.366},
-}
-"""NDCG@10 that the paper reports, by the name of the benchmark's folder."""
+QUOTED = ("scifact", "nfcorpus")
+"""Benchmarks, by the name of their folder, beside whose systems stands what the paper reports of them."""
 GAINS_FILE = "gains.json"
 """What each stage gained, in the run's folder."""
 
@@ -69,8 +67,13 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder) -> None:
         System(name=name, metrics=evaluate_run(read_run(folder / place / "run.trec"), test.qrels))
         for name, place in rankings.items()
     ]
-    quoted = QUOTED.get(Path(recipe.data.benchmark).name, {})
-    systems += [System(name=name, metrics={"ndcg@10": value}, quoted=True) for name, value in quoted.items()]
+    column = Column(Path(recipe.data.benchmark).name, "ndcg@10")
+    if column.benchmark in QUOTED:
+        place = ZERO_SHOT.columns.index(column)
+        systems += [
+            System(name=f"{name} (paper)", metrics={column.metric: figures[place]}, quoted=True)
+            for name, figures in ZERO_SHOT.rows.items()
+        ]
     gains = stage_gains(
         {
             name: folder / place

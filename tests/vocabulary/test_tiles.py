@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawn_leaves import D, V, leaves
 
 from dupmae.vocabulary import linear_cross_entropy, linear_max_pool_packed, naive, segments, tiles
 from dupmae.vocabulary.segments import pooled_in_tiles
 from dupmae.vocabulary.tiles import tiled_cross_entropy
-
-V, D = 37, 6
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +17,6 @@ def several_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE_ENTRIES", 8)
     monkeypatch.setattr(segments, "CHUNK_ROWS", 20)
     monkeypatch.setattr(segments, "TILE_ENTRIES", 8)
-
-
-def leaves(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(sum(sum(shape) for shape in shapes))
-    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
 
 
 def same_as_naive(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:

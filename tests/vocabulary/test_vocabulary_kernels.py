@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawn_leaves import D, V, leaves
 
 from dupmae.vocabulary import cross_entropy, linear_cross_entropy, linear_max_pool, max_pool, naive
-
-V, D = 37, 6
 
 
 @pytest.fixture(autouse=True)
@@ -15,11 +14,6 @@ def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK_ROWS", 5)
     monkeypatch.setattr(cross_entropy, "BLOCK_ROWS", 2)
     monkeypatch.setattr(max_pool, "CHUNK_ROWS", 4)
-
-
-def leaves(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(sum(sum(shape) for shape in shapes))
-    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
 
 
 def gradients(value: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dupmae.corpus import Run
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -62,6 +64,14 @@ def search_slabs(
                 found[number] = _merged(found[number], scores, before, k, above)
         before += width
     return found
+
+
+def as_run(queries: Iterable[str], ids: Sequence[str], found: Iterable[tuple[Rows, Floats]]) -> Run:
+    """What :func:`search_slabs` found, by the ids of the queries and of the passages."""
+    return {
+        query: {ids[row]: float(score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
+        for query, (rows, scores) in zip(queries, found, strict=True)
+    }
 
 
 def _merged(best: tuple[Rows, Floats], scores: Floats, before: int, k: int, above: float) -> tuple[Rows, Floats]:

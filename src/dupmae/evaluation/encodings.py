@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from dupmae.corpus import Passage, Run
 from dupmae.corpus.digest import corpus_digest
-from dupmae.evaluation.blocks import search_slabs
+from dupmae.evaluation.blocks import as_run, search_slabs
 from dupmae.evaluation.vectors import Matrix, Vectors
 from dupmae.files import atomic_folder, fingerprint, write_json
 
@@ -72,10 +72,7 @@ def search_encodings(vectors: Vectors, encodings: Encodings, queries: Mapping[st
     found = search_slabs(
         embedded, len(queries), encodings.slabs, vectors.score, lambda rows, some: rows[some], k, above=vectors.above
     )
-    return {
-        query: {encodings.ids[row]: float(score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
-        for query, (rows, scores) in zip(queries, found, strict=True)
-    }
+    return as_run(queries, encodings.ids, found)
 
 
 def _save(slab: Path, matrix: Matrix, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What every trainer here has in common: steps in the order in which the rows lie, and a line of JSON for each."""
+"""What both trainers here have in common: steps in the order in which the rows lie, and a line of JSON for each."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import TrainerCallback
 
+from dupmae.config import FinetuneConfig, TeacherConfig
 from dupmae.errors import DupmaeError
+from dupmae.precision import bfloat16_pays
 from dupmae.pretraining.metrics import append_metrics, rewind_metrics
 from dupmae.processes import is_first_process
 
 PARTS = ("contrastive", "distil")
 """How the names of a loss's parts begin."""
+
+
+class WithoutModelCard:
+    """Keeps a sentence-transformers trainer from its bookkeeping for a model card, which embeds training data."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Add none."""
 
 
 class StepLog(TrainerCallback):  # type: ignore[misc]
@@ -42,3 +52,26 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
 def in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
     """Batches of rows as they come: whoever laid them out has drawn the order."""
     return BatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
+
+
+def step_arguments(output: Path, config: FinetuneConfig | TeacherConfig) -> dict[str, Any]:
+    """The settings that both have, in the trainers' own terms."""
+    return {
+        "output_dir": str(output / "checkpoints"),
+        "num_train_epochs": 1,  # the rows of all epochs are laid out beforehand
+        "per_device_train_batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_ratio,
+        "lr_scheduler_type": "linear",
+        "weight_decay": config.weight_decay,
+        "bf16": bfloat16_pays(config.precision),
+        "use_cpu": not torch.cuda.is_available(),
+        "batch_sampler": in_order,
+        "save_strategy": "steps",
+        "save_steps": config.save_steps,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "seed": config.seed,
+    }

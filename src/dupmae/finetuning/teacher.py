@@ -10,12 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import LambdaLoss
 from transformers import set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from dupmae.config import TeacherConfig
 from dupmae.corpus import Benchmark
@@ -24,10 +22,10 @@ from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_jso
 from dupmae.finetuning.blocks import in_blocks
 from dupmae.finetuning.cross_encoder import load_cross_encoder, score_pairs, start_cross_encoder
 from dupmae.finetuning.lists import CandidateList, read_lists, write_scores
-from dupmae.finetuning.steps import StepLog, in_order
+from dupmae.finetuning.steps import StepLog, WithoutModelCard, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
-from dupmae.precision import bfloat16_pays, prepare_for_training
-from dupmae.pretraining.metrics import PhaseBar
+from dupmae.precision import prepare_for_training
+from dupmae.pretraining.metrics import show_progress
 from dupmae.quiet import hushed
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
@@ -84,9 +82,7 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
         loss=LambdaLoss(model, mini_batch_size=0),  # the whole batch in one forward pass
         callbacks=[StepLog(output / METRICS_FILE)],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(PhaseBar("teacher"))
+    show_progress(trainer, "teacher")
     _, checkpoint = last_checkpoint(output / "checkpoints")
     with hushed():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -170,29 +166,10 @@ def make_rows(train: Benchmark, lists: dict[str, CandidateList], config: Teacher
 def _arguments(output: Path, config: TeacherConfig) -> CrossEncoderTrainingArguments:
     """What the trainer is told."""
     return CrossEncoderTrainingArguments(
-        output_dir=str(output / "checkpoints"),
-        num_train_epochs=1,  # the rows of all epochs are laid out by `make_rows`
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        **step_arguments(output, config),
         learning_rate_mapping={r"classifier|pooler|\.head\.": config.head_learning_rate},
-        warmup_steps=config.warmup_ratio,
-        lr_scheduler_type="linear",
-        weight_decay=config.weight_decay,
-        bf16=bfloat16_pays(config.precision),
-        use_cpu=not torch.cuda.is_available(),
-        batch_sampler=in_order,
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        save_total_limit=1,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        seed=config.seed,
     )
 
 
-class _Trainer(CrossEncoderTrainer):  # type: ignore[misc]
-    """The trainer without the bookkeeping for a model card, which embeds examples of the training data."""
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Add none."""
+class _Trainer(WithoutModelCard, CrossEncoderTrainer):  # type: ignore[misc]
+    """The trainer as it is used here."""

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from sentence_transformers.sparse_encoder import (
     SparseEncoderDataCollator,
@@ -16,7 +15,6 @@ from sentence_transformers.sparse_encoder import (
     SparseEncoderTrainingArguments,
 )
 from transformers import set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
@@ -27,11 +25,11 @@ from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_jso
 from dupmae.finetuning.examples import Examples, make_examples
 from dupmae.finetuning.lists import read_lists, read_scores
 from dupmae.finetuning.loss import DuplexLoss
-from dupmae.finetuning.steps import StepLog, in_order
+from dupmae.finetuning.steps import StepLog, WithoutModelCard, step_arguments
 from dupmae.finetuning.validation import Validation, reading
-from dupmae.precision import bfloat16_pays, prepare_for_training
+from dupmae.precision import prepare_for_training
 from dupmae.pretraining.keeping import CURVES_FILE
-from dupmae.pretraining.metrics import PhaseBar
+from dupmae.pretraining.metrics import show_progress
 from dupmae.processes import is_first_process, join_processes
 from dupmae.quiet import hushed
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
@@ -107,9 +105,7 @@ def finetune(
         loss=DuplexLoss(encoder, examples, config),
         callbacks=[StepLog(output / METRICS_FILE), *([] if validation is None else [validation])],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(PhaseBar("fine-tuning"))
+    show_progress(trainer, "fine-tuning")
     with hushed():
         if validation is not None:
             validation.begin(done)
@@ -122,11 +118,8 @@ def finetune(
         return DuplexEncoder(str(target))
 
 
-class _Trainer(SparseEncoderTrainer):  # type: ignore[misc]
-    """The trainer without the bookkeeping for a model card, which embeds examples of the training data."""
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Add none."""
+class _Trainer(WithoutModelCard, SparseEncoderTrainer):  # type: ignore[misc]
+    """The trainer as it is used here."""
 
 
 @dataclass
@@ -157,29 +150,13 @@ def row_collator(encoder: DuplexEncoder, examples: Examples) -> _Collator:
 def _arguments(output: Path, config: FinetuneConfig) -> SparseEncoderTrainingArguments:
     """The settings in the trainer's own terms."""
     return SparseEncoderTrainingArguments(
-        output_dir=str(output / "checkpoints"),
-        num_train_epochs=1,  # the rows of all epochs are laid out by `make_examples`
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        **step_arguments(output, config),
         learning_rate_mapping={
             r"cls_projection|transform\.|output\.weight": config.head_learning_rate,
             r"output\.bias|log_scale": config.scale_learning_rate,
         },
-        warmup_steps=config.warmup_ratio,
-        lr_scheduler_type="linear",
-        weight_decay=config.weight_decay,
-        bf16=bfloat16_pays(config.precision),
-        use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=True,  # such as BERT's pooler
         ddp_broadcast_buffers=False,  # a step has several forward passes, and what they have used must not be rewritten
-        batch_sampler=in_order,
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        save_total_limit=1,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        seed=config.seed,
     )
 
 

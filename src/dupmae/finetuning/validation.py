@@ -20,6 +20,7 @@ from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark, Run
 from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
 from dupmae.evaluation import bm25_run, evaluate_run
+from dupmae.evaluation.blocks import Floats, as_run, search_slabs
 from dupmae.files import atomic_folder, write_json
 from dupmae.pretraining.keeping import HELD_OUT_FILE
 from dupmae.pretraining.metrics import append_metrics, read_metrics, rewind_metrics
@@ -31,8 +32,6 @@ KEPT_FILE = "kept.json"
 """Step and figures of the best state so far, in the folder `kept` beside its model."""
 BM25_DEPTH = 100
 """How many of BM25's best passages of a query may come into the pool."""
-BLOCK = 256
-"""Queries that are scored at a time."""
 
 
 class Validation(TrainerCallback):  # type: ignore[misc]
@@ -135,19 +134,18 @@ def rank(encoder: DuplexEncoder, benchmark: Benchmark, k: int = 100) -> Run:
         benchmark: Corpus and queries.
         k: Passages kept of each query, equal scores ordered by id.
     """
-    ids, queries = np.array(sorted(benchmark.corpus)), list(benchmark.queries)
+    ids = sorted(benchmark.corpus)
     documents = encoder.embed_documents([benchmark.corpus[name].full_text for name in ids])
-    embeddings = encoder.embed_queries([benchmark.queries[query] for query in queries])
+    queries = encoder.embed_queries(list(benchmark.queries.values()))
     entries = encoder.pooling.vocabulary_size
     lists = _sparse(documents, entries).T.tocsr()  # (V, N)
-    run: Run = {}
-    for start in range(0, len(queries), BLOCK):
-        block = embeddings[slice(start, start + BLOCK)]
-        scores = block.cls @ documents.cls.T + (_sparse(block, entries) @ lists).toarray()  # (Q, N)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        for query, row, places in zip(queries[start : start + BLOCK], scores, best, strict=True):
-            run[query] = dict(zip(ids[places].tolist(), row[places].tolist(), strict=True))
-    return run
+
+    def score(some: DuplexEmbeddings, lists: sparse.csr_matrix) -> Floats:
+        scores: Floats = some.cls @ documents.cls.T + (_sparse(some, entries) @ lists).toarray()  # (q, N)
+        return scores
+
+    found = search_slabs(queries, len(queries), [lists], score, lambda rows, part: rows[part], k)
+    return as_run(benchmark.queries, ids, found)
 
 
 @contextmanager

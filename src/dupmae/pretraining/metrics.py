@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate.utils import reduce
 from tqdm.auto import tqdm
-from transformers.trainer_callback import ProgressCallback, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_write
@@ -117,6 +117,13 @@ class PhaseBar(ProgressCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print nothing: the losses are in the JSONL file."""
+
+
+def show_progress(trainer: Any, description: str) -> None:
+    """Give a Trainer a :class:`PhaseBar` in place of its own bar and its printed lines of logs."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(PhaseBar(description))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ import torch
 from accelerate.utils import set_seed as set_seed_by_process
 from safetensors.torch import load_model
 from transformers import TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
@@ -22,7 +21,7 @@ from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import Sequences, collator
 from dupmae.pretraining.held_out import HeldOut, split
 from dupmae.pretraining.keeping import Keeper
-from dupmae.pretraining.metrics import MetricsLog, PhaseBar
+from dupmae.pretraining.metrics import MetricsLog, show_progress
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTrainer, phases
 from dupmae.pretraining.tracking import tracker
@@ -160,9 +159,7 @@ def _run_phase(
         args=arguments,
         callbacks=tracker(config.report_to, output),
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(PhaseBar(f"pre-training, {phase.name}"))
+    show_progress(trainer, f"pre-training, {phase.name}")
     if len(keeper.held_out):
         trainer.add_callback(MeasureEvery(config.eval_steps))
         if done == 0 and not keeper.started:
