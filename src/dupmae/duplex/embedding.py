@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.precision import bfloat16_pays
+from dupmae.shapes import padded_length
 
 if TYPE_CHECKING:
     from dupmae.duplex.encoder import DuplexEncoder
@@ -99,6 +100,8 @@ def _batches(
             mask = features["attention_mask"]  # (n, L)
             for rows in torch.split(mask.sum(dim=1).argsort(descending=True, stable=True), batch_size):
                 columns = mask[rows].any(dim=0)  # padding may stand on either side
+                used = int(columns.sum())
+                columns[(~columns).nonzero()[: padded_length(used, len(columns)) - used, 0]] = True
                 yield (
                     slab[rows.numpy()],
                     {

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Sampler
 
 from dupmae.errors import DupmaeError
+from dupmae.shapes import padded_length
 
 POOL_BATCHES = 50
 """Batches drawn together and then cut by length: more waste less padding, fewer mix more."""
@@ -125,7 +126,7 @@ def without(numbers: npt.NDArray[np.int64], left_out: npt.NDArray[np.int64]) -> 
 def collator(
     pad_token_id: int, vocab_size: int, max_length: int
 ) -> Callable[[list[Mapping[str, Any]]], dict[str, torch.Tensor]]:
-    """A function that pads sequences to the longest of them.
+    """A function that pads sequences to the longest of them, rounded up (:mod:`dupmae.shapes`).
 
     Args:
         pad_token_id: What `input_ids` are padded with.
@@ -143,6 +144,7 @@ def collator(
                 f"The token store holds sequences of {length} tokens, but the encoder has positions for {max_length}: "
                 f"build the store with max_length {max_length} or less."
             )
+        length = padded_length(length, max_length)
         input_ids = np.full((len(items), length), pad_token_id, dtype=np.int64)
         attention_mask = np.zeros((len(items), length), dtype=bool)
         word_starts = np.zeros((len(items), length), dtype=bool)

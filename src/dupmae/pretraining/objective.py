@@ -12,6 +12,7 @@ from dupmae.errors import DupmaeError
 from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.decoder import ClsDecoder
 from dupmae.pretraining.masking import decoder_visibility, mask_whole_words
+from dupmae.shapes import pad_rows
 from dupmae.vocabulary import linear_cross_entropy, linear_max_pool_packed
 
 TERMS = ("mlm", "cls", "bow")
@@ -160,7 +161,7 @@ class DupMAE(nn.Module):
         backbone = self.backbone
         rows = states[pooled]  # (R, D)
         if self.config.ot_projection == "mlm_head":
-            rows = backbone.transform(rows)
+            rows = self._transform(rows)
         return linear_max_pool_packed(rows, pooled.sum(dim=1), backbone.output_weight, backbone.output_bias)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -191,10 +192,15 @@ class DupMAE(nn.Module):
         """See :meth:`counts`."""
         return torch.stack([selected.sum(), ordinary.sum(), (ordinary & ~selected).any(dim=1).sum()])
 
+    def _transform(self, states: torch.Tensor) -> torch.Tensor:
+        """What the vocabulary head does to states (N, D) before the output matrix, in one of a few shapes."""
+        transformed: torch.Tensor = self.backbone.transform(pad_rows(states))[: len(states)]
+        return transformed
+
     def _predict(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of the vocabulary head on states (N, D) against token ids (N,)."""
         backbone = self.backbone
-        return linear_cross_entropy(backbone.transform(states), backbone.output_weight, backbone.output_bias, targets)
+        return linear_cross_entropy(self._transform(states), backbone.output_weight, backbone.output_bias, targets)
 
     def _cls_loss(
         self,

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dupmae.shapes import pad_rows
+
 CHUNK_ROWS = 1024
 """Tokens of a tile; a longer sequence gets tiles of its own."""
 TILE_ENTRIES = 2048
@@ -46,7 +48,7 @@ def pooled_in_tiles(
     first = 0
     while first < len(counts):
         last = max(first + 1, int(np.searchsorted(ends, ends[first] + CHUNK_ROWS, side="right")) - 1)
-        columns, starts = states[ends[first] : ends[last]].T, ends[first : last + 1] - ends[first]
+        columns, starts = pad_rows(states[ends[first] : ends[last]]).T, ends[first : last + 1] - ends[first]
         for start in range(0, len(table), TILE_ENTRIES):
             tile, entries = table[start : start + TILE_ENTRIES] @ columns, slice(start, start + TILE_ENTRIES)
             if winner is None:
@@ -69,7 +71,7 @@ def _spread(
     Args:
         loop: One of those below.
         tile: Logits, bfloat16, without gaps.
-        starts: First column of each segment and the end of the last, (s + 1,).
+        starts: First column of each segment and the end of the last, (s + 1,); columns after it are not looked at.
         outputs: What the loop writes, (s, v) each; rows may lie apart.
     """
     bits = tile.view(torch.int16).numpy()

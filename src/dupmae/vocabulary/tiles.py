@@ -1,33 +1,36 @@
 """Cross-entropy in tiles that stay in a processor's caches, for matrix products in bfloat16.
 
-There a matrix product of D numbers costs less than writing its result to memory and reading it again. So logits live in
-tiles of some rows times some entries of the vocabulary, and are computed twice: once for their sums, once for the
-gradient of the weight. Tiles stand with the vocabulary first: then the long matrix is the one that matrix units read as
-it is.
+Logits are computed in tiles of some rows times some entries of the vocabulary. For rows s_i with targets t_i, and
+entries with weights w_v and biases b_v, a tile holds
 
-For rows s_i with targets t_i, and entries with weights w_v and biases b_v, a tile holds
-
-    e_vi = exp(<w_v, s_i> + b_v - r_i),    r_i the target's logit, or the row's largest,
+    e_iv = exp(<w_v, s_i> + b_v - r_i),    r_i the target's logit, or the row's largest,
 
 out of one product and one exponential, for bias and reference r ride along as further columns of both matrices. What is
 left are sums and two more products:
 
-    Z_i = sum_v e_vi,    loss_i = log Z_i + r_i - l_i,    ds_i = sum_v w_v e_vi / Z_i - w_{t_i},
-    dw_v = sum_i e_vi s_i / Z_i - sum_{i: t_i = v} s_i.
+    Z_i = sum_v e_iv,    loss_i = log Z_i + r_i - l_i,    ds_i = sum_v w_v e_iv / Z_i - w_{t_i},
+    dw_v = sum_i e_iv s_i / Z_i - sum_{i: t_i = v} s_i.
+
+The tiles of `CHUNK_ROWS` rows wait for their Z: reading them again costs less than computing them twice.
+
+Rows and vocabulary are padded, so that all products have one of a few shapes (:mod:`dupmae.shapes`).
 """
 
 from __future__ import annotations
 
 import torch
 
+from dupmae.shapes import padded_rows
 from dupmae.vocabulary.precision import accumulation_dtype
 
-CHUNK_ROWS = 2048
-"""Rows of a tile."""
-TILE_ENTRIES = 2048
+CHUNK_ROWS = 1024
+"""Rows of a tile. At 1,024 x 1,024 a tile fits a core's cache: per entry, larger ones took a quarter longer."""
+TILE_ENTRIES = 1024
 """Entries of the vocabulary in a tile."""
 ALIGNMENT = 32
 """Matrices get a multiple of this many columns, which is how matrix units read them."""
+NEVER = -1e30
+"""Logit of the entries that pad the vocabulary."""
 
 Sums = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 """The summed loss, a scalar, and its gradients with respect to states (N, D), weight (V, D) and bias (V,)."""
@@ -61,86 +64,78 @@ def tiled_cross_entropy(
     Returns:
         All in the data type of accumulation; gradients that are not wanted are None.
     """
-    wide, width = accumulation_dtype(dtype), weight.shape[1]
-    table = _table(weight, bias, dtype)  # (V, K)
+    wide, (entries, width) = accumulation_dtype(dtype), weight.shape
+    table = _table(weight, bias, dtype)  # (V', K), V' a multiple of TILE_ENTRIES
     loss = torch.zeros((), dtype=wide)
     grad_hidden = torch.empty_like(hidden, dtype=wide) if need_hidden else None
-    grad_weight = torch.zeros_like(weight, dtype=wide) if need_table else None
-    grad_bias = torch.zeros(len(weight), dtype=wide) if need_table else None
+    grad_table = torch.zeros(len(table), width + 1, dtype=wide) if need_table else None  # weights and bias
+    space = torch.empty(min(CHUNK_ROWS, padded_rows(len(hidden))) * len(table), dtype=dtype)
     for start in range(0, len(hidden), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
-        states, entries = hidden[rows].to(dtype), table[targets[rows]]  # (n, D), (n, K)
-        logits = (states.to(wide) * entries[:, :width].to(wide)).sum(dim=1)  # (n,), of the targets
+        states, of_target = hidden[rows].to(dtype), table[targets[rows]]  # (n, D), (n, K)
+        logits = (states.to(wide) * of_target[:, :width].to(wide)).sum(dim=1)  # (n,), of the targets
         if bias is not None:
             logits += bias[targets[rows]]
-        columns = _columns(states, logits, table.shape[1])  # (n, K)
-        norm, grad = _sums(table, columns, width, need_hidden)
-        if not norm.isfinite().all():  # some logit is far above the target's
+        columns = _columns(states, logits, table.shape[1])  # (n', K)
+        factors, sums = _sums(table, columns, space)
+        if not sums[:, width + 2].isfinite().all():  # some logit is far above the target's
             plain = _columns(states, torch.zeros_like(logits), table.shape[1])
-            columns = _columns(states, _largest(table, plain), table.shape[1])
-            norm, grad = _sums(table, columns, width, need_hidden)
-        reference = -columns[:, width + 2].to(wide)
-        loss += (norm.log() + (reference - logits)).sum()
-        if grad_hidden is not None and grad is not None:
-            grad_hidden[rows] = grad / norm[:, None] - entries[:, :width]
-        if grad_weight is not None and grad_bias is not None:
-            _add_weight_gradient(grad_weight, grad_bias, table, columns, norm)
-            grad_weight.index_add_(0, targets[rows], states.to(wide), alpha=-1)
-            grad_bias.index_add_(0, targets[rows], torch.ones_like(norm), alpha=-1)
-    return loss, grad_hidden, grad_weight, grad_bias
+            columns = _columns(states, _largest(table, plain)[: len(states)], table.shape[1])
+            factors, sums = _sums(table, columns, space)
+        count, norm = len(states), sums[:, width + 2]  # (n',)
+        reference = -columns[:count, width + 2].to(wide)
+        loss += (norm[:count].log() + (reference - logits)).sum()
+        if grad_hidden is not None:
+            grad_hidden[rows] = sums[:count, :width] / norm[:count, None] - of_target[:, :width]
+        if grad_table is not None:
+            scaled = (columns / norm[:, None]).to(dtype)  # (n', K)
+            for tile, part in zip(factors, torch.split(grad_table, TILE_ENTRIES), strict=True):
+                part += (tile.T @ scaled)[:, : width + 1]
+            ones = torch.ones(count, 1, dtype=wide)
+            grad_table.index_add_(0, targets[rows], torch.cat([states.to(wide), ones], dim=1), alpha=-1)
+    if grad_table is None:
+        return loss, grad_hidden, None, None
+    return loss, grad_hidden, grad_table[:entries, :width], grad_table[:entries, width]
 
 
 def _table(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-    """The entries' columns (V, K): weights, bias, what rounding has taken from it, 1 for the reference, zeros."""
+    """The entries' columns (V', K): weights, bias, what rounding has taken from it, 1 for the reference, zeros."""
     entries, width = weight.shape
-    table = torch.zeros(entries, -(-(width + 3) // ALIGNMENT) * ALIGNMENT, dtype=dtype)
-    table[:, :width] = weight
+    height = -(-entries // TILE_ENTRIES) * TILE_ENTRIES
+    table = torch.zeros(height, -(-(width + 3) // ALIGNMENT) * ALIGNMENT, dtype=dtype)
+    table[:entries, :width] = weight
     if bias is not None:
-        table[:, width] = bias
-        table[:, width + 1] = bias - table[:, width]
+        table[:entries, width] = bias
+        table[:entries, width + 1] = bias - table[:entries, width]
+    table[entries:, width] = NEVER
     table[:, width + 2] = 1
     return table
 
 
 def _columns(states: torch.Tensor, reference: torch.Tensor, count: int) -> torch.Tensor:
-    """The rows' columns that meet those of :func:`_table`, (n, K)."""
+    """The rows' columns that meet those of :func:`_table`, (n', K); the rows that pad them are zeros."""
     rows, width = states.shape
-    columns = torch.zeros(rows, count, dtype=states.dtype)
-    columns[:, :width] = states
-    columns[:, width : width + 2] = 1
-    columns[:, width + 2] = -reference
+    columns = torch.zeros(padded_rows(rows), count, dtype=states.dtype)
+    columns[:rows, :width] = states
+    columns[:rows, width : width + 2] = 1
+    columns[:rows, width + 2] = -reference
     return columns
 
 
-def _sums(
-    table: torch.Tensor, columns: torch.Tensor, width: int, with_gradient: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Over the vocabulary: the sum of exponentials (n,), and with them as factors the sum of weights (n, D)."""
-    wide = accumulation_dtype(table.dtype)
-    norm = torch.zeros(len(columns), dtype=wide)
-    grad = torch.zeros(len(columns), width, dtype=wide) if with_gradient else None
-    for part in torch.split(table, TILE_ENTRIES):
-        factors = torch.mm(columns, part.T).exp_()  # (n, v)
-        norm += factors.sum(dim=1)
-        if grad is not None:
-            grad += (factors @ part[:, :width]).to(wide)
-    return norm, grad
+def _sums(table: torch.Tensor, columns: torch.Tensor, space: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The exponentials, tile after tile, in `space`, (V' / v, n', v), and with them as factors the table's sum (n', K).
+
+    The table's column of ones sums up Z, the first D columns the gradient of the states.
+    """
+    factors = space[: len(columns) * len(table)].view(-1, len(columns), TILE_ENTRIES)
+    sums = torch.zeros_like(columns, dtype=accumulation_dtype(columns.dtype))
+    for tile, part in zip(factors, torch.split(table, TILE_ENTRIES), strict=True):
+        torch.mm(columns, part.T, out=tile).exp_()
+        sums += tile @ part
+    return factors, sums
 
 
 def _largest(table: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """The largest logit of each row, (n,)."""
-    return torch.stack([(part @ columns.T).amax(dim=0) for part in torch.split(table, TILE_ENTRIES)]).amax(dim=0)
-
-
-def _add_weight_gradient(
-    grad_weight: torch.Tensor, grad_bias: torch.Tensor, table: torch.Tensor, columns: torch.Tensor, norm: torch.Tensor
-) -> None:
-    """Add to (V, D) and (V,) what the exponentials contribute to them."""
-    width = grad_weight.shape[1]
-    scaled = (columns[:, : width + 1] / norm[:, None]).to(table.dtype)  # (n, D + 1)
-    for start in range(0, len(table), TILE_ENTRIES):
-        part = table[start : start + TILE_ENTRIES]
-        factors = torch.mm(part, columns.T).exp_()  # (v, n)
-        product = (factors @ scaled).to(grad_weight.dtype)  # (v, D + 1)
-        grad_weight[start : start + TILE_ENTRIES] += product[:, :width]
-        grad_bias[start : start + TILE_ENTRIES] += product[:, width]
+    """The largest logit of each row, (n',)."""
+    parts = torch.split(table, TILE_ENTRIES)
+    return torch.stack([torch.mm(columns, part.T).amax(dim=1) for part in parts]).amax(dim=0)
