@@ -438,6 +438,7 @@ def test_each_encoder_row_goes_through_the_vocabulary_head_at_most_once(
     monkeypatch.setattr(model.backbone, "transform", lambda states: (seen.append(states), transform(states))[1])
     losses(model, batch)
     rows = torch.cat(seen)
+    rows = rows[rows.any(dim=1)]  # without what pads them
     assert len(rows) == ordinary.sum() == len(rows.unique(dim=0))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from drawn_leaves import D, V, leaves
 
+from dupmae import shapes
 from dupmae.vocabulary import linear_cross_entropy, linear_max_pool_packed, naive, segments, tiles
 from dupmae.vocabulary.segments import pooled_in_tiles
 from dupmae.vocabulary.tiles import tiled_cross_entropy
@@ -134,11 +135,11 @@ def test_no_tensor_is_larger_than_a_matrix_or_a_tile(monkeypatch: pytest.MonkeyP
                 largest = max(largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
             return result
 
-    hidden, weight, bias = leaves((4, 64, D), (512, D), (512,), dtype=torch.float32)
+    hidden, weight, bias = leaves((4, 256, D), (512, D), (512,), dtype=torch.float32)
     with Watch(), torch.autocast("cpu", dtype=torch.bfloat16):
-        linear_cross_entropy(hidden.flatten(0, 1), weight, bias, torch.zeros(256, dtype=torch.long)).backward()
-        linear_max_pool_packed(hidden.flatten(0, 1), torch.full((4,), 64), weight, bias).sum().backward()
-    assert largest == 512 * tiles.ALIGNMENT  # of 256 * 512 logits
+        linear_cross_entropy(hidden.flatten(0, 1), weight, bias, torch.zeros(1024, dtype=torch.long)).backward()
+        linear_max_pool_packed(hidden.flatten(0, 1), torch.full((4,), 256), weight, bias).sum().backward()
+    assert largest == shapes.ROWS_MULTIPLE * 512  # of 1024 * 512 logits
 
 
 def test_going_backward_twice_is_refused_and_not_wrong() -> None:

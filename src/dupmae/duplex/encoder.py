@@ -22,7 +22,6 @@ from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import resolve_model
 from dupmae.quiet import hushed
-from dupmae.shapes import LENGTH_MULTIPLE
 
 CODE_FILE = "modeling_duplex.py"
 """Name under which the pooling module's code travels in a model folder."""
@@ -91,12 +90,10 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         query_length, document_length = (
             min(length, backbone.max_length) for length in (config.query_max_length, config.document_max_length)
         )
-        multiple = None if backbone.max_length % LENGTH_MULTIPLE else LENGTH_MULTIPLE
         with hushed():
             transformer = Transformer(
                 path,
                 model_kwargs={"dtype": torch.float32},
-                processing_kwargs={"text": {"pad_to_multiple_of": multiple}},
                 max_seq_length=document_length,
                 query_length=query_length,
                 document_length=document_length,
