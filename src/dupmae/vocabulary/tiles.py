@@ -72,7 +72,9 @@ def tiled_cross_entropy(
     parts = torch.stack([part.T for part in torch.split(table, TILE_ENTRIES)])  # (V' / v, K, v)
     loss = torch.zeros((), dtype=wide)
     grad_hidden = torch.empty_like(hidden, dtype=wide) if need_hidden else None
-    grad_table = torch.zeros_like(table, dtype=wide) if need_table else None
+    grad_table = torch.empty_like(table, dtype=wide) if need_table else None
+    if grad_table is not None and len(hidden) == 0:
+        grad_table.zero_()
     space = torch.empty(padded_rows(min(CHUNK_ROWS, len(hidden))) * len(table), dtype=dtype)
     for start in range(0, len(hidden), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
@@ -94,7 +96,8 @@ def tiled_cross_entropy(
         if grad_table is not None:
             scaled = (columns / norm[:, None]).to(dtype)  # (n', K)
             for tile, part in zip(factors, torch.split(grad_table, TILE_ENTRIES), strict=True):
-                part += tile @ scaled
+                product = tile @ scaled
+                part.add_(product) if start else part.copy_(product)
             grad_table.index_add_(0, targets[rows], columns[:count].to(wide), alpha=-1)
     if grad_table is None:
         return loss, grad_hidden, None, None
@@ -105,8 +108,10 @@ def _table(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) 
     """The entries' columns (V', K): weights, bias, what rounding has taken from it, 1 for the reference, zeros."""
     entries, width = weight.shape
     height = -(-entries // TILE_ENTRIES) * TILE_ENTRIES
-    table = torch.zeros(height, -(-(width + 3) // ALIGNMENT) * ALIGNMENT, dtype=dtype)
+    table = torch.empty(height, -(-(width + 3) // ALIGNMENT) * ALIGNMENT, dtype=dtype)
     table[:entries, :width] = weight
+    table[entries:, :width] = 0
+    table[:, width:] = 0
     if bias is not None:
         table[:entries, width] = bias
         table[:entries, width + 1] = bias - table[:entries, width]
