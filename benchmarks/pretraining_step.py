@@ -169,7 +169,9 @@ def main() -> None:
     parser.add_argument("--natural", action="store_true", help="lengths from 20 to --length instead of full rows")
     parser.add_argument("--dropout", type=float, default=0.0, help="of all systems")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--warmup", type=int, default=2, help="steps before these, not counted")
+    parser.add_argument(
+        "--warmup", type=int, default=8, help="steps before these, not counted: each new shape is compiled once"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--batches", type=int, default=BATCHES, help="batches of text, from which similar lengths are cut"

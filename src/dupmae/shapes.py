@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-LENGTH_MULTIPLE = 8
+LENGTH_MULTIPLE = 16
 """Sequences are padded to a multiple of this many tokens, where the encoder has positions for them."""
 ROWS_MULTIPLE = 128
 """Matrix products over tokens picked out of a batch get a multiple of this many rows."""

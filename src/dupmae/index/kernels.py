@@ -11,15 +11,33 @@ from typing import Any
 import numba
 import numpy as np
 
+RUN = 64
+"""Passages that are passed over together when the best of them is not good enough."""
+
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
 def scan_dense(query: Any, high: Any, units: Any, out: Any) -> None:
-    """First term of Eq. 12 from the high bytes alone, for a query (d',) and n passages (n, d'): float32 (n,)."""
-    for row in range(high.shape[0]):
+    """First term of Eq. 12 from the high bytes alone, for a query (d',) and n passages (n, d'): float32 (n,).
+
+    Four passages at a time, from four quarters of the block: a processor fetches ahead along each of them.
+    """
+    quarter = high.shape[0] // 4
+    for row in range(quarter):
+        a = b = c = d = np.float32(0.0)
+        for column in range(high.shape[1]):
+            weight = query[column]
+            a += weight * np.float32(high[row, column])
+            b += weight * np.float32(high[row + quarter, column])
+            c += weight * np.float32(high[row + 2 * quarter, column])
+            d += weight * np.float32(high[row + 3 * quarter, column])
+        out[row], out[row + quarter], out[row + 2 * quarter], out[row + 3 * quarter] = a, b, c, d
+    for row in range(4 * quarter, high.shape[0]):
         total = np.float32(0.0)
         for column in range(high.shape[1]):
             total += query[column] * np.float32(high[row, column])
-        out[row] = total * np.float32(256.0) * units[row]
+        out[row] = total
+    for row in range(high.shape[0]):
+        out[row] *= np.float32(256.0) * units[row]
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
@@ -96,6 +114,17 @@ def _push(scores: Any, rows: Any, filled: Any, score: Any, row: Any) -> Any:
     return filled
 
 
+@numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})  # type: ignore[untyped-decorator]
+def _bounds(dense: Any, sums: Any, slack: Any, length: Any, lowest: Any, highest: Any) -> Any:
+    """Between which numbers the scores of some passages lie, `lowest` and `highest` (n,), and the largest of either."""
+    most_low, most_high = -np.inf, -np.inf
+    for row in range(sums.shape[0]):
+        score, bound = np.float64(dense[row]) + sums[row], length * np.float64(slack[row])
+        lowest[row], highest[row] = score - bound, score + bound
+        most_low, most_high = max(most_low, lowest[row]), max(most_high, highest[row])
+    return most_low, most_high
+
+
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def search_block(
     query: Any,
@@ -160,19 +189,31 @@ def search_block(
     least = floor[0]
     for row in range(passages):
         sums[row] *= np.float64(ot_units[row])
-        lower = np.float64(dense[row]) + sums[row] - length * np.float64(slack[row])
-        if alive[row] != 0 and lower >= least:
-            filled = _push(scores, rows, filled, lower, row)
-            if filled == k and scores[0] > least:
-                least = scores[0]
-    filled = 0
-    for row in range(passages):
-        if alive[row] == 0 or np.float64(dense[row]) + sums[row] + length * np.float64(slack[row]) < least:
+    lowest, highest = np.empty(passages, np.float64), np.empty(passages, np.float64)
+    highest_of_run = np.empty(-(-passages // RUN), np.float64)
+    for first in range(0, passages, RUN):
+        last = min(first + RUN, passages)
+        most_low, highest_of_run[first // RUN] = _bounds(
+            dense[first:last], sums[first:last], slack[first:last], length, lowest[first:last], highest[first:last]
+        )
+        if most_low < least:
             continue
-        score = sums[row]
-        if length != 0.0:
-            score += exact_dense(query, high[row], low[row], np.float64(cls_units[row]))
-        filled = _push(scores, rows, filled, score, row)
+        for row in range(first, last):
+            if alive[row] != 0 and lowest[row] >= least:
+                filled = _push(scores, rows, filled, lowest[row], row)
+                if filled == k and scores[0] > least:
+                    least = scores[0]
+    filled = 0
+    for first in range(0, passages, RUN):
+        if highest_of_run[first // RUN] < least:
+            continue
+        for row in range(first, min(first + RUN, passages)):
+            if alive[row] == 0 or highest[row] < least:
+                continue
+            score = sums[row]
+            if length != 0.0:
+                score += exact_dense(query, high[row], low[row], np.float64(cls_units[row]))
+            filled = _push(scores, rows, filled, score, row)
     if filled == k and scores[0] > floor[0]:
         floor[0] = scores[0]
     return scores[:filled], rows[:filled]
