@@ -159,7 +159,7 @@ def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
     needed = 0
     ids = query.ids[0][query.weights[0] != 0].astype(np.int64)
     for segment in index.snapshot.segments:
-        for block in segment.blocks():
+        for block in segment.blocks:
             starts = block.starts.astype(np.int64)
             needed += block.high.nbytes + 12 * len(block)
             needed += 4 * int((starts[ids + 1] - starts[ids]).sum())

@@ -95,5 +95,5 @@ def test_a_segment_gives_back_exactly_what_was_written(
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     np.testing.assert_array_equal(found.ot.toarray(), wanted.ot.toarray())
     assert segment.passages.ids.to_pylist() == sorted(table.column("id").to_pylist())
-    assert any(len(part.column_ids) for part in segment.blocks())
-    assert any(len(part.documents) for part in segment.blocks())
+    assert any(len(part.column_ids) for part in segment.blocks)
+    assert any(len(part.documents) for part in segment.blocks)

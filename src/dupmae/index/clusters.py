@@ -74,7 +74,7 @@ def learn(segments: Sequence[Segment]) -> Any:
     faiss = _faiss()
     for segment in segments:
         segment.check()
-    blocks = [block for segment in segments for block in segment.blocks()]
+    blocks = [block for segment in segments for block in segment.blocks]
     passages, dimension = sum(map(len, blocks)), blocks[0].high.shape[1]
     lists = max(1, min(4 * int(np.sqrt(passages)), passages // 40))
     index = faiss.index_factory(dimension, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)

@@ -25,7 +25,7 @@ def explain_hit(
         identifier: The passage's id.
         score: Eq. 12, where a search has summed it up; None sums the two halves.
     """
-    block = next(block for block in segment.blocks() if row < block.first + len(block))
+    block = next(block for block in segment.blocks if row < block.first + len(block))
     rows = np.array([row - block.first])
     parts: Any = contributions(rows[0], query.ids, query.weights, *block.lists)  # (m,)
     shared = np.flatnonzero(parts)

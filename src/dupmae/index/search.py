@@ -126,7 +126,7 @@ def top_k(
         DupmaeError: A segment is damaged.
     """
     share(Segment.check, [segment for segment in segments if not segment.checked])
-    blocks = [(number, block) for number, segment in enumerate(segments) for block in segment.blocks()]
+    blocks = [(number, block) for number, segment in enumerate(segments) for block in segment.blocks]
     found: list[Found] = []
     for start in range(0, len(queries), QUERY_GROUP):
         found += _group(blocks, alive, queries[start : start + QUERY_GROUP], k)
@@ -207,7 +207,7 @@ def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray
 
     tasks = []
     for number, rows in places.items():
-        for block in segments[number].blocks():
+        for block in segments[number].blocks:
             first, last = np.searchsorted(rows, (block.first, block.first + len(block)))
             if first < last:
                 tasks.append((number, block, rows[first:last] - block.first))

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ class Segment:
     def __len__(self) -> int:
         return self.size
 
+    @cached_property
     def blocks(self) -> list[Block]:
         """The segment's blocks, in order."""
         arrays = self._arrays
@@ -212,7 +214,7 @@ class Segment:
         arrays = self._arrays
         vocabulary = arrays["starts"].shape[1] - 1
         parts = []
-        for block in self.blocks():
+        for block in self.blocks:
             first, last = int(block.starts[0]), int(block.starts[-1])
             ids = np.repeat(np.arange(vocabulary), np.diff(block.starts).astype(np.int64))
             listed = (block.weights[first:last], (block.documents[first:last].astype(np.int64), ids))
