@@ -189,26 +189,28 @@ def search_block(
     least = floor[0]
     for row in range(passages):
         sums[row] *= np.float64(ot_units[row])
-    lowest, highest = np.empty(passages, np.float64), np.empty(passages, np.float64)
+    lowest, highest = np.empty(RUN, np.float64), np.empty(RUN, np.float64)
     highest_of_run = np.empty(-(-passages // RUN), np.float64)
     for first in range(0, passages, RUN):
         last = min(first + RUN, passages)
         most_low, highest_of_run[first // RUN] = _bounds(
-            dense[first:last], sums[first:last], slack[first:last], length, lowest[first:last], highest[first:last]
+            dense[first:last], sums[first:last], slack[first:last], length, lowest, highest
         )
         if most_low < least:
             continue
         for row in range(first, last):
-            if alive[row] != 0 and lowest[row] >= least:
-                filled = _push(scores, rows, filled, lowest[row], row)
+            if alive[row] != 0 and lowest[row - first] >= least:
+                filled = _push(scores, rows, filled, lowest[row - first], row)
                 if filled == k and scores[0] > least:
                     least = scores[0]
     filled = 0
     for first in range(0, passages, RUN):
         if highest_of_run[first // RUN] < least:
             continue
-        for row in range(first, min(first + RUN, passages)):
-            if alive[row] == 0 or highest[row] < least:
+        last = min(first + RUN, passages)
+        _bounds(dense[first:last], sums[first:last], slack[first:last], length, lowest, highest)
+        for row in range(first, last):
+            if alive[row] == 0 or highest[row - first] < least:
                 continue
             score = sums[row]
             if length != 0.0:
