@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from interleave import serve, take_turns
+from interleave import comparison_parser, serve, take_turns
 from random_bert import random_bert
 from rich.console import Console
 from rich.table import Table
@@ -109,15 +109,8 @@ def _texts(count: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser = comparison_parser(__doc__, SIZES, rounds=4)
     parser.add_argument("--float32", action="store_true", help="float32 instead of bfloat16, both systems")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
-    parser.add_argument("--system", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.system:
         measure(options)

@@ -7,12 +7,28 @@ nothing of `dupmae`, so that other packages can be measured in environments of t
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import torch
+
+
+def comparison_parser(description: str, sizes: Mapping[str, int], rounds: int) -> argparse.ArgumentParser:
+    """The options of a script that calls itself once for each system: sizes and their defaults, rounds, threads."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
+    parser.add_argument("--system", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    return parser
 
 
 def peak_rss_mb() -> int:

@@ -97,7 +97,10 @@ def tiled_cross_entropy(
             scaled = (columns / norm[:, None]).to(dtype)  # (n', K)
             for tile, part in zip(factors, torch.split(grad_table, TILE_ENTRIES), strict=True):
                 product = tile @ scaled
-                part.add_(product) if start else part.copy_(product)
+                if start:
+                    part += product
+                else:
+                    part.copy_(product)
             grad_table.index_add_(0, targets[rows], columns[:count].to(wide), alpha=-1)
     if grad_table is None:
         return loss, grad_hidden, None, None
