@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dupmae import cli, reproducing
+from dupmae import cli, pipeline, reproducing
 from dupmae.ablation import train_variants
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
@@ -19,6 +20,7 @@ from dupmae.evaluation.paper import ABLATION, PASSAGES, TABLES, VARIANTS, ZERO_S
 from dupmae.reproducing import Reproduced, as_markdown, reproduce
 
 ROOT = Path(__file__).parents[1]
+SMALL_SCALE = ROOT / "recipes" / "scifact-full.yaml"
 SMALL = {
     "stages": 1,
     "store.max_length": 32,
@@ -55,15 +57,30 @@ def write_data(words: list[str]) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="module")
-def recipe(
+def settings(
     tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path], Path], embedder_folder: Path
-) -> Recipe:
-    """The small recipe, smaller."""
+) -> list[str]:
+    """What makes the small scale's recipe smaller."""
     folder = write_data(tmp_path_factory.mktemp("data") / "scifact")
     settings = SMALL | {"start": embedder_folder, "data.benchmark": folder}
-    return cli.load_recipe(
-        ROOT / "recipes" / "reproduce-small.yaml", [f"--{key}={value}" for key, value in settings.items()]
-    )
+    return [f"--{key}={value}" for key, value in settings.items()]
+
+
+@pytest.fixture(scope="module")
+def recipe(settings: list[str]) -> Recipe:
+    return cli.load_recipe(SMALL_SCALE, settings)
+
+
+@pytest.fixture(scope="module")
+def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `dupmae run` by that recipe."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert cli.main(["run", str(SMALL_SCALE), *settings, "--output", str(folder)]) == 0
+    return folder
+
+
+def forbid(*_: Any, **__: Any) -> None:
+    raise AssertionError("something was trained")
 
 
 def test_the_papers_figures_are_complete() -> None:
@@ -75,16 +92,39 @@ def test_the_papers_figures_are_complete() -> None:
 
 
 def test_both_recipes_hold_known_settings() -> None:
-    for scale, stages in (("small", 3), ("full", 3)):
-        found = cli.load_recipe(ROOT / "recipes" / f"reproduce-{scale}.yaml")
-        assert found.stages == stages
+    for name in reproducing.RECIPES.values():
+        found = cli.load_recipe(ROOT / "recipes" / name)
+        assert found.stages == 3
         assert found.pretrain.dense_pooling == found.duplex.dense_pooling
 
 
-def test_tables_one_to_three_are_written_beside_the_papers(
-    recipe: Recipe, write_data: Callable[[Path], Path], tmp_path: Path
+def test_the_command_takes_the_recipe_of_the_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    taken: list[tuple[Recipe, str]] = []
+
+    def reproduce(names: Any, recipe: Recipe, scale: str, output: Path, data: Path) -> list[Reproduced]:
+        taken.append((recipe, scale))
+        return []
+
+    monkeypatch.setattr(reproducing, "reproduce", reproduce)
+    for scale in ("small", "full"):
+        assert cli.main(["reproduce", "all", "--scale", scale, "--recipes", str(ROOT / "recipes")]) == 0
+    assert taken == [
+        (cli.load_recipe(SMALL_SCALE), "small"),
+        (cli.load_recipe(ROOT / "recipes" / "reproduce-full.yaml"), "full"),
+    ]
+
+
+def test_tables_one_to_three_of_a_run_that_was_put_there_are_written_beside_the_papers(
+    recipe: Recipe,
+    finished: Path,
+    write_data: Callable[[Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_data(tmp_path / "data" / "nfcorpus")
+    shutil.copytree(finished, tmp_path / "out" / "run")
+    for place in ("dupmae.pretraining.pretrain", "dupmae.finetuning.finetune", "dupmae.pipeline.build_token_store"):
+        monkeypatch.setattr(place, forbid)
     results = reproduce(["table1", "table2", "table3"], recipe, "small", tmp_path / "out", tmp_path / "data")
     passages, documents, zero_shot = results
     assert list(passages.rows) == ["BM25", "the start as it comes", "ours, stage 1"]
@@ -117,8 +157,8 @@ def test_tables_one_to_three_are_written_beside_the_papers(
     assert (tmp_path / "out" / "table2.md").is_file()
 
 
-def test_variants_differ_in_what_they_say_and_share_the_rest(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and_the_recipes_run(
+    recipe: Recipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dupmae import DuplexEncoder, pretraining
 
@@ -136,8 +176,10 @@ def test_variants_differ_in_what_they_say_and_share_the_rest(
         return genuine(store, start, output, config)
 
     monkeypatch.setattr(pretraining, "pretrain", pretrain)
+    recipe = replace(recipe, output=str(shutil.copytree(finished, tmp_path / "run")))
     models = train_variants(recipe, tmp_path / "ablation", variants)
-    assert weights == [1.0, 0.0]  # three variants share one pre-training
+    assert weights == [0.0]  # the others share the recipe's own
+    assert not list((tmp_path / "ablation").glob("finetune-*/held_out.jsonl"))  # nothing is measured on the way
     shapes = {name: DuplexEncoder(model).pooling for name, model in models.items()}
     assert {name: (pooling.cls_dimension, pooling.top_k) for name, pooling in shapes.items()} == {
         "both": (16, 16),
@@ -146,9 +188,22 @@ def test_variants_differ_in_what_they_say_and_share_the_rest(
         "retro": (32, 0),
     }
     assert train_variants(recipe, tmp_path / "ablation", variants) == models
-    assert weights == [1.0, 0.0]
-    with pytest.raises(DupmaeError, match="holds the results of a run with other settings or data"):
-        train_variants(replace(recipe, seed=7), tmp_path / "ablation", variants)
+    assert weights == [0.0]
+    other = replace(recipe, seed=7)
+    with pytest.raises(DupmaeError, match=r"run holds the results of a run with other settings or data"):
+        train_variants(other, tmp_path / "ablation", variants)
+    monkeypatch.setattr(pipeline, "pretrain_recipe", lambda recipe: tmp_path / "run")
+    with pytest.raises(DupmaeError, match=r"ablation holds the results of a run with other settings or data"):
+        train_variants(other, tmp_path / "ablation", variants)
+
+
+def test_the_ablation_begins_the_recipes_run_if_there_is_none(recipe: Recipe, tmp_path: Path) -> None:
+    from dupmae import DuplexEncoder
+
+    recipe = replace(recipe, output=str(tmp_path / "run"))
+    (model,) = train_variants(recipe, tmp_path / "ablation", {"both": Variant()}).values()
+    assert DuplexEncoder(model).pooling.top_k == 16
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["1-store", "2-pretrain", "run.json"]
 
 
 def test_the_ablation_has_the_papers_rows(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,12 @@ from dupmae.files import fingerprint
 def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]) -> dict[str, str]:
     """Pre-train and fine-tune (stage 1) every variant of a recipe; what two have in common is done once.
 
+    Variants that pre-train as the recipe does take the checkpoint of the recipe's own run, whose first two stages are
+    run if they are not done. Fine-tuning keeps the last state of every variant and measures nothing on the way.
+
     Args:
-        recipe: What they vary.
-        folder: Of the stages; what is done is not done again.
+        recipe: What they vary; its `output` is the folder of its own run.
+        folder: Of the variants' stages; what is done is not done again.
         variants: Name -> what is different.
 
     Returns:
@@ -26,16 +29,16 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     Raises:
         DupmaeError: The folder holds something else, or a stage refuses its input.
     """
-    from transformers import AutoTokenizer
-
-    from dupmae.corpus import TokenStore, build_token_store, read_benchmark, split_queries
+    from dupmae.corpus import TokenStore, read_benchmark, split_queries
     from dupmae.corpus.digest import corpus_digest
     from dupmae.duplex import start_duplex
     from dupmae.finetuning import finetune
     from dupmae.models import model_fingerprint, resolve_model
+    from dupmae.pipeline import pretrain_recipe
     from dupmae.pretraining import pretrain
     from dupmae.run_folder import RunFolder
 
+    run = pretrain_recipe(recipe)
     start, data, seed = resolve_model(recipe.start), recipe.data, recipe.seed
     pairs = read_benchmark(Path(data.benchmark), data.train_split, allow_unknown=data.allow_unknown)
     train, _ = split_queries(pairs, data.dev_fraction, seed)
@@ -44,14 +47,10 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     texts = corpus_digest(train.corpus.values())
     stages.claim(fingerprint([settings, model_fingerprint(start), texts, train.queries, train.qrels]), settings)
 
-    def store(place: Path) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(start)
-        build_token_store(train.corpus.values(), tokenizer, place / "store", recipe.store)
-
-    stages.stage("store", "Tokenise the corpus", asdict(recipe.store), store)
+    own = replace(recipe.pretrain, seed=seed)
     width, models = encoder_width(recipe.start), {}
     for name, variant in variants.items():
-        pretraining = replace(recipe.pretrain, seed=seed, **variant.pretrain)  # type: ignore[arg-type]
+        pretraining = replace(own, **variant.pretrain)  # type: ignore[arg-type]
         shares = {"cls_dimension": round(variant.dense * width), "top_k": round(variant.entries * width)}
         representation = replace(recipe.duplex, **shares)  # type: ignore[arg-type]
         weights = {"cls_weight": variant.dense, "ot_weight": variant.entries}  # a half that is not there has no loss
@@ -59,17 +58,19 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
         finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
         before, after = asdict(pretraining), [asdict(representation), asdict(finetuning)]
         pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
+        checkpoint = run / "2-pretrain" / "model" if pretraining == own else folder / pretrained / "model"
 
         def work(place: Path, pretraining: Any = pretraining) -> None:
-            pretrain(TokenStore.open(folder / "store" / "store"), start, place, pretraining)
+            pretrain(TokenStore.open(run / "1-store" / "store"), start, place, pretraining)
 
         def tune(
-            place: Path, checkpoint: str = pretrained, shape: Any = representation, schedule: Any = finetuning
+            place: Path, checkpoint: Path = checkpoint, shape: Any = representation, schedule: Any = finetuning
         ) -> None:
-            encoder = start_duplex(str(folder / checkpoint / "model"), shape, train.corpus, seed)
+            encoder = start_duplex(str(checkpoint), shape, train.corpus, seed)
             finetune(encoder, train, place, schedule)
 
-        stages.stage(pretrained, f"Pre-train: {name}", before, work)
+        if pretraining != own:
+            stages.stage(pretrained, f"Pre-train: {name}", before, work)
         stages.stage(tuned, f"Fine-tune: {name}", [before, after], tune)
         models[name] = str(folder / tuned / "model")
     return models

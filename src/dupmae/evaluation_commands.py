@@ -174,11 +174,12 @@ def reproduce(
       dupmae reproduce all --scale small
       dupmae reproduce table3 --scale full --data /data/benchmarks
 
-    Trains by recipes/reproduce-small.yaml or recipes/reproduce-full.yaml and measures. Prints the tables, and what in
-    them is comparable; writes models, encoded corpora, report.md and report.json to the output folder. Give the same
-    command after an interruption and it goes on. Small: all-MiniLM-L6-v2 on the bundled SciFact (tables 1, 2 and 4) and
-    on those sets of BEIR that are in the --data folder (table 3), some hours on two cores. Full: BERT-base on MS MARCO,
-    whose collections are fetched, and all of BEIR that can be had: days on eight GPUs.
+    Trains by recipes/scifact-full.yaml or recipes/reproduce-full.yaml and measures. Prints the tables, and what in them
+    is comparable; writes models, encoded corpora, report.md and report.json to the output folder. Give the same command
+    after an interruption and it goes on. OUTPUT/run is a folder of `dupmae run RECIPE`, and one that is finished may be
+    put there. Small: all-MiniLM-L6-v2 on the bundled SciFact (tables 1, 2 and 4) and on those sets of BEIR that are in
+    the --data folder (table 3), some hours on two cores. Full: BERT-base on MS MARCO, whose collections are fetched,
+    and all of BEIR that can be had: days on eight GPUs.
 
     Args:
         table: table1 (MS MARCO passages), table2 (documents), table3 (BEIR), table4 (ablation), or all.
@@ -190,12 +191,12 @@ def reproduce(
     from dupmae import commands
     from dupmae.evaluation.paper import TABLES
     from dupmae.parsing import parse_command
-    from dupmae.reproducing import as_markdown
+    from dupmae.reproducing import RECIPES, as_markdown
     from dupmae.reproducing import reproduce as reproduce_tables
 
     if table not in (*TABLES, "all"):
         raise DupmaeError(f"dupmae reproduce takes one of {', '.join(TABLES)} and all, not {table!r}")
-    _, keyword = parse_command("run", commands.run, [f"{recipes}/reproduce-{scale}.yaml"])
+    _, keyword = parse_command("run", commands.run, [f"{recipes}/{RECIPES[scale]}"])
     names = list(TABLES) if table == "all" else [table]
     folder = Path(output or f"runs/reproduce-{scale}")
     for result in reproduce_tables(names, keyword["settings"], scale, folder, Path(data)):

@@ -63,6 +63,25 @@ def run_recipe(recipe: Recipe) -> Path:
         DupmaeError: The recipe names no output or benchmark, its output folder holds another run's results, or a stage
             refuses its input.
     """
+    _refuse(recipe)
+    return _Walk(recipe).run()
+
+
+def pretrain_recipe(recipe: Recipe) -> Path:
+    """Run a recipe's first two stages, the token store and pre-training, unless they are done.
+
+    Returns:
+        The run folder, in which :func:`run_recipe` goes on.
+
+    Raises:
+        DupmaeError: As :func:`run_recipe`.
+    """
+    _refuse(recipe)
+    return _Walk(recipe).pretrain()
+
+
+def _refuse(recipe: Recipe) -> None:
+    """Refuse what would fail later, or run for nothing."""
     if not recipe.output:
         raise DupmaeError("the recipe names no output folder: set output")
     if not recipe.data.benchmark:
@@ -77,7 +96,6 @@ def run_recipe(recipe: Recipe) -> Path:
             )
     if recipe.stages == 3 and not recipe.teacher.epochs and recipe.teacher_start is None:
         raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
-    return _Walk(recipe).run()
 
 
 class _Walk:
@@ -101,13 +119,19 @@ class _Walk:
         self.train, self.dev = split_queries(pairs, data.dev_fraction, seed)
         self.stages = RunFolder(self.folder, [seed, self.start_mark])
 
-    def run(self) -> Path:
-        """All stages in order."""
+    def pretrain(self) -> Path:
+        """The first two stages."""
         self._claim()
         recipe, stage = self.recipe, self.stages.stage
         stage("1-store", "Tokenise the corpus", asdict(recipe.store), self._store)
+        stage("2-pretrain", "Pre-train (Eq. 1-9)", [asdict(recipe.store), asdict(recipe.pretrain)], self._pretrain)
+        return self.folder
+
+    def run(self) -> Path:
+        """All stages in order."""
+        self.pretrain()
+        recipe, stage = self.recipe, self.stages.stage
         inputs: Any = [asdict(recipe.store), asdict(recipe.pretrain)]
-        stage("2-pretrain", "Pre-train (Eq. 1-9)", inputs, self._pretrain)
         finetuned = [asdict(recipe.duplex), asdict(recipe.finetune), recipe.data.dev_fraction]
         inputs = [inputs, finetuned]
         checkpoint = str(self.folder / "2-pretrain" / "model")

@@ -17,6 +17,8 @@ from dupmae.evaluation.paper import TABLES, VARIANTS, Column, Table
 from dupmae.evaluation.sources import find_benchmark, read_parts
 from dupmae.files import atomic_write, write_json
 
+RECIPES = {"small": "scifact-full.yaml", "full": "reproduce-full.yaml"}
+"""Scales and their recipes."""
 STAGES = {"stage 1": "3-finetune", "stage 2": "5-hard-negatives", "stage 3": "7-distil"}
 """Stages of fine-tuning and their folders in a run."""
 WINDOW_WORDS = {"full": 300, "small": 60}
@@ -42,7 +44,8 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
 
     Args:
         names: Out of :data:`dupmae.evaluation.paper.TABLES`.
-        recipe: Trains the model that is measured; its output is replaced by a folder in `output`.
+        recipe: Trains the model that is measured; its output is replaced by `output / "run"`, where a finished run of
+            the same recipe may have been put.
         scale: `full` measures on the paper's benchmarks, `small` on the recipe's own.
         output: Folder of everything; the same call goes on where it was interrupted.
         data: Where benchmarks that are known by name are kept.
@@ -53,6 +56,7 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
     if not Path(recipe.data.benchmark).is_dir():
         _, folder = find_benchmark(recipe.data.benchmark, None, data)
         recipe = replace(recipe, data=replace(recipe.data, benchmark=str(folder)))
+    recipe = replace(recipe, output=str(output / "run"))
     results = []
     for name in names:
         result = _REPRODUCE[name](_Place(recipe, scale, output, data))
@@ -87,7 +91,7 @@ class _Place:
         """The models of the recipe's run, by stage; trained unless they are there."""
         from dupmae.pipeline import run_recipe
 
-        folder = run_recipe(replace(self.recipe, output=str(self.output / "run")))
+        folder = run_recipe(self.recipe)
         return {name: str(folder / place / "model") for name, place in list(STAGES.items())[: self.recipe.stages]}
 
     def measure(
@@ -165,7 +169,7 @@ def _ablation(place: _Place) -> Reproduced:
         f"{name} is {round(variant.dense * width)}:{round(variant.entries * width)}"
         for name, variant in VARIANTS.items()
     )
-    result.notes.append(f"Ours are after stage 1, with an encoder {width} wide: {shares}.")
+    result.notes.append(f"Ours are the last state of stage 1, with an encoder {width} wide: {shares}.")
     return result
 
 
