@@ -307,7 +307,10 @@ def test_finetune_takes_held_out_queries_lists_and_scores(stub, tmp_path):
         "dupmae.corpus",
         read_benchmark=lambda folder, split, **_: f"{folder} {split}",
         read_pairs=None,
-        split_queries=lambda train, fraction, seed: (f"{1 - fraction} of {train}", f"{fraction} of {train}"),
+        split_queries=lambda train, fraction, seed, hold_out: (
+            f"{1 - fraction} of {train}",
+            f"{fraction} of {train}, {hold_out} apart",
+        ),
     )
     stub("dupmae.duplex", DuplexEncoder=lambda path: path, start_duplex=None)
     stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
@@ -319,7 +322,9 @@ def test_finetune_takes_held_out_queries_lists_and_scores(stub, tmp_path):
     assert call["args"][:2] == (str(model), "b train")
     assert call["named"] == {"dev": "b dev", "lists": Path("n.jsonl"), "scores": Path("t.jsonl")}
     assert cli.main([*words, "--dev_fraction", "0.25"]) == 0
-    assert (call["args"][1], call["named"]["dev"]) == ("0.75 of b train", "0.25 of b train")
+    assert (call["args"][1], call["named"]["dev"]) == ("0.75 of b train", "0.25 of b train, passages apart")
+    assert cli.main([*words, "--dev_fraction", "0.25", "--hold_out", "queries"]) == 0
+    assert call["named"]["dev"] == "0.25 of b train, queries apart"
 
 
 @pytest.fixture

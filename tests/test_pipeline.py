@@ -23,6 +23,7 @@ from dupmae.evaluation import evaluate_run, per_query
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "scifact.yaml"
 FULL_RECIPE = RECIPE.with_name("scifact-full.yaml")
+PAIRS_RECIPE = RECIPE.with_name("pairs.yaml")
 SYSTEMS = {
     "bm25": "9-baselines/bm25",
     "start": "9-baselines/start",
@@ -179,7 +180,15 @@ def test_a_second_call_does_nothing_again(finished_copy, monkeypatch, overrides,
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 43}, {"finetune__epochs": 2}, {"data__dev_fraction": 0.2}, {"duplex__ot_scale": 5}]
+    "change",
+    [
+        {"seed": 43},
+        {"finetune__epochs": 2},
+        {"data__dev_fraction": 0.2},
+        {"data__hold_out": "passages"},
+        {"data__dev_split": "test"},
+        {"duplex__ot_scale": 5},
+    ],
 )
 def test_the_folder_of_another_recipe_is_refused_and_left_alone(finished_copy, small_recipe, change):
     before = contents(finished_copy, "*.json")
@@ -187,6 +196,52 @@ def test_the_folder_of_another_recipe_is_refused_and_left_alone(finished_copy, s
         pipeline.run_recipe(small_recipe(finished_copy, **change))
     assert "\n" not in str(refusal.value)
     assert contents(finished_copy, "*.json") == before
+
+
+def test_a_finished_folder_is_that_of_every_recipe_that_holds_the_same_queries_out(finished_copy, small_recipe):
+    found = [
+        pipeline.settings_of(small_recipe(finished_copy, **change))
+        for change in ({}, {"data__hold_out": "passages"}, {"data__dev_split": "test"}, {"output": "elsewhere"})
+    ]
+    assert found[1:] == found[:1] * 3
+    assert found[0]["data"]["dev_fraction"] == 0.1
+
+
+def test_the_recipe_for_any_folder_of_pairs_validates_on_a_split_of_its_own(overrides, benchmark_folder, tmp_path):
+    own = Path(shutil.copytree(benchmark_folder, tmp_path / "lighthouses"))
+    head, *lines = (own / "qrels" / "test.tsv").read_text().splitlines()
+    (own / "qrels" / "dev.tsv").write_text("\n".join([head, *lines[:4]]) + "\n")
+    changes = {"data__benchmark": own, "data__dev_split": "dev", "finetune__epochs": 0.4}
+    recipe = cli.load_recipe(PAIRS_RECIPE, overrides(tmp_path / "run", **changes))
+    pipeline.run_recipe(recipe)
+    words = (tmp_path / "run" / "report.md").read_text()
+    assert words.startswith("# run: lighthouses test")
+    assert "trained on 40 pairs of 40 queries; 4 queries held out; 10 test queries" in words
+    assert set(read_run(tmp_path / "run" / "8-evaluation" / "duplex" / "dev.trec")) == {"q40", "q41", "q42", "q43"}
+    steps = (tmp_path / "run" / "3-finetune" / "metrics.jsonl").read_text().splitlines()
+    assert len(steps) == 2  # of 5 in an epoch
+    (own / "qrels" / "dev.tsv").write_text("\n".join([head, *lines[:3]]) + "\n")
+    with pytest.raises(DupmaeError, match="other settings or data"):
+        pipeline.run_recipe(recipe)
+
+
+def test_train_and_dev_queries_of_a_recipe_share_no_passage_unless_it_says_so(small_recipe, benchmark_folder, tmp_path):
+    own = Path(shutil.copytree(benchmark_folder, tmp_path / "shared"))
+    file = own / "qrels" / "train.tsv"
+    lines = file.read_text().splitlines()
+    more = [f"q{number}\tp{number - 1}\t1" for number in range(1, 40, 2)]  # queries in pairs
+    file.write_text("\n".join([*lines, *more]) + "\n")
+
+    def shared(**changes: Any) -> set[str]:
+        recipe = small_recipe(tmp_path / "run", data__benchmark=own, data__dev_fraction=0.3, **changes)
+        train, dev = pipeline.train_and_dev(recipe.data, recipe.seed)
+        assert dev.queries
+        return {name for grades in train.qrels.values() for name in grades} & {
+            name for grades in dev.qrels.values() for name in grades
+        }
+
+    assert not shared(data__hold_out="passages")
+    assert shared()  # SciFact's recipe holds out queries
 
 
 @pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels/train.tsv"])

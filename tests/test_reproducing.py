@@ -167,6 +167,7 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
         "dense": Variant(dense=1.0, entries=0.0),
         "words": Variant(dense=0.0, entries=1.0),
         "retro": Variant(pretrain={"bow_weight": 0.0}, dense=1.0, entries=0.0),
+        "none": Variant(pretrain=None, duplex={"ot_activation": "relu"}),
     }
     weights: list[float] = []
     genuine = pretraining.pretrain
@@ -186,7 +187,9 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
         "dense": (32, 0),
         "words": (0, 32),
         "retro": (32, 0),
+        "none": (16, 16),
     }
+    assert {name for name, pooling in shapes.items() if pooling.ot_activation == "relu"} == {"none"}
     assert train_variants(recipe, tmp_path / "ablation", variants) == models
     assert weights == [0.0]
     other = replace(recipe, seed=7)

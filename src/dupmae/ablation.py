@@ -1,4 +1,4 @@
-"""Variants of a recipe, trained side by side: what pre-training decodes, and how the representation is shared out."""
+"""Variants of a recipe, trained side by side: whether and how they pre-train, and what represents a text."""
 
 from __future__ import annotations
 
@@ -29,47 +29,51 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     Raises:
         DupmaeError: The folder holds something else, or a stage refuses its input.
     """
-    from dupmae.corpus import TokenStore, read_benchmark, split_queries
+    from dupmae.corpus import TokenStore
     from dupmae.corpus.digest import corpus_digest
     from dupmae.duplex import start_duplex
     from dupmae.finetuning import finetune
     from dupmae.models import model_fingerprint, resolve_model
-    from dupmae.pipeline import pretrain_recipe
+    from dupmae.pipeline import pretrain_recipe, settings_of, train_and_dev
     from dupmae.pretraining import pretrain
     from dupmae.run_folder import RunFolder
 
     run = pretrain_recipe(recipe)
-    start, data, seed = resolve_model(recipe.start), recipe.data, recipe.seed
-    pairs = read_benchmark(Path(data.benchmark), data.train_split, allow_unknown=data.allow_unknown)
-    train, _ = split_queries(pairs, data.dev_fraction, seed)
+    start, seed = resolve_model(recipe.start), recipe.seed
+    train, _ = train_and_dev(recipe.data, seed)
     stages = RunFolder(folder, [seed, model_fingerprint(start)])
-    settings = asdict(recipe) | {"output": None}
-    texts = corpus_digest(train.corpus.values())
-    stages.claim(fingerprint([settings, model_fingerprint(start), texts, train.queries, train.qrels]), settings)
+    data = [corpus_digest(train.corpus.values()), train.queries, train.qrels]
+    stages.claim(fingerprint([settings_of(recipe), model_fingerprint(start), *data]), asdict(recipe))
 
     own = replace(recipe.pretrain, seed=seed)
     width, models = encoder_width(recipe.start), {}
     for name, variant in variants.items():
-        pretraining = replace(own, **variant.pretrain)  # type: ignore[arg-type]
-        shares = {"cls_dimension": round(variant.dense * width), "top_k": round(variant.entries * width)}
-        representation = replace(recipe.duplex, **shares)  # type: ignore[arg-type]
+        pretraining = None if variant.pretrain is None else replace(own, **variant.pretrain)
+        shares: dict[str, Any] = {
+            "cls_dimension": round(variant.dense * width),
+            "top_k": round(variant.entries * width),
+        }
+        representation = replace(recipe.duplex, **shares, **variant.duplex)
         weights = {"cls_weight": variant.dense, "ot_weight": variant.entries}  # a half that is not there has no loss
         off = {name: 0.0 for name, share in weights.items() if not share}
         finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
-        before, after = asdict(pretraining), [asdict(representation), asdict(finetuning)]
+        before = None if pretraining is None else asdict(pretraining)
+        after = [asdict(representation), asdict(finetuning)]
         pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
-        checkpoint = run / "2-pretrain" / "model" if pretraining == own else folder / pretrained / "model"
+        checkpoint = str((run / "2-pretrain" if pretraining == own else folder / pretrained) / "model")
+        if pretraining is None:
+            checkpoint = start
 
         def work(place: Path, pretraining: Any = pretraining) -> None:
             pretrain(TokenStore.open(run / "1-store" / "store"), start, place, pretraining)
 
         def tune(
-            place: Path, checkpoint: Path = checkpoint, shape: Any = representation, schedule: Any = finetuning
+            place: Path, checkpoint: str = checkpoint, shape: Any = representation, schedule: Any = finetuning
         ) -> None:
-            encoder = start_duplex(str(checkpoint), shape, train.corpus, seed)
+            encoder = start_duplex(checkpoint, shape, train.corpus, seed)
             finetune(encoder, train, place, schedule)
 
-        if pretraining != own:
+        if pretraining not in (own, None):
             stages.stage(pretrained, f"Pre-train: {name}", before, work)
         stages.stage(tuned, f"Fine-tune: {name}", [before, after], tune)
         models[name] = str(folder / tuned / "model")

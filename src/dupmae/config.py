@@ -305,7 +305,12 @@ class DataConfig:
     train_split: str = "train"
     """Judgements to train on."""
     dev_fraction: float = 0.1
-    """Share of the train queries held out to validate on; chosen by the hash of the query id."""
+    """Share of the train queries held out to validate on, chosen by a hash of `seed` and of query ids."""
+    hold_out: Literal["passages", "queries"] = "passages"
+    """What is kept apart with them: `passages`, so that none of their answers is trained on as an answer, and what is
+    remembered is not taken for what is learnt; or `queries` alone, as where test queries ask for the same passages."""
+    dev_split: str | None = None
+    """Judgements of the benchmark to validate on instead; null holds out `dev_fraction` of the train queries."""
     test_split: str = "test"
     """Judgements that are only reported."""
     allow_unknown: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, MiningConfig, TeacherConfig
 from dupmae.errors import DupmaeError
@@ -23,6 +23,7 @@ def finetune(
     pairs: str | None = None,
     dev_split: str | None = None,
     dev_fraction: float = 0.0,
+    hold_out: Literal["passages", "queries"] = "passages",
     lists: str | None = None,
     scores: str | None = None,
     representation: DuplexConfig,
@@ -52,6 +53,8 @@ def finetune(
         pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
         dev_split: Judgements of the benchmark to measure on while training (see --eval_steps).
         dev_fraction: Share of the train queries held out to measure on instead.
+        hold_out: What is kept apart with them: passages, so that none of their answers is trained on as an answer, or
+            the queries alone.
         lists: Candidate lists to train on, with their negatives.
         scores: A teacher's scores of the lists, to be distilled.
         representation: The representation.
@@ -67,7 +70,7 @@ def finetune(
 
     dev: Benchmark | None = None
     if dev_fraction:
-        train, dev = split_queries(train, dev_fraction, settings.seed)
+        train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
     elif benchmark is not None and dev_split is not None:
         dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
     path = resolve_model(model)

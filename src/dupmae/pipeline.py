@@ -26,8 +26,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import Recipe, refuse_disagreement
+from dupmae.config import DataConfig, Recipe, refuse_disagreement
 from dupmae.corpus import (
+    Benchmark,
     Run,
     TokenStore,
     build_token_store,
@@ -98,6 +99,30 @@ def _refuse(recipe: Recipe) -> None:
         raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
 
 
+def train_and_dev(data: DataConfig, seed: int) -> tuple[Benchmark, Benchmark]:
+    """The queries to train on, and those to validate on: held out of the former, or a split of their own.
+
+    Raises:
+        DupmaeError: As :func:`dupmae.corpus.read_benchmark` and :func:`dupmae.corpus.split_queries`.
+    """
+    folder = Path(data.benchmark)
+    train = read_benchmark(folder, data.train_split, allow_unknown=data.allow_unknown)
+    if data.dev_split is not None:
+        return train, read_benchmark(folder, data.dev_split, allow_unknown=data.allow_unknown)
+    return split_queries(train, data.dev_fraction, seed, data.hold_out)
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What a fingerprint says of a recipe's settings: neither where results go, nor how dev queries were chosen.
+
+    The queries themselves stand in the fingerprint, too.
+    """
+    settings = asdict(recipe) | {"output": None}
+    for name in ("hold_out", "dev_split"):
+        del settings["data"][name]
+    return settings
+
+
 class _Walk:
     """The stages of one run; what they share is read once."""
 
@@ -115,8 +140,7 @@ class _Walk:
         self.teacher_start = None if recipe.teacher_start is None else resolve_model(recipe.teacher_start)
         data = recipe.data
         self.test = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
-        pairs = read_benchmark(Path(data.benchmark), data.train_split, allow_unknown=data.allow_unknown)
-        self.train, self.dev = split_queries(pairs, data.dev_fraction, seed)
+        self.train, self.dev = train_and_dev(data, seed)
         self.stages = RunFolder(self.folder, [seed, self.start_mark])
 
     def pretrain(self) -> Path:
@@ -171,9 +195,11 @@ class _Walk:
 
     def _claim(self) -> None:
         """Make the run folder this run's, or refuse one that holds another's results."""
-        settings = asdict(self.recipe) | {"output": None}
+        settings = settings_of(self.recipe)
         test, train, corpus = self.test, self.train, corpus_digest(self.test.corpus.values())
         data = [test.qrels, train.qrels, test.queries, train.queries, corpus]
+        if self.recipe.data.dev_split is not None:  # what is held out follows from what is not
+            data += [self.dev.qrels, self.dev.queries]
         self.stages.claim(fingerprint([settings, self.start_mark, *data]), asdict(self.recipe))
 
     def _store(self, folder: Path) -> dict[str, Any]:

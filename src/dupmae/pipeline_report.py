@@ -28,7 +28,7 @@ class Splits:
     train: Benchmark
     """Trained on."""
     dev: Benchmark
-    """Held out of the train queries; may be empty."""
+    """Held out of the train queries, or a split of their own; may be empty."""
     test: Benchmark
     """Only reported."""
 
@@ -152,7 +152,7 @@ def _notes(recipe: Recipe, splits: Splits, stages: RunFolder) -> list[str]:
     pairs = sum(grade > 0 for judged in splits.train.qrels.values() for grade in judged.values())
     notes = [
         f"{len(splits.test.corpus):,} passages; trained on {pairs:,} pairs of {len(splits.train.queries):,} queries; "
-        f"{len(splits.dev.queries):,} train queries held out; {len(splits.test.queries):,} test queries, only "
+        f"{len(splits.dev.queries):,} queries held out; {len(splits.test.queries):,} test queries, only "
         f"reported. Seed {recipe.seed}.",
         f"For pre-training {store['texts_cut']:,} passages were cut into chunks, {store['chunks']:,} in all; "
         f"{store['chunks_dropped']:,} were too short and dropped. For search {index['passages_cut']:,} of "

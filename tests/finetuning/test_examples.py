@@ -46,6 +46,33 @@ def test_rows_fill_whole_batches(benchmark, config):
     assert len(rows(benchmark, config)) == 24  # of 27
 
 
+@pytest.mark.parametrize("epochs", [0.2, 0.5, 0.9, 1.8])
+def test_a_part_of_an_epoch_takes_the_queries_positives_in_turns(epochs, config):
+    answers = {f"q{number}": [f"p{number}-{turn}" for turn in range(number)] for number in range(1, 9)}
+    corpus = {name: Passage(name, "", name) for found in answers.values() for name in found}
+    queries = {query: query for query in answers}
+    benchmark = Benchmark("b", "train", corpus, queries, {q: dict.fromkeys(found, 1) for q, found in answers.items()})
+    count = sum(map(len, answers.values()))
+    found = rows(benchmark, replace(config, epochs=epochs, batch_size=1, negatives=0))
+    whole, part = found[: int(epochs) * count], found[int(epochs) * count :]
+    assert len(part) == int(count * epochs) % count
+    assert len(set(part)) == len(part)
+    assert len(set(whole)) == len(whole)
+    taken = Counter(query for query, _ in part)
+    naive: Counter[str] = Counter()  # a pair of each query that has one left, round after round
+    while naive.total() < len(part):
+        naive.update(query for query, found in answers.items() if naive[query] < len(found))
+    for query, found in answers.items():
+        assert naive[query] - 1 <= taken[query] <= naive[query] <= len(found)
+    assert [int(query[1:]) for query, _ in part] != sorted(int(query[1:]) for query, _ in part)
+
+
+def test_whole_epochs_are_in_the_same_order_whatever_part_of_one_follows(benchmark, config):
+    long, short = (rows(benchmark, replace(config, epochs=epochs)) for epochs in (3, 2))
+    assert long[: len(short)] == short
+    assert rows(benchmark, replace(config, epochs=2.5))[: len(short)] == short
+
+
 def test_epochs_differ_in_order_and_negatives(benchmark, config):
     found = rows(benchmark, config)
     first, second = found[:PAIRS], found[PAIRS : 2 * PAIRS]

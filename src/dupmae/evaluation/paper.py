@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,10 @@ class Table:
 class Variant:
     """A row of the ablation: how it differs from the full method."""
 
-    pretrain: Mapping[str, float] = field(default_factory=dict)
-    """Settings of pre-training."""
+    pretrain: Mapping[str, Any] | None = field(default_factory=dict)
+    """Settings of pre-training; None does without."""
+    duplex: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the representation, but for the following two."""
     dense: float = 0.5
     """Width of the dense half, as a share of the encoder's width."""
     entries: float = 0.5

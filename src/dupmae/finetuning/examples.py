@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,9 @@ def make_examples(
 ) -> Examples:
     """Pair every query with each of its positives once an epoch, in an order drawn anew, and draw its negatives.
 
+    A part of an epoch (`epochs` 0.1, or the last half of 2.5) takes the queries' positives in turns, each query's first
+    before any query's second, so that queries with hundreds of positives leave room for the others.
+
     Negatives come from the `negative_depth` best candidates, a fresh draw an epoch. Without lists these are the best
     passages of BM25 that are not judged positive. Where there are too few, any other passages serve; but what is to be
     distilled has to have a score, so there the places stay empty.
@@ -110,7 +114,8 @@ def make_examples(
     for place in range(len(rows)):
         if place % len(pairs) == 0:
             draw.shuffle(pairs)
-        query, positive = pairs[place % len(pairs)]
+            epoch = _in_turns(pairs, int(len(pairs) * config.epochs) - place)
+        query, positive = epoch[place % len(pairs)]
         drawn = draw.sample(pools[query], min(config.negatives, len(pools[query])))
         row = [positive, *drawn, *[positive] * (config.negatives - len(drawn))]
         rows[place] = [number_of_query[query], *(number_of_passage[passage] for passage in row)]
@@ -121,6 +126,19 @@ def make_examples(
         for query, found in answers.items()
     }
     return Examples(train, queries, passages, rows, never, teacher)
+
+
+def _in_turns(pairs: Sequence[tuple[str, str]], count: int) -> Sequence[tuple[str, str]]:
+    """So many pairs, in their order: every query's first, then every query's second, ..., as far as they go."""
+    if count >= len(pairs):
+        return pairs
+    met = Counter[str]()
+    turns = []
+    for query, _ in pairs:
+        turns.append(met[query])
+        met[query] += 1
+    chosen = sorted(range(len(pairs)), key=turns.__getitem__)[:count]  # of equal turns the earlier pair
+    return [pairs[place] for place in sorted(chosen)]
 
 
 def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: int) -> dict[str, list[str]]:

@@ -1,0 +1,90 @@
+"""Variants of a recipe, each pre-trained and fine-tuned by itself: which settings win on held-out queries.
+
+    python benchmarks/variants.py recipes/pairs.yaml --output runs/variants --data.benchmark data/scifact --seed 42
+    python benchmarks/variants.py recipes/pairs.yaml --output runs/variants --only none 768:0 "masks .3 and .7" --test
+
+Other options are settings of the recipe, as for `dupmae run`. The widths of a variant's halves are shares of the
+encoder's width. The table shows NDCG@10 of the sum and of each half; p is how often chance alone would make as
+large a difference from `both` (randomisation test, not corrected for the number of variants). Test queries are
+ranked only with --test. Writes OUTPUT/variants.json; the same command goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dupmae.ablation import train_variants
+from dupmae.cli import load_recipe
+from dupmae.corpus import read_benchmark
+from dupmae.evaluation.comparison import compare
+from dupmae.evaluation.definitions import definition_of
+from dupmae.evaluation.paper import VARIANTS, Variant
+from dupmae.evaluation.significance import compare_with_baseline
+from dupmae.files import write_json
+from dupmae.pipeline import train_and_dev
+
+BASE = "both"
+"""What the others are compared with."""
+OURS = VARIANTS | {
+    "none": Variant(pretrain=None),
+    "768:768": Variant(dense=1.0, entries=1.0),
+    "bow_weight .1": Variant(pretrain={"bow_weight": 0.1}),
+    "relu": Variant(duplex={"ot_activation": "relu"}),
+    "no activation": Variant(duplex={"ot_activation": "none"}),
+    "linear": Variant(pretrain={"ot_projection": "linear"}, duplex={"ot_projection": "linear"}),
+    "masks .15 and .5": Variant(pretrain={"encoder_mask_rate": 0.15}),
+    "masks .3 and .7": Variant(pretrain={"decoder_mask_rate": 0.7}),
+}
+"""The paper's variants, and those of settings that it leaves open."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS), metavar="VARIANT", help=", ".join(OURS))
+    parser.add_argument("--test", action="store_true", help="rank the test queries, too")
+    options, words = parser.parse_known_args()
+    recipe = load_recipe(options.recipe, [*words, "--output", str(options.output / "run")])
+    chosen = {name: OURS[name] for name in dict.fromkeys([BASE, *options.only])}
+    models = train_variants(recipe, options.output / "variants", chosen)
+    data = recipe.data
+    _, dev = train_and_dev(data, recipe.seed)
+    sets = {"held out": dev} if dev.queries else {}
+    if options.test:
+        sets["test"] = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
+    record: dict[str, dict[str, dict[str, float]]] = {}
+    for title, queries in sets.items():
+        systems = list(dict.fromkeys(["bm25", recipe.start, *models.values()]))
+        rules = definition_of(queries.name, data.test_split)
+        found = compare(rules, [queries], systems, [], options.output / "encodings", k=100, halves=True)
+        values = {system.name: system.values["ndcg@10"] for system in found.systems}
+        metrics = {system.name: dict(system.metrics) for system in found.systems}
+        differences = compare_with_baseline(values[models[BASE]], {model: values[model] for model in models.values()})
+        chance = {each.system: each.p for each in differences}
+        rows = {"bm25": metrics["bm25"], "the start as it comes": metrics[recipe.start]}
+        for name, model in models.items():
+            halves = {f"ndcg@10 {half}": metrics.get(f"{model} {half}", {}).get("ndcg@10") for half in ("[CLS]", "OT")}
+            rows[name] = metrics[model] | {key: value for key, value in halves.items() if value is not None}
+            rows[name]["p"] = chance[model]
+        record[title] = rows
+        show(f"{queries.name}, seed {recipe.seed}: {len(queries.queries)} queries, {title}", rows)
+    write_json(options.output / "variants.json", {"seed": recipe.seed, "benchmark": data.benchmark, **record})
+
+
+def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the table of one set of queries."""
+    columns = ["ndcg@10", "ndcg@10 [CLS]", "ndcg@10 OT", "mrr@10", "recall@100", "p"]
+    table = Table("variant", *columns, title=title)
+    for name, row in rows.items():
+        table.add_row(name, *(f"{row[column]:.4f}" if column in row else "" for column in columns))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
