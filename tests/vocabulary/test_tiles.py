@@ -22,9 +22,10 @@ def several_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def same_as_naive(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     targets = torch.randint(V, (len(hidden),), generator=torch.Generator().manual_seed(1))
-    loss, *gradients = tiled_cross_entropy(hidden, weight, bias, targets, torch.float64, True, True)
-    expected = naive.linear_cross_entropy(hidden, weight, bias, targets) * len(hidden)
-    torch.testing.assert_close(loss, expected)
+    shares = torch.rand(len(hidden), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    losses, *gradients = tiled_cross_entropy(hidden, weight, bias, targets, shares, torch.float64, True, True)
+    expected, each = naive.weighted_linear_cross_entropy(hidden, weight, bias, targets, shares)
+    torch.testing.assert_close(losses, each)
     inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
     for found, wanted in zip(gradients, torch.autograd.grad(expected, inputs), strict=False):
         torch.testing.assert_close(found, wanted)
@@ -58,7 +59,8 @@ def test_bias_is_not_rounded_to_bfloat16() -> None:
 def test_gradients_are_taken_only_where_they_are_wanted() -> None:
     hidden, weight, bias = leaves((7, D), (V, D), (V,), dtype=torch.float32)
     targets = torch.arange(7)
-    assert tiled_cross_entropy(hidden, weight, bias, targets, torch.float32, False, False)[1:] == (None, None, None)
+    found = tiled_cross_entropy(hidden, weight, bias, targets, torch.ones(7), torch.float32, False, False)
+    assert found[1:] == (None, None, None)
     weight.requires_grad_(False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         linear_cross_entropy(hidden, weight, bias, targets).backward()

@@ -6,7 +6,14 @@ import pytest
 import torch
 from drawn_leaves import D, V, leaves
 
-from dupmae.vocabulary import cross_entropy, linear_cross_entropy, linear_max_pool, max_pool, naive
+from dupmae.vocabulary import (
+    cross_entropy,
+    linear_cross_entropy,
+    linear_max_pool,
+    max_pool,
+    naive,
+    weighted_linear_cross_entropy,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +47,24 @@ def test_cross_entropy_and_its_gradients_equal_the_naive_twins(rows: int, with_b
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(gradients(3 * ours, inputs), gradients(3 * theirs, inputs), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 13])
+def test_weighted_cross_entropies_and_their_gradients_equal_the_naive_twins(rows: int) -> None:
+    hidden, weight, bias = leaves((rows, D), (V, D), (V,))
+    generator = torch.Generator().manual_seed(rows)
+    targets = torch.randint(V, (rows,), generator=generator)
+    shares = 1e-4 * torch.rand(rows, generator=generator, dtype=torch.float64)
+    shares[0] = 0
+    found, wanted = (
+        f(hidden, weight, bias, targets, shares)
+        for f in (weighted_linear_cross_entropy, naive.weighted_linear_cross_entropy)
+    )
+    assert not found[1].requires_grad
+    torch.testing.assert_close(found, wanted)
+    inputs = [hidden, weight, bias]
+    for a, b in zip(gradients(3 * found[0], inputs), gradients(3 * wanted[0], inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-15)
 
 
 def test_cross_entropy_of_no_rows_is_zero_with_zero_gradients() -> None:

@@ -13,7 +13,7 @@ from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.decoder import ClsDecoder
 from dupmae.pretraining.masking import decoder_visibility, mask_whole_words
 from dupmae.shapes import pad_rows
-from dupmae.vocabulary import linear_cross_entropy, linear_max_pool_packed
+from dupmae.vocabulary import linear_max_pool_packed, weighted_linear_cross_entropy
 
 TERMS = ("mlm", "cls", "bow")
 """The three losses, by the names that they have everywhere."""
@@ -76,26 +76,26 @@ class DupMAE(nn.Module):
 
         Returns:
             The mean losses in nats, unweighted: `mlm` (Eq. 1), `cls` (Eq. 5), `bow` (Eq. 8), each only if its weight is
-            above 0, and `loss`, their weighted sum (Eq. 9).
+            above 0, and `loss`, their weighted sum (Eq. 9), which is the one to take gradients of.
         """
         config = self.config
         masked_ids, selected, ordinary = self.mask(input_ids, attention_mask, word_starts, generator)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
-        losses: dict[str, torch.Tensor] = {}
+        counts = dict(zip(TERMS, self._counts(ordinary, selected) if totals is None else totals, strict=True))
+        predicted = {}
         if config.mlm_weight:
-            losses["mlm"] = self._predict(states[selected], input_ids[selected])
+            predicted["mlm"] = states[selected], input_ids[selected]
         if config.cls_weight:
             visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
-            losses["cls"] = self._cls_loss(states, input_ids, attention_mask, ordinary, visible)
+            rebuilt = self.rebuild(states, input_ids, attention_mask, visible)
+            predicted["cls"] = rebuilt[ordinary], input_ids[ordinary]  # Eq. 5
+        total, losses = self._predict(predicted, counts)
         if config.bow_weight:
-            losses["bow"] = self._bow_loss(states, input_ids, ordinary, ordinary & ~selected)
-        if totals is not None:
-            shares = self._counts(ordinary, selected) / totals.clamp(min=1)  # (3,)
-            losses = {part: loss * shares[TERMS.index(part)] for part, loss in losses.items()}
-        weights = {"mlm": config.mlm_weight, "cls": config.cls_weight, "bow": config.bow_weight}
-        losses["loss"] = torch.stack([weights[part] * loss for part, loss in losses.items()]).sum()  # Eq. 9
-        return losses
+            bow = self._bow_losses(states, input_ids, ordinary & ~selected)
+            losses["bow"] = bow.sum() / counts["bow"].clamp(min=1)
+            total = total + config.bow_weight * losses["bow"]
+        return losses | {"loss": total}  # Eq. 9
 
     def mask(
         self,
@@ -197,33 +197,45 @@ class DupMAE(nn.Module):
         transformed: torch.Tensor = self.backbone.transform(pad_rows(states))[: len(states)]
         return transformed
 
-    def _predict(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of the vocabulary head on states (N, D) against token ids (N,)."""
+    def _predict(
+        self, predicted: dict[str, tuple[torch.Tensor, torch.Tensor]], counts: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor | float, dict[str, torch.Tensor]]:
+        """Cross-entropies of the vocabulary head, all in one pass over the vocabulary.
+
+        Args:
+            predicted: For `mlm` and `cls`, or one of them: states (N, D) and token ids (N,).
+            counts: What each loss is a mean over.
+
+        Returns:
+            The weighted sum of the losses, and each loss, without a gradient of its own.
+        """
+        if not predicted:
+            return 0.0, {}
+        states, targets = (torch.cat(parts) for parts in zip(*predicted.values(), strict=True))
+        sizes = [len(ids) for _, ids in predicted.values()]
+        shares = torch.cat(
+            [
+                (getattr(self.config, f"{part}_weight") / counts[part].clamp(min=1)).expand(size)
+                for part, size in zip(predicted, sizes, strict=True)
+            ]
+        )
         backbone = self.backbone
-        return linear_cross_entropy(self._transform(states), backbone.output_weight, backbone.output_bias, targets)
+        total, each = weighted_linear_cross_entropy(
+            self._transform(states), backbone.output_weight, backbone.output_bias, targets, shares
+        )
+        means = {
+            part: losses.sum() / counts[part].clamp(min=1)
+            for part, losses in zip(predicted, torch.split(each, sizes), strict=True)
+        }
+        return total, means
 
-    def _cls_loss(
-        self,
-        states: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        ordinary: torch.Tensor,
-        visible: torch.Tensor,
-    ) -> torch.Tensor:
-        """Eq. 2-5: rebuild every ordinary token of the clean text from its vector."""
-        rebuilt = self.rebuild(states, input_ids, attention_mask, visible)
-        return self._predict(rebuilt[ordinary], input_ids[ordinary])
+    def _bow_losses(self, states: torch.Tensor, input_ids: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Eq. 6-8: name each text's unique ordinary tokens from the max-pool over the pooled ones, (B,).
 
-    def _bow_loss(
-        self, states: torch.Tensor, input_ids: torch.Tensor, ordinary: torch.Tensor, pooled: torch.Tensor
-    ) -> torch.Tensor:
-        """Eq. 6-8: name the text's unique ordinary tokens from the max-pool over the pooled ones.
-
-        A text counts if it has something to pool; its loss is the mean over its unique tokens.
+        A text's loss is the mean over its unique tokens, 0 if it has nothing to pool.
         """
         mu = self.pool(states, pooled)
         unique = torch.zeros_like(mu, dtype=torch.bool).scatter_(1, input_ids, True) & ~self.special  # (B, V)
         # `input_ids` of padding is a special token, so `unique` holds the ordinary tokens alone
-        losses = -(mu.log_softmax(dim=1) * unique).sum(dim=1) / unique.sum(dim=1).clamp(min=1)  # (B,): Eq. 8
-        counted = pooled.any(dim=1)  # (B,)
-        return (losses * counted).sum() / counted.sum().clamp(min=1)
+        losses = -(mu.log_softmax(dim=1) * unique).sum(dim=1) / unique.sum(dim=1).clamp(min=1)  # Eq. 8
+        return losses * pooled.any(dim=1)

@@ -14,7 +14,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from dupmae.vocabulary.precision import accumulation_dtype, compute_dtype
-from dupmae.vocabulary.tiles import Sums, tiled_cross_entropy, tiles_pay
+from dupmae.vocabulary.tiles import Found, tiled_cross_entropy, tiles_pay
 
 CHUNK_ROWS = 1024
 """Rows whose logits exist at the same time: large enough for efficient matrix products."""
@@ -41,13 +41,34 @@ def linear_cross_entropy(
     Returns:
         The mean loss in nats, a scalar; 0 with zero gradients when N is 0.
     """
+    shares = hidden.new_full((len(hidden),), 1 / max(1, len(hidden)), dtype=accumulation_dtype(hidden.dtype))
+    return weighted_linear_cross_entropy(hidden, weight, bias, targets, shares)[0]
+
+
+def weighted_linear_cross_entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, shares: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropies that count differently: several means over parts of the rows cost as much as one over all.
+
+    Args:
+        hidden: As in :func:`linear_cross_entropy`, and so are `weight`, `bias` and `targets`.
+        weight: (V, D).
+        bias: (V,), or None.
+        targets: (N,).
+        shares: What each row's loss is multiplied with, (N,), not negative; no gradient flows to them.
+
+    Returns:
+        The sum of `shares` times the losses, a scalar, and each row's loss in nats, (N,), which has no gradient.
+    """
     dtype = compute_dtype(hidden, weight)
-    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
-    return loss
+    total, losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, shares, dtype, torch.is_grad_enabled()
+    )
+    return total, losses
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Loss and gradients in the forward pass; the backward pass scales them."""
+    """Losses and gradients in the forward pass; the backward pass scales them."""
 
     @staticmethod
     def forward(
@@ -56,30 +77,35 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         targets: torch.Tensor,
+        shares: torch.Tensor,
         dtype: torch.dtype,
         with_gradients: bool,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         need_hidden, need_weight, need_bias = (with_gradients and need for need in ctx.needs_input_grad[:3])
+        # the largest share counts 1 until the end: a narrow data type must not take small ones for nothing
+        largest = shares.amax().clamp(min=torch.finfo(shares.dtype).tiny) if len(shares) else shares.new_ones(())
+        parts = shares / largest
         with torch.autocast(hidden.device.type, enabled=False):
             kernel = tiled_cross_entropy if tiles_pay(hidden.device, dtype) else _chunked_cross_entropy
-            loss, *gradients = kernel(hidden, weight, bias, targets, dtype, need_hidden, need_weight or need_bias)
-        count = max(1, len(hidden))
-        ctx.gradients, ctx.count = gradients, count
+            need_table = need_weight or need_bias
+            losses, *gradients = kernel(hidden, weight, bias, targets, parts, dtype, need_hidden, need_table)
+        ctx.gradients, ctx.largest = gradients, largest
         ctx.dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
-        return loss / count
+        ctx.mark_non_differentiable(losses)
+        return (losses * shares).sum(), losses
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("The gradients of linear_cross_entropy are scaled in place: go backward only once.")
         gradients, ctx.gradients = ctx.gradients, None
-        scale = grad / ctx.count
+        scale = grad * ctx.largest
         scaled = (
             None if known is None or not needed else known.mul_(scale).to(dtype)
             for known, needed, dtype in zip(gradients, ctx.needs_input_grad[:3], ctx.dtypes, strict=True)
         )
-        return *scaled, None, None, None
+        return *scaled, None, None, None, None
 
 
 def _chunked_cross_entropy(
@@ -87,13 +113,14 @@ def _chunked_cross_entropy(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     targets: torch.Tensor,
+    shares: torch.Tensor,
     dtype: torch.dtype,
     need_hidden: bool,
     need_table: bool,
-) -> Sums:
+) -> Found:
     """As :func:`dupmae.vocabulary.tiles.tiled_cross_entropy`, with all logits of `CHUNK_ROWS` rows at a time."""
     wide, device = accumulation_dtype(dtype), hidden.device
-    loss = torch.zeros((), dtype=wide, device=device)
+    losses = torch.empty(len(hidden), dtype=wide, device=device)
     grad_hidden = torch.empty_like(hidden, dtype=wide) if need_hidden else None
     grad_weight = torch.zeros_like(weight, dtype=wide) if need_table else None
     grad_bias = torch.zeros(len(weight), dtype=wide, device=device) if need_table else None
@@ -103,38 +130,39 @@ def _chunked_cross_entropy(
         rows = slice(start, start + CHUNK_ROWS)
         states = hidden[rows].to(dtype)  # (n, D)
         logits = states @ table.T  # (n, V), becomes its own gradient
-        loss += _softmax_minus_one_hot_(logits, wide_bias, targets[rows], grad_bias)
+        losses[rows] = _gradient_in_place(logits, wide_bias, targets[rows], shares[rows], grad_bias)
         if grad_hidden is not None:
             grad_hidden[rows] = logits @ table
         if grad_weight is not None:
             grad_weight += logits.T @ states
-    return loss, grad_hidden, grad_weight, grad_bias
+    return losses, grad_hidden, grad_weight, grad_bias
 
 
-def _softmax_minus_one_hot_(
+def _gradient_in_place(
     logits: torch.Tensor,
     bias: torch.Tensor | None,
     targets: torch.Tensor,
+    shares: torch.Tensor,
     grad_bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Replace `logits` (n, V) in place by the summed loss's gradient; add it up into `grad_bias`; return the loss."""
+    """Replace `logits` (n, V) by the gradient of the total; add it up into `grad_bias`; return the losses (n,)."""
     wide = accumulation_dtype(logits.dtype)
-    loss = torch.zeros((), dtype=wide, device=logits.device)
+    losses = []
     block_rows = BLOCK_ROWS if logits.device.type == "cpu" else len(logits)
-    for block, block_targets in zip(torch.split(logits, block_rows), torch.split(targets, block_rows), strict=True):
-        index = block_targets[:, None]  # (n, 1)
-        scores = block.to(wide)  # (n, V); the block itself where the data type is wide already
+    blocks = (torch.split(part, block_rows) for part in (logits, targets[:, None], shares.to(wide)[:, None]))
+    for block, index, share in zip(*blocks, strict=True):  # (n, V), (n, 1), (n, 1)
+        scores = block.to(wide)  # the block itself where the data type is wide already
         if bias is not None:
             scores += bias
         scores -= scores.amax(dim=1, keepdim=True)
         of_target = scores.gather(1, index)  # (n, 1)
         scores.clamp_(min=LOWEST_EXPONENT).exp_()
         norm = scores.sum(dim=1, keepdim=True)  # (n, 1)
-        loss += (norm.log() - of_target).sum()
-        scores /= norm
-        scores.scatter_add_(1, index, torch.full_like(norm, -1))
+        losses.append((norm.log() - of_target)[:, 0])
+        scores *= share / norm
+        scores.scatter_add_(1, index, -share)
         if grad_bias is not None:
             grad_bias += scores.sum(dim=0)
         if scores is not block:
             block.copy_(scores)
-    return loss
+    return torch.cat(losses)

@@ -15,6 +15,14 @@ def linear_cross_entropy(
     return F.cross_entropy(F.linear(hidden, weight, bias), targets)
 
 
+def weighted_linear_cross_entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, shares: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Twin of :func:`dupmae.vocabulary.weighted_linear_cross_entropy` that holds all (N, V) logits."""
+    losses = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="none")
+    return (shares * losses).sum(), losses.detach()
+
+
 def linear_max_pool(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, mask: torch.Tensor
 ) -> torch.Tensor:

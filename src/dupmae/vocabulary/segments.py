@@ -23,6 +23,8 @@ CHUNK_ROWS = 1024
 """Tokens of a tile; a longer sequence gets tiles of its own."""
 TILE_ENTRIES = 2048
 """Entries of the vocabulary in a tile."""
+CACHED_ENTRIES = 256
+"""Entries whose rows of the output matrix stay in a core's cache while all sequences look at them."""
 LONGEST = 2**15
 """No sequence has this many tokens."""
 
@@ -63,6 +65,24 @@ def pooled_in_tiles(
     return best, winner
 
 
+def gradient_of_rows(grad: torch.Tensor, winner: torch.Tensor, weight: torch.Tensor, rows: int) -> torch.Tensor:
+    """What a gradient of the maxima does to the states: each row's sum of `grad * weight` over the entries it won.
+
+    Args:
+        grad: (B, V), float32.
+        winner: The rows that won, (B, V), int32; no two sequences have a row in common, but where `grad` is 0.
+        weight: Output matrix, (V, D), float32.
+        rows: How many rows R there are.
+
+    Returns:
+        (R, D), float32.
+    """
+    sums = torch.zeros(rows, weight.shape[1])
+    grads, winners, table, out = (each.numpy() for each in (grad, winner, weight, sums))
+    _in_parts(len(grads), lambda part: _add_up(grads[part], winners[part], table, out))
+    return sums
+
+
 def _spread(
     loop: Callable[..., None], tile: torch.Tensor, starts: npt.NDArray[np.int64], *outputs: torch.Tensor
 ) -> None:
@@ -76,13 +96,14 @@ def _spread(
     """
     bits = tile.view(torch.int16).numpy()
     arrays = [output.numpy() for output in outputs]
+    _in_parts(len(bits), lambda part: loop(bits[part], starts, *(array[:, part] for array in arrays)))
+
+
+def _in_parts(count: int, run: Callable[[slice], None]) -> None:
+    """Share out `count` items, in slices that follow each other, over as many threads as torch uses."""
     threads = torch.get_num_threads()
-    share = -(-len(bits) // threads)
-    parts = [slice(start, start + share) for start in range(0, len(bits), share)]
-
-    def run(part: slice) -> None:
-        loop(bits[part], starts, *(array[:, part] for array in arrays))
-
+    share = -(-count // threads)
+    parts = [slice(start, start + share) for start in range(0, count, share)]
     if len(parts) == 1:
         run(parts[0])
     else:
@@ -133,3 +154,16 @@ def _winners(bits: Any, starts: Any, best: Any, winner: Any) -> None:
                 )
             best[segment, entry] = _number(_ordered(top >> np.int32(16))) if len(tokens) else np.float32(0)
             winner[segment, entry] = np.int32(LONGEST) - (top & np.int32(0xFFFF)) if len(tokens) else np.int32(0)
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+def _add_up(grads: Any, winners: Any, table: Any, sums: Any) -> None:
+    """Add to each winner's row of `sums` what :func:`gradient_of_rows` says, a cache full of the table at a time."""
+    for start in range(0, len(table), CACHED_ENTRIES):
+        for sequence in range(len(grads)):
+            for entry in range(start, min(start + CACHED_ENTRIES, len(table))):
+                grad = grads[sequence, entry]
+                if grad != 0:
+                    row, weights = sums[winners[sequence, entry]], table[entry]
+                    for column in range(len(weights)):
+                        row[column] += grad * weights[column]

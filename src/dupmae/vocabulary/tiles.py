@@ -6,10 +6,10 @@ entries with weights w_v and biases b_v, a tile holds
     e_vi = exp(<w_v, s_i> + b_v - r_i),    r_i the target's logit, or the row's largest,
 
 out of one product and one exponential, for bias and reference r ride along as further columns of both matrices. What is
-left are sums and two more products:
+left are sums and two more products; with a_i the share that row i has in the total,
 
-    Z_i = sum_v e_vi,    loss_i = log Z_i + r_i - l_i,    ds_i = sum_v w_v e_vi / Z_i - w_{t_i},
-    dw_v = sum_i e_vi s_i / Z_i - sum_{i: t_i = v} s_i.
+    Z_i = sum_v e_vi,    loss_i = log Z_i + r_i - l_i,    ds_i = a_i (sum_v w_v e_vi / Z_i - w_{t_i}),
+    dw_v = sum_i a_i e_vi s_i / Z_i - sum_{i: t_i = v} a_i s_i.
 
 The tiles of `CHUNK_ROWS` rows wait for their Z: reading them again costs less than computing them twice. They stand
 with the vocabulary first, and the table is kept transposed as well: then no large matrix is read across its rows, which
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import torch
 
-from dupmae.shapes import padded_rows
+from dupmae.shapes import pad_rows, padded_rows
 from dupmae.vocabulary.precision import accumulation_dtype
 
 CHUNK_ROWS = 1024
@@ -34,8 +34,8 @@ ALIGNMENT = 32
 NEVER = -1e30
 """Logit of the entries that pad the vocabulary."""
 
-Sums = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
-"""The summed loss, a scalar, and its gradients with respect to states (N, D), weight (V, D) and bias (V,)."""
+Found = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+"""Each row's loss, (N,), and the gradients of the total with respect to states (N, D), weight (V, D), bias (V,)."""
 
 
 def tiles_pay(device: torch.device, dtype: torch.dtype) -> bool:
@@ -49,17 +49,19 @@ def tiled_cross_entropy(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     targets: torch.Tensor,
+    shares: torch.Tensor,
     dtype: torch.dtype,
     need_hidden: bool,
     need_table: bool,
-) -> Sums:
-    """Summed cross-entropy and its gradients.
+) -> Found:
+    """Cross-entropies, and the gradients of their total.
 
     Args:
         hidden: (N, D).
         weight: (V, D).
         bias: (V,), or None.
         targets: (N,).
+        shares: What each row's loss counts in the total, (N,).
         dtype: Of the matrix products.
         need_hidden: Whether the gradient of `hidden` is wanted.
         need_table: Whether the gradients of `weight` and `bias` are wanted.
@@ -70,7 +72,7 @@ def tiled_cross_entropy(
     wide, (entries, width) = accumulation_dtype(dtype), weight.shape
     table = _table(weight, bias, dtype)  # (V', K), V' a multiple of TILE_ENTRIES
     parts = torch.stack([part.T for part in torch.split(table, TILE_ENTRIES)])  # (V' / v, K, v)
-    loss = torch.zeros((), dtype=wide)
+    shares, losses = shares.to(wide), torch.empty(len(hidden), dtype=wide)
     grad_hidden = torch.empty_like(hidden, dtype=wide) if need_hidden else None
     grad_table = torch.empty_like(table, dtype=wide) if need_table else None
     if grad_table is not None and len(hidden) == 0:
@@ -90,21 +92,22 @@ def tiled_cross_entropy(
             factors, sums = _sums(table, parts, columns, space)
         count, norm = len(states), sums[:, width + 2]  # (n',)
         reference = -columns[:count, width + 2].to(wide)
-        loss += (norm[:count].log() + (reference - logits)).sum()
+        losses[rows] = norm[:count].log() + (reference - logits)
+        share = shares[rows, None]  # (n, 1)
         if grad_hidden is not None:
-            grad_hidden[rows] = sums[:count, :width] / norm[:count, None] - of_target[:, :width]
+            grad_hidden[rows] = (sums[:count, :width] / norm[:count, None] - of_target[:, :width]) * share
         if grad_table is not None:
-            scaled = (columns / norm[:, None]).to(dtype)  # (n', K)
+            scaled = (columns * pad_rows(share) / norm[:, None]).to(dtype)  # (n', K)
             for tile, part in zip(factors, torch.split(grad_table, TILE_ENTRIES), strict=True):
                 product = tile @ scaled
                 if start:
                     part += product
                 else:
                     part.copy_(product)
-            grad_table.index_add_(0, targets[rows], columns[:count].to(wide), alpha=-1)
+            grad_table.index_add_(0, targets[rows], columns[:count] * share, alpha=-1)
     if grad_table is None:
-        return loss, grad_hidden, None, None
-    return loss, grad_hidden, grad_table[:entries, :width], grad_table[:entries, width]
+        return losses, grad_hidden, None, None
+    return losses, grad_hidden, grad_table[:entries, :width], grad_table[:entries, width]
 
 
 def _table(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
