@@ -199,7 +199,7 @@ class DupMAE(nn.Module):
 
     def _predict(
         self, predicted: dict[str, tuple[torch.Tensor, torch.Tensor]], counts: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor | float, dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropies of the vocabulary head, all in one pass over the vocabulary.
 
         Args:
@@ -210,7 +210,7 @@ class DupMAE(nn.Module):
             The weighted sum of the losses, and each loss, without a gradient of its own.
         """
         if not predicted:
-            return 0.0, {}
+            return torch.zeros((), device=counts["bow"].device), {}
         states, targets = (torch.cat(parts) for parts in zip(*predicted.values(), strict=True))
         sizes = [len(ids) for _, ids in predicted.values()]
         shares = torch.cat(
