@@ -31,7 +31,7 @@ lint: $(STAMP)
 
 test: export HF_HUB_OFFLINE = 1
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: $(STAMP)
 ifdef NAME

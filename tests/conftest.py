@@ -6,13 +6,15 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+# Before PyTorch is imported: on tiny tensors threads wait for each other, those of two processes all the more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything of Hugging Face is imported: no network, and code of model folders kept out of the user's cache.
 _MODULES = tempfile.TemporaryDirectory()
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -33,6 +35,23 @@ def _seeds() -> None:
     np.random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def save_figure() -> Iterator[Callable[[Any, Path], None]]:
+    """What writes a figure, for tests that look at one; all others get an empty picture, which takes no time."""
+    from dupmae.evaluation import figures
+
+    genuine = figures._save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_save", _save_nothing)
+        yield genuine
+
+
+def _save_nothing(figure: Any, path: Path) -> None:
+    """A picture's first bytes where the figure belongs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG")
 
 
 @pytest.fixture(scope="session")

@@ -449,6 +449,17 @@ def naive_paired_p(one: list[float], other: list[float]) -> float:
     return 1 - 2 * middle
 
 
+BEGINNING = ("1-store", "2-pretrain", "9-baselines/bm25", "9-baselines/start")
+"""Stages that fine-tuning has no part in."""
+
+
+def begin_like(full: Path, folder: Path, *stages: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy a run's finished stages to another folder, which the next run may take over whatever its settings are."""
+    for stage in stages:
+        shutil.copytree(full / stage, folder / stage, dirs_exist_ok=True)
+    monkeypatch.setattr("dupmae.run_folder.RunFolder.claim", lambda *_: None)
+
+
 def test_three_stages_killed_in_each_end_as_if_they_had_not_been(full, full_recipe, tmp_path, monkeypatch):
     from dupmae.finetuning import mining, teacher
     from dupmae.finetuning.loss import DuplexLoss
@@ -456,9 +467,10 @@ def test_three_stages_killed_in_each_end_as_if_they_had_not_been(full, full_reci
     Killer(monkeypatch, mining, "write_lists", {1})
     Killer(monkeypatch, teacher, "write_scores", {1})
     # The last step of stage 2 and of stage 3, each two steps after a checkpoint.
-    Killer(monkeypatch, DuplexLoss, "forward", {2 * FINETUNING_STEPS, 3 * FINETUNING_STEPS + 2})
+    Killer(monkeypatch, DuplexLoss, "forward", {FINETUNING_STEPS, 2 * FINETUNING_STEPS + 2})
     folder = tmp_path / "killed"
     recipe = full_recipe(folder)
+    begin_like(full, folder, *BEGINNING, "3-finetune", monkeypatch=monkeypatch)
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
             pipeline.run_recipe(recipe)
@@ -472,16 +484,18 @@ def test_three_stages_killed_in_each_end_as_if_they_had_not_been(full, full_reci
     pipeline.run_recipe(recipe)
 
 
-def test_a_ready_teacher_is_taken_as_it_is(full, full_recipe, tmp_path):
+def test_a_ready_teacher_is_taken_as_it_is(full, full_recipe, tmp_path, monkeypatch):
     ready = full / "6-teacher" / "training" / "model"
     folder = tmp_path / "ready"
+    begin_like(full, folder, *BEGINNING, "3-finetune", "4-mine", "5-hard-negatives", monkeypatch=monkeypatch)
     pipeline.run_recipe(full_recipe(folder, teacher_start=ready, teacher__epochs=0))
     assert not (folder / "6-teacher" / "training").exists()
     assert contents(folder, "*.trec") == contents(full, "*.trec")
 
 
-def test_two_stages_end_with_the_mined_negatives(full_recipe, tmp_path):
+def test_two_stages_end_with_the_mined_negatives(full, full_recipe, tmp_path, monkeypatch):
     folder = tmp_path / "two"
+    begin_like(full, folder, *BEGINNING, monkeypatch=monkeypatch)
     pipeline.run_recipe(full_recipe(folder, stages=2, data__dev_fraction=0))
     assert not (folder / "6-teacher").exists()
     assert [row["stage"] for row in json.loads((folder / "gains.json").read_text())] == ["start", "stage-1", "stage-2"]

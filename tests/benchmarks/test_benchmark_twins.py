@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,9 +65,41 @@ def test_a_fine_tuning_step_in_mini_batches_has_the_gradient_of_the_whole_batch(
 ) -> None:
     import mini_batches
 
-    sizes = ("--batch=6", "--mini=2", "--length=24", "--layers=1", "--hidden=64", "--vocabulary=500", "--rounds=1")
+    def in_this_process(commands: dict[str, list[str]], *_: int) -> dict[str, list[dict[str, Any]]]:
+        answers = {}
+        for name, (_, script, *words) in commands.items():
+            monkeypatch.setattr(sys, "argv", [script, *words])
+            monkeypatch.setattr(sys, "stdin", io.StringIO("run\n"))
+            mini_batches.main()
+            first, last = map(json.loads, capsys.readouterr().out.splitlines())
+            answers[name] = [first | last]
+        return answers
+
+    sizes = ("--batch=6", "--mini=2", "--length=24", "--layers=1", "--hidden=64", "--vocabulary=500")
     monkeypatch.setattr(sys, "argv", ["mini_batches.py", *sizes, "--json", f"--threads={torch.get_num_threads()}"])
+    monkeypatch.setattr(mini_batches, "take_turns", in_this_process)
     mini_batches.main()
     figures = json.loads(capsys.readouterr().out)
     assert figures["mini-batches"]["gradient"] == pytest.approx(figures["whole batch"]["gradient"], rel=1e-4)
     assert figures["mini-batches"]["peak_rss_mb"] > 100
+
+
+def test_systems_take_turns_and_one_that_ends_early_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    from interleave import take_turns
+
+    def system(name: str) -> list[str]:
+        code = f"""
+import sys
+for number, _ in enumerate(sys.stdin):
+    print("{name}", number, file=sys.stderr, flush=True)
+    print('{{"number": %d}}' % number, flush=True)
+print('{{"peak_rss_mb": 7}}')
+"""
+        return [sys.executable, "-c", code]
+
+    measured = take_turns({"one": system("one"), "two": system("two")}, 1, 2)
+    answers = [{"number": 1}, {"number": 2, "peak_rss_mb": 7}]  # the first one, of the warm-up, does not count
+    assert measured == {"one": answers, "two": answers}
+    assert capfd.readouterr().err.splitlines() == ["one 0", "two 0", "one 1", "two 1", "one 2", "two 2"]
+    with pytest.raises(SystemExit, match="two has ended with status 3"):
+        take_turns({"two": [sys.executable, "-c", "raise SystemExit(3)"]}, 0, 1)

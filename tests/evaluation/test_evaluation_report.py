@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dupmae.errors import DupmaeError
-from dupmae.evaluation import System, write_report
+from dupmae.evaluation import System, figures, write_report
 from dupmae.evaluation.figures import read_curves
+
+
+@pytest.fixture(autouse=True)
+def _drawn(save_figure: Callable[[Any, Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn."""
+    monkeypatch.setattr(figures, "_save", save_figure)
+
 
 SYSTEMS = [
     System(name="bm25", metrics={"ndcg@10": 0.6769, "mrr@10": 0.6423, "recall@100": 0.9287}, seconds=2.25),

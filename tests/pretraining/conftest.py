@@ -78,12 +78,6 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pre-training without its figure."""
-    monkeypatch.setattr("dupmae.pretraining.keeping.draw_curves", lambda path, *_: path.touch())
-
-
-@pytest.fixture
 def large_store() -> MemoryStore:
     """Enough texts for a probe of some."""
     return MemoryStore(90)

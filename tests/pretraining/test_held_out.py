@@ -172,7 +172,6 @@ def _clean(part: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.ones_like(ids)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_is_measured_before_its_first_step_every_few_steps_and_after_each_phase(
     store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -188,7 +187,6 @@ def test_a_run_is_measured_before_its_first_step_every_few_steps_and_after_each_
     assert not (tmp_path / "run" / "kept").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("keep", "figure", "values", "kept"),
     [

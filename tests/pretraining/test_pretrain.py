@@ -22,11 +22,6 @@ from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.phase import PhaseTrainer
 
 
-@pytest.fixture(autouse=True)
-def _undrawn(undrawn: None) -> None:
-    """No figures: drawing one takes longer than such a run."""
-
-
 def settings(**changes: Any) -> PretrainConfig:
     small: dict[str, Any] = {
         "new_layers_steps": 3, "steps": 6, "batch_size": 4, "save_steps": 2, "precision": "float32",

@@ -3,8 +3,8 @@
 Only one token wins each entry of the vocabulary, so the backward pass has B x V numbers to distribute, not B x L x V.
 Both of its sums, over the sequences for the weight and over the won entries for the states, are weighted sums of table
 rows: torch's `embedding_bag`. (On a CPU it beat scattering into an (L, V) buffer with a matrix product by a factor of
-2 to 5, and `index_add_` by 2 to 4; for the states, where it needs the entries sorted by their winners first, a loop that
-sorts nothing is twice as fast again.)
+2 to 5, and `index_add_` by 2 to 4; for the states, where it needs the entries sorted by their winners first, a loop
+that sorts nothing is twice as fast again.)
 """
 
 from __future__ import annotations
