@@ -17,6 +17,7 @@ from dupmae.ablation import train_variants
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.paper import ABLATION, PASSAGES, TABLES, VARIANTS, ZERO_SHOT, Column, Variant
+from dupmae.index import build
 from dupmae.reproducing import Reproduced, as_markdown, reproduce
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +126,16 @@ def test_tables_one_to_three_of_a_run_that_was_put_there_are_written_beside_the_
     shutil.copytree(finished, tmp_path / "out" / "run")
     for place in ("dupmae.pretraining.pretrain", "dupmae.finetuning.finetune", "dupmae.pipeline.build_token_store"):
         monkeypatch.setattr(place, forbid)
+    encoded = []
+    encode_window = build.encode_window
+
+    def counted(folder: Path, encoder: Any, window: list[Any], *rest: Any) -> Any:
+        encoded.append(len(window))
+        return encode_window(folder, encoder, window, *rest)
+
+    monkeypatch.setattr(build, "encode_window", counted)
     results = reproduce(["table1", "table2", "table3"], recipe, "small", tmp_path / "out", tmp_path / "data")
+    assert encoded == [30]  # the windows; the run has an index of the passages, which are those of the other set, too
     passages, documents, zero_shot = results
     assert list(passages.rows) == ["BM25", "the start as it comes", "ours, stage 1"]
     assert list(passages.rows["BM25"]) == [
@@ -229,7 +239,7 @@ def test_at_full_scale_the_columns_are_the_papers_and_missing_sets_are_named(
         raise DupmaeError(f"{name} cannot be had: no network")
 
     monkeypatch.setattr(reproducing, "find_benchmark", find)
-    monkeypatch.setattr(reproducing._Place, "stages", lambda place: {"stage 1": "model"})
+    monkeypatch.setattr(reproducing._Place, "stages", {"stage 1": "model"})
     (result,) = reproduce(["table3"], recipe, "full", tmp_path, tmp_path)
     assert asked == [column.benchmark for column in ZERO_SHOT.columns]
     assert "hotpotqa cannot be had: no network" in " ".join(result.notes)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dupmae.ablation import encoder_width, train_variants
 from dupmae.config import Recipe
+from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.comparison import compare
-from dupmae.evaluation.definitions import DEFINITIONS, definition_of
+from dupmae.evaluation.definitions import DEFINITIONS, Definition, definition_of
 from dupmae.evaluation.metrics import HEADINGS
 from dupmae.evaluation.paper import TABLES, VARIANTS, Column, Table
+from dupmae.evaluation.retrievers import share_index
 from dupmae.evaluation.sources import find_benchmark, read_parts
 from dupmae.files import atomic_write, write_json
 
@@ -58,8 +61,9 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
         recipe = replace(recipe, data=replace(recipe.data, benchmark=str(folder)))
     recipe = replace(recipe, output=str(output / "run"))
     results = []
+    place = _Place(recipe, scale, output, data)
     for name in names:
-        result = _REPRODUCE[name](_Place(recipe, scale, output, data))
+        result = _REPRODUCE[name](place)
         results.append(result)
         with atomic_write(output / f"{name}.md") as file:
             file.write(as_markdown(result) + "\n")
@@ -71,7 +75,7 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
     return results
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Place:
     """Where a table is reproduced, and with what."""
 
@@ -87,6 +91,7 @@ class _Place:
         own = Path(self.recipe.data.benchmark).resolve().name
         return tuple(dict.fromkeys(Column(own, column.metric) for column in table.columns))
 
+    @cached_property
     def stages(self) -> dict[str, str]:
         """The models of the recipe's run, by stage; trained unless they are there."""
         from dupmae.pipeline import run_recipe
@@ -104,6 +109,8 @@ class _Place:
             split = self.recipe.data.test_split if is_own else None
             definition, folder = find_benchmark(str(own) if is_own else benchmark, split, self.data)
             parts = read_parts(definition, folder, allow_unknown=self.recipe.data.allow_unknown)
+            if folder.resolve() == own.resolve() and window_words is None:
+                self._share_indexes(definition, parts[0], systems)
             models = list(dict.fromkeys(systems.values()))
             found = compare(definition, parts, models, [], self.output / "encodings", window_words=window_words)
             measured = {system.name: system.metrics for system in found.systems}
@@ -115,18 +122,26 @@ class _Place:
             if found.note and found.note not in result.notes:
                 result.notes.append(found.note)
 
+    def _share_indexes(self, definition: Definition, corpus: Benchmark, systems: Mapping[str, str]) -> None:
+        """Take over the indexes of the corpus that the recipe's run has made with models that are measured."""
+        run = Path(self.recipe.output)
+        for stage in STAGES.values():
+            if str(run / stage / "model") in systems.values():
+                index = run / stage / "evaluation" / "index"  # the last stage's is the run's own
+                share_index(index if index.is_dir() else run / "index", corpus, definition, self.output / "encodings")
+
 
 def _passages(place: _Place) -> Reproduced:
     """Table 1: the stages of fine-tuning on passages."""
     result = _begun(place, TABLES["table1"])
-    place.measure(result, {"BM25": "bm25"} | _start(place.recipe) | _ours(place.stages()))
+    place.measure(result, {"BM25": "bm25"} | _start(place.recipe) | _ours(place.stages))
     return result
 
 
 def _documents(place: _Place) -> Reproduced:
     """Table 2: documents by their first 512 tokens, and by their best window."""
     result = _begun(place, TABLES["table2"])
-    last = list(_ours(place.stages()).items())[-1:]
+    last = list(_ours(place.stages).items())[-1:]
     systems = {"BM25": "bm25"} | dict(last)
     place.measure(result, systems, suffix=", from the beginning")
     place.measure(result, systems, WINDOW_WORDS[place.scale], suffix=", best window")
@@ -150,7 +165,7 @@ def _zero_shot(place: _Place) -> Reproduced:
         else:
             columns.append(column)
     result.columns = columns
-    last = list(_ours(place.stages()).items())[-1:]
+    last = list(_ours(place.stages).items())[-1:]
     place.measure(result, {"BM25": "bm25", "BM25, title and text apart": "bm25-fields"} | dict(last))
     trained_on = definition_of(own.name, None).title or own.name
     result.notes.append(f"Ours was trained on queries of {trained_on}: its figure there is not zero-shot.")

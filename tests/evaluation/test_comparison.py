@@ -12,9 +12,10 @@ import pytest
 from dupmae.corpus import Benchmark, Passage, Run, read_benchmark, read_run, write_run
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, comparison, evaluate_run
+from dupmae.evaluation.baselines import search_index
 from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
 from dupmae.evaluation.definitions import Definition
-from dupmae.evaluation.retrievers import open_retrievers
+from dupmae.evaluation.retrievers import open_retrievers, share_index
 
 PLAIN = Definition(name="tiny")
 
@@ -55,6 +56,28 @@ def test_a_duplex_model_and_its_halves_are_measured_and_indexed_once(
     assert again[0].runs == first[0].runs
     assert again[0].bytes_per_passage == first[0].bytes_per_passage
     assert again[0].passages_per_second == first[0].passages_per_second
+
+
+def test_an_index_that_is_there_is_shared_unless_it_holds_other_passages_or_was_read_to_another_length(
+    benchmark_folder: Path, duplex_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dupmae import DuplexEncoder, DuplexIndex
+
+    data = read_benchmark(benchmark_folder, "test")
+    name, encodings = str(duplex_folder), tmp_path / "encodings"
+    encoder = DuplexEncoder(name)
+    index = DuplexIndex.build(tmp_path / "index", encoder, data.corpus.values(), model=name)
+    other = replace(data, corpus=dict(list(data.corpus.items())[1:]))
+    share_index(index.folder, other, PLAIN, encodings)
+    share_index(index.folder, data, replace(PLAIN, document_length=8), encodings)
+    assert not encodings.exists()
+    share_index(index.folder, data, PLAIN, encodings)
+    monkeypatch.setattr(DuplexEncoder, "embed_documents", None)  # encoding would fail
+    (retriever,) = open_retrievers(name, data, PLAIN, encodings)
+    assert retriever.search({"q": "ba be"}, 5) == search_index(index, {"q": "ba be"}, 5)
+    assert retriever.seconds is None
+    share_index(index.folder, data, PLAIN, encodings)
+    assert len(list(encodings.iterdir())) == 1
 
 
 def test_the_time_of_an_interrupted_index_is_not_known(

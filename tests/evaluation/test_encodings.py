@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from dupmae.corpus import Passage, read_benchmark
@@ -151,3 +152,24 @@ def test_a_benchmarks_lengths_are_kept_and_never_exceed_the_models(duplex_folder
     vectors = DenseVectors(str(embedder_folder), Definition(name="short", document_length=2))
     (one, two) = vectors.embed(["ba be bi bo", "ba da di do"], "document")
     assert one == pytest.approx(two)  # nothing but the special tokens is left of both
+
+
+@pytest.mark.parametrize("limit", [48, 50])
+def test_texts_are_padded_to_few_lengths_unless_that_exceeds_the_models_limit(
+    limit: int, embedder_folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    vectors = DenseVectors(str(embedder_folder), Definition(name="cut", document_length=limit))
+    read: list[torch.Size] = []
+    forward = vectors.model.forward
+
+    def noted(features: dict[str, torch.Tensor], **options: str) -> dict[str, torch.Tensor]:
+        read.append(features["input_ids"].shape)
+        return forward(features, **options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(vectors.model, "forward", noted)
+    texts = [" ".join(words[:count]) for count in (60, 11, 13, 5)]
+    found = vectors.embed(texts, "document")
+    alone = np.concatenate([vectors.embed([text], "document") for text in texts])
+    lengths = [{48: 48, 50: 50}[limit], {48: 16, 50: 13}[limit], {48: 16, 50: 15}[limit], {48: 16, 50: 7}[limit]]
+    assert read == [(4, lengths[0]), *((1, length) for length in lengths)]
+    assert found == pytest.approx(alone, abs=0.02)  # bfloat16, where that pays

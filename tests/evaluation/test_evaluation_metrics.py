@@ -11,6 +11,7 @@ import pytrec_eval
 
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import ALL_METRICS, METRICS, evaluate_run, per_query
+from dupmae.evaluation.metrics import values_per_query
 
 
 def test_graded_judgements_weigh_in_ndcg_and_any_positive_grade_is_relevant_elsewhere() -> None:
@@ -63,6 +64,13 @@ def test_cutoffs_are_ten_and_a_hundred() -> None:
 def test_recall_is_the_share_of_the_relevant_that_were_found() -> None:
     qrels = {"q": {"a": 1, "b": 3, "c": 1, "n": 0}}
     assert evaluate_run({"q": {"b": 2.0, "n": 1.0}}, qrels)["recall@100"] == pytest.approx(1 / 3)
+
+
+def test_all_metrics_at_once_are_those_taken_one_by_one() -> None:
+    for seed in range(5):
+        run, qrels = random_case(random.Random(seed))
+        found = values_per_query(run, qrels, ALL_METRICS, relevant_from=2)
+        assert found == {metric: per_query(run, qrels, metric, relevant_from=2) for metric in ALL_METRICS}
 
 
 def test_unknown_metrics_and_missing_judgements_are_refused() -> None:

@@ -104,9 +104,7 @@ def bm25_words(texts: Sequence[str]) -> list[list[str]]:
     return words
 
 
-def dense_run(
-    model: str, benchmark: Benchmark, k: int = 100, max_length: int | None = None, batch_size: int = 32
-) -> Run:
+def dense_run(model: str, benchmark: Benchmark, k: int = 100, max_length: int | None = None) -> Run:
     """Rank by the similarity of one dense vector per text, exactly.
 
     Args:
@@ -114,7 +112,6 @@ def dense_run(
         benchmark: Corpus and queries.
         k: Passages kept of each query.
         max_length: Tokens of a passage; longer ones are cut. None keeps the model's own limit.
-        batch_size: Texts in a forward pass; batches hold texts of similar length.
 
     Returns:
         Scores of the best passages by the model's own similarity (cosine unless it says otherwise), equal ones by id.
@@ -124,7 +121,7 @@ def dense_run(
     from dupmae.models import resolve_model
 
     rules = Definition(name=benchmark.name, document_length=max_length)
-    vectors = DenseVectors(resolve_model(model), rules, batch_size)
+    vectors = DenseVectors(resolve_model(model), rules)
     with tempfile.TemporaryDirectory() as place:
         encodings = encode_corpus(vectors, benchmark.corpus, Path(place))
         return search_encodings(vectors, encodings, benchmark.queries, k)

@@ -13,7 +13,7 @@ from typing import Any
 from dupmae.corpus import Benchmark, Run, read_qrels, read_run, write_run
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.definitions import Definition
-from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, per_query
+from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, values_per_query
 from dupmae.evaluation.retrievers import Retriever, open_retrievers
 from dupmae.evaluation.sources import differences
 from dupmae.evaluation.windows import by_best_window, cut_windows
@@ -145,16 +145,21 @@ def from_qrels(qrels_file: Path, runs: Sequence[Path], *, k: int = 1000, ties: T
 def _measure(title: str, tally: _Tally, parts: Mapping[str, Benchmark], definition: Definition, ties: Ties) -> Measured:
     """A system's figures over all parts."""
     passages = sum(len(part.corpus) for part in parts.values())
+    found = {
+        name: values_per_query(
+            tally.runs[name], part.qrels, ALL_METRICS, relevant_from=definition.relevant_from, ties=ties
+        )
+        for name, part in parts.items()
+    }
     values: dict[str, dict[str, float]] = {}
     metrics: dict[str, float] = {}
     for metric in ALL_METRICS:
-        means = []
-        values[metric] = {}
-        for name, part in parts.items():
-            found = per_query(tally.runs[name], part.qrels, metric, relevant_from=definition.relevant_from, ties=ties)
-            means.append(statistics.fmean(found.values()))
-            values[metric] |= {f"{name}/{query}" if name else query: value for query, value in found.items()}
-        metrics[metric] = statistics.fmean(means)
+        metrics[metric] = statistics.fmean(statistics.fmean(of_part[metric].values()) for of_part in found.values())
+        values[metric] = {
+            f"{name}/{query}" if name else query: value
+            for name, of_part in found.items()
+            for query, value in of_part[metric].items()
+        }
     seconds, stored = _sum(tally.seconds), _sum(tally.stored)
     return Measured(
         name=title,

@@ -68,7 +68,7 @@ def evaluate_run(
     Raises:
         DupmaeError: An unknown metric, or no judgements.
     """
-    values = _per_query(run, qrels, metrics, relevant_from, ties)
+    values = values_per_query(run, qrels, metrics, relevant_from=relevant_from, ties=ties)
     return {metric: sum(by_query.values()) / len(by_query) for metric, by_query in values.items()}
 
 
@@ -78,13 +78,17 @@ def per_query(run: Run, qrels: Qrels, metric: str, *, relevant_from: int = 1, ti
     Raises:
         DupmaeError: An unknown metric, or no judgements.
     """
-    return _per_query(run, qrels, [metric], relevant_from, ties)[metric]
+    return values_per_query(run, qrels, [metric], relevant_from=relevant_from, ties=ties)[metric]
 
 
-def _per_query(
-    run: Run, qrels: Qrels, metrics: Sequence[str], relevant_from: int, ties: Ties
+def values_per_query(
+    run: Run, qrels: Qrels, metrics: Sequence[str], *, relevant_from: int = 1, ties: Ties = "id"
 ) -> dict[str, dict[str, float]]:
-    """Metric -> query id -> value."""
+    """Several metrics, metric -> query id -> value; the rankings are put in order once. See :func:`evaluate_run`.
+
+    Raises:
+        DupmaeError: An unknown metric, or no judgements.
+    """
     if unknown := [metric for metric in metrics if metric not in _MEASURES]:
         raise DupmaeError(f"There is no metric {unknown[0]!r}: take one of {', '.join(ALL_METRICS)}.")
     if not qrels:

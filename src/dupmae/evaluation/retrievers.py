@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dupmae.corpus import Benchmark
 from dupmae.corpus.digest import corpus_digest
+from dupmae.errors import DupmaeError
 from dupmae.evaluation.baselines import bm25_searcher, search_index
 from dupmae.evaluation.definitions import Definition
 from dupmae.evaluation.windows import Search
-from dupmae.files import fingerprint, write_json
+from dupmae.files import atomic_folder, fingerprint, write_json
 
 BM25 = {"bm25": False, "bm25-fields": True}
 """Names of BM25, and whether title and text are apart."""
@@ -70,18 +72,52 @@ def open_retrievers(
     ]
 
 
+def share_index(index: Path, benchmark: Benchmark, definition: Definition, encodings: Path) -> None:
+    """Let :func:`open_retrievers` find an index that is there, instead of encoding the same corpus again.
+
+    Args:
+        index: A finished index; one of other passages, or read to another length, is left alone.
+        benchmark: The corpus.
+        definition: The benchmark's rules on lengths.
+        encodings: Folder in which encoded corpora are kept; the index is copied there.
+
+    Raises:
+        DupmaeError: No index, or its model cannot be used.
+    """
+    from dupmae.index import DuplexIndex
+    from dupmae.index.joining import recognise
+
+    found = DuplexIndex.open(index)
+    read_to = found.encoder[0].document_length  # type: ignore[index]
+    place = encodings / _mark(found.manifest.model_path(index), found.encoder, definition, benchmark)
+    if place.exists() or found.encoder[0].document_length != read_to:  # type: ignore[index]
+        return
+    try:
+        recognise(index, found.manifest, benchmark.corpus.values())
+    except DupmaeError:
+        return
+    with atomic_folder(place) as folder:
+        shutil.copytree(index, folder, dirs_exist_ok=True)
+
+
+def _mark(path: str, encoder: Any, definition: Definition, benchmark: Benchmark) -> str:
+    """Name of a duplex model's index of a corpus, which it reads to the length that the rules say from here on."""
+    from dupmae.evaluation.vectors import limit_lengths
+    from dupmae.models import model_fingerprint
+
+    lengths = limit_lengths(encoder, definition)
+    return fingerprint(["duplex", model_fingerprint(path), lengths[1], corpus_digest(benchmark.corpus.values())])
+
+
 def _duplex(
     name: str, path: str, benchmark: Benchmark, definition: Definition, encodings: Path, halves: bool
 ) -> list[Retriever]:
     """A duplex model, through an index of its own."""
     from dupmae.duplex import DuplexEncoder
-    from dupmae.evaluation.vectors import limit_lengths
     from dupmae.index import DuplexIndex
-    from dupmae.models import model_fingerprint
 
     encoder = DuplexEncoder(path)
-    lengths = limit_lengths(encoder, definition)
-    mark = fingerprint(["duplex", model_fingerprint(path), lengths[1], corpus_digest(benchmark.corpus.values())])
+    mark = _mark(path, encoder, definition, benchmark)
     record = encodings / f"{mark}.json"
     untouched, begun = not (encodings / mark).exists(), time.perf_counter()
     index = DuplexIndex.build(encodings / mark, encoder, benchmark.corpus.values(), model=path)

@@ -18,6 +18,7 @@ from dupmae.files import fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.precision import autocast, bfloat16_pays
 from dupmae.quiet import hushed
+from dupmae.shapes import LENGTH_MULTIPLE
 
 Kind = Literal["dense", "sparse", "duplex"]
 Task = Literal["query", "document"]
@@ -96,6 +97,22 @@ def limit_lengths(model: Any, definition: Definition) -> list[int | None]:
     return [queries or own, documents]
 
 
+def encoding_options(model: Any, lengths: list[int | None]) -> dict[str, Any]:
+    """What makes `encode` of a sentence-transformers model fast on its device.
+
+    Batches that fit into a processor's caches, and texts padded to few lengths (:mod:`dupmae.shapes`) unless that would
+    exceed a limit.
+
+    Args:
+        model: The model.
+        lengths: What :func:`limit_lengths` found.
+    """
+    options: dict[str, Any] = {"batch_size": 8 if model.device.type == "cpu" else 32}
+    if all(length is not None and length % LENGTH_MULTIPLE == 0 for length in lengths):
+        options["processing_kwargs"] = {"text": {"pad_to_multiple_of": LENGTH_MULTIPLE}}
+    return options
+
+
 class DenseVectors:
     """One vector a text, with the model's own similarity (cosine unless it says otherwise).
 
@@ -105,10 +122,9 @@ class DenseVectors:
     Args:
         model: What `SentenceTransformer` takes.
         definition: The benchmark, whose rules on lengths are kept.
-        batch_size: Texts in a forward pass; batches hold texts of similar length.
     """
 
-    def __init__(self, model: str, definition: Definition, batch_size: int = 32) -> None:
+    def __init__(self, model: str, definition: Definition) -> None:
         from sentence_transformers import SentenceTransformer
 
         with hushed():
@@ -116,16 +132,14 @@ class DenseVectors:
         lengths = limit_lengths(self.model, definition)
         if bfloat16_pays("auto") and isinstance(self.model[0], Transformer):
             self.model[0].bfloat16().register_forward_hook(_in_float32)
-        self.batch_size = batch_size
+        self.options = encoding_options(self.model, lengths)
         self.mark = fingerprint(["dense", model_fingerprint(model), lengths[1], bfloat16_pays("auto")])
         self.above = -np.inf
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
         """Vectors, float32 (n, D)."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
-        vectors = encode(
-            list(texts), batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=len(texts) > 1000
-        )
+        vectors = encode(list(texts), convert_to_tensor=True, show_progress_bar=len(texts) > 1000, **self.options)
         return vectors.float().cpu().numpy()
 
     def score(self, queries: Matrix, passages: Matrix) -> NDArray[np.float32]:
@@ -145,13 +159,12 @@ class SparseVectors:
     Args:
         model: What `SparseEncoder` takes.
         definition: The benchmark, whose rules on lengths are kept.
-        batch_size: Texts in a forward pass.
 
     Raises:
         DupmaeError: The model compares in another way.
     """
 
-    def __init__(self, model: str, definition: Definition, batch_size: int = 32) -> None:
+    def __init__(self, model: str, definition: Definition) -> None:
         from sentence_transformers import SparseEncoder
 
         with hushed():
@@ -161,7 +174,7 @@ class SparseVectors:
                 f"{model} compares by {self.model.similarity_fn_name}; only dot and cosine are known here."
             )
         lengths = limit_lengths(self.model, definition)
-        self.batch_size = batch_size
+        self.options = encoding_options(self.model, lengths)
         self.mark = fingerprint(["sparse", model_fingerprint(model), lengths[1], bfloat16_pays("auto")])
         self.above = 0.0
 
@@ -169,7 +182,7 @@ class SparseVectors:
         """Vectors, float32 CSR (n, V); of unit length where they are compared by cosine."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
         with autocast(self.model.device.type):
-            vectors = encode(list(texts), batch_size=self.batch_size, show_progress_bar=len(texts) > 1000)
+            vectors = encode(list(texts), show_progress_bar=len(texts) > 1000, **self.options)
         entries = vectors.cpu().coalesce()
         matrix = csr_matrix((entries.values().float().numpy(), entries.indices().numpy()), shape=tuple(entries.shape))
         if self.model.similarity_fn_name == "cosine":
