@@ -123,7 +123,7 @@ def test_the_same_entry_twice_in_a_query_counts_twice(tmp_path: Path) -> None:
 
 
 def test_a_query_finds_the_same_alone_and_in_a_batch(tmp_path: Path) -> None:
-    """The dense scores of a batch come from a matrix product, those of one query from a scan: both end the same."""
+    """Queries of a batch are scanned four at a time, and tasks are cut by the number of cores: all end the same."""
     rng = np.random.default_rng(11)
     cls, sparse = real_rows(rng, 500, 48, 10)
     index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), passages(500), model="m", segment_passages=200)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.index import segments as segments_module
-from dupmae.index.kernels import exact_dense_of, scan_dense
+from dupmae.index.kernels import exact_dense_of
 from dupmae.index.manifest import SegmentEntry
 from dupmae.index.passages import passage_table
 from dupmae.index.quantise import concatenate_rows, dense_slack, quantise
+from dupmae.index.scanning import scan_dense
 from dupmae.index.segments import Segment, write_segment
 
 
@@ -54,17 +55,17 @@ def test_whole_numbers_are_stored_exactly() -> None:
 @given(seed=st.integers(0, 2**31), dimension=st.sampled_from([1, 7, 64, 384]), scale=st.sampled_from([1e-6, 1.0, 1e4]))
 def test_the_scan_is_never_off_by_more_than_the_bound(seed: int, dimension: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
-    rows = quantise(gaussian(rng, 50, dimension, scale), V)
+    rows = quantise(gaussian(rng, 51, dimension, scale), V)
     # random queries, and those that point along what the scan leaves out, where the bound is tight
     queries = np.vstack([rng.normal(size=(5, dimension)), rows.low[:5], rows.high[:5]]).astype(np.float32)
-    slack, scanned = dense_slack(rows).astype(np.float64), np.empty(50, np.float32)
-    for query in queries:
+    slack = dense_slack(rows).astype(np.float64)
+    together = scan_dense(queries, rows.high, rows.cls_units)
+    for query, scanned in zip(queries, together, strict=True):
         length = np.linalg.norm(query.astype(np.float64))
-        scan_dense(query, rows.high, rows.cls_units, scanned)
-        exact = exact_dense_of(query, np.arange(50), rows.high, rows.low, rows.cls_units)
-        matrix = (query[None] @ rows.high.astype(np.float32).T)[0] * np.float32(256) * rows.cls_units
+        alone = scan_dense(query[None], rows.high, rows.cls_units)[0]
+        exact = exact_dense_of(query, np.arange(51), rows.high, rows.low, rows.cls_units)
         assert np.all(np.abs(scanned.astype(np.float64) - exact) <= length * slack)
-        assert np.all(np.abs(matrix.astype(np.float64) - exact) <= length * slack)
+        assert np.all(np.abs(alone.astype(np.float64) - exact) <= length * slack)
 
 
 def test_exact_dense_scores_are_those_of_the_stored_numbers() -> None:

@@ -16,31 +16,6 @@ RUN = 64
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
-def scan_dense(query: Any, high: Any, units: Any, out: Any) -> None:
-    """First term of Eq. 12 from the high bytes alone, for a query (d',) and n passages (n, d'): float32 (n,).
-
-    Four passages at a time, from four quarters of the block: a processor fetches ahead along each of them.
-    """
-    quarter = high.shape[0] // 4
-    for row in range(quarter):
-        a = b = c = d = np.float32(0.0)
-        for column in range(high.shape[1]):
-            weight = query[column]
-            a += weight * np.float32(high[row, column])
-            b += weight * np.float32(high[row + quarter, column])
-            c += weight * np.float32(high[row + 2 * quarter, column])
-            d += weight * np.float32(high[row + 3 * quarter, column])
-        out[row], out[row + quarter], out[row + 2 * quarter], out[row + 3 * quarter] = a, b, c, d
-    for row in range(4 * quarter, high.shape[0]):
-        total = np.float32(0.0)
-        for column in range(high.shape[1]):
-            total += query[column] * np.float32(high[row, column])
-        out[row] = total
-    for row in range(high.shape[0]):
-        out[row] *= np.float32(256.0) * units[row]
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
 def exact_dense(query: Any, high: Any, low: Any, unit: Any) -> Any:
     """First term of Eq. 12 for a query (d',) and one passage (d',), in double precision."""
     total = 0.0
@@ -157,7 +132,7 @@ def search_block(
         length: Its Euclidean length; 0 leaves the first term out.
         ids: Its vocabulary entries (m,).
         weights: Their weights, float32 (m,).
-        dense: First terms as :func:`scan_dense` gives them, float32 (n,), or empty to compute them here.
+        dense: Its first terms from :func:`dupmae.index.scanning.scan_dense`, float32 (n,); zeros if they are left out.
         high: The block's dense halves, int8 (n, d'), like the following arrays described in `segments`.
         low: int8 (n, d').
         cls_units: float32 (n,).
@@ -179,11 +154,6 @@ def search_block(
     passages = high.shape[0]
     sums = np.zeros(passages, np.float64)
     add_lists(ids, weights, starts, documents, list_weights, column_ids, columns, sums)
-    if length == 0.0:
-        dense = np.zeros(passages, np.float32)
-    elif dense.shape[0] == 0:
-        dense = np.empty(passages, np.float32)
-        scan_dense(query, high, cls_units, dense)
     size = min(k, passages)
     scores, rows, filled = np.empty(size, np.float64), np.empty(size, np.int64), 0
     least = floor[0]

@@ -17,16 +17,15 @@ from dupmae.errors import DupmaeError
 from dupmae.index.kernels import exact_dense_of, lexical_scores, search_block
 from dupmae.index.manifest import Manifest
 from dupmae.index.quantise import LARGEST_INPUT
+from dupmae.index.scanning import scan_dense
 from dupmae.index.segments import Block, Segment
 
 Part = Literal["both", "cls", "ot"]
 Task = TypeVar("Task")
 
 QUERY_GROUP = 64
-"""Queries that share a pass over the index; their dense scores of a block take 4 * 16,384 bytes each."""
-_MATRIX_QUERIES = 8  # from so many on, a matrix product computes dense scores faster than one scan a query
-_TILE = 1024  # passages whose dense halves are decoded at a time: the buffer stays in the second-level cache
-_NONE = np.empty(0, np.float32)
+"""Queries that share a pass over the index; what they find in each block is held until its end."""
+_TASK_QUERIES = 16  # that scan a block together: their dense scores, 4 * 16,384 bytes each, stay in a core's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,41 +139,32 @@ def _group(
     floors = [np.full(1, -np.inf) for _ in queries]
     pieces: list[list[Found]] = [[] for _ in queries]
 
-    def work(task: tuple[int, Block, int, Any]) -> None:
-        number, block, place, dense = task
-        query = queries[place]
-        scores, rows = search_block(
-            query.cls,
-            query.length,
-            query.ids,
-            query.weights,
-            dense,
-            *block.dense,
-            *block.lists,
-            alive[number][block.first : block.first + len(block)],
-            floors[place],
-            k,
-        )
-        pieces[place].append(Found(scores, np.full(len(rows), number), rows + block.first))
+    def work(task: tuple[int, Block, range]) -> None:
+        number, block, places = task
+        if any(queries[place].length for place in places):
+            dense = scan_dense(np.stack([queries[place].cls for place in places]), block.high, block.cls_units)
+        else:
+            dense = np.zeros((len(places), len(block)), np.float32)
+        for place, scanned in zip(places, dense, strict=True):
+            query = queries[place]
+            scores, rows = search_block(
+                query.cls,
+                query.length,
+                query.ids,
+                query.weights,
+                scanned,
+                *block.dense,
+                *block.lists,
+                alive[number][block.first : block.first + len(block)],
+                floors[place],
+                k,
+            )
+            pieces[place].append(Found(scores, np.full(len(rows), number), rows + block.first))
 
-    if len(queries) < _MATRIX_QUERIES:
-        share(work, [(number, block, place, _NONE) for number, block in blocks for place in range(len(queries))])
-    else:
-        vectors = np.stack([query.cls for query in queries])
-        for number, block in blocks:
-            dense = _dense_scores(vectors, block)
-            share(work, [(number, block, place, dense[place]) for place in range(len(queries))])
-    return [best(parts, k) for parts in pieces]
-
-
-def _dense_scores(vectors: NDArray[np.float32], block: Block) -> NDArray[np.float32]:
-    """What `scan_dense` computes, for many queries (Q, d') at once: (Q, n)."""
-    dense = np.empty((len(vectors), len(block)), np.float32)
-    for start in range(0, len(block), _TILE):
-        tile = block.high[start : start + _TILE].astype(np.float32)  # (t, d')
-        np.matmul(vectors, tile.T, out=dense[:, start : start + _TILE])
-    dense *= np.float32(256) * block.cls_units
-    return dense
+    size = min(_TASK_QUERIES, max(1, len(blocks) * len(queries) // (4 * cores())))  # enough tasks for every core
+    parts = [range(start, min(start + size, len(queries))) for start in range(0, len(queries), size)]
+    share(work, [(number, block, places) for number, block in blocks for places in parts])
+    return [best(found, k) for found in pieces]
 
 
 def best(parts: Sequence[Found], k: int) -> Found:
