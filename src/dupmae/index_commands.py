@@ -105,10 +105,11 @@ def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = No
     """
     if (ids is None) == (file is None):
         raise DupmaeError("dupmae index delete takes either --ids or --file")
+    from dupmae.corpus.opening import numbered_lines
     from dupmae.index import DuplexIndex
 
-    wanted = ids if ids is not None else Path(str(file)).read_text(encoding="utf-8").split("\n")
-    wanted = [identifier for identifier in (line.rstrip("\r") for line in wanted) if identifier]
+    lines = ids if ids is not None else [line for _, line in numbered_lines(Path(str(file)))]
+    wanted = [identifier for identifier in lines if identifier]
     opened = DuplexIndex.open(Path(index))
     missing = opened.delete(wanted)
     _say(f"Deleted from {index}: {len(set(wanted)) - len(missing)} passages; it holds {len(opened)}")
@@ -212,6 +213,8 @@ def tune(
     from dupmae.display import show_trials, trials_as_json
     from dupmae.index.tune import measure, propose
 
+    if not 0 <= recall <= 1:
+        raise DupmaeError(f"--recall is the share of passages that must be found, from 0 to 1, not {recall}")
     opened = open_index(Path(index), model)
     texts = [passage.full_text for passage in islice(_passages([queries], None), 200)]
     if clusters:

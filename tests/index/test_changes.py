@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,24 @@ def test_each_of_several_processes_encodes_its_share_and_the_last_joins_them(tmp
     assert embedded[-1] == []
     index.add([Passage("p70", "", "70")])
     assert ranking(index) == expected(index, rows(*range(50), 70))
+
+
+def test_processes_that_finish_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
+    cls, sparse = random_rows(np.random.default_rng(7), 20)
+    corpus = [Passage(f"p{n:02}", "", f"{n}") for n in range(20)]
+    folder = tmp_path / "i"
+    options: Any = {"model": "m", "batch_size": 4, "segment_passages": 10}
+    build_segments(folder, FakeEncoder(cls, sparse), corpus, process=(0, 2), **options)
+    with ThreadPoolExecutor(1) as threads:
+        with changes.sole_writer(folder):
+            last = threads.submit(build_segments, folder, FakeEncoder(cls, sparse), corpus, process=(1, 2), **options)
+            with pytest.raises(TimeoutError):
+                last.result(timeout=0.5)
+        last.result(timeout=60)
+    index = DuplexIndex.open(folder)
+    assert len(index) == 20
+    index.verify()
+    assert not list(folder.glob("process-*"))
 
 
 def test_an_id_in_the_shares_of_two_processes_is_refused(tmp_path: Path) -> None:

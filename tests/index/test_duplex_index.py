@@ -185,6 +185,15 @@ def test_other_passages_are_refused_and_the_index_stays(tmp_path: Path, change: 
     index.verify()
 
 
+def test_a_batch_of_no_passages_is_refused_and_leaves_no_index(tmp_path: Path) -> None:
+    encoder = FakeEncoder(*random_rows(np.random.default_rng(0), 5))
+    for size in (0, -1):
+        with pytest.raises(DupmaeError, match=f"at least one passage, not {size}"):
+            DuplexIndex.build(tmp_path / "i", encoder, passages(5), model="m", batch_size=size)
+    assert encoder.embedded == []
+    assert not (tmp_path / "i" / "manifest.json").exists()
+
+
 def test_another_models_index_is_refused(tmp_path: Path) -> None:
     _, encoder, corpus = build(tmp_path / "i")
     with pytest.raises(DupmaeError, match="another model"):
@@ -272,9 +281,10 @@ def test_a_newer_format_and_a_damaged_manifest_are_refused(tmp_path: Path) -> No
     path.write_text('{"format": "dupmae-index", "format_version": 2}')
     with pytest.raises(DupmaeError, match="damaged"):
         DuplexIndex.open(tmp_path / "i")
-    path.write_text("{")
-    with pytest.raises(DupmaeError, match="damaged"):
-        DuplexIndex.open(tmp_path / "i")
+    for content in (b"{", b'{"format": "\xff"}'):
+        path.write_bytes(content)
+        with pytest.raises(DupmaeError, match="damaged"):
+            DuplexIndex.open(tmp_path / "i")
 
 
 def test_a_flipped_bit_is_named_by_verify_and_a_missing_or_truncated_file_by_open(tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def test_ids_to_delete_may_stand_in_a_file(index: str, tmp_path: Path, capsys: p
     (tmp_path / "ids.txt").write_text("p1\r\np2\n\n")
     assert cli.main(["index", "delete", index, "--file", str(tmp_path / "ids.txt")]) == 0
     assert "2 passages; it holds 6" in capsys.readouterr().out
+    (tmp_path / "ids.txt").write_bytes(b"p3\n\xff\n")
+    assert cli.main(["index", "delete", index, "--file", str(tmp_path / "ids.txt")]) == 2
+    assert "ids.txt, line 2: byte 1 is not UTF-8" in capsys.readouterr().err
 
 
 def test_search_takes_filters_and_approximate_settings(
@@ -98,6 +101,8 @@ def test_tune_shows_recall_beside_speed_and_proposes(
         **{key: result["trials"][0][key] for key in ("p50_ms", "p95_ms")},
     }
     assert result["proposed"] in result["trials"]
+    assert cli.main([*words, "--recall", "95"]) == 2
+    assert "from 0 to 1, not 95" in capsys.readouterr().err
 
 
 def test_verify_names_a_damaged_file_and_fails(index: str, capsys: pytest.CaptureFixture[str]) -> None:

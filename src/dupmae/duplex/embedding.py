@@ -18,6 +18,7 @@ from torch.func import functional_call
 from tqdm.auto import tqdm
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.errors import DupmaeError
 from dupmae.precision import bfloat16_pays
 from dupmae.shapes import padded_length
 
@@ -37,7 +38,13 @@ IN_FULL = ("cls_projection.weight", "cls_log_scale", "ot_log_scale", "entry_log_
 def embed(
     encoder: DuplexEncoder, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool
 ) -> DuplexEmbeddings:
-    """Embed texts, whatever their order, in batches of `batch_size` texts of similar length."""
+    """Embed texts, whatever their order, in batches of `batch_size` texts of similar length.
+
+    Raises:
+        DupmaeError: A batch of no texts.
+    """
+    if batch_size < 1:
+        raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
     encoder.eval()
     forward = _forward(encoder)
     entries = encoder.pooling.vocabulary_size

@@ -32,14 +32,18 @@ _OURS = re.compile(
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock of an index folder; the system takes it back when a process dies.
 
+    Args:
+        folder: The index.
+        wait: Wait for another process that holds it.
+
     Raises:
-        DupmaeError: Another process changes the index.
+        DupmaeError: Another process changes the index, and `wait` is false.
     """
     try:
-        with FileLock(folder / LOCK_FILE, timeout=0):
+        with FileLock(folder / LOCK_FILE, timeout=-1 if wait else 0):
             yield
     except Timeout:
         raise DupmaeError(f"Another process is changing the index {folder}: try again when it has finished.") from None

@@ -76,7 +76,12 @@ def encode_window(
 
     Returns:
         The stored numbers in the window's own order, and the most entries a passage may have.
+
+    Raises:
+        DupmaeError: A batch of no passages, or an embedding that cannot be stored.
     """
+    if batch_size < 1:
+        raise DupmaeError(f"A batch holds at least one passage, not {batch_size}.")
     order = np.array(sorted(range(len(window)), key=lambda number: -len(window[number].full_text)), dtype=np.int64)
     vocabulary_size, parts, top_k = encoder.pooling.vocabulary_size, [], 0
     step = batch_size * _BATCHES_PER_UNIT

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
+from dupmae.files import atomic_folder
 from dupmae.index.changes import is_index, sole_writer, sweep
 from dupmae.index.encoding import fingerprint_of, windows
 from dupmae.index.manifest import Manifest, relative_model
@@ -46,7 +47,7 @@ def join(folder: Path, processes: int) -> None:
     parts = [part_folder(folder, rank, processes) for rank in range(processes)]
     if not all(is_index(part) and Manifest.read(part).complete for part in parts):
         return
-    with sole_writer(folder):
+    with sole_writer(folder, wait=True):  # several may have finished at the same time
         if is_index(folder):
             return
         sweep(folder, None)
@@ -62,9 +63,9 @@ def join(folder: Path, processes: int) -> None:
         for part, snapshot in zip(parts, snapshots, strict=True):
             for entry in snapshot.manifest.segments:
                 name = manifest.new_name("segment")
-                (folder / name).mkdir()
-                for file in entry.files:
-                    os.link(part / entry.name / file, folder / name / file)
+                with atomic_folder(folder / name) as temporary:
+                    for file in entry.files:
+                        os.link(part / entry.name / file, temporary / file)
                 manifest.segments.append(replace(entry, name=name))
         manifest.write(folder)
         for part in parts:

@@ -86,7 +86,7 @@ class Manifest:
         """
         path = folder / FILE_NAME
         try:
-            text = path.read_text(encoding="utf-8")
+            content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             if any(folder.glob("process-*-of-*")):
                 raise DupmaeError(
@@ -96,7 +96,7 @@ class Manifest:
                 f"{folder} is not an index: it has no {FILE_NAME}; build one with `dupmae index build`."
             ) from None
         try:
-            values = json.loads(text)
+            values = json.loads(content)
             if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
                 raise DupmaeError(f"{path} is not the manifest of an index: it does not say format {FORMAT!r}.")
             version = values.pop("format_version")
