@@ -101,6 +101,9 @@ class PretrainConfig:
     gradient_checkpointing: bool = False
     """Compute the encoder's layers again in the backward pass instead of keeping what they computed: less memory, about
     a third more time."""
+    shard: bool = False
+    """Under torchrun, on GPUs: spread weights, gradients and optimiser over the processes (FSDP) instead of keeping all
+    of them in each; the result is the same. For encoders whose training does not fit on one GPU."""
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """Experiment tracker that gets the losses and the held-out figures, too."""
     save_steps: int = 100

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, BartConfig, BertConfig, GPT2Config, XLNetConfig
 
@@ -19,12 +20,15 @@ from dupmae.precision import prepare_for_training
 from dupmae.pretraining import pretrain
 from dupmae.pretraining.backbones import FAMILIES, Backbone, load_backbone
 from dupmae.pretraining.backbones.backbone import sinusoids
-from dupmae.pretraining.checkpoint import load_for_pretraining, save_checkpoint
+from dupmae.pretraining.backbones.unpadded import attends_here
+from dupmae.pretraining.checkpoint import RECOMPUTING, load_for_pretraining, save_checkpoint
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.objective import DupMAE
+from dupmae.pretraining.sharding import whole_weights
 
 KINDS = ["bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "electra", "deberta", "modernbert"]
 RELATIVE = ["deberta", "modernbert"]
+UNPADDED = ["bert", "distilbert", "roberta", "xlm-roberta", "electra"]
 IDS = torch.tensor([[2, 9, 30, 11, 3], [2, 8, 3, 0, 0]])
 MASK = IDS != 0
 
@@ -147,6 +151,58 @@ def test_a_texts_states_do_not_depend_on_how_far_it_is_padded(kind: str, checkpo
     torch.testing.assert_close(long, short, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", UNPADDED)
+@pytest.mark.parametrize("recomputing", [False, True])
+def test_without_padding_states_and_gradients_are_the_same(
+    kind: str, recomputing: bool, checkpoint: Callable[[str], Path]
+) -> None:
+    backbone = perturbed(load_backbone(str(checkpoint(kind)))).train(recomputing)
+    prepare_for_training(backbone.model, 0.0)
+    if recomputing:
+        backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=RECOMPUTING)
+    texts = batch(9, 30, 2, 17)
+    ids, mask = texts["input_ids"], texts["attention_mask"]
+    weight = torch.randn(*ids.shape, backbone.hidden_size)
+    results = []
+    for unpadded in (False, True):
+        assert not unpadded or backbone.drop_padding(torch.device("cpu"), torch.float32)
+        states = backbone.states(ids, mask)
+        parameters = [parameter for parameter in backbone.encoder_parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad((states * weight)[mask].sum(), parameters, allow_unused=True)
+        results.append([states[mask], *(gradient for gradient in gradients if gradient is not None)])
+    assert not backbone.states(ids, mask)[~mask].any()
+    assert len(results[0]) == len(results[1])
+    for padded, unpadded in zip(*results, strict=True):
+        torch.testing.assert_close(unpadded, padded, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in UNPADDED])
+def test_padding_stays_in_families_whose_attention_needs_it(kind: str, checkpoint: Callable[[str], Path]) -> None:
+    backbone = load_backbone(str(checkpoint(kind)))
+    before = backbone.model.config._attn_implementation
+    assert not backbone.drop_padding(torch.device("cpu"), torch.float32)
+    assert (backbone.unpadded, backbone.model.config._attn_implementation) == (False, before)
+
+
+@pytest.mark.parametrize("fault", ["raises", "mixes the texts up"])
+def test_padding_stays_where_attention_without_it_does_not_work(
+    fault: str, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(str(checkpoint("bert")))
+
+    def attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> Any:
+        if fault == "raises":
+            raise RuntimeError("no kernel")
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2), None
+
+    for dtype in (torch.float32, torch.bfloat16):
+        assert attends_here(2, 8, torch.device("cpu"), dtype)
+    monkeypatch.setattr("dupmae.pretraining.backbones.unpadded.attend", attend)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not backbone.drop_padding(torch.device("cpu"), dtype)
+    assert not backbone.unpadded
+
+
 @pytest.mark.parametrize("kind", ["modernbert", "distilbert", "deberta"])
 def test_no_dropout_means_none(kind: str, checkpoint: Callable[[str], Path]) -> None:
     folder = checkpoint(kind)
@@ -176,7 +232,7 @@ def test_a_saved_checkpoint_loads_with_the_same_outputs(
     config = PretrainConfig()
     objective, tokenizer = load_for_pretraining(str(checkpoint(kind + head)), config)
     backbone = perturbed(objective.backbone)
-    save_checkpoint(tmp_path / "saved", objective, tokenizer, {})
+    save_checkpoint(tmp_path / "saved", objective, whole_weights(objective), tokenizer, {})
     masked_lm, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
     assert not report["missing_keys"]
     encoder = AutoModel.from_pretrained(tmp_path / "saved").eval()
@@ -253,6 +309,11 @@ def test_unsuitable_models_are_refused_with_the_supported_families(config: Any, 
     config.save_pretrained(tmp_path)
     with pytest.raises(DupmaeError, match=rf"(?:{reason}).*{', '.join(FAMILIES)}\.$"):
         load_backbone(str(tmp_path))
+
+
+def test_recomputing_the_layers_of_a_family_that_cannot_is_refused(checkpoint: Callable[[str], Path]) -> None:
+    with pytest.raises(DupmaeError, match="family mpnet cannot compute their layers again"):
+        load_for_pretraining(str(checkpoint("mpnet")), PretrainConfig(gradient_checkpointing=True))
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

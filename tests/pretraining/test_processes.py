@@ -1,4 +1,4 @@
-"""`torchrun -m dupmae pretrain`: two processes take the steps that one takes."""
+"""`torchrun -m dupmae pretrain`: two processes take the steps that one takes, with all weights each or with half."""
 
 from __future__ import annotations
 
@@ -8,63 +8,137 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
+from transformers import AutoModelForMaskedLM
 
 from dupmae import cli
+from dupmae.errors import DupmaeError
+from dupmae.pretraining.sharding import refuse_unshardable
 
-RUN = """
-import sys
+IN_TWO_PROCESSES = """
+import json, sys
+from accelerate.state import DistributedType, PartialState
 from dupmae import cli
-from dupmae.pretraining import decoder
+from dupmae.pretraining import decoder, keeping
+from dupmae.pretraining.phase import PhaseTrainer
+
 decoder.DROPOUT = 0.0  # random numbers that each process draws for itself
-sys.exit(cli.main())
+keeping.draw_curves = lambda path, *_: path.touch()
+begin, compute_loss = PartialState.__init__, PhaseTrainer.compute_loss
+parts = 0
+
+def begin_as_on_gpus(state, *arguments, **named):  # accelerate spreads nothing over processors, though torch can
+    begin(state, *arguments, **named)
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.MULTI_GPU
+
+def die_once_in_step_4_of_the_joint_phase(trainer, *arguments, **named):
+    global parts
+    parts += trainer.phase.name == "joint" and trainer.state.global_step == 3
+    if parts == 2:
+        parts += 1
+        raise KeyboardInterrupt
+    return compute_loss(trainer, *arguments, **named)
+
+for name, words in json.loads(sys.argv[1]).items():
+    PartialState.__init__ = begin_as_on_gpus if "--shard=true" in words else begin
+    if name == "killed":
+        PhaseTrainer.compute_loss = die_once_in_step_4_of_the_joint_phase
+        assert cli.main(words) == 130
+    assert cli.main(words) == 0
 """
 
 
-@pytest.fixture
-def command(tmp_path: Path, words: list[str], bert_folder: Path) -> list[str]:
-    """A small pre-training, but for its output and what makes up a step of 8 sequences."""
-    draw = random.Random(7)
-    corpus = tmp_path / "corpus.jsonl"
+@pytest.fixture(scope="module")
+def runs(
+    words: list[str], bert_folder: Path, embedder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The folders of small runs of 8 sequences a step: two in one process, the others in two."""
+    folder, draw = tmp_path_factory.mktemp("runs"), random.Random(7)
+    corpus = folder / "corpus.jsonl"
     texts = [" ".join(draw.choices(words, k=draw.randint(4, 24))) for _ in range(60)]
     corpus.write_text("".join(json.dumps({"_id": str(n), "text": text}) + "\n" for n, text in enumerate(texts)))
     settings = {
-        "corpus": corpus, "model": bert_folder, "new_layers_steps": 2, "steps": 3, "batch_size": 4, "max_length": 24,
-        "min_length": 4, "eval_steps": 2, "save_steps": 2, "precision": "float32", "encoder_mask_rate": 0.4,
-        "learning_rate": 1e-2, "head_learning_rate": 1e-2,
+        "corpus": corpus, "new_layers_steps": 2, "steps": 4, "max_length": 24, "min_length": 4, "eval_steps": 2,
+        "save_steps": 2, "precision": "float32", "encoder_mask_rate": 0.4, "learning_rate": 1e-2,
+        "head_learning_rate": 1e-2,
     }  # fmt: skip
-    return ["pretrain", *(f"--{name}={value}" for name, value in settings.items())]
-
-
-def test_two_processes_end_where_one_with_two_micro_batches_ends(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dupmae.pretraining.decoder.DROPOUT", 0.0)
-    monkeypatch.setattr(cli, "hush", lambda: None)
-    assert cli.main([*command, f"--output={tmp_path / 'one'}", "--gradient_accumulation_steps=2"]) == 0
-
-    (tmp_path / "run.py").write_text(RUN)
+    tied = {**settings, "model": bert_folder, "batch_size": 4, "keep": "last"}
+    untied = {**settings, "model": embedder_folder, "batch_size": 2, "dense_pooling": "mean", "warm_start_sequences": 9}
+    alone = {
+        "tied": {**tied, "gradient_accumulation_steps": 2},
+        "untied": {**untied, "gradient_accumulation_steps": 4},
+    }
+    shared = {**untied, "gradient_accumulation_steps": 2, "shard": "true"}
+    together = {
+        "whole": tied,
+        "shared": {**tied, "shard": "true", "gradient_checkpointing": "true"},
+        "shared and untied": shared,
+        "killed": shared,
+    }
+    commands = {
+        name: ["pretrain", f"--output={folder / name}", *(f"--{key}={value}" for key, value in run.items())]
+        for name, run in (alone | together).items()
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dupmae.pretraining.decoder.DROPOUT", 0.0)
+        patch.setattr(cli, "hush", lambda: None)
+        assert [cli.main(commands[name]) for name in alone] == [0, 0]
+    (folder / "run.py").write_text(IN_TWO_PROCESSES)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    alone = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [*launch, str(tmp_path / "run.py"), *command, f"--output={tmp_path / 'two'}"],
-        env=os.environ | alone, capture_output=True, text=True, timeout=600, check=False,
+        [*launch, str(folder / "run.py"), json.dumps({name: commands[name] for name in together})],
+        env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Written: ") == 1
-    for file in ("metrics.jsonl", "held_out.jsonl"):
-        one, two = ([json.loads(line) for line in (tmp_path / run / file).open()] for run in ("one", "two"))
-        assert len(one) == len(two) == (5 if file == "metrics.jsonl" else 4)
-        for expected, found in zip(one, two, strict=True):
-            assert found.pop("phase") == expected.pop("phase")
-            assert found == pytest.approx(expected, rel=1e-4), file
+    assert done.stdout.count("Written: ") == len(together)
+    return {name: folder / name for name in commands}
+
+
+def assert_same_run(found: Path, expected: Path, rtol: float = 1e-3, atol: float = 1e-5) -> None:
+    """The same losses in every step and in every measurement, and the same weights at the end."""
+    for file, count in (("metrics.jsonl", 6), ("held_out.jsonl", 4)):
+        one, two = ([json.loads(line) for line in (run / file).open()] for run in (expected, found))
+        assert len(one) == len(two) == count
+        for line, other in zip(one, two, strict=True):
+            assert other.pop("phase") == line.pop("phase")
+            assert other == pytest.approx(line, rel=rtol / 10), file
     for file in ("model.safetensors", "decoder.safetensors"):
-        expected, found = (load_file(tmp_path / run / "model" / file) for run in ("one", "two"))
-        assert expected.keys() == found.keys()
-        for name, tensor in expected.items():
+        one, two = (load_file(run / "model" / file) for run in (expected, found))
+        assert one.keys() == two.keys()
+        for name, tensor in one.items():
             if "key.bias" in name:  # softmax cancels it: its gradient is rounding, which AdamW blows up to full steps
                 continue
-            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(two[name], tensor, rtol=rtol, atol=atol)
+
+
+def test_two_processes_end_where_one_with_two_micro_batches_ends(runs: dict[str, Path]) -> None:
+    assert_same_run(runs["whole"], runs["tied"])
+
+
+@pytest.mark.parametrize(("shared", "alone"), [("shared", "tied"), ("shared and untied", "untied")])
+def test_two_processes_that_share_the_weights_end_where_one_ends(
+    shared: str, alone: str, runs: dict[str, Path]
+) -> None:
+    assert_same_run(runs[shared], runs[alone], atol=1e-4)  # a hundredth of AdamW's largest step
+    _, report = AutoModelForMaskedLM.from_pretrained(runs[shared] / "model", output_loading_info=True)
+    assert not report["missing_keys"]
+
+
+def test_two_processes_that_share_the_weights_and_were_killed_end_where_others_end(runs: dict[str, Path]) -> None:
+    assert_same_run(runs["killed"], runs["shared and untied"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("processes", "kind", "reason"),
+    [(1, DistributedType.NO, "there is one: start"), (2, DistributedType.MULTI_CPU, "compute on processors")],
+)
+def test_weights_are_not_spread_where_nothing_would_be_gained(processes: int, kind: str, reason: str) -> None:
+    with pytest.raises(DupmaeError, match=reason):
+        refuse_unshardable(SimpleNamespace(num_processes=processes, distributed_type=kind))

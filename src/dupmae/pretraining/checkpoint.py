@@ -15,13 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
-from dupmae.precision import prepare_for_training
+from dupmae.precision import bfloat16_pays, prepare_for_training
 from dupmae.pretraining.backbones import load_backbone
 from dupmae.pretraining.objective import DupMAE
 
@@ -33,6 +34,8 @@ DECODER_FILE = "decoder.safetensors"
 """Name of the decoder's file in a checkpoint."""
 RECORD_FILE = "dupmae.json"
 """Name of the record in a checkpoint."""
+RECOMPUTING = {"use_reentrant": False, "determinism_check": "none"}
+"""How torch computes layers again; its check compares shapes, which not all nested tensors have."""
 
 
 def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, Any]:
@@ -48,13 +51,17 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
         The objective, and the tokenizer.
 
     Raises:
-        DupmaeError: The model cannot be loaded, is not a suitable encoder, has no tokenizer with a mask token, or its
-            decoder does not fit.
+        DupmaeError: The model cannot be loaded, is not a suitable encoder, has no tokenizer with a mask token, its
+            decoder does not fit, or its family knows no gradient checkpointing.
     """
     from transformers import AutoTokenizer
 
     backbone = load_backbone(model)
     prepare_for_training(backbone.model, config.dropout)
+    if torch.cuda.is_available():
+        dtype = torch.bfloat16 if bfloat16_pays(config.precision) else torch.float32
+        if not backbone.drop_padding(torch.device("cuda"), dtype):
+            logger.info("Batches are padded: attention without padding is not to be had for %s here.", model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
@@ -62,7 +69,13 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
     if tokenizer.mask_token_id is None:
         raise DupmaeError(f"The tokenizer of {model} has no mask token, which masked pre-training needs.")
     if config.gradient_checkpointing:
-        backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        try:
+            backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=RECOMPUTING)
+        except ValueError as error:
+            raise DupmaeError(
+                f"Encoders of the family {backbone.model.config.model_type} cannot compute their layers again in the "
+                "backward pass: set gradient_checkpointing to false."
+            ) from error
     objective = DupMAE(backbone, tokenizer.all_special_ids, tokenizer.mask_token_id, config)
     decoder_file = Path(model) / DECODER_FILE
     if decoder_file.is_file():
@@ -76,23 +89,23 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
     return objective, tokenizer
 
 
-def save_checkpoint(folder: Path, objective: DupMAE, tokenizer: Any, record: dict[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path, objective: DupMAE, weights: dict[str, torch.Tensor], tokenizer: Any, record: dict[str, Any]
+) -> None:
     """Write a checkpoint, whole or not at all.
 
     Args:
         folder: Where to; what is there is replaced.
         objective: Encoder, head and decoder.
+        weights: All their weights: see :func:`dupmae.pretraining.sharding.whole_weights`.
         tokenizer: Their tokenizer.
         record: What `dupmae.json` says besides the settings.
     """
     config = objective.config
     with atomic_folder(folder) as temporary:
-        objective.backbone.model.save_pretrained(temporary)
+        objective.backbone.model.save_pretrained(temporary, state_dict=_part(weights, "backbone.model."))
         tokenizer.save_pretrained(temporary)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in objective.decoder.state_dict().items()},
-            temporary / DECODER_FILE,
-        )
+        save_file(_part(weights, "decoder."), temporary / DECODER_FILE)
         write_json(
             temporary / RECORD_FILE,
             {
@@ -103,3 +116,8 @@ def save_checkpoint(folder: Path, objective: DupMAE, tokenizer: Any, record: dic
                 "settings": asdict(config),
             },
         )
+
+
+def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The weights whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
+
 from dupmae.config import PretrainConfig
 from dupmae.evaluation.figures import draw_curves
 from dupmae.files import atomic_folder, write_json
@@ -16,6 +18,7 @@ from dupmae.pretraining.data import Sequences
 from dupmae.pretraining.held_out import HeldOut
 from dupmae.pretraining.metrics import append_metrics, last_losses, read_metrics, rewind_metrics
 from dupmae.pretraining.objective import DupMAE
+from dupmae.pretraining.sharding import callable_parts, whole_weights
 from dupmae.resuming import METRICS_FILE
 
 HELD_OUT_FILE = "held_out.jsonl"
@@ -27,7 +30,7 @@ CURVES_FILE = "curves.png"
 class Keeper:
     """Measures on held-out text, writes it down, and keeps the checkpoint that the settings call the best.
 
-    Every process measures, and comes to the same figures; one of them writes. What was measured before the first step
+    Every process measures; the first one's figures decide, and it alone writes. What was measured before the first step
     is written down, but not kept: keeping is about what training has made.
 
     Args:
@@ -57,7 +60,9 @@ class Keeper:
 
     def measure(self, step: int) -> dict[str, float]:
         """Measure, write it down, and keep the checkpoint if it is the best so far."""
-        figures = self.held_out.measure(self.objective)
+        with callable_parts(self.objective):
+            mine = self.held_out.measure(self.objective)
+        figures: dict[str, float] = broadcast_object_list([mine])[0]
         if self.writes:
             append_metrics(self.output / HELD_OUT_FILE, [{"phase": self.phase, "step": step, **figures}])
         if step and self.objective.config.keep != "last" and better(figures, self.best, self.objective.config):
@@ -68,16 +73,18 @@ class Keeper:
     def finish(self, record: dict[str, Any], store: Sequences) -> None:
         """Write `model/`, the kept checkpoint or else the present state, with its record, its curves and its card.
 
+        Every process has to call this; the first one writes.
+
         Args:
             record: What `dupmae.json` says besides the settings, the kept step, its figures and the last losses.
             store: The text that it was trained on.
         """
         metrics, held_out = self.output / METRICS_FILE, self.output / HELD_OUT_FILE
         if self.best is None:
-            lines = read_metrics(held_out) if held_out.is_file() else []
-            last = lines[-1] if lines else {}
-            figures = {name: value for name, value in last.items() if name not in ("phase", "step")}
-            self._save(read_metrics(metrics)[-1]["step"] if metrics.is_file() else 0, figures)
+            figures = {name: value for name, value in _last(held_out).items() if name not in ("phase", "step")}
+            self._save(_last(metrics).get("step", 0), figures)
+        if not self.writes:
+            return
         with atomic_folder(self.output / "model") as temporary:
             shutil.copytree(self.kept, temporary, dirs_exist_ok=True)
             saved = json.loads((temporary / RECORD_FILE).read_text(encoding="utf-8"))
@@ -90,9 +97,10 @@ class Keeper:
 
     def _save(self, step: int, figures: dict[str, float]) -> None:
         """Write the present state to `kept/`."""
+        weights = whole_weights(self.objective)
         if self.writes:
-            kept = {"phase": self.phase, "step": step}
-            save_checkpoint(self.kept, self.objective, self.tokenizer, {"kept": kept, "held_out": figures})
+            record = {"kept": {"phase": self.phase, "step": step}, "held_out": figures}
+            save_checkpoint(self.kept, self.objective, weights, self.tokenizer, record)
 
 
 def better(figures: dict[str, float], best: dict[str, float] | None, config: PretrainConfig) -> bool:
@@ -103,3 +111,9 @@ def better(figures: dict[str, float], best: dict[str, float] | None, config: Pre
         return figures["loss"] < best["loss"]
     name = next((name for name in ("mrr_both", "mrr_cls") if name in figures), None)
     return name is not None and figures[name] > best[name]
+
+
+def _last(metrics: Path) -> dict[str, Any]:
+    """The last line of a metrics file, if there is one."""
+    lines = read_metrics(metrics) if metrics.is_file() else []
+    return lines[-1] if lines else {}

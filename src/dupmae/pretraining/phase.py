@@ -16,16 +16,18 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from accelerate.utils import reduce
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_callback import TrainerCallback
 
 from dupmae.config import PretrainConfig
+from dupmae.precision import autocast
 from dupmae.pretraining.data import LengthBuckets, Sequences
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.metrics import MetricsLog
 from dupmae.pretraining.objective import DupMAE
+from dupmae.pretraining.sharding import whole_weights
 
 WEIGHTS_FILE = "model.safetensors"
 """All weights, in the folder of an interrupted phase's checkpoint."""
@@ -129,7 +131,8 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Eq. 9, this part's share of it, times the number of parts, because gradients are averaged over them."""
         generator = step_generator(self.args.device, *inputs.pop("mask_seed"))
-        losses: dict[str, torch.Tensor] = model(**inputs, generator=generator)
+        with autocast(self.args.device.type, self.objective.config.precision):
+            losses: dict[str, torch.Tensor] = model(**inputs, generator=generator)
         self.metrics.add(losses)
         parts: int = self.args.world_size * self.current_gradient_accumulation_steps
         return losses["loss"] * parts
@@ -143,13 +146,14 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """All weights as one safetensors file; tied ones once."""
+        weights = whole_weights(self.objective)
         if self.args.should_save and output_dir is not None:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            save_model(self.objective, str(Path(output_dir) / WEIGHTS_FILE))
+            once = {name: weights[name] for name, _ in self.objective.named_parameters()}
+            save_file(once, Path(output_dir) / WEIGHTS_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Read what :meth:`save_model` wrote."""
-        load_model(self.objective, Path(resume_from_checkpoint) / WEIGHTS_FILE)
+        """Nothing: the weights are read before the Trainer gets them, while they are whole in every process."""
 
 
 class MeasureEvery(TrainerCallback):  # type: ignore[misc]

@@ -16,7 +16,6 @@ from transformers import TrainingArguments, set_seed
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint, write_json
-from dupmae.precision import bfloat16_pays
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import Sequences, collator
 from dupmae.pretraining.held_out import HeldOut, split
@@ -24,6 +23,7 @@ from dupmae.pretraining.keeping import Keeper
 from dupmae.pretraining.metrics import MetricsLog, show_progress
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTrainer, phases
+from dupmae.pretraining.sharding import forget_sharding, refuse_unshardable, shard_arguments
 from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.processes import is_first_process, join_processes
@@ -55,7 +55,8 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
 
     Raises:
         DupmaeError: The store is empty or does not fit the model, the model is unsuitable, `output` holds another run,
-            all losses are switched off, the tracker is not installed, or the loss stops being a number.
+            all losses are switched off, there is nothing to shard over, the tracker is not installed, or the loss stops
+            being a number.
     """
     if len(store) == 0:
         raise DupmaeError("The token store is empty: there is no text to pre-train on.")
@@ -64,6 +65,8 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     if config.eval_steps < 1:
         raise DupmaeError(f"eval_steps is {config.eval_steps}: it counts steps, at least 1.")
     processes = join_processes()
+    if config.shard:
+        refuse_unshardable(processes)
     target = output / "model"
     with processes.main_process_first():
         run = _open_run(output, store, model, config, processes.num_processes)
@@ -75,6 +78,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         return target
     set_seed(config.seed)
     objective, tokenizer = load_for_pretraining(model, config)
+    objective.to(processes.device)
     held_out = split(store, config.held_out_texts)
     if objective.backbone.new_head and config.warm_start_sequences and not any(done for done, _ in begun.values()):
         warm_start_head(
@@ -91,17 +95,17 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         if phase.steps > 0:
             _run_phase(objective, tokenizer, store, output, number, phase, begun[phase.name], held_out.left_out, keeper)
             keeper.started = True
+    keeper.finish(
+        {
+            "start": model,
+            "steps": {phase.name: phase.steps for phase in schedule},
+            "processes": processes.num_processes,
+            "fingerprint": run["fingerprint"],
+            "store": store.fingerprint,
+        },
+        store,
+    )
     if is_first_process():
-        keeper.finish(
-            {
-                "start": model,
-                "steps": {phase.name: phase.steps for phase in schedule},
-                "processes": processes.num_processes,
-                "fingerprint": run["fingerprint"],
-                "store": store.fingerprint,
-            },
-            store,
-        )
         write_json(output / RUN_FILE, run | {"finished": True})
         _clear(output)
     processes.wait_for_everyone()
@@ -122,8 +126,9 @@ def _run_phase(
     """Train one phase, from the beginning or from its last whole checkpoint."""
     done, checkpoint = begun
     config = objective.config
-    if checkpoint is not None and done == phase.steps:
+    if checkpoint is not None:
         load_model(objective, checkpoint / WEIGHTS_FILE)
+    if done == phase.steps:
         return
     objective.learn(set(phase.learning_rates))
     arguments = TrainingArguments(
@@ -134,7 +139,6 @@ def _run_phase(
         warmup_steps=round(config.warmup_ratio * phase.steps),
         lr_scheduler_type="linear",
         weight_decay=config.weight_decay,
-        bf16=bfloat16_pays(config.precision),
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
         save_steps=config.save_steps,
@@ -144,6 +148,7 @@ def _run_phase(
         report_to="none",
         run_name=output.name,
         seed=config.seed + number,
+        **shard_arguments(objective) if config.shard else {},
     )
     backbone = objective.backbone
     keeper.begin(phase.name, done)
@@ -167,10 +172,9 @@ def _run_phase(
     set_seed_by_process(arguments.seed, device_specific=True)  # each process its own dropout
     logger.info("Phase %s: steps %d to %d.", phase.name, done + 1, phase.steps)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    # what accelerate leaves on the model would keep the next phase's Trainer from wrapping it in autocast again
-    for leftover in ("_is_accelerate_prepared", "forward"):
-        vars(objective).pop(leftover, None)
+    # what accelerate leaves behind would keep the next phase's Trainer from preparing the model for several processes
+    vars(objective).pop("_is_accelerate_prepared", None)
+    forget_sharding()
 
 
 def _open_run(output: Path, store: Sequences, model: str, config: PretrainConfig, processes: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from dupmae.pretraining.backbones.families import FAMILIES
+from dupmae.pretraining.backbones.unpadded import ATTENTION, attends_here, encode
 
 WAVELENGTH = 10_000.0
 """The slowest of the sinusoids that stand in for positions turns once in 2 pi times this many tokens."""
@@ -36,6 +37,8 @@ class Backbone(nn.Module):
         """Name of the activation in the vocabulary head's transform."""
         self.new_head = False
         """Whether the vocabulary head is new (:func:`dupmae.pretraining.backbones.fresh_head`)."""
+        self.unpadded = False
+        """Whether texts are encoded without padding (:meth:`drop_padding`)."""
         self._activation = ACT2FN[self.head_activation]
 
     @property
@@ -49,11 +52,20 @@ class Backbone(nn.Module):
         table = self._position_table
         if table is None:
             return self.model.config.max_position_embeddings  # type: ignore[no-any-return]
-        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        return table.num_embeddings - self._first_position
 
     def states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The encoder's last hidden states, (B, L, D), for ids and mask (B, L)."""
+        if self.unpadded:
+            return encode(self.encoder, input_ids, attention_mask, self._first_position)
         return self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]  # type: ignore[no-any-return]
+
+    def drop_padding(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Encode texts without padding from now on, if family, device and data type can; say whether they can."""
+        if self.family.unpadded and attends_here(self.heads, self.hidden_size // self.heads, device, dtype):
+            self.model.set_attn_implementation(ATTENTION)
+            self.unpadded = True
+        return self.unpadded
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """What the encoder's first layer sees, e_i + p_i with everything the embedding layer adds, (B, L, D).
@@ -123,6 +135,12 @@ class Backbone(nn.Module):
     def _position_table(self) -> nn.Embedding | None:
         """The encoder's absolute position embeddings, if it has any."""
         return getattr(self.encoder.embeddings, "position_embeddings", None)
+
+    @property
+    def _first_position(self) -> int:
+        """The row of the position embeddings that a text's first token gets."""
+        table = self._position_table
+        return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
 
     def _widen(self, embeddings: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
         """(..., E) -> (..., D), as the encoder does where both differ."""

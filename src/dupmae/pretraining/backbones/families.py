@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -21,22 +21,30 @@ class Family:
     """Where the encoder widens embeddings of width E to D: a linear layer, or None where there is nothing to widen."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the configuration must say so that the head has these parts."""
+    unpadded: bool = False
+    """Whether its attention, which then looks at whole texts, can be told to take them without padding."""
 
 
 _BERT = Family(
-    "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", lambda config: str(config.hidden_act)
+    "cls.predictions.transform.dense",
+    "cls.predictions.transform.LayerNorm",
+    lambda config: str(config.hidden_act),
+    unpadded=True,
 )
-_ROBERTA = Family("lm_head.dense", "lm_head.layer_norm")
+_ROBERTA = Family("lm_head.dense", "lm_head.layer_norm", unpadded=True)
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
-    "distilbert": Family("vocab_transform", "vocab_layer_norm", lambda config: str(config.activation)),
+    "distilbert": Family("vocab_transform", "vocab_layer_norm", lambda config: str(config.activation), unpadded=True),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
-    "mpnet": _ROBERTA,
+    "mpnet": replace(_ROBERTA, unpadded=False),
     # a discriminator, which is what most ELECTRA checkpoints are, has no vocabulary head
     "electra": Family(
-        "generator_predictions.dense", "generator_predictions.LayerNorm", projection="embeddings_project"
+        "generator_predictions.dense",
+        "generator_predictions.LayerNorm",
+        projection="embeddings_project",
+        unpadded=True,
     ),
     # DeBERTa v2 and v3. Microsoft's own vocabulary heads belong to a decoder that transformers does not have, and stand
     # under other names (not "legacy"): such a checkpoint counts as one without a head.
