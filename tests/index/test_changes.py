@@ -16,7 +16,7 @@ from fake_index import D, FakeEncoder, V, build, random_rows, twin
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index import DuplexIndex, changes
+from dupmae.index import DuplexIndex, changes, duplex_index
 from dupmae.index.build import build_segments
 from dupmae.index.encoding import passages_within
 from dupmae.index.joining import process_of
@@ -122,6 +122,24 @@ def test_a_reader_keeps_its_state_while_the_index_changes_under_it(index: Duplex
     reader.verify()
     reader.refresh()
     assert ranking(reader) == ranking(index) != before
+
+
+def test_a_search_keeps_to_the_state_it_began_with_when_another_thread_moves_on(
+    index: DuplexIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = duplex_index.top_k
+    before = ranking(index)
+
+    def overtaken(*arguments: Any) -> Any:
+        found = search(*arguments)
+        index.delete([f"p{number:02}" for number in range(30)])
+        index.compact()
+        return found
+
+    monkeypatch.setattr(duplex_index, "top_k", overtaken)
+    assert ranking(index) == before
+    monkeypatch.undo()
+    assert ranking(index) == expected(index, rows(*range(30, 60)))
 
 
 def test_a_reader_that_opens_between_manifest_and_files_gets_the_newer_state(

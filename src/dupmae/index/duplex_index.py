@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from dupmae.corpus import Passage
@@ -21,7 +20,7 @@ from dupmae.index.explaining import explain_hit
 from dupmae.index.hits import Hit, Where, wanted_values
 from dupmae.index.manifest import Manifest
 from dupmae.index.passages import IDS_FILE, TEXTS_FILE
-from dupmae.index.search import Found, Part, Query, prepare_queries, top_k
+from dupmae.index.search import Part, Query, prepare_queries, top_k
 from dupmae.index.segments import MAX_PASSAGES, VECTORS_FILE
 from dupmae.index.snapshot import Snapshot
 from dupmae.models import model_fingerprint
@@ -32,7 +31,7 @@ class DuplexIndex:
 
     Use :meth:`build` or :meth:`open`. Opening maps one committed state of the folder, which later changes by other
     processes do not touch (:meth:`refresh` moves on to the newest); texts are read only for hits, and the encoder is
-    loaded when the first text comes.
+    loaded when the first text comes. Threads may share an index: each search keeps to the state it began with.
     """
 
     def __init__(self, folder: Path, encoder: Encoder | None = None) -> None:
@@ -190,14 +189,14 @@ class DuplexIndex:
         """
         if not queries:
             return []
-        prepared = prepare_queries(self.encoder.embed_queries(list(queries)), self.manifest, "both")
-        segments, tokenizer = self.snapshot.segments, self.encoder.tokenizer
+        snapshot, tokenizer = self.snapshot, self.encoder.tokenizer
+        prepared = prepare_queries(self.encoder.embed_queries(list(queries)), snapshot.manifest, "both")
         return [
             [
-                explain_hit(segments[number], row, query, tokenizer, identifier, score)
+                explain_hit(snapshot.segments[number], row, query, tokenizer, identifier, score)
                 for identifier, score, number, row in ranking
             ]
-            for query, ranking in zip(prepared, self._ranked(prepared, k, where, approximate), strict=True)
+            for query, ranking in zip(prepared, self._ranked(snapshot, prepared, k, where, approximate), strict=True)
         ]
 
     def explain(self, query: str, ids: Sequence[str]) -> list[Hit]:
@@ -210,16 +209,16 @@ class DuplexIndex:
         Raises:
             DupmaeError: An id that is not there, the model cannot be used, or a file is damaged.
         """
-        places = self.snapshot.find(list(ids))
+        snapshot = self.snapshot
+        places = snapshot.find(list(ids))
         if missing := [identifier for identifier in ids if identifier not in places]:
             raise DupmaeError(f"The index {self.folder} has no passage {missing[0]!r}.")
-        (prepared,) = prepare_queries(self.encoder.embed_queries([query]), self.manifest, "both")
-        segments, tokenizer = self.snapshot.segments, self.encoder.tokenizer
-        hits = []
+        (prepared,) = prepare_queries(self.encoder.embed_queries([query]), snapshot.manifest, "both")
+        hits, tokenizer = [], self.encoder.tokenizer
         for identifier in ids:
             number, row = places[identifier]
-            segments[number].check()
-            hits.append(explain_hit(segments[number], row, prepared, tokenizer, identifier))
+            snapshot.segments[number].check()
+            hits.append(explain_hit(snapshot.segments[number], row, prepared, tokenizer, identifier))
         return hits
 
     def search_embeddings(
@@ -245,7 +244,9 @@ class DuplexIndex:
         Raises:
             DupmaeError: k < 1, embeddings that do not fit the index, or a damaged file.
         """
-        rankings = self._ranked(prepare_queries(embeddings, self.manifest, part), k, where, approximate)
+        snapshot = self.snapshot
+        queries = prepare_queries(embeddings, snapshot.manifest, part)
+        rankings = self._ranked(snapshot, queries, k, where, approximate)
         return [[place[0] for place in row] for row in rankings], [[place[1] for place in row] for row in rankings]
 
     def verify(self) -> None:
@@ -254,22 +255,24 @@ class DuplexIndex:
         Raises:
             DupmaeError: Names the first damaged file.
         """
-        for segment in self.snapshot.segments:
+        snapshot = self.snapshot
+        for segment in snapshot.segments:
             segment.verify()
-        if self.snapshot.clusters is not None:
-            self.snapshot.clusters.verify()
+        if snapshot.clusters is not None:
+            snapshot.clusters.verify()
 
     def info(self) -> dict[str, Any]:
         """Facts about the index: counts, sizes in bytes, the model, the metadata fields."""
-        manifest, segments = self.manifest, self.snapshot.segments
+        snapshot = self.snapshot
+        manifest, segments = snapshot.manifest, snapshot.segments
         sizes = {
             name: sum(entry.files[name]["bytes"] for entry in manifest.segments)
             for name in (VECTORS_FILE, IDS_FILE, TEXTS_FILE)
         }
         stored = sum(map(len, segments))
         return {
-            "passages": len(self),
-            "deleted": stored - len(self),
+            "passages": manifest.passages,
+            "deleted": stored - manifest.passages,
             "segments": len(segments),
             "model": manifest.model_path(self.folder),
             "dense_dimensions": manifest.cls_dimension,
@@ -283,12 +286,11 @@ class DuplexIndex:
             "vector_bytes_per_passage": round(sizes[VECTORS_FILE] / max(1, stored)),
         }
 
-    def _alive(self, where: Where | None) -> list[NDArray[np.uint8]]:
+    def _alive(self, snapshot: Snapshot, where: Where | None) -> list[NDArray[np.uint8]]:
         """For each segment, 1 for each passage that may be found (n,)."""
-        alive = self.snapshot.alive
+        alive, segments = snapshot.alive, snapshot.segments
         for field, wanted in (where or {}).items():
             values = wanted_values(wanted)
-            segments = self.snapshot.segments
             if all(field not in segment.passages.metadata_fields for segment in segments):
                 known = sorted({name for segment in segments for name in segment.passages.metadata_fields})
                 raise DupmaeError(
@@ -300,23 +302,19 @@ class DuplexIndex:
         return alive
 
     def _ranked(
-        self, queries: Sequence[Query], k: int, where: Where | None, approximate: Approximate | None
+        self,
+        snapshot: Snapshot,
+        queries: Sequence[Query],
+        k: int,
+        where: Where | None,
+        approximate: Approximate | None,
     ) -> list[list[tuple[str, float, int, int]]]:
         """For each query id, score, segment number and row of the best passages, best first, ties by id."""
         if k < 1:
             raise DupmaeError(f"k is {k}: ask for at least one passage.")
+        alive = self._alive(snapshot, where)
         if approximate is None:
-            found = top_k(self.snapshot.segments, self._alive(where), queries, k)
+            found = top_k(snapshot.segments, alive, queries, k)
         else:
-            found = approximate_top_k(self.snapshot, self._alive(where), queries, k, approximate)
-        return [self._by_id(one)[:k] for one in found]
-
-    def _by_id(self, found: Found) -> list[tuple[str, float, int, int]]:
-        """Give the ids, and order by them what scores the same."""
-        ids = np.empty(len(found), object)
-        for number in np.unique(found.segments):
-            chosen = found.segments == number
-            column = self.snapshot.segments[number].passages.ids
-            ids[chosen] = column.take(pa.array(found.rows[chosen])).to_pylist()
-        ranking = zip(ids.tolist(), found.scores.tolist(), found.segments.tolist(), found.rows.tolist(), strict=True)
-        return sorted(ranking, key=lambda place: (-place[1], place[0]))
+            found = approximate_top_k(snapshot, alive, queries, k, approximate)
+        return [snapshot.by_id(one)[:k] for one in found]

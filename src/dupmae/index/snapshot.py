@@ -13,6 +13,7 @@ from dupmae.errors import DupmaeError
 from dupmae.index.arrays import MappedFile
 from dupmae.index.clusters import Clusters
 from dupmae.index.manifest import Manifest
+from dupmae.index.search import Found
 from dupmae.index.segments import Segment
 
 _ATTEMPTS = 20  # a writer would have to commit that often while one reader opens
@@ -70,3 +71,13 @@ class Snapshot:
                 if self.alive[number][row]:
                     places[ids[place]] = (number, row)
         return places
+
+    def by_id(self, found: Found) -> list[tuple[str, float, int, int]]:
+        """Id, score, number of the segment and row of what was found, best first; what scores the same by id."""
+        ids = np.empty(len(found), object)
+        for number in np.unique(found.segments):
+            chosen = found.segments == number
+            column = self.segments[number].passages.ids
+            ids[chosen] = column.take(pa.array(found.rows[chosen])).to_pylist()
+        ranking = zip(ids.tolist(), found.scores.tolist(), found.segments.tolist(), found.rows.tolist(), strict=True)
+        return sorted(ranking, key=lambda place: (-place[1], place[0]))
