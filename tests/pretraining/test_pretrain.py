@@ -210,6 +210,12 @@ def test_an_empty_store_and_an_empty_objective_are_refused(checkpoint: Callable[
         pretrain(Empty([1]), "nowhere", tmp_path, settings(mlm_weight=0, cls_weight=0, bow_weight=0))
 
 
+def test_weights_are_not_spread_over_one_process(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(DupmaeError, match="there is one: start several with torchrun"):
+        pretrain(store, str(checkpoint("bert")), tmp_path / "run", settings(shard=True))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run(
     store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
