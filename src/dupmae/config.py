@@ -180,7 +180,8 @@ class FinetuneConfig:
     """AdamW's decoupled weight decay."""
     eval_steps: int = 100
     """Steps between measurements on held-out queries, where there are any; there is one before the first step and one
-    after the last. The state with the best NDCG@10 becomes the result. 0 measures nothing and keeps the last."""
+    after the last. The state with the best NDCG@10 becomes the result, be it the first. 0 measures nothing, and keeps
+    the last."""
     dev_pool_size: int = 2000
     """Passages among which these measurements look: the judged ones, BM25's best, and others drawn at random."""
     patience: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from dupmae.pretraining.metrics import show_progress
 from dupmae.processes import is_first_process, join_processes
 from dupmae.quiet import hushed
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE = "finetune.json"
 """Record of the run in its output folder."""
@@ -188,6 +191,11 @@ def _finish(
     else:
         with atomic_folder(target) as temporary:
             shutil.copytree(validation.model, temporary, dirs_exist_ok=True)
+        if not validation.kept["step"]:
+            logger.warning(
+                "Fine-tuning gained nothing on the held-out queries (%s): the result is the model that it began with.",
+                validation.file,
+            )
     held_out = None if validation is None else validation.file
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
     kept = {} if validation is None else {"kept": validation.kept}

@@ -37,8 +37,8 @@ BM25_DEPTH = 100
 class Validation(TrainerCallback):  # type: ignore[misc]
     """Measures the dev queries while a model is trained, keeps the best state, and stops where nothing is gained.
 
-    The first process measures. What is measured before the first step is written down but not kept: keeping is about
-    what training has made.
+    The first process measures. The state before the first step competes, too: pairs that are too few, or a teacher that
+    knows less than its pupil, must not leave a model worse than they found it.
 
     Args:
         encoder: The model that is trained.
@@ -95,7 +95,7 @@ class Validation(TrainerCallback):  # type: ignore[misc]
             with reading(self.encoder, self.length):
                 figures = evaluate_run(rank(self.encoder, self.pool), self.pool.qrels)
                 append_metrics(self.file, [{"step": step, **figures}])
-                if step and (self.kept is None or figures[METRIC] > self.kept[METRIC]):
+                if self.kept is None or figures[METRIC] > self.kept[METRIC]:
                     self.kept = {"step": step, **figures}
                     with atomic_folder(self.folder) as temporary:
                         self.encoder.save_pretrained(str(temporary / "model"))
