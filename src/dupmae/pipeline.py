@@ -22,6 +22,7 @@ A stage whose model is not the last has a folder `evaluation` with its index and
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from dupmae.corpus import (
     TokenStore,
     build_token_store,
     read_benchmark,
+    read_run,
     split_queries,
     write_run,
 )
@@ -46,6 +48,8 @@ from dupmae.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
+
+logger = logging.getLogger(__name__)
 
 DEPTH = 100
 """Passages ranked of each query."""
@@ -230,7 +234,7 @@ class _Walk:
     def _harden(self, folder: Path) -> None:
         self._go_on("3-finetune", folder, asdict(self.recipe.hard_negatives))
 
-    def _teach(self, folder: Path) -> None:
+    def _teach(self, folder: Path) -> dict[str, Any]:
         from dupmae.finetuning.teacher import score_lists, train_teacher
 
         lists = self.folder / "4-mine" / "negatives.jsonl"
@@ -238,6 +242,25 @@ class _Walk:
         if self.recipe.teacher.epochs:
             teacher = train_teacher(teacher, self.train, lists, folder / "training", self.recipe.teacher)
         score_lists(teacher, self.train, lists, folder)
+        return self._examine(teacher, folder) if self.dev.queries else {}
+
+    def _examine(self, teacher: str, folder: Path) -> dict[str, Any]:
+        """Let the teacher rank the best of what its pupil finds for the held-out queries; warn if that is no better."""
+        from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank
+
+        found = read_run(self.folder / "5-hard-negatives" / "evaluation" / "dev.trec")
+        ranked = rerank(load_cross_encoder(teacher), self.dev, found, self.recipe.mining.last)
+        write_run(folder / "dev.trec", ranked, tag="teacher")
+        figures = {name: evaluate_run(run, self.dev.qrels) for name, run in (("pupil", found), ("teacher", ranked))}
+        pupil, own = (figures[name]["ndcg@10"] for name in ("pupil", "teacher"))
+        if own <= pupil:
+            logger.warning(
+                "The teacher ranks the held-out queries no better (NDCG@10 %.3f) than the model that it is to teach "
+                "(%.3f), so distillation will hardly help: train it on more queries, or name a ready one in teacher_start.",
+                own,
+                pupil,
+            )
+        return figures
 
     def _distil(self, folder: Path) -> None:
         scores = self.folder / "6-teacher" / "teacher.jsonl"

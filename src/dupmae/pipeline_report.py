@@ -165,4 +165,12 @@ def _notes(recipe: Recipe, splits: Splits, stages: RunFolder) -> list[str]:
             f"On the held-out queries: NDCG@10 {dev['ndcg@10']:.3f}, MRR@10 {dev['mrr@10']:.3f}, "
             f"R@100 {dev['recall@100']:.3f}.",
         )
+    if recipe.stages == 3 and dev:
+        examined = stages.metrics("6-teacher")
+        own, pupil = (examined[name]["ndcg@10"] for name in ("teacher", "pupil"))
+        notes.insert(
+            3,
+            f"Of what stage 2 finds for the held-out queries the teacher ranks the best {recipe.mining.last} passages "
+            f"anew: NDCG@10 {own:.3f}, by stage 2 itself {pupil:.3f}.",
+        )
     return notes
