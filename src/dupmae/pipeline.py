@@ -256,7 +256,7 @@ class _Walk:
         if own <= pupil:
             logger.warning(
                 "The teacher ranks the held-out queries no better (NDCG@10 %.3f) than the model that it is to teach "
-                "(%.3f), so distillation will hardly help: train it on more queries, or name a ready one in teacher_start.",
+                "(%.3f), so distillation will hardly help: train it on more queries, or name a ready one.",
                 own,
                 pupil,
             )
