@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from drawn_leaves import D, V, leaves
@@ -65,6 +67,25 @@ def test_weighted_cross_entropies_and_their_gradients_equal_the_naive_twins(rows
     inputs = [hidden, weight, bias]
     for a, b in zip(gradients(3 * found[0], inputs), gradients(3 * wanted[0], inputs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-15)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_what_is_compiled_on_a_gpu_is_tried_and_left_if_it_is_not_the_same(
+    works: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def compiled(*args: Any) -> Any:
+        losses, in_all = cross_entropy._gradient_of_block(*args)
+        return losses if works else losses + 1, in_all
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled)
+    for name in ("linspace", "arange", "full"):  # there is no GPU to make the trial's tensors on
+        make = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *args, make=make, device: make(*args))
+    chosen = cross_entropy._of_block.__wrapped__(torch.device("cuda"))
+    assert chosen is (compiled if works else cross_entropy._gradient_of_block)
+    assert ("is not compiled" in caplog.text) == (not works)
 
 
 def test_cross_entropy_of_no_rows_is_zero_with_zero_gradients() -> None:

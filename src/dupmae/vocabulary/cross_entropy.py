@@ -8,6 +8,10 @@ place of whole rows of logits (:mod:`dupmae.vocabulary.tiles`).
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import cache
+from subprocess import SubprocessError
 from typing import Any
 
 import torch
@@ -15,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from dupmae.vocabulary.precision import accumulation_dtype, compute_dtype
 from dupmae.vocabulary.tiles import Found, tiled_cross_entropy, tiles_pay
+
+logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 1024
 """Rows whose logits exist at the same time: large enough for efficient matrix products."""
@@ -146,23 +152,53 @@ def _gradient_in_place(
     grad_bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """Replace `logits` (n, V) by the gradient of the total; add it up into `grad_bias`; return the losses (n,)."""
-    wide = accumulation_dtype(logits.dtype)
     losses = []
+    wide, of_block = accumulation_dtype(logits.dtype), _of_block(logits.device)
     block_rows = BLOCK_ROWS if logits.device.type == "cpu" else len(logits)
     blocks = (torch.split(part, block_rows) for part in (logits, targets[:, None], shares.to(wide)[:, None]))
     for block, index, share in zip(*blocks, strict=True):  # (n, V), (n, 1), (n, 1)
-        scores = block.to(wide)  # the block itself where the data type is wide already
-        if bias is not None:
-            scores += bias
-        scores -= scores.amax(dim=1, keepdim=True)
-        of_target = scores.gather(1, index)  # (n, 1)
-        scores.clamp_(min=LOWEST_EXPONENT).exp_()
-        norm = scores.sum(dim=1, keepdim=True)  # (n, 1)
-        losses.append((norm.log() - of_target)[:, 0])
-        scores *= share / norm
-        scores.scatter_add_(1, index, -share)
+        loss, in_all = of_block(block, bias, index, share, grad_bias is not None)
+        losses.append(loss)
         if grad_bias is not None:
-            grad_bias += scores.sum(dim=0)
-        if scores is not block:
-            block.copy_(scores)
+            grad_bias += in_all
     return torch.cat(losses)
+
+
+def _gradient_of_block(
+    block: torch.Tensor, bias: torch.Tensor | None, index: torch.Tensor, share: torch.Tensor, with_sum: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Replace logits (n, V) by their gradient; return the losses (n,) and, if asked, the gradient's sum (V,)."""
+    scores = block.to(share.dtype)  # the block itself where the data type is wide already
+    if bias is not None:
+        scores += bias
+    scores -= scores.amax(dim=1, keepdim=True)
+    of_target = scores.gather(1, index)  # (n, 1)
+    scores.clamp_(min=LOWEST_EXPONENT).exp_()
+    norm = scores.sum(dim=1, keepdim=True)  # (n, 1)
+    scores *= share / norm
+    scores.scatter_add_(1, index, -share)
+    if scores is not block:
+        block.copy_(scores)
+    return (norm.log() - of_target)[:, 0], scores.sum(dim=0) if with_sum else None
+
+
+@cache
+def _of_block(device: torch.device) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+    """:func:`_gradient_of_block`, compiled for a GPU, where its dozen passes over the logits become a few.
+
+    Compiling needs tools that not every machine has: what it makes is tried first, and left if it is not the same.
+    """
+    if device.type != "cuda":
+        return _gradient_of_block
+    compiled = torch.compile(_gradient_of_block, dynamic=True)
+    logits = torch.linspace(-99, 99, 5 * 64, device=device).sin().view(5, 64)
+    index, share = torch.arange(5, device=device)[:, None], torch.full((5, 1), 0.2, device=device)
+    plain, tried = logits.bfloat16(), logits.bfloat16()
+    try:
+        wanted = *_gradient_of_block(plain, logits[0], index, share, True), plain
+        found = *compiled(tried, logits[0], index, share, True), tried
+        torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-2)
+    except (RuntimeError, AssertionError, OSError, SubprocessError) as error:
+        logger.info("The cross-entropy is not compiled on this machine: %s", str(error).splitlines()[0])
+        return _gradient_of_block
+    return compiled
