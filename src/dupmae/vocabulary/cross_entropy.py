@@ -159,7 +159,7 @@ def _gradient_in_place(
     for block, index, share in zip(*blocks, strict=True):  # (n, V), (n, 1), (n, 1)
         loss, in_all = of_block(block, bias, index, share, grad_bias is not None)
         losses.append(loss)
-        if grad_bias is not None:
+        if grad_bias is not None and in_all is not None:
             grad_bias += in_all
     return torch.cat(losses)
 
