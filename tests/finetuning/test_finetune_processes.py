@@ -40,6 +40,7 @@ def command(tmp_path: Path, benchmark: Benchmark, bert_folder: Path) -> list[str
     settings = {
         "benchmark": folder, "model": bert_folder, "dev_fraction": 0.2, "epochs": 3, "max_length": 24, "eval_steps": 50,
         "negative_depth": 4, "top_k": 20, "document_max_length": 48, "precision": "float32", "learning_rate": 1e-3,
+        "save_steps": 1,
     }  # fmt: skip
     return ["finetune", *(f"--{name}={value}" for name, value in settings.items())]
 

@@ -20,11 +20,23 @@ PARTS = ("contrastive", "distil")
 """How the names of a loss's parts begin."""
 
 
-class WithoutModelCard:
-    """Keeps a sentence-transformers trainer from its bookkeeping for a model card, which embeds training data."""
+class PlainTrainer:
+    """What both trainers do otherwise than those of sentence-transformers."""
+
+    args: Any
+    accelerator: Any
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Add none."""
+        """Add none: its bookkeeping embeds training data."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save in the first process alone, before the others add to the checkpoint what is theirs.
+
+        (transformers leaves it to a method that sentence-transformers overrides to look which process it is.)
+        """
+        if self.args.should_save:
+            super().save_model(output_dir, _internal_call=_internal_call)  # type: ignore[misc]
+        self.accelerator.wait_for_everyone()
 
 
 class StepLog(TrainerCallback):  # type: ignore[misc]

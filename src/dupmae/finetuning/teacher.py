@@ -22,7 +22,7 @@ from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_jso
 from dupmae.finetuning.blocks import in_blocks
 from dupmae.finetuning.cross_encoder import load_cross_encoder, score_pairs, start_cross_encoder
 from dupmae.finetuning.lists import CandidateList, read_lists, write_scores
-from dupmae.finetuning.steps import StepLog, WithoutModelCard, step_arguments
+from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
 from dupmae.precision import prepare_for_training
 from dupmae.pretraining.metrics import show_progress
@@ -171,5 +171,5 @@ def _arguments(output: Path, config: TeacherConfig) -> CrossEncoderTrainingArgum
     )
 
 
-class _Trainer(WithoutModelCard, CrossEncoderTrainer):  # type: ignore[misc]
+class _Trainer(PlainTrainer, CrossEncoderTrainer):  # type: ignore[misc]
     """The trainer as it is used here."""

@@ -26,7 +26,7 @@ from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_jso
 from dupmae.finetuning.examples import Examples, make_examples
 from dupmae.finetuning.lists import read_lists, read_scores
 from dupmae.finetuning.loss import DuplexLoss
-from dupmae.finetuning.steps import StepLog, WithoutModelCard, step_arguments
+from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
 from dupmae.finetuning.validation import Validation, reading
 from dupmae.precision import prepare_for_training
 from dupmae.pretraining.keeping import CURVES_FILE
@@ -121,7 +121,7 @@ def finetune(
         return DuplexEncoder(str(target))
 
 
-class _Trainer(WithoutModelCard, SparseEncoderTrainer):  # type: ignore[misc]
+class _Trainer(PlainTrainer, SparseEncoderTrainer):  # type: ignore[misc]
     """The trainer as it is used here."""
 
 
