@@ -74,7 +74,8 @@ def assert_equal_runs(one: Path, two: Path) -> None:
     for run in (one, two):  # one process measures
         lines = [json.loads(line) for line in (run / "held_out.jsonl").open()]
         assert [line["step"] for line in lines] == [0, 7]
-        assert json.loads((run / "finetune.json").read_text())["kept"]["step"] == 7  # not the weights that all began with
+        kept = json.loads((run / "finetune.json").read_text())["kept"]
+        assert kept["step"] == 7  # not the weights that all began with
     for file in ("model.safetensors", "1_DuplexPooling/model.safetensors"):
         weights, again = (load_file(run / "model" / file) for run in (one, two))
         assert weights.keys() == again.keys()
