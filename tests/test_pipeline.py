@@ -201,9 +201,15 @@ def test_the_folder_of_another_recipe_is_refused_and_left_alone(finished_copy, s
 def test_a_finished_folder_is_that_of_every_recipe_that_holds_the_same_queries_out(finished_copy, small_recipe):
     found = [
         pipeline.settings_of(small_recipe(finished_copy, **change))
-        for change in ({}, {"data__hold_out": "passages"}, {"data__dev_split": "test"}, {"output": "elsewhere"})
+        for change in (
+            {},
+            {"data__hold_out": "passages"},
+            {"data__dev_split": "test"},
+            {"output": "elsewhere"},
+            {"pretrain__shard": "true"},
+        )
     ]
-    assert found[1:] == found[:1] * 3
+    assert found[1:] == found[:1] * 4
     assert found[0]["data"]["dev_fraction"] == 0.1
 
 

@@ -121,10 +121,15 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 
     The queries themselves stand in the fingerprint, too.
     """
-    settings = asdict(recipe) | {"output": None}
+    settings = asdict(recipe) | {"output": None, "pretrain": _pretraining(recipe)}
     for name in ("hold_out", "dev_split"):
         del settings["data"][name]
     return settings
+
+
+def _pretraining(recipe: Recipe) -> dict[str, Any]:
+    """The settings of pre-training that change its result."""
+    return {name: value for name, value in asdict(recipe.pretrain).items() if name != "shard"}
 
 
 class _Walk:
@@ -152,14 +157,14 @@ class _Walk:
         self._claim()
         recipe, stage = self.recipe, self.stages.stage
         stage("1-store", "Tokenise the corpus", asdict(recipe.store), self._store)
-        stage("2-pretrain", "Pre-train (Eq. 1-9)", [asdict(recipe.store), asdict(recipe.pretrain)], self._pretrain)
+        stage("2-pretrain", "Pre-train (Eq. 1-9)", [asdict(recipe.store), _pretraining(recipe)], self._pretrain)
         return self.folder
 
     def run(self) -> Path:
         """All stages in order."""
         self.pretrain()
         recipe, stage = self.recipe, self.stages.stage
-        inputs: Any = [asdict(recipe.store), asdict(recipe.pretrain)]
+        inputs: Any = [asdict(recipe.store), _pretraining(recipe)]
         finetuned = [asdict(recipe.duplex), asdict(recipe.finetune), recipe.data.dev_fraction]
         inputs = [inputs, finetuned]
         checkpoint = str(self.folder / "2-pretrain" / "model")

@@ -165,8 +165,7 @@ def _notes(recipe: Recipe, splits: Splits, stages: RunFolder) -> list[str]:
             f"On the held-out queries: NDCG@10 {dev['ndcg@10']:.3f}, MRR@10 {dev['mrr@10']:.3f}, "
             f"R@100 {dev['recall@100']:.3f}.",
         )
-    if recipe.stages == 3 and dev:
-        examined = stages.metrics("6-teacher")
+    if recipe.stages == 3 and (examined := stages.metrics("6-teacher")):
         own, pupil = (examined[name]["ndcg@10"] for name in ("teacher", "pupil"))
         notes.insert(
             3,
