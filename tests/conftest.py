@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -65,6 +66,42 @@ def texts(words: list[str]) -> list[str]:
     """Twelve texts of 1 to 40 words, long and short mixed, no two the same."""
     draw = random.Random(1)
     return [" ".join(draw.choices(words, k=size)) for size in (3, 40, 1, 12, 7, 25, 2, 18, 5, 33, 9, 4)]
+
+
+@pytest.fixture(scope="session")
+def write_data(words: list[str]) -> Callable[[Path], Path]:
+    """Writes a benchmark of 30 passages, 16 train and 8 test queries."""
+
+    def write(folder: Path) -> Path:
+        draw = random.Random(5)
+        texts = [" ".join(draw.sample(words, 12)) for _ in range(30)]
+        (folder / "qrels").mkdir(parents=True)
+        passages = [{"_id": f"p{n}", "title": text.split()[0], "text": text} for n, text in enumerate(texts)]
+        queries = [{"_id": f"q{n}", "text": " ".join(text.split()[:3])} for n, text in enumerate(texts[:24])]
+        for name, records in (("corpus", passages), ("queries", queries)):
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        for split, numbers in (("train", range(16)), ("test", range(16, 24))):
+            lines = "".join(f"q{n}\tp{n}\t1\n" for n in numbers)
+            (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def small_run() -> dict[str, Any]:
+    """What makes a recipe small enough for that benchmark."""
+    return {
+        "store.max_length": 32,
+        "store.min_length": 4,
+        "pretrain.warm_start_sequences": 20,
+        "pretrain.new_layers_steps": 1,
+        "pretrain.steps": 1,
+        "pretrain.batch_size": 8,
+        "duplex.document_max_length": 48,
+        "finetune.epochs": 1,
+        "finetune.batch_size": 8,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,48 +21,18 @@ from dupmae.reproducing import Reproduced, as_markdown, reproduce
 
 ROOT = Path(__file__).parents[1]
 SMALL_SCALE = ROOT / "recipes" / "scifact-full.yaml"
-SMALL = {
-    "stages": 1,
-    "store.max_length": 32,
-    "store.min_length": 4,
-    "pretrain.warm_start_sequences": 20,
-    "pretrain.new_layers_steps": 1,
-    "pretrain.steps": 1,
-    "pretrain.batch_size": 8,
-    "duplex.top_k": 24,
-    "duplex.document_max_length": 48,
-    "finetune.epochs": 1,
-    "finetune.batch_size": 8,
-}
-
-
-@pytest.fixture(scope="module")
-def write_data(words: list[str]) -> Callable[[Path], Path]:
-    """Writes 30 passages, 16 train and 8 test queries."""
-
-    def write(folder: Path) -> Path:
-        draw = random.Random(5)
-        texts = [" ".join(draw.sample(words, 12)) for _ in range(30)]
-        (folder / "qrels").mkdir(parents=True)
-        passages = [{"_id": f"p{n}", "title": text.split()[0], "text": text} for n, text in enumerate(texts)]
-        queries = [{"_id": f"q{n}", "text": " ".join(text.split()[:3])} for n, text in enumerate(texts[:24])]
-        for name, records in (("corpus", passages), ("queries", queries)):
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        for split, numbers in (("train", range(16)), ("test", range(16, 24))):
-            lines = "".join(f"q{n}\tp{n}\t1\n" for n in numbers)
-            (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
-        return folder
-
-    return write
 
 
 @pytest.fixture(scope="module")
 def settings(
-    tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path], Path], embedder_folder: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    write_data: Callable[[Path], Path],
+    small_run: dict[str, Any],
+    embedder_folder: Path,
 ) -> list[str]:
     """What makes the small scale's recipe smaller."""
     folder = write_data(tmp_path_factory.mktemp("data") / "scifact")
-    settings = SMALL | {"start": embedder_folder, "data.benchmark": folder}
+    settings = small_run | {"stages": 1, "duplex.top_k": 24, "start": embedder_folder, "data.benchmark": folder}
     return [f"--{key}={value}" for key, value in settings.items()]
 
 

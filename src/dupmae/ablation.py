@@ -41,9 +41,10 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     run = pretrain_recipe(recipe)
     start, seed = resolve_model(recipe.start), recipe.seed
     train, _ = train_and_dev(recipe.data, seed)
-    stages = RunFolder(folder, [seed, model_fingerprint(start)])
+    start_mark = model_fingerprint(start)  # reads all weights
+    stages = RunFolder(folder, [seed, start_mark])
     data = [corpus_digest(train.corpus.values()), train.queries, train.qrels]
-    stages.claim(fingerprint([settings_of(recipe), model_fingerprint(start), *data]), asdict(recipe))
+    stages.claim(fingerprint([settings_of(recipe), start_mark, *data]), asdict(recipe))
 
     own = replace(recipe.pretrain, seed=seed)
     width, models = encoder_width(recipe.start), {}
@@ -60,12 +61,17 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
         before = None if pretraining is None else asdict(pretraining)
         after = [asdict(representation), asdict(finetuning)]
         pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
-        checkpoint = str((run / "2-pretrain" if pretraining == own else folder / pretrained) / "model")
-        if pretraining is None:
-            checkpoint = start
 
         def work(place: Path, pretraining: Any = pretraining) -> None:
             pretrain(TokenStore.open(run / "1-store" / "store"), start, place, pretraining)
+
+        if pretraining is None:
+            checkpoint = start
+        elif pretraining == own:
+            checkpoint = str(run / "2-pretrain" / "model")
+        else:
+            checkpoint = str(folder / pretrained / "model")
+            stages.stage(pretrained, f"Pre-train: {name}", before, work)
 
         def tune(
             place: Path, checkpoint: str = checkpoint, shape: Any = representation, schedule: Any = finetuning
@@ -73,8 +79,6 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
             encoder = start_duplex(checkpoint, shape, train.corpus, seed)
             finetune(encoder, train, place, schedule)
 
-        if pretraining not in (own, None):
-            stages.stage(pretrained, f"Pre-train: {name}", before, work)
         stages.stage(tuned, f"Fine-tune: {name}", [before, after], tune)
         models[name] = str(folder / tuned / "model")
     return models

@@ -11,6 +11,9 @@ from typing import Literal
 
 from dupmae.errors import DupmaeError
 
+HoldOut = Literal["passages", "queries"]
+"""What is kept apart when queries are held out."""
+
 
 @dataclass(kw_only=True)
 class StoreConfig:
@@ -310,7 +313,7 @@ class DataConfig:
     """Judgements to train on."""
     dev_fraction: float = 0.1
     """Share of the train queries held out to validate on, chosen by a hash of `seed` and of query ids."""
-    hold_out: Literal["passages", "queries"] = "passages"
+    hold_out: HoldOut = "passages"
     """What is kept apart with them: `passages`, so that none of their answers is trained on as an answer, and what is
     remembered is not taken for what is learnt; or `queries` alone, as where test queries ask for the same passages."""
     dev_split: str | None = None

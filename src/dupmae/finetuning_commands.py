@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, MiningConfig, TeacherConfig
+from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, HoldOut, MiningConfig, TeacherConfig
 from dupmae.errors import DupmaeError
 from dupmae.index_commands import open_index
 
@@ -23,7 +23,7 @@ def finetune(
     pairs: str | None = None,
     dev_split: str | None = None,
     dev_fraction: float = 0.0,
-    hold_out: Literal["passages", "queries"] = "passages",
+    hold_out: HoldOut = "passages",
     lists: str | None = None,
     scores: str | None = None,
     representation: DuplexConfig,

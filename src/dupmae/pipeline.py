@@ -151,22 +151,22 @@ class _Walk:
         self.test = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
         self.train, self.dev = train_and_dev(data, seed)
         self.stages = RunFolder(self.folder, [seed, self.start_mark])
+        self.pretraining = [asdict(recipe.store), _pretraining(self.recipe)]  # what a pre-trained checkpoint depends on
 
     def pretrain(self) -> Path:
         """The first two stages."""
         self._claim()
         recipe, stage = self.recipe, self.stages.stage
         stage("1-store", "Tokenise the corpus", asdict(recipe.store), self._store)
-        stage("2-pretrain", "Pre-train (Eq. 1-9)", [asdict(recipe.store), _pretraining(recipe)], self._pretrain)
+        stage("2-pretrain", "Pre-train (Eq. 1-9)", self.pretraining, self._pretrain)
         return self.folder
 
     def run(self) -> Path:
         """All stages in order."""
         self.pretrain()
         recipe, stage = self.recipe, self.stages.stage
-        inputs: Any = [asdict(recipe.store), _pretraining(recipe)]
         finetuned = [asdict(recipe.duplex), asdict(recipe.finetune), recipe.data.dev_fraction]
-        inputs = [inputs, finetuned]
+        inputs: Any = [self.pretraining, finetuned]
         checkpoint = str(self.folder / "2-pretrain" / "model")
         stage("3-finetune", "Fine-tune (Eq. 13)", inputs, lambda folder: self._finetune(checkpoint, folder))
         if recipe.stages > 1:

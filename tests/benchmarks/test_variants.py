@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "store.max_length": 32,
-    "store.min_length": 4,
-    "pretrain.warm_start_sequences": 20,
-    "pretrain.new_layers_steps": 1,
-    "pretrain.steps": 1,
-    "pretrain.batch_size": 8,
-    "duplex.document_max_length": 48,
-    "finetune.epochs": 1,
-    "finetune.batch_size": 8,
-    "data.dev_fraction": 0.3,
-}
 
 
 @pytest.fixture
-def arguments(tmp_path: Path, words: list[str], embedder_folder: Path) -> list[str]:
-    """The recipe for folders of pairs, made small: 30 passages, 16 train and 8 test queries."""
-    draw = random.Random(5)
-    texts = [" ".join(draw.sample(words, 12)) for _ in range(30)]
-    folder = tmp_path / "toy"
-    (folder / "qrels").mkdir(parents=True)
-    records: dict[str, list[dict[str, str]]] = {
-        "corpus": [{"_id": f"p{n}", "text": text} for n, text in enumerate(texts)],
-        "queries": [{"_id": f"q{n}", "text": " ".join(text.split()[:3])} for n, text in enumerate(texts[:24])],
-    }
-    for name, lines in records.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for split, numbers in (("train", range(16)), ("test", range(16, 24))):
-        judged = "".join(f"q{n}\tp{n}\t1\n" for n in numbers)
-        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-    settings = SMALL | {"start": embedder_folder, "data.benchmark": folder, "output": tmp_path / "out"}
+def arguments(
+    tmp_path: Path, write_data: Callable[[Path], Path], small_run: dict[str, Any], embedder_folder: Path
+) -> list[str]:
+    """The recipe for folders of pairs, made small."""
+    data = {"data.benchmark": write_data(tmp_path / "toy"), "data.dev_fraction": 0.3}
+    settings = small_run | data | {"start": embedder_folder, "output": tmp_path / "out"}
     return [str(ROOT / "recipes" / "pairs.yaml"), *(f"--{key}={value}" for key, value in settings.items())]
 
 

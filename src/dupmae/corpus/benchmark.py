@@ -7,17 +7,14 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from dupmae.config import HoldOut
 from dupmae.corpus.opening import COMPRESSIONS, find_file, json_objects
 from dupmae.corpus.readers import Passage, read_passages, string_field
 from dupmae.corpus.trec import Qrels, read_qrels
 from dupmae.errors import DupmaeError
 
 logger = logging.getLogger(__name__)
-
-HoldOut = Literal["passages", "queries"]
-"""What is kept apart when queries are held out."""
 
 
 @dataclass(frozen=True, slots=True)
