@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dupmae import adapting, cli
 from dupmae.adapting import adapt, with_pairs
@@ -158,7 +159,8 @@ def test_a_second_stage_trains_on_negatives_that_the_first_ones_model_mined(
     first, second = (folder / name / "model" / "model.safetensors" for name in ("4-finetune", "6-hard-negatives"))
     assert first.read_bytes() != second.read_bytes()
     model = json.loads((folder / "index" / "manifest.json").read_text())["model"]
-    assert model == str(folder / "6-hard-negatives" / "model")
+    assert model == str(folder / "8-result" / "model")
+    assert (folder / "8-result" / "model" / "model.safetensors").read_bytes() == second.read_bytes()
     assert [row["name"] for row in report(folder)["systems"]] == SYSTEMS
 
 
@@ -247,3 +249,61 @@ def test_the_command_hands_on_what_it_is_given(monkeypatch: Any, tmp_path: Path,
     assert list(given.queries.values()) == ["q"]
     assert capsys.readouterr().out == "Written: o\n"
     assert cli.main([*words, "--benchmark", "b"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "share", "kept"), [(0.0, 1.0, "adapted"), (3.0, 1.0, "start"), (3.0, 0.0, "half-way")]
+)
+def test_a_duplex_start_never_knows_less_afterwards(
+    finished: Path,
+    corpus: Path,
+    config: AdaptConfig,
+    tmp_path: Path,
+    monkeypatch: Any,
+    rate: float,
+    share: float,
+    kept: str,
+) -> None:
+    """Fine-tuning at rate 3 ruins the model; with `share` 0, the mean of its weights is made to be the start's own."""
+    from dupmae.duplex import DuplexEncoder, starting
+
+    if not share:
+        monkeypatch.setattr("dupmae.duplex.half_way", lambda start, _: starting.continue_duplex(start))
+    start = finished / "8-result" / "model"
+    rates = {"learning_rate": rate, "head_learning_rate": rate, "scale_learning_rate": rate}
+    settings = replace(
+        config,
+        pretrain=replace(config.pretrain, new_layers_steps=0, steps=0),
+        finetune=replace(config.finetune, **rates),
+    )
+    folder = adapt(corpus, str(start), tmp_path / "run", settings)
+    assert not (folder / "1-store").exists()
+    result = json.loads((folder / "8-result" / "done.json").read_text())["metrics"]
+    assert result["kept"] == kept
+    rows = {row["name"]: row["ndcg@10"] for row in report(folder)["systems"]}
+    assert list(rows) == ["bm25", "start", "start-cls", "start-ot", "duplex", "duplex-cls", "duplex-ot"]
+    assert rows["duplex"] == rows["start"]
+    assert rows["duplex-cls"] == rows["start-cls"]
+    assert ("the result is" in (folder / "report.md").read_text()) == (kept != "adapted")
+    pair = [DuplexEncoder(str(model)).pooling.output.weight for model in (start, folder / "8-result" / "model")]
+    assert torch.equal(*pair)
+
+
+def test_the_model_half_way_has_the_mean_of_all_weights(finished: Path, tmp_path: Path) -> None:
+    from dupmae.duplex import DuplexEncoder, half_way
+
+    start = finished / "8-result" / "model"
+    changed = DuplexEncoder(str(start))
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.add_(1.0)
+    changed.save(str(tmp_path / "changed"))
+    mean = half_way(str(start), str(tmp_path / "changed"))
+    for before, between in zip(DuplexEncoder(str(start)).parameters(), mean.parameters(), strict=True):
+        assert torch.allclose(between, before + 0.5, atol=1e-6)
+
+
+def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpus: Path, tmp_path: Path) -> None:
+    start = finished / "8-result" / "model"
+    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and the start's dense_pooling is mean"):
+        adapt(corpus, str(start), tmp_path / "run", AdaptConfig(pretrain=PretrainConfig()))

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dupmae import cli
+from dupmae import cli, packing
 from dupmae.config import FinetuneConfig, Recipe
 from dupmae.errors import DupmaeError
 from dupmae.parsing import option_types
@@ -362,6 +363,17 @@ def test_encode_never_replaces_a_folder_that_holds_something_else(encoder, tmp_p
     assert cli.main(["encode", "--model", "m", "--input", "i", "--output", str(tmp_path)]) == 2
     assert "holds something else" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_pack_writes_one_file_and_says_what_it_cost(bert_folder, tmp_path, capsys):
+    words = ["pack", str(bert_folder), str(tmp_path / "small.safetensors"), "--vocabulary_bits", "5"]
+    assert cli.main(words) == 0
+    assert packing.is_packed(tmp_path / "small.safetensors")
+    assert re.fullmatch(
+        r"Written: .*small\.safetensors \(\d\.\d MB, .* by more than \d+\.\d%\)\n", capsys.readouterr().out
+    )
+    assert cli.main([*words, "--bits", "1"]) == 2
+    assert "bits is 1: a weight takes 2 to 8 bits" in capsys.readouterr().err
 
 
 def test_index_build_streams_the_passages_of_every_corpus(encoder, stub, tmp_path):

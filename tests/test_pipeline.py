@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+import torch
 
 from dupmae import cli, pipeline
 from dupmae.config import Recipe
@@ -524,3 +525,37 @@ def test_two_stages_end_with_the_mined_negatives(full, full_recipe, tmp_path, mo
     assert [row["stage"] for row in json.loads((folder / "gains.json").read_text())] == ["start", "stage-1", "stage-2"]
     assert all(row["dev"] is None for row in json.loads((folder / "gains.json").read_text()))
     assert "5-hard-negatives" in json.loads((folder / "index" / "manifest.json").read_text())["model"]
+
+
+def test_a_duplex_start_keeps_what_it_is_and_is_fine_tuned_as_it_comes(finished, small_recipe, tmp_path):
+    from dupmae.duplex import DuplexEncoder
+
+    start = finished / "3-finetune" / "model"
+    without = {"pretrain.new_layers_steps": 0, "pretrain.steps": 0, "finetune.learning_rate": 0.0}
+    without |= {"finetune.head_learning_rate": 0.0, "finetune.scale_learning_rate": 0.0, "duplex.top_k": 5}
+    run = pipeline.run_recipe(small_recipe(tmp_path / "run", start=start, **without))
+    assert not (run / "2-pretrain").exists()
+    assert [row["name"] for row in systems(run) if not row["quoted"]] == [
+        "bm25",
+        "start",
+        "duplex",
+        "duplex-cls",
+        "duplex-ot",
+    ]
+    assert DuplexEncoder(str(run / "3-finetune" / "model")).pooling.top_k == 24
+    rankings = [read_run(run / place / "run.trec") for place in ("9-baselines/start", "8-evaluation/duplex")]
+    assert rankings[0] == rankings[1] == read_run(finished / "8-evaluation" / "duplex" / "run.trec")
+    assert "48 tokens" in (run / "report.md").read_text()
+
+
+def test_a_duplex_start_is_pre_trained_from_its_own_head_and_keeps_its_scales(finished, small_recipe, tmp_path):
+    from dupmae.duplex import DuplexEncoder
+
+    start = finished / "3-finetune" / "model"
+    run = pipeline.run_recipe(small_recipe(tmp_path / "run", start=start, pretrain__steps=2))
+    before, after = (DuplexEncoder(str(folder)).pooling for folder in (start, run / "3-finetune" / "model"))
+    first, last = before.output.weight.flatten(), after.output.weight.flatten()
+    assert torch.cosine_similarity(first, last, dim=0) > 0.95
+    assert 0.8 < last.norm() / first.norm() < 1.25
+    assert (before.cls_projection.weight - after.cls_projection.weight).abs().max() < 0.01
+    assert "finetuned-without-pretraining" in {row["name"] for row in systems(run)}

@@ -7,17 +7,21 @@
 | `3-queries` | `pairs.jsonl`, the pairs drawn from the text (and those that were given) |
 | `4-finetune` | `model/` is a sentence-transformers folder |
 | `5-mine`, `6-hard-negatives` | the second stage, if it is asked for |
-| `7-known-items` | how well held-out titles and sentences find the rest of their passages |
+| `7-known-items` | how well held-out titles and sentences found the rest of their passages before |
+| `8-result` | `model/` is the result; how well they do now |
 | `index` | what `dupmae search` opens |
 | `report.md`, `report.json`, `figures/` | the result |
 
 A stage that is done is not done again (:class:`dupmae.run_folder.RunFolder`).
+
+A start that is a duplex model keeps its representation, and what it knows: if the held-out titles and sentences find
+less than before, by the sum or by the dense half alone, the result is the model half way between both, or the start.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +33,11 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
 from dupmae.files import atomic_write, fingerprint
 from dupmae.finetuning.pseudo_queries import known_items, pseudo_queries
-from dupmae.models import model_fingerprint, resolve_model
+from dupmae.models import duplex_settings, is_duplex, model_fingerprint, resolve_model
 from dupmae.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from dupmae.duplex import DuplexEncoder
     from dupmae.index import DuplexIndex
     from dupmae.index.search import Part
 
@@ -40,6 +45,12 @@ PAIRS_FILE = "pairs.jsonl"
 """The training pairs, in a form that people and `dupmae finetune --pairs` can read."""
 BASELINES = ("bm25", "start")
 """What is measured before."""
+PARTS: dict[str, Part] = {"": "both", "-cls": "cls", "-ot": "ot"}
+"""What is measured of a duplex model, and how its row in the report ends."""
+KEPT = {"half-way": "the mean of its weights and the start's", "start": "the start as it came"}
+"""What the report says of a result that is not the adapted model."""
+
+Figures = dict[str, dict[str, float]]
 
 
 def adapt(corpus: str | Path, model: str, output: Path, config: AdaptConfig, pairs: Benchmark | None = None) -> Path:
@@ -85,7 +96,8 @@ class _Adaptation:
         self.drawn = len(self.train.queries)
         if pairs is not None:
             self.train = with_pairs(self.train, pairs, self.corpus)
-        self.start, self.start_mark = start, model_fingerprint(start)
+        self.start, self.start_mark, self.continues = start, model_fingerprint(start), is_duplex(start)
+        self.pretrains = not self.continues or config.pretrain.new_layers_steps + config.pretrain.steps > 0
         self.config, self.folder = config, output
         self.stages = RunFolder(output, [config.seed, self.start_mark])
 
@@ -95,9 +107,11 @@ class _Adaptation:
         data = [corpus_digest(self.corpus.values()), self.train.queries, self.train.qrels]
         self.stages.claim(fingerprint([asdict(config), self.start_mark, data]), asdict(config))
         inputs: Any = [asdict(config.store), config.known_items]
-        stage("1-store", "Tokenise the corpus", inputs, self._store)
+        if self.pretrains:
+            stage("1-store", "Tokenise the corpus", inputs, self._store)
         inputs = [inputs, asdict(config.pretrain)]
-        stage("2-pretrain", "Pre-train (Eq. 1-9)", inputs, self._pretrain)
+        if self.pretrains:
+            stage("2-pretrain", "Pre-train (Eq. 1-9)", inputs, self._pretrain)
         stage("3-queries", "Draw queries from the text", asdict(config.queries), self._pairs)
         inputs = [inputs, asdict(config.queries), asdict(config.duplex), asdict(config.finetune)]
         stage("4-finetune", "Fine-tune (Eq. 13)", inputs, self._finetune)
@@ -109,7 +123,7 @@ class _Adaptation:
         pool = [config.known_items, config.known_item_pool]
         for name in BASELINES:
             stage(f"7-known-items/{name}", f"Find known items: {name}", pool, self._baseline)
-        stage("7-known-items/duplex", "Find known items: duplex", [inputs, pool], self._find)
+        stage("8-result", "Find known items: duplex", [inputs, pool], self._choose)
         stage("index", "Index the corpus", inputs, self._index)
         self._report()
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
@@ -136,18 +150,21 @@ class _Adaptation:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _finetune(self, folder: Path) -> None:
-        from dupmae.duplex import start_duplex
+        from dupmae.duplex import continue_duplex, start_duplex
         from dupmae.finetuning import finetune
 
         checkpoint = str(self.folder / "2-pretrain" / "model")
-        encoder = start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
+        if self.continues:
+            encoder = continue_duplex(self.start, checkpoint if self.pretrains else None)
+        else:
+            encoder = start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
         finetune(encoder, self.train, folder, self.config.finetune)
 
     def _mine(self, folder: Path) -> None:
         from dupmae.finetuning.mining import mine
 
         # The passages as they are trained on: without their queries, and none that is held out.
-        index = self._build(self.train.corpus, folder / "index", "4-finetune")
+        index = self._build(self.train.corpus, folder / "index", self.folder / "4-finetune" / "model")
         mine(index, self.train, folder, self.config.mining)
 
     def _harden(self, folder: Path) -> None:
@@ -159,59 +176,83 @@ class _Adaptation:
         finetune(encoder, self.train, folder, config, lists=self.folder / "5-mine" / "negatives.jsonl")
 
     def _baseline(self, folder: Path) -> dict[str, Any]:
+        if folder.name == "start" and self.continues:
+            return self._measure(Path(self.start), folder / "index", "start")
         run = bm25_run(self.items) if folder.name == "bm25" else dense_run(self.start, self.items)
         return {folder.name: evaluate_run(run, self.items.qrels)}
 
-    def _find(self, folder: Path) -> dict[str, Any]:
-        index = self._build(self.items.corpus, folder / "index", self._last)
-        parts: dict[str, Part] = {"duplex": "both", "duplex-cls": "cls", "duplex-ot": "ot"}
+    def _choose(self, folder: Path) -> dict[str, Any]:
+        """Make the adapted model the result, or of a duplex start what knows no less than it did."""
+        for name, candidate in self._candidates():
+            model = folder / "model"
+            candidate().save(str(model))
+            found = self._measure(model, folder / f"index-{name}", "duplex")
+            if not self.continues or name == "start" or self._knows_no_less(found):
+                return found | {"kept": name}
+        raise AssertionError("the start knows no less than itself")
+
+    def _candidates(self) -> Iterator[tuple[str, Callable[[], DuplexEncoder]]]:
+        """What may become the result, in the order of preference."""
+        from dupmae.duplex import DuplexEncoder, half_way
+
+        last = "4-finetune" if self.config.stages == 1 else "6-hard-negatives"
+        adapted = str(self.folder / last / "model")
+        yield "adapted", lambda: DuplexEncoder(adapted)
+        yield "half-way", lambda: half_way(self.start, adapted)
+        yield "start", lambda: DuplexEncoder(self.start)
+
+    def _knows_no_less(self, found: Figures) -> bool:
+        """Whether sum and dense half find the known items as well as the start's did (NDCG@10)."""
+        before = self.stages.metrics("7-known-items/start")
+        return all(found[f"duplex{part}"]["ndcg@10"] >= before[f"start{part}"]["ndcg@10"] for part in ("", "-cls"))
+
+    def _measure(self, model: Path, folder: Path, name: str) -> Figures:
+        """How well a duplex model and its halves find the known items."""
+        index = self._build(self.items.corpus, folder, model)
         return {
-            name: evaluate_run(duplex_run(index, self.items, part=part), self.items.qrels)
-            for name, part in parts.items()
+            f"{name}{ending}": evaluate_run(duplex_run(index, self.items, part=part), self.items.qrels)
+            for ending, part in PARTS.items()
         }
 
     def _index(self, folder: Path) -> dict[str, Any]:
-        return {"passages": len(self._build(self.corpus, folder, self._last))}
+        return {"passages": len(self._build(self.corpus, folder, self.folder / "8-result" / "model"))}
 
-    def _build(self, corpus: Mapping[str, Passage], folder: Path, stage: str) -> DuplexIndex:
-        """Index passages with a stage's model."""
+    def _build(self, corpus: Mapping[str, Passage], folder: Path, model: Path) -> DuplexIndex:
+        """Index passages with a model."""
         from dupmae.duplex import DuplexEncoder
         from dupmae.index import DuplexIndex
 
-        model = str(self.folder / stage / "model")
-        return DuplexIndex.build(folder, DuplexEncoder(model), corpus.values(), model=model)
-
-    @property
-    def _last(self) -> str:
-        """The stage whose model is the result."""
-        return "4-finetune" if self.config.stages == 1 else "6-hard-negatives"
+        return DuplexIndex.build(folder, DuplexEncoder(str(model)), corpus.values(), model=str(model))
 
     def _report(self) -> None:
         """The table of known items."""
         folder = self.folder
-        measured = [self.stages.metrics(f"7-known-items/{name}") for name in (*BASELINES, "duplex")]
+        result = self.stages.metrics("8-result")
+        kept = result.pop("kept")
+        measured = [*(self.stages.metrics(f"7-known-items/{name}") for name in BASELINES), result]
+        last = "4-finetune" if self.config.stages == 1 else "6-hard-negatives"
         write_report(
             folder,
             f"{self.items.name}: adapted without queries",
             [System(name=name, metrics=metrics) for stage in measured for name, metrics in stage.items()],
-            notes=self._notes(),
+            notes=self._notes(kept),
             settings=asdict(self.config),
-            curves={
-                "Pre-training": folder / "2-pretrain" / "metrics.jsonl",
-                "Fine-tuning": folder / self._last / "metrics.jsonl",
-            },
+            curves=({"Pre-training": folder / "2-pretrain" / "metrics.jsonl"} if self.pretrains else {})
+            | {"Fine-tuning": folder / last / "metrics.jsonl"},
         )
 
-    def _notes(self) -> list[str]:
-        """What the table measures, what was trained on, and how long it took."""
+    def _notes(self, kept: str) -> list[str]:
+        """What the table measures, what was trained on, which model is the result, and how long it took."""
         items, seconds, given = self.items, self.stages.seconds, len(self.train.queries) - self.drawn
         held_out = len(self.corpus) - len(self.text)
         spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
         also = f" and {given:,} queries that were given" if given else ""
+        lost = "The adapted model found fewer of them, by the sum or by its dense half, so the result is"
         return [
             f"{len(items.queries):,} titles and sentences of {held_out:,} passages that nothing was trained on, each "
             f"to find the rest of its passage among {len(items.corpus):,}. bm25 and start are before, duplex is after.",
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
+            *([f"{lost} {KEPT[kept]}."] if kept in KEPT else []),
             f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
         ]
 
@@ -245,7 +286,10 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
 
 def _check_pooling(model: str, start: str, config: AdaptConfig) -> None:
     """Refuse sections that do not fit together, or that read another vector off the encoder than it was trained for."""
-    refuse_disagreement(config.pretrain, config.duplex)
+    if is_duplex(start):
+        refuse_disagreement(config.pretrain, duplex_settings(Path(start)), "the start's ")
+        return
+    refuse_disagreement(config.pretrain, asdict(config.duplex))
     trained = _trained_pooling(Path(start))
     if trained not in (None, config.duplex.dense_pooling):
         raise DupmaeError(

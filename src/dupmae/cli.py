@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "teach": finetuning_commands.teach,
     "rerank": finetuning_commands.rerank,
     "encode": commands.encode,
+    "pack": commands.pack,
     "index build": index_commands.build,
     "index add": index_commands.add,
     "index delete": index_commands.delete,

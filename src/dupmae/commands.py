@@ -139,6 +139,30 @@ def encode(
     _say(f"Written: {output} ({len(passages)} texts)")
 
 
+def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -> None:
+    """Put a model into one small file, to keep or to send.
+
+    Example:
+      dupmae pack runs/finetuned/model model.safetensors
+      dupmae index build --model model.safetensors --corpus articles.jsonl --output index
+
+    Writes FILE. Every command takes it where a model's folder is asked for: it is unpacked into the user's cache once.
+    8 bits a weight, a quarter of the size, hardly change a ranking; with 4 bits for the vocabulary's matrices, most of
+    a small model, measure before you trust it.
+
+    Args:
+        model: Folder of a duplex model, or of any other whose weights are safetensors.
+        file: The file to write.
+        bits: Bits of a weight, 2 to 8.
+        vocabulary_bits: Bits of a weight in the matrices that have a row for each entry of the vocabulary.
+    """
+    from dupmae.models import resolve_model
+    from dupmae.packing import pack as pack_into
+
+    figures = pack_into(Path(resolve_model(model)), Path(file), bits, vocabulary_bits)
+    _say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")
+
+
 def search(
     index: str | None = None,
     query: str | None = None,

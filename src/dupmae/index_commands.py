@@ -45,14 +45,14 @@ def build(
     from dupmae.index.build import build_segments
     from dupmae.index.encoding import passages_within
     from dupmae.index.joining import process_of
-    from dupmae.models import resolve_model
+    from dupmae.models import SMALL, resolve_model
 
     folder, process = resolve_model(model), process_of(os.environ)
     build_segments(
         Path(output),
         DuplexEncoder(folder),
         _passages(corpus, metadata),
-        model=folder,
+        model=SMALL if model == SMALL else folder,  # its folder is in this user's cache, and others must find it, too
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
         process=process,

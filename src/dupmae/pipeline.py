@@ -18,6 +18,8 @@ The run folder reads in the order of the paper:
 
 A stage whose model is not the last has a folder `evaluation` with its index and its rankings. Every stage leaves a
 `done.json` with the fingerprint of all that it depends on, and is skipped when it finds its own.
+
+A start that is a duplex model keeps its representation. Without steps of pre-training such a run begins with stage 1.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
 from dupmae.files import fingerprint
-from dupmae.models import model_fingerprint, resolve_model
+from dupmae.models import duplex_settings, is_duplex, model_fingerprint, resolve_model
 from dupmae.pipeline_report import Splits, report
 from dupmae.run_folder import RunFolder
 
@@ -91,7 +93,11 @@ def _refuse(recipe: Recipe) -> None:
         raise DupmaeError("the recipe names no output folder: set output")
     if not recipe.data.benchmark:
         raise DupmaeError("the recipe names no benchmark: set data.benchmark to a folder in BEIR layout")
-    refuse_disagreement(recipe.pretrain, recipe.duplex)
+    start = resolve_model(recipe.start)
+    if is_duplex(start):
+        refuse_disagreement(recipe.pretrain, duplex_settings(Path(start)), "the start's ")
+    else:
+        refuse_disagreement(recipe.pretrain, asdict(recipe.duplex))
     for name in ("finetune", "hard_negatives", "distil"):
         section = getattr(recipe, name)
         if section.negatives > section.negative_depth:
@@ -146,6 +152,8 @@ class _Walk:
         self.folder = Path(recipe.output)
         self.start = resolve_model(recipe.start)
         self.start_mark = model_fingerprint(self.start)  # reads all weights, so once for all stages
+        self.continues = is_duplex(self.start)
+        self.pretrains = not self.continues or recipe.pretrain.new_layers_steps + recipe.pretrain.steps > 0
         self.teacher_start = None if recipe.teacher_start is None else resolve_model(recipe.teacher_start)
         data = recipe.data
         self.test = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
@@ -156,9 +164,10 @@ class _Walk:
     def pretrain(self) -> Path:
         """The first two stages."""
         self._claim()
-        recipe, stage = self.recipe, self.stages.stage
-        stage("1-store", "Tokenise the corpus", asdict(recipe.store), self._store)
-        stage("2-pretrain", "Pre-train (Eq. 1-9)", self.pretraining, self._pretrain)
+        if self.pretrains:
+            stage = self.stages.stage
+            stage("1-store", "Tokenise the corpus", asdict(self.recipe.store), self._store)
+            stage("2-pretrain", "Pre-train (Eq. 1-9)", self.pretraining, self._pretrain)
         return self.folder
 
     def run(self) -> Path:
@@ -167,7 +176,7 @@ class _Walk:
         recipe, stage = self.recipe, self.stages.stage
         finetuned = [asdict(recipe.duplex), asdict(recipe.finetune), recipe.data.dev_fraction]
         inputs: Any = [self.pretraining, finetuned]
-        checkpoint = str(self.folder / "2-pretrain" / "model")
+        checkpoint = str(self.folder / "2-pretrain" / "model") if self.pretrains else None
         stage("3-finetune", "Fine-tune (Eq. 13)", inputs, lambda folder: self._finetune(checkpoint, folder))
         if recipe.stages > 1:
             stage("3-finetune/evaluation", "Search with stage 1's model", inputs, self._search)
@@ -185,19 +194,15 @@ class _Walk:
         stage("index", "Index the corpus", inputs, self._index)
         stage("8-evaluation", "Search the test queries", inputs, self._evaluate)
         stage("9-baselines/bm25", "Baseline: BM25", [], lambda folder: self._save(folder, bm25_run(self.test, DEPTH)))
-        stage(
-            "9-baselines/start",
-            f"Baseline: {recipe.start} as it comes",
-            [],
-            lambda folder: self._save(folder, dense_run(recipe.start, self.test, DEPTH)),
-        )
-        stage(
-            "9-baselines/finetuned-without-pretraining",
-            "Baseline: the same fine-tuning without pre-training",
-            finetuned,
-            self._without_pretraining,
-        )
-        report(self.recipe, Splits(self.train, self.dev, self.test), self.stages)
+        stage("9-baselines/start", f"Baseline: {recipe.start} as it comes", [], self._search_start)
+        if self.pretrains:
+            stage(
+                "9-baselines/finetuned-without-pretraining",
+                "Baseline: the same fine-tuning without pre-training",
+                finetuned,
+                self._without_pretraining,
+            )
+        report(self.recipe, Splits(self.train, self.dev, self.test), self.stages, self.pretrains)
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
         self.stages.console.print(written)
         return self.folder
@@ -222,11 +227,15 @@ class _Walk:
 
         pretrain(TokenStore.open(self.folder / "1-store" / "store"), self.start, folder, self.recipe.pretrain)
 
-    def _finetune(self, model: str, folder: Path) -> None:
-        from dupmae.duplex import start_duplex
+    def _finetune(self, checkpoint: str | None, folder: Path) -> None:
+        """Stage 1, of the start with what pre-training made of it, or as it is."""
+        from dupmae.duplex import continue_duplex, start_duplex
         from dupmae.finetuning import finetune
 
-        encoder = start_duplex(model, self.recipe.duplex, self.train.corpus, self.recipe.seed)
+        if self.continues:
+            encoder = continue_duplex(self.start, checkpoint)
+        else:
+            encoder = start_duplex(checkpoint or self.start, self.recipe.duplex, self.train.corpus, self.recipe.seed)
         finetune(encoder, self.train, folder, self.recipe.finetune, dev=self.dev)
 
     def _mine(self, folder: Path) -> None:
@@ -284,7 +293,7 @@ class _Walk:
     def _index(self, folder: Path) -> dict[str, Any]:
         last = {1: "3-finetune", 2: "5-hard-negatives", 3: "7-distil"}[self.recipe.stages]
         index = self._build(self.folder / last / "model", folder)
-        return {"passages": len(index), "passages_cut": self._cut(index.encoder.tokenizer)}
+        return {"passages": len(index)} | self._cut(index.encoder)
 
     def _build(self, model: Path, folder: Path) -> DuplexIndex:
         """Index the corpus with a fine-tuned model."""
@@ -307,8 +316,15 @@ class _Walk:
             metrics[name] = self._save(folder / name, duplex_run(index, self.test, DEPTH, part))  # type: ignore[arg-type]
         return metrics
 
+    def _search_start(self, folder: Path) -> dict[str, Any]:
+        """Rank with the start as it comes."""
+        if not self.continues:
+            return self._save(folder, dense_run(self.recipe.start, self.test, DEPTH))
+        index = self._build(Path(self.start), folder / "index")
+        return self._save(folder, duplex_run(index, self.test, DEPTH))
+
     def _without_pretraining(self, folder: Path) -> dict[str, Any]:
-        self._finetune(self.start, folder / "finetune")
+        self._finetune(None, folder / "finetune")
         index = self._build(folder / "finetune" / "model", folder / "index")
         return self._save(folder, duplex_run(index, self.test, DEPTH))
 
@@ -325,8 +341,9 @@ class _Walk:
         write_run(folder / "run.trec", run, tag=folder.name)
         return evaluate_run(run, self.test.qrels)
 
-    def _cut(self, tokenizer: Any) -> int:
-        """How many passages are longer than the encoder reads."""
-        limit = self.recipe.duplex.document_max_length
+    def _cut(self, encoder: Any) -> dict[str, int]:
+        """How many tokens of a passage the encoder reads, and how many passages are longer."""
+        limit = encoder[0].document_length
         texts = [passage.full_text for passage in self.test.corpus.values()]
-        return sum(len(ids) > limit for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"])
+        ids = encoder.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        return {"tokens_read": limit, "passages_cut": sum(len(passage) > limit for passage in ids)}

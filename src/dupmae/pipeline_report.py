@@ -49,15 +49,22 @@ class Gain:
     """How often chance alone makes such a difference or a larger one: a two-sided, paired t-test over the queries."""
 
 
-def report(recipe: Recipe, splits: Splits, stages: RunFolder) -> None:
-    """Write `report.md`, `report.json`, `gains.json` and `figures/`, every system measured on its saved ranking."""
+def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) -> None:
+    """Write `report.md`, `report.json`, `gains.json` and `figures/`, every system measured on its saved ranking.
+
+    Args:
+        recipe: What was run.
+        splits: Its queries.
+        stages: Its folder.
+        pretrained: Whether it had a stage of pre-training.
+    """
     folder, test = stages.folder, splits.test
     evaluated = {"stage-1": "3-finetune/evaluation", "stage-2": "5-hard-negatives/evaluation"}
     earlier = dict(list(evaluated.items())[: recipe.stages - 1])
     rankings = {
         "bm25": "9-baselines/bm25",
         "start": "9-baselines/start",
-        "finetuned-without-pretraining": "9-baselines/finetuned-without-pretraining",
+        **({"finetuned-without-pretraining": "9-baselines/finetuned-without-pretraining"} if pretrained else {}),
         **earlier,
         "duplex": "8-evaluation/duplex",
         "duplex-cls": "8-evaluation/duplex-cls",
@@ -87,12 +94,12 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder) -> None:
     )
     write_json(folder / GAINS_FILE, [asdict(gain) for gain in gains])
     trained = {"Fine-tuning": "3-finetune", "Hard negatives": "5-hard-negatives", "Distillation": "7-distil"}
-    curves = {"Pre-training": "2-pretrain"} | dict(list(trained.items())[: recipe.stages])
+    curves = ({"Pre-training": "2-pretrain"} if pretrained else {}) | dict(list(trained.items())[: recipe.stages])
     write_report(
         folder,
         f"{recipe.name or folder.name}: {test.name} {test.split}",
         systems,
-        notes=[gains_table(gains), *_notes(recipe, splits, stages)],
+        notes=[gains_table(gains), *_notes(recipe, splits, stages, pretrained)],
         settings=asdict(recipe),
         curves={title: folder / place / "metrics.jsonl" for title, place in curves.items()},
     )
@@ -144,31 +151,36 @@ def _p_value(values: dict[str, float], before: dict[str, float]) -> float | None
     return float(ttest_rel([values[query] for query in before], list(before.values())).pvalue)
 
 
-def _notes(recipe: Recipe, splits: Splits, stages: RunFolder) -> list[str]:
+def _notes(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) -> list[str]:
     """What the tables do not say: data, lengths, held-out figures, time."""
-    store, index = stages.metrics("1-store"), stages.metrics("index")
-    dev, seconds = stages.metrics("8-evaluation")["dev"], stages.seconds
+    index, dev, seconds = stages.metrics("index"), stages.metrics("8-evaluation")["dev"], stages.seconds
     spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
     pairs = sum(grade > 0 for judged in splits.train.qrels.values() for grade in judged.values())
     notes = [
         f"{len(splits.test.corpus):,} passages; trained on {pairs:,} pairs of {len(splits.train.queries):,} queries; "
         f"{len(splits.dev.queries):,} queries held out; {len(splits.test.queries):,} test queries, only "
         f"reported. Seed {recipe.seed}.",
-        f"For pre-training {store['texts_cut']:,} passages were cut into chunks, {store['chunks']:,} in all; "
-        f"{store['chunks_dropped']:,} were too short and dropped. For search {index['passages_cut']:,} of "
-        f"{index['passages']:,} passages were cut at {recipe.duplex.document_max_length} tokens.",
+        f"For search {index['passages_cut']:,} of {index['passages']:,} passages were cut at "
+        f"{index['tokens_read']} tokens.",
         f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
     ]
+    if pretrained:
+        store = stages.metrics("1-store")
+        notes.insert(
+            1,
+            f"For pre-training {store['texts_cut']:,} passages were cut into chunks, {store['chunks']:,} in all; "
+            f"{store['chunks_dropped']:,} were too short and dropped.",
+        )
     if dev:
         notes.insert(
-            2,
+            -1,
             f"On the held-out queries: NDCG@10 {dev['ndcg@10']:.3f}, MRR@10 {dev['mrr@10']:.3f}, "
             f"R@100 {dev['recall@100']:.3f}.",
         )
     if recipe.stages == 3 and (examined := stages.metrics("6-teacher")):
         own, pupil = (examined[name]["ndcg@10"] for name in ("teacher", "pupil"))
         notes.insert(
-            3,
+            -1,
             f"Of what stage 2 finds for the held-out queries the teacher ranks the best {recipe.mining.last} passages "
             f"anew: NDCG@10 {own:.3f}, by stage 2 itself {pupil:.3f}.",
         )

@@ -20,9 +20,11 @@ from transformers import (
     RobertaConfig,
 )
 
-from dupmae.config import DuplexConfig
-from dupmae.duplex import DuplexEncoder
+from dupmae.config import DuplexConfig, PretrainConfig
+from dupmae.duplex import DuplexEncoder, continue_duplex
 from dupmae.errors import DupmaeError
+from dupmae.pretraining.backbones import load_backbone
+from dupmae.pretraining.checkpoint import load_for_pretraining, save_checkpoint
 
 WIDTHS: dict[str, Any] = {
     "vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -89,3 +91,41 @@ def test_a_saved_model_of_any_family_gives_the_same_scores(folder: Path, texts: 
 def test_a_linear_projection_through_a_narrower_output_matrix_is_refused(folder: Path) -> None:
     with pytest.raises(DupmaeError, match="12 wide and the encoder 32: use mlm_head"):
         DuplexEncoder.from_encoder(str(folder), DuplexConfig(top_k=10, ot_projection="linear"))
+
+
+@pytest.mark.parametrize("folder", CONFIGS, indirect=True)
+def test_pretraining_goes_on_with_a_duplex_models_own_head(folder, tmp_path):
+    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(cls_dimension=16, top_k=10)).to("cpu")
+    unsettle(encoder)
+    encoder.save(str(tmp_path / "duplex"))
+    backbone = load_backbone(str(tmp_path / "duplex"))
+    assert backbone.duplex_head
+    assert not backbone.new_head
+    states = torch.randn(3, 5, 32)
+    with torch.no_grad():
+        found = backbone.transform(states) @ backbone.output_weight.T + backbone.output_bias
+        torch.testing.assert_close(
+            found, encoder.pooling.output(encoder.pooling.transform(states)), atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("folder", CONFIGS, indirect=True)
+def test_a_duplex_model_is_itself_again_after_pretraining_that_only_scaled_its_logits(folder, tmp_path):
+    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(cls_dimension=16, top_k=10)).to("cpu")
+    unsettle(encoder)
+    if "bias" not in load_backbone(str(folder)).head_norm.state_dict():
+        torch.nn.init.zeros_(encoder.pooling.transform[2].bias)  # a head without it cannot carry it along
+    encoder.save(str(tmp_path / "duplex"))
+    objective, tokenizer = load_for_pretraining(str(tmp_path / "duplex"), PretrainConfig(precision="float32"))
+    with torch.no_grad():
+        objective.backbone.output_weight.mul_(3.0)
+        objective.backbone.output_bias.add_(1.0)
+    save_checkpoint(tmp_path / "checkpoint", objective, dict(objective.state_dict()), tokenizer, {})
+    again = continue_duplex(str(tmp_path / "duplex"), str(tmp_path / "checkpoint")).to("cpu")
+    texts = ["ba be bi", "bo bu ba be bo"]
+    np.testing.assert_allclose(
+        again.embed_documents(texts).cls, encoder.embed_documents(texts).cls, atol=1e-4, rtol=1e-4
+    )
+    with torch.no_grad():
+        for name, value in encoder.pooling.state_dict().items():
+            torch.testing.assert_close(again.pooling.state_dict()[name], value, atol=1e-5, rtol=1e-5)

@@ -39,7 +39,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     :meth:`embed_documents` give the compact form that the index stores.
 
     Args:
-        model_name_or_path: A folder saved by this class, or such a model's Hugging Face id.
+        model_name_or_path: A folder saved by this class, a packed file of one, `dupmae-small`, or a Hugging Face id
+            (:func:`dupmae.models.resolve_model`).
         **kwargs: As for `SparseEncoder`.
 
     Raises:
@@ -50,6 +51,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         # The folder's own copy of the module is never run: this package's class takes its place.
         self._module_classes = {MODULE_TYPE: DuplexPooling}
         if model_name_or_path is not None:
+            model_name_or_path = resolve_model(str(model_name_or_path))
             folder = Path(model_name_or_path)
             if folder.is_dir() and not _names_duplex_module(folder):
                 raise DupmaeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from transformers import set_seed
 
 from dupmae.config import DuplexConfig
@@ -27,4 +28,52 @@ def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage]
     set_seed(seed)
     encoder = DuplexEncoder.from_encoder(model, config)
     calibrate(encoder, calibration_sample(corpus, seed))
+    return encoder
+
+
+@torch.no_grad()
+def continue_duplex(model: str, checkpoint: str | None = None) -> DuplexEncoder:
+    """Open a duplex model to go on fine-tuning it, with what pre-training has made of its encoder and head since.
+
+    Its dense projection, thresholds and scales stay. Pre-training has scaled the head's logits for a softmax
+    (:func:`dupmae.pretraining.warm_start.fit_temperature`); its output matrix gets its old length back.
+
+    Args:
+        model: A duplex model's folder.
+        checkpoint: Folder of the checkpoint that pre-training made from it, if it did.
+
+    Raises:
+        DupmaeError: As :class:`DuplexEncoder` and :func:`dupmae.pretraining.backbones.load_backbone`.
+    """
+    from dupmae.pretraining.backbones import load_backbone
+
+    encoder = DuplexEncoder(model)
+    if checkpoint is None:
+        return encoder
+    backbone, pooling = load_backbone(checkpoint), encoder.pooling
+    missing = encoder[0].model.load_state_dict(backbone.encoder.state_dict(), strict=False).missing_keys
+    assert all(name.startswith("pooler.") for name in missing), missing
+    weight = backbone.output_weight
+    pooling.output.weight.copy_(weight * (pooling.output.weight.norm() / weight.norm()))
+    if pooling.ot_projection == "mlm_head":
+        dense, _, norm = pooling.transform.children()
+        dense.load_state_dict(backbone.head_dense.state_dict())
+        norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())
+    return encoder
+
+
+@torch.no_grad()
+def half_way(start: str, changed: str) -> DuplexEncoder:
+    """The mean of the weights of a duplex model and of what further training made of it.
+
+    Between the two lies a model that has much of what was learnt and has forgotten little (Wortsman et al., 2022,
+    "Robust fine-tuning of zero-shot models").
+
+    Args:
+        start: Folder of the former.
+        changed: Folder of the latter.
+    """
+    encoder, other = DuplexEncoder(start), DuplexEncoder(changed)
+    for mine, theirs in zip(encoder.parameters(), other.parameters(), strict=True):
+        mine.lerp_(theirs, 0.5)
     return encoder

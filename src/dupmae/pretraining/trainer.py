@@ -25,7 +25,7 @@ from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTrainer, phases
 from dupmae.pretraining.sharding import forget_sharding, refuse_unshardable, shard_arguments
 from dupmae.pretraining.tracking import tracker
-from dupmae.pretraining.warm_start import warm_start_head
+from dupmae.pretraining.warm_start import fit_temperature, warm_start_head
 from dupmae.processes import is_first_process, join_processes
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
@@ -45,7 +45,8 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     Args:
         store: The tokenised text, made with the model's tokenizer.
         model: Encoder to start from: a folder or a Hugging Face id. A checkpoint of ours brings its head and its
-            decoder along, so that pre-training goes on from it, with a new schedule and a new optimiser.
+            decoder along, so that pre-training goes on from it, with a new schedule and a new optimiser; a duplex model
+            its head.
         output: Folder of the run: `model/`, `metrics.jsonl`, `held_out.jsonl`, `pretrain.json`, and `checkpoints/` and
             `kept/` while it lasts.
         config: The settings.
@@ -80,10 +81,12 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     objective, tokenizer = load_for_pretraining(model, config)
     objective.to(processes.device)
     held_out = split(store, config.held_out_texts)
-    if objective.backbone.new_head and config.warm_start_sequences and not any(done for done, _ in begun.values()):
-        warm_start_head(
-            objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out
-        )
+    if config.warm_start_sequences and not any(done for done, _ in begun.values()):
+        some = (store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out)
+        if objective.backbone.new_head:
+            warm_start_head(objective, *some)
+        elif objective.backbone.duplex_head:
+            fit_temperature(objective, *some)
     measured = HeldOut(store, held_out.measured, tokenizer.pad_token_id, objective, config.batch_size)
     if config.keep == "probe" and len(measured.pairs) < 2:
         raise DupmaeError(

@@ -9,6 +9,7 @@ most of its steps on getting that far.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,9 @@ OPENNESS = 3.0
 SHRINKAGE = 2.0
 """Occurrences that the prediction from the input embedding counts for in a token's mean state."""
 TEMPERATURES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05)
-"""Factors of the logits to choose from."""
+"""Factors of a solved head's logits to choose from."""
+DUPLEX_TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0)
+"""The same of a duplex model's, whose logits are of the order of 1."""
 RIDGE = 1e-2
 """Share of the mean variance within tokens added to every direction, so that the covariance can be inverted."""
 RIDGE_FLOOR = 1e-4
@@ -92,14 +95,54 @@ def warm_start_head(
     weight = torch.linalg.solve(within, means.T).T  # (V, E)
     length = (weight * means).sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
     weight = weight / length
-    prior = ((counts + 0.5) / (total + 0.5 * len(counts))).log()  # (V,)
+    prior = _frequencies(counts)  # (V,)
     backbone.output_weight.copy_(weight)
-    best = _best_temperature(objective, batches[-1], -(weight @ mean), prior)
-    backbone.output_weight.mul_(best)
-    backbone.output_bias.copy_(prior - best * (weight @ mean))
+    best = _set_temperature(objective, batches[-1], mean, prior, TEMPERATURES)
     logger.info(
         "The new vocabulary head starts from %d tokens of %d kinds, at temperature %g.", total, seen.sum(), best
     )
+
+
+@torch.no_grad()
+def fit_temperature(
+    objective: DupMAE,
+    store: Sequences,
+    pad_token_id: int,
+    sequences: int,
+    seed: int,
+    left_out: npt.NDArray[np.int64] = NOTHING,
+) -> None:
+    """Make the logits of a duplex model's head those of a masked-language model, in place.
+
+    Fine-tuning has scaled its output matrix for an inner product, and its biases are thresholds. The logit of v at
+    state h becomes t (h - m)' w_v + log p_v, in the terms of :func:`warm_start_head`, whose arguments these are.
+    """
+    batches = _batches(objective, store, pad_token_id, sequences, seed, left_out)
+    sums, counts, _ = _accumulate(objective, batches)
+    mean, prior = sums.sum(dim=0) / counts.sum(), _frequencies(counts)
+    best = _set_temperature(objective, batches[-1], mean, prior, DUPLEX_TEMPERATURES)
+    logger.info("The duplex model's vocabulary head predicts tokens at temperature %g.", best)
+
+
+def _frequencies(counts: torch.Tensor) -> torch.Tensor:
+    """Logarithm of every entry's frequency p_v, (V,), from its occurrences."""
+    return ((counts + 0.5) / (counts.sum() + 0.5 * len(counts))).log()
+
+
+def _set_temperature(
+    objective: DupMAE,
+    batch: dict[str, torch.Tensor],
+    mean: torch.Tensor,
+    prior: torch.Tensor,
+    temperatures: Sequence[float],
+) -> float:
+    """Scale and shift the head's logits to t (h - mean)' w_v + prior_v, in place; the t that is chosen."""
+    backbone = objective.backbone
+    shift = -(backbone.output_weight.double() @ mean)  # (V,)
+    best = _best_temperature(objective, batch, shift, prior, temperatures)
+    backbone.output_weight.mul_(best)
+    backbone.output_bias.copy_(prior + best * shift)
+    return best
 
 
 def _batches(
@@ -155,7 +198,11 @@ def _accumulate(
 
 
 def _best_temperature(
-    objective: DupMAE, batch: dict[str, torch.Tensor], shift: torch.Tensor, prior: torch.Tensor
+    objective: DupMAE,
+    batch: dict[str, torch.Tensor],
+    shift: torch.Tensor,
+    prior: torch.Tensor,
+    temperatures: Sequence[float],
 ) -> float:
     """The temperature with the lowest bag-of-words loss (Eq. 8) on a batch, for the head's present output matrix."""
     states, ordinary = _states(objective, batch)
@@ -164,6 +211,6 @@ def _best_temperature(
     share = unique / unique.sum(dim=1, keepdim=True).clamp(min=1)
     losses = {
         temperature: -(share * (temperature * mu + prior.float()).log_softmax(dim=1)).sum(dim=1).mean().item()
-        for temperature in TEMPERATURES
+        for temperature in temperatures
     }
     return min(losses, key=losses.__getitem__)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from dupmae.errors import DupmaeError
+from dupmae.models import WEIGHTS, is_duplex, pooling_folder
 from dupmae.pretraining.backbones.backbone import Backbone
 from dupmae.pretraining.backbones.families import FAMILIES
 
@@ -20,7 +22,7 @@ def load_backbone(model: str) -> Backbone:
     """Load an encoder with its vocabulary head, or with a fresh one where the checkpoint has none.
 
     Args:
-        model: A folder or a Hugging Face id.
+        model: A folder or a Hugging Face id. A duplex model's head is that of its vocabulary half.
 
     Returns:
         The backbone, in float32.
@@ -59,11 +61,14 @@ def load_backbone(model: str) -> Backbone:
         )
     backbone = Backbone(loaded)
     if headless:
+        fresh_head(backbone)
+    if headless and is_duplex(model):
+        _take_duplex_head(backbone, Path(model))
+    elif headless:
         logger.warning(
             "%s has no vocabulary head: it gets a new one, its output matrix a copy of the input embeddings.",
             Path(model).name,
         )
-        fresh_head(backbone)
     return backbone
 
 
@@ -101,3 +106,19 @@ def fresh_head(backbone: Backbone) -> None:
     output.bias = nn.Parameter(torch.zeros_like(output.bias))
     model.config.tie_word_embeddings = False
     backbone.new_head = True
+
+
+def _take_duplex_head(backbone: Backbone, folder: Path) -> None:
+    """Replace a fresh head by that of a duplex model, in place; a linear one has no transform."""
+    weights = load_file(pooling_folder(folder) / WEIGHTS)
+    output, shift = weights["output.weight"], weights["output.bias"]
+    if "transform.0.weight" in weights:
+        dense, norm = backbone.head_dense, backbone.head_norm
+        dense.load_state_dict({name: weights[f"transform.0.{name}"] for name in dense.state_dict()})
+        norm.load_state_dict({name: weights[f"transform.2.{name}"] for name in norm.state_dict()})
+        if "bias" not in norm.state_dict():
+            shift = shift + output @ weights["transform.2.bias"]
+    with torch.no_grad():
+        backbone.output_weight.copy_(output)
+        backbone.output_bias.copy_(shift)
+    backbone.new_head, backbone.duplex_head = False, True

@@ -1,0 +1,221 @@
+"""A model folder in one small safetensors file: matrices in a few bits a weight, everything else as it is.
+
+| tensor | what |
+|---|---|
+| `0`, `1`, ... | a matrix as packed bits, a vector in float16, anything else as it was |
+| `0.rows`, `0.columns` | of a matrix: what its rows and columns are multiplied with, float16 |
+| `file:NAME` | a file without weights, compressed with xz |
+
+The header says which tensor of which file each number is; tensors that are equal are stored once. A weight w_ij of b
+bits is r_i c_j (u_ij - (2^b - 1) / 2) with u_ij = 0 .. 2^b - 1: c_j is the root mean square of column j, so that an
+encoder's few wide columns do not take all others' levels, and r_i is chosen for the least squared error of row i.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_folder, atomic_path
+
+FORMAT = "dupmae-packed"
+"""What the header's `format` says."""
+VERSION = 1
+"""Of the layout, the header's `version`."""
+MOST_ERROR = 0.03
+"""Relative error above which a matrix that is not of the vocabulary is kept in float16."""
+SPANS = np.linspace(0.3, 1.0, 15)
+"""Shares of a row's largest weight that the outermost level is tried at."""
+BLOCK = 4096
+"""Rows worked on at a time."""
+TINY = np.float32(1e-30)
+"""What is divided by instead of zero."""
+
+Record = dict[str, Any]
+
+
+def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> dict[str, float]:
+    """Write a model folder's packed file.
+
+    Args:
+        folder: A Hugging Face or sentence-transformers folder whose weights are safetensors.
+        file: Where to; replaced if it is there.
+        bits: Of a weight in a matrix, 2 to 8.
+        vocabulary_bits: The same in the matrices that have a row for each entry of the vocabulary.
+
+    Returns:
+        `bytes` of the file, and the largest relative error (Frobenius norm) of a matrix, `error`.
+
+    Raises:
+        DupmaeError: `folder` holds no weights in safetensors or no `config.json` with a `vocab_size`, or a width that
+            is not between 2 and 8.
+    """
+    for name, width in (("bits", bits), ("vocabulary_bits", vocabulary_bits)):
+        if not 2 <= width <= 8:
+            raise DupmaeError(f"{name} is {width}: a weight takes 2 to 8 bits")
+    sources = sorted(folder.rglob("*.safetensors"))
+    if not sources:
+        raise DupmaeError(f"{folder} holds no weights: there is no .safetensors file in it")
+    entries = _vocabulary_size(folder)
+    parts: dict[str, npt.NDArray[Any]] = {}
+    records: list[Record] = []
+    known: dict[str, Record] = {}
+    worst = 0.0
+    for source in sources:
+        for name, tensor in sorted(load_file(source).items()):
+            place = {"file": source.relative_to(folder).as_posix(), "name": name}
+            mark = hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode() + tensor.tobytes()).hexdigest()
+            if mark not in known:
+                of_vocabulary = tensor.shape[:1] == (entries,)
+                width = vocabulary_bits if of_vocabulary else bits
+                most = np.inf if of_vocabulary else MOST_ERROR
+                known[mark], error = _store(tensor, width, most, str(len(known)), parts)
+                worst = max(worst, error)
+            records.append(place | known[mark])
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".safetensors":
+            packed = lzma.compress(path.read_bytes(), preset=9)
+            parts[f"file:{path.relative_to(folder).as_posix()}"] = np.frombuffer(packed, dtype=np.uint8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    header = {"format": FORMAT, "version": str(VERSION), "tensors": json.dumps(records)}
+    with atomic_path(file) as temporary:
+        save_file(parts, temporary, metadata=header)
+    return {"bytes": file.stat().st_size, "error": worst}
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Write the model folder that a packed file holds, its weights in float32; whole or not at all.
+
+    Raises:
+        DupmaeError: The file is not a packed model, or a damaged one.
+    """
+    records = _records(file)
+    parts = load_file(file)
+    weights: dict[str, dict[str, npt.NDArray[Any]]] = {}
+    try:
+        for record in records:
+            weights.setdefault(record["file"], {})[record["name"]] = _restore(record, parts)
+        texts = {name[5:]: lzma.decompress(parts[name].tobytes()) for name in parts if name.startswith("file:")}
+    except (KeyError, ValueError, lzma.LZMAError) as error:
+        raise DupmaeError(f"{file} is damaged: fetch it again") from error
+    for name in (*weights, *texts):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise DupmaeError(f"{file} holds a file {name} outside of its folder: do not use it")
+    with atomic_folder(folder) as temporary:
+        for name in (*weights, *texts):
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        for name, tensors in weights.items():
+            save_file(tensors, temporary / name, metadata={"format": "pt"})
+        for name, content in texts.items():
+            (temporary / name).write_bytes(content)
+
+
+def is_packed(file: Path) -> bool:
+    """Whether a file is a packed model."""
+    try:
+        with safe_open(file, "numpy") as opened:
+            return (opened.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError):
+        return False
+
+
+def _records(file: Path) -> list[Record]:
+    """Which tensor of which file each part is.
+
+    Raises:
+        DupmaeError: The file is not a packed model, or one of a later version.
+    """
+    if not is_packed(file):
+        raise DupmaeError(f"{file} is not a packed model")
+    with safe_open(file, "numpy") as opened:
+        header = opened.metadata()
+    if int(header["version"]) > VERSION:
+        raise DupmaeError(f"{file} was written by a later version of dupmae: install that, or pack the model again")
+    records: list[Record] = json.loads(header["tensors"])
+    return records
+
+
+def _vocabulary_size(folder: Path) -> int:
+    """Entries of the vocabulary, from `config.json`."""
+    try:
+        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DupmaeError(f"{folder} is not a model folder: its config.json names no vocab_size") from error
+
+
+def _store(
+    tensor: npt.NDArray[Any], bits: int, most_error: float, key: str, parts: dict[str, npt.NDArray[Any]]
+) -> tuple[Record, float]:
+    """Put a tensor into `parts`; its record, and the relative error of the matrix that will be restored."""
+    shape = list(tensor.shape)
+    if tensor.dtype.kind != "f":
+        parts[key] = np.ascontiguousarray(tensor)
+        return {"part": key, "shape": shape}, 0.0
+    values = tensor.astype(np.float32)
+    if tensor.ndim == 2 and tensor.any():
+        columns = np.sqrt(np.square(values).mean(axis=0)).astype(np.float16)
+        levels, rows = _quantise(values / np.maximum(columns.astype(np.float32), TINY), bits)
+        restored = _values(levels, rows, bits) * columns.astype(np.float32)
+        error = float(np.linalg.norm(restored - values) / np.linalg.norm(values))
+        if error <= most_error:
+            parts[key], parts[f"{key}.rows"], parts[f"{key}.columns"] = _to_bits(levels, bits), rows, columns
+            return {"part": key, "shape": shape, "bits": bits}, error
+    parts[key] = values.astype(np.float16)
+    return {"part": key, "shape": shape, "float": True}, 0.0
+
+
+def _restore(record: Record, parts: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """A tensor from its record."""
+    part, shape = parts[record["part"]], record["shape"]
+    if "bits" in record:
+        levels = _from_bits(part, record["bits"], shape[0] * shape[1]).reshape(shape)
+        rows, columns = (parts[f"{record['part']}.{side}"] for side in ("rows", "columns"))
+        return _values(levels, rows, record["bits"]) * columns.astype(np.float32)
+    return part.reshape(shape).astype(np.float32 if "float" in record else part.dtype)
+
+
+def _quantise(values: npt.NDArray[np.float32], bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16]]:
+    """Levels (R, C) and their rows' factors (R,) with the least squared error among `SPANS`, for values (R, C)."""
+    largest, middle = 2**bits - 1, (2**bits - 1) / 2
+    levels = np.empty(values.shape, dtype=np.uint8)
+    factors = np.empty(len(values), dtype=np.float16)
+    for start in range(0, len(values), BLOCK):
+        rows = values[start : start + BLOCK]
+        widest = np.abs(rows).max(axis=1) / middle
+        least = np.full(len(rows), np.inf)
+        for span in SPANS:
+            tried = (span * widest).astype(np.float16)
+            steps = np.maximum(tried.astype(np.float32), TINY)[:, None]
+            found = np.clip(np.rint(rows / steps + middle), 0, largest).astype(np.uint8)
+            errors = np.square(_values(found, tried, bits) - rows).sum(axis=1)
+            better = errors < least
+            least[better] = errors[better]
+            levels[start : start + BLOCK][better] = found[better]
+            factors[start : start + BLOCK][better] = tried[better]
+    return levels, factors
+
+
+def _values(levels: npt.NDArray[np.uint8], rows: npt.NDArray[np.float16], bits: int) -> npt.NDArray[np.float32]:
+    """What levels (R, C) and their rows' factors (R,) stand for, before the columns' are applied."""
+    centred = levels.astype(np.float32) - np.float32((2**bits - 1) / 2)
+    return centred * rows.astype(np.float32)[:, None]
+
+
+def _to_bits(levels: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """The lowest bits of all levels, one after the other, in bytes."""
+    return np.packbits(np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits :])
+
+
+def _from_bits(packed: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.uint8]:
+    """What :func:`_to_bits` made bytes of."""
+    low = np.unpackbits(packed, count=count * bits).reshape(count, bits)
+    return np.packbits(np.pad(low, ((0, 0), (8 - bits, 0))), axis=1).reshape(-1)

@@ -1,0 +1,173 @@
+"""Models in one file of a few bits a weight: what comes back, what is stored once, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from dupmae import models, packing
+from dupmae.config import DuplexConfig
+from dupmae.duplex import DuplexEncoder
+from dupmae.errors import DupmaeError
+from dupmae.packing import pack, unpack
+
+ENTRIES = 50
+
+
+def folder_of(place: Path, weights: dict[str, Any], more: dict[str, Any] | None = None) -> Path:
+    """A model folder with these tensors, and others in a folder below."""
+    (place / "below").mkdir(parents=True)
+    (place / "config.json").write_text(json.dumps({"vocab_size": ENTRIES}))
+    (place / "below" / "notes.txt").write_text("word\n" * 100)
+    save_file(weights, place / "model.safetensors")
+    save_file(more or {}, place / "below" / "model.safetensors")
+    return place
+
+
+def matrix(rows: int, columns: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 8), st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+def test_every_weight_comes_back_to_within_half_a_level(bits: int, rows: int, columns: int, seed: int) -> None:
+    values = matrix(rows, columns, seed)
+    parts: dict[str, Any] = {}
+    record, error = packing._store(values, bits, np.inf, "0", parts)
+    found = packing._restore(record, parts)
+    assert parts["0"].nbytes == -(-rows * columns * bits // 8)
+    assert np.linalg.norm(found - values) == pytest.approx(error * np.linalg.norm(values), rel=1e-4)
+    levels = (found / parts["0.columns"].astype(np.float32)) / parts["0.rows"].astype(np.float32)[:, None]
+    np.testing.assert_allclose(levels * 2 % 2, 1, atol=1e-2)  # odd halves: 2^b levels around zero
+    naive = np.abs(values).max(axis=1, keepdims=True) / (2**bits - 1)  # plain levels, the outermost at the largest
+    if rows > 8 and columns > 8:
+        plain = (
+            (np.clip(np.rint(values / (2 * naive) - 0.5), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) + 0.5) * 2 * naive
+        )
+        assert np.linalg.norm(found - values) < 1.1 * np.linalg.norm(plain - values)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_bits_are_put_one_after_the_other(bits: int) -> None:
+    levels = np.random.default_rng(bits).integers(0, 2**bits, 77).astype(np.uint8)
+    words = "".join(format(level, f"0{bits}b") for level in levels)
+    words += "0" * (-len(words) % 8)
+    expected = [int(words[start : start + 8], 2) for start in range(0, len(words), 8)]
+    assert packing._to_bits(levels, bits).tolist() == expected
+    assert packing._from_bits(packing._to_bits(levels, bits), bits, 77).tolist() == levels.tolist()
+
+
+def test_a_folder_comes_back_with_all_its_files(tmp_path: Path) -> None:
+    weights = {
+        "table": matrix(ENTRIES, 8),
+        "square": matrix(8, 8, 1),
+        "norm": matrix(1, 8)[0],
+        "zero": 0 * matrix(3, 4),
+    }
+    weights |= {"eye": np.eye(300, dtype=np.float32) + 0.01 * matrix(300, 300), "count": np.arange(4)}
+    source = folder_of(
+        tmp_path / "model", weights, {"again": weights["table"], "scale": np.array(3.0, dtype=np.float32)}
+    )
+    figures = pack(source, tmp_path / "small.safetensors", bits=8, vocabulary_bits=4)
+    unpack(tmp_path / "small.safetensors", tmp_path / "out")
+    found, below = (load_file(tmp_path / "out" / name / "model.safetensors") for name in ("", "below"))
+    assert {name: (value.shape, value.dtype) for name, value in found.items()} == {
+        name: (value.shape, value.dtype) for name, value in weights.items()
+    }
+    errors = {name: np.abs(found[name] - weights[name]).max() for name in weights}
+    assert errors["count"] == errors["zero"] == 0
+    assert errors["square"] < 0.02
+    assert errors["norm"] < 0.002
+    assert errors["eye"] < 0.002  # 8 bits do not hold it, so it is in float16
+    assert 0.02 < errors["table"] < 1
+    assert np.array_equal(below["again"], found["table"])
+    assert below["scale"] == 3.0
+    assert below["scale"].shape == ()
+    assert (tmp_path / "out" / "below" / "notes.txt").read_bytes() == (source / "below" / "notes.txt").read_bytes()
+    assert figures["bytes"] == (tmp_path / "small.safetensors").stat().st_size
+    parts = load_file(tmp_path / "small.safetensors")
+    assert sum(part.nbytes == ENTRIES * 8 // 2 for part in parts.values()) == 1  # a table that is there twice
+    relative = np.linalg.norm(found["table"] - weights["table"]) / np.linalg.norm(weights["table"])
+    assert figures["error"] == pytest.approx(relative, rel=1e-4)
+
+
+def test_a_packed_duplex_model_ranks_as_the_whole_one(bert_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)
+    whole = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(cls_dimension=16, top_k=10))
+    whole.save(str(tmp_path / "model"))
+    pack(tmp_path / "model", tmp_path / "small.safetensors")
+    restored = models.resolve_model(str(tmp_path / "small.safetensors"))
+    assert restored.startswith(str(tmp_path / "cache" / "dupmae" / "models" / "small-"))
+    assert models.is_duplex(restored)
+    before = Path(restored, "model.safetensors").stat().st_mtime_ns
+    assert models.resolve_model(str(tmp_path / "small.safetensors")) == restored
+    assert Path(restored, "model.safetensors").stat().st_mtime_ns == before
+    texts = ["ba be bi", "bo bu ba", "be bo"]
+    first, second = (model.embed_documents(texts).cls for model in (whole, DuplexEncoder(restored)))
+    cosines = torch.cosine_similarity(torch.as_tensor(first).float(), torch.as_tensor(second).float())
+    assert cosines.min() > 0.99
+
+
+def test_a_file_that_is_not_the_known_one_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pack(folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)}), tmp_path / "small.safetensors")
+    monkeypatch.setattr(models, "SMALL_FILE", tmp_path / "small.safetensors")
+    monkeypatch.setattr(models, "SMALL_SHA256", "0" * 64)
+    with pytest.raises(DupmaeError, match=r"is damaged: its SHA-256 is \w{64} instead of 0{64}"):
+        models.resolve_model(models.SMALL)
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(models, "SMALL_SHA256", models._sha256(tmp_path / "small.safetensors"))
+    assert Path(models.resolve_model(models.SMALL), "model.safetensors").is_file()
+
+
+def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)})
+    with pytest.raises(DupmaeError, match="bits is 9: a weight takes 2 to 8 bits"):
+        pack(source, tmp_path / "small.safetensors", bits=9)
+    (source / "config.json").write_text("{}")
+    with pytest.raises(DupmaeError, match=r"config\.json names no vocab_size"):
+        pack(source, tmp_path / "small.safetensors")
+    with pytest.raises(DupmaeError, match="holds no weights"):
+        pack(source / "nowhere", tmp_path / "small.safetensors")
+    assert not (tmp_path / "small.safetensors").exists()
+
+
+@pytest.mark.parametrize("harm", ["other", "part", "text", "version", "name"])
+def test_what_is_no_packed_model_is_refused(tmp_path: Path, harm: str) -> None:
+    file = tmp_path / "small.safetensors"
+    pack(folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)}), file)
+    header, parts = json_header(file), load_file(file)
+    sentence = "is damaged: fetch it again"
+    match harm:
+        case "other":
+            header, sentence = {}, "is not a packed model"
+        case "part":
+            del parts["0.rows"]
+        case "text":
+            parts["file:config.json"] = parts["file:config.json"][:-5]
+        case "version":
+            header["version"], sentence = "2", "was written by a later version of dupmae"
+        case "name":
+            parts["file:../evil.json"], sentence = parts["file:config.json"], "outside of its folder"
+    save_file(parts, file, metadata=header)
+    with pytest.raises(DupmaeError, match=sentence):
+        unpack(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "evil.json").exists()
+
+
+def json_header(file: Path) -> dict[str, str]:
+    """What a safetensors file says of itself."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header: dict[str, str] = json.loads(opened.read(size))["__metadata__"]
+    return header
