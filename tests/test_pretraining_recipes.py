@@ -30,8 +30,9 @@ def settings(name: str) -> tuple[dict[str, Any], PretrainConfig]:
 def corpus(tmp_path: Path, words: list[str]) -> Path:
     """Sixty short passages."""
     draw = random.Random(4)
-    file = tmp_path / "corpus.txt"
-    file.write_text("\n".join(" ".join(draw.choices(words, k=draw.randint(8, 20))) for _ in range(60)))
+    file = tmp_path / "corpus.jsonl"
+    texts = (" ".join(draw.choices(words, k=draw.randint(12, 20))) for _ in range(60))
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return file
 
 

@@ -14,14 +14,15 @@
 
 A stage that is done is not done again (:class:`dupmae.run_folder.RunFolder`).
 
-A start that is a duplex model keeps its representation, and what it knows: if the held-out titles and sentences find
-less than before, by the sum or by the dense half alone, the result is the model half way between both, or the start.
+Titles and sentences are no queries, and what fine-tuning on them changes is kept in part (`share`). A start that is a
+duplex model keeps its representation, and what it knows: if the held-out titles and sentences find less than before, by
+the sum or by the dense half alone, the start is the result.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,6 @@ BASELINES = ("bm25", "start")
 """What is measured before."""
 PARTS: dict[str, Part] = {"": "both", "-cls": "cls", "-ot": "ot"}
 """What is measured of a duplex model, and how its row in the report ends."""
-KEPT = {"half-way": "the mean of its weights and the start's", "start": "the start as it came"}
-"""What the report says of a result that is not the adapted model."""
 
 Figures = dict[str, dict[str, float]]
 
@@ -123,8 +122,8 @@ class _Adaptation:
         pool = [config.known_items, config.known_item_pool]
         for name in BASELINES:
             stage(f"7-known-items/{name}", f"Find known items: {name}", pool, self._baseline)
-        stage("8-result", "Find known items: duplex", [inputs, pool], self._choose)
-        stage("index", "Index the corpus", inputs, self._index)
+        stage("8-result", "Find known items: duplex", [inputs, pool, config.share], self._choose)
+        stage("index", "Index the corpus", [inputs, pool, config.share], self._index)
         self._report()
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
         self.stages.console.print(written)
@@ -150,15 +149,22 @@ class _Adaptation:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _finetune(self, folder: Path) -> None:
-        from dupmae.duplex import continue_duplex, start_duplex
+        from dupmae.duplex import continue_duplex
         from dupmae.finetuning import finetune
 
-        checkpoint = str(self.folder / "2-pretrain" / "model")
-        if self.continues:
-            encoder = continue_duplex(self.start, checkpoint if self.pretrains else None)
-        else:
-            encoder = start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
+        encoder = self._before()
+        if self.continues and self.pretrains:
+            encoder = continue_duplex(self.start, str(self.folder / "2-pretrain" / "model"))
         finetune(encoder, self.train, folder, self.config.finetune)
+
+    def _before(self) -> DuplexEncoder:
+        """What is known before fine-tuning: a duplex start as it came, or what is made of a pre-trained encoder."""
+        from dupmae.duplex import continue_duplex, start_duplex
+
+        if self.continues:
+            return continue_duplex(self.start)
+        checkpoint = str(self.folder / "2-pretrain" / "model")
+        return start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
 
     def _mine(self, folder: Path) -> None:
         from dupmae.finetuning.mining import mine
@@ -182,24 +188,17 @@ class _Adaptation:
         return {folder.name: evaluate_run(run, self.items.qrels)}
 
     def _choose(self, folder: Path) -> dict[str, Any]:
-        """Make the adapted model the result, or of a duplex start what knows no less than it did."""
-        for name, candidate in self._candidates():
-            model = folder / "model"
-            candidate().save(str(model))
-            found = self._measure(model, folder / f"index-{name}", "duplex")
-            if not self.continues or name == "start" or self._knows_no_less(found):
-                return found | {"kept": name}
-        raise AssertionError("the start knows no less than itself")
+        """Make the adapted model the result, or a duplex start that it knows less than."""
+        from dupmae.duplex import DuplexEncoder, blend
 
-    def _candidates(self) -> Iterator[tuple[str, Callable[[], DuplexEncoder]]]:
-        """What may become the result, in the order of preference."""
-        from dupmae.duplex import DuplexEncoder, half_way
-
-        last = "4-finetune" if self.config.stages == 1 else "6-hard-negatives"
-        adapted = str(self.folder / last / "model")
-        yield "adapted", lambda: DuplexEncoder(adapted)
-        yield "half-way", lambda: half_way(self.start, adapted)
-        yield "start", lambda: DuplexEncoder(self.start)
+        encoder, model = self._before(), folder / "model"
+        blend(encoder, DuplexEncoder(str(self.folder / self._last / "model")), self.config.share)
+        encoder.save(str(model))
+        found = self._measure(model, folder / "index-adapted", "duplex")
+        if not self.continues or self._knows_no_less(found):
+            return found | {"kept": "adapted"}
+        self._before().save(str(model))
+        return self._measure(model, folder / "index-start", "duplex") | {"kept": "start"}
 
     def _knows_no_less(self, found: Figures) -> bool:
         """Whether sum and dense half find the known items as well as the start's did (NDCG@10)."""
@@ -224,13 +223,17 @@ class _Adaptation:
 
         return DuplexIndex.build(folder, DuplexEncoder(str(model)), corpus.values(), model=str(model))
 
+    @property
+    def _last(self) -> str:
+        """The last stage of fine-tuning."""
+        return "4-finetune" if self.config.stages == 1 else "6-hard-negatives"
+
     def _report(self) -> None:
         """The table of known items."""
         folder = self.folder
         result = self.stages.metrics("8-result")
         kept = result.pop("kept")
         measured = [*(self.stages.metrics(f"7-known-items/{name}") for name in BASELINES), result]
-        last = "4-finetune" if self.config.stages == 1 else "6-hard-negatives"
         write_report(
             folder,
             f"{self.items.name}: adapted without queries",
@@ -238,7 +241,7 @@ class _Adaptation:
             notes=self._notes(kept),
             settings=asdict(self.config),
             curves=({"Pre-training": folder / "2-pretrain" / "metrics.jsonl"} if self.pretrains else {})
-            | {"Fine-tuning": folder / last / "metrics.jsonl"},
+            | {"Fine-tuning": folder / self._last / "metrics.jsonl"},
         )
 
     def _notes(self, kept: str) -> list[str]:
@@ -247,12 +250,12 @@ class _Adaptation:
         held_out = len(self.corpus) - len(self.text)
         spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
         also = f" and {given:,} queries that were given" if given else ""
-        lost = "The adapted model found fewer of them, by the sum or by its dense half, so the result is"
+        lost = "The adapted model found fewer, by the sum or by its dense half: the result is the start as it came."
         return [
             f"{len(items.queries):,} titles and sentences of {held_out:,} passages that nothing was trained on, each "
             f"to find the rest of its passage among {len(items.corpus):,}. bm25 and start are before, duplex is after.",
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
-            *([f"{lost} {KEPT[kept]}."] if kept in KEPT else []),
+            *([lost] if kept == "start" else []),
             f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
         ]
 

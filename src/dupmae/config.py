@@ -393,6 +393,9 @@ class AdaptConfig:
     """Mining with stage 1's model."""
     hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
     """Stage-2 fine-tuning."""
+    share: float = 0.5
+    """How much of what fine-tuning changed is kept: 1 is the model that it ends with, 0.5 has the mean of all weights
+    before and after, and remembers more of what the start knew of real queries."""
 
 
 def refuse_disagreement(pretrain: PretrainConfig, duplex: Mapping[str, Any], where: str = "duplex.") -> None:

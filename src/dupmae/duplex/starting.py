@@ -63,17 +63,16 @@ def continue_duplex(model: str, checkpoint: str | None = None) -> DuplexEncoder:
 
 
 @torch.no_grad()
-def half_way(start: str, changed: str) -> DuplexEncoder:
-    """The mean of the weights of a duplex model and of what further training made of it.
+def blend(encoder: DuplexEncoder, changed: DuplexEncoder, share: float) -> None:
+    """Move a duplex model's weights towards those that further training gave it, in place.
 
-    Between the two lies a model that has much of what was learnt and has forgotten little (Wortsman et al., 2022,
-    "Robust fine-tuning of zero-shot models").
+    Part of the way has much of what was learnt and has forgotten little (Wortsman et al., 2022, "Robust fine-tuning of
+    zero-shot models").
 
     Args:
-        start: Folder of the former.
-        changed: Folder of the latter.
+        encoder: The model before.
+        changed: The model after.
+        share: How far to go: 0 changes nothing, 1 ends at `changed`.
     """
-    encoder, other = DuplexEncoder(start), DuplexEncoder(changed)
-    for mine, theirs in zip(encoder.parameters(), other.parameters(), strict=True):
-        mine.lerp_(theirs, 0.5)
-    return encoder
+    for before, after in zip(encoder.parameters(), changed.parameters(), strict=True):
+        before.lerp_(after.to(before.device), share)
