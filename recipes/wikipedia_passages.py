@@ -1,6 +1,7 @@
 """Cut Wikipedia articles into passages under their section's heading, for recipes/small.yaml.
 
     python recipes/wikipedia_passages.py ARTICLES.jsonl.xz ... --output passages.jsonl
+    python recipes/wikipedia_passages.py ARTICLES.jsonl.xz ... --output sample.jsonl --sample 20000
 
 Articles are JSON Lines with `_id`, `title` and `text`, a paragraph or a heading a line, as plain-text dumps have them.
 Of each article the first passages are kept and some others, drawn by its id, so that long articles do not make up most
@@ -22,13 +23,16 @@ from tqdm import tqdm
 from dupmae.corpus import Passage, read_passages
 from dupmae.files import atomic_write
 
+SEED = 42
+"""Draws the sample."""
 HEADING = re.compile(r"^\W*\w.{0,60}\.$")
-"""A line so short that ends with a full stop is a heading, unless it has more words than this:"""
+"""What a heading looks like: a short line with a full stop behind it ..."""
 HEADING_WORDS = 8
+"""... and at most so many words."""
 LEAST_WORDS = 40
+"""Words of a passage, at least: paragraphs of a section are joined up to so many, shorter sections left out."""
 MOST_WORDS = 160
-"""Words of a passage; paragraphs of a section are joined until there are enough, and cut behind a sentence if there are
-too many."""
+"""Words of a passage, at most, unless one sentence has more: it ends with the sentence before."""
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"(\[])")
 
 
@@ -38,15 +42,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--first", type=int, default=2, help="passages kept from an article's beginning")
     parser.add_argument("--others", type=int, default=4, help="passages drawn from the rest of it")
+    parser.add_argument("--sample", type=int, help="passages to draw of all these")
     options = parser.parse_args()
-    count = 0
+    passages = [
+        passage
+        for source in options.articles
+        for article in tqdm(read_passages(source), desc=source.name, unit=" articles")
+        for passage in chosen(article, options.first, options.others)
+    ]
+    if options.sample is not None:
+        passages = random.Random(SEED).sample(passages, options.sample)
     with atomic_write(options.output) as file:
-        for source in options.articles:
-            for article in tqdm(read_passages(source), desc=source.name, unit=" articles"):
-                for passage in chosen(article, options.first, options.others):
-                    file.write(json.dumps(passage, ensure_ascii=False) + "\n")
-                    count += 1
-    print(f"Written: {options.output} ({count:,} passages)")
+        file.writelines(json.dumps(passage, ensure_ascii=False) + "\n" for passage in passages)
+    print(f"Written: {options.output} ({len(passages):,} passages)")
 
 
 def chosen(article: Passage, first: int, others: int) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -307,3 +309,46 @@ def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpu
     start = finished / "8-result" / "model"
     with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and the start's dense_pooling is mean"):
         adapt(corpus, str(start), tmp_path / "run", AdaptConfig(pretrain=PretrainConfig()))
+
+
+def test_the_small_models_recipe_runs_small(
+    finished: Path, corpus: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """All that is made smaller are sizes and lengths."""
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    questions = tmp_path / "questions"
+    (questions / "qrels").mkdir(parents=True)
+    (questions / "corpus.jsonl").write_text('{"_id": "n1", "title": "Baba", "text": "ba be bi bo bu"}\n')
+    (questions / "queries.jsonl").write_text('{"_id": "q1", "text": "what is baba"}\n')
+    (questions / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tn1\t1\n")
+    recipe = Path(__file__).parents[1] / "recipes" / "small.yaml"
+    folder = tmp_path / "run"
+    words = f"--config {recipe} --model {finished / '2-pretrain' / 'model'} --benchmark {questions} --output {folder}"
+    sizes = "--known_items 8 --known_item_pool 30 --store.max_length 32 --store.min_length 4 --duplex.top_k 24"
+    sizes += " --duplex.document_max_length 48 --finetune.max_length 32 --mining.last 5"
+    assert cli.main(["adapt", str(corpus), *words.split(), *sizes.split()]) == 0
+    found = report(folder)
+    assert [row["name"] for row in found["systems"]] == SYSTEMS
+    assert found["settings"]["stages"] == 2
+    assert found["settings"]["pretrain"]["steps"] == 0
+    assert (folder / "8-result" / "model" / "modules.json").is_file()
+
+
+def test_wikipedia_articles_become_passages_under_their_headings(tmp_path: Path) -> None:
+    sentence = "This sentence of eight words says quite little. "
+    lines = [6 * sentence, "History.", "Old times.", 3 * sentence, 40 * sentence, "See also.", "A list of things."]
+    file = tmp_path / "articles.jsonl"
+    file.write_text(json.dumps({"_id": "7", "title": "Lighthouse", "text": "\n".join(lines)}) + "\n")
+    script = Path(__file__).parents[1] / "recipes" / "wikipedia_passages.py"
+    words = [sys.executable, str(script), str(file), "--output", str(tmp_path / "passages.jsonl"), "--first", "2"]
+    subprocess.run([*words, "--others", "1"], check=True, capture_output=True)
+    passages = [json.loads(line) for line in (tmp_path / "passages.jsonl").read_text().splitlines()]
+    assert [(passage["_id"], passage["title"], len(passage["text"].split())) for passage in passages] == [
+        ("7-0", "Lighthouse", 48),
+        ("7-1", "Lighthouse: Old times", 160),
+        (passages[2]["_id"], "Lighthouse: Old times", len(passages[2]["text"].split())),
+    ]
+    assert passages[2]["_id"] in ("7-2", "7-3")
+    assert all(passage["text"].endswith("little.") for passage in passages)
+    subprocess.run([*words, "--sample", "1"], check=True, capture_output=True)
+    assert len((tmp_path / "passages.jsonl").read_text().splitlines()) == 1

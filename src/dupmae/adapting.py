@@ -240,8 +240,11 @@ class _Adaptation:
             [System(name=name, metrics=metrics) for stage in measured for name, metrics in stage.items()],
             notes=self._notes(kept),
             settings=asdict(self.config),
-            curves=({"Pre-training": folder / "2-pretrain" / "metrics.jsonl"} if self.pretrains else {})
-            | {"Fine-tuning": folder / self._last / "metrics.jsonl"},
+            curves={
+                title: folder / stage / "metrics.jsonl"
+                for title, stage in (("Pre-training", "2-pretrain"), ("Fine-tuning", self._last))
+                if (folder / stage / "metrics.jsonl").is_file()  # no steps, no file
+            },
         )
 
     def _notes(self, kept: str) -> list[str]:
