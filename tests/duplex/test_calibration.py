@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 
 import numpy as np
+import pytest
 import torch
 from naive_duplex import V
 
+from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
-from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample
+from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample, start_duplex
+from dupmae.duplex.calibration import project_on_principal_directions
 
 
 def logits(encoder: DuplexEncoder, texts: list[str]) -> np.ndarray:
@@ -60,3 +63,35 @@ def test_sample_is_drawn_by_the_seed_and_at_most_256_passages():
     assert sample == calibration_sample(dict(reversed(corpus.items())), 1)
     assert sample != calibration_sample(corpus, 2)
     assert len(calibration_sample({"p0": corpus["p0"]}, 1)) == 1
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_principal_directions_keep_inner_products_best(make_encoder, texts, monkeypatch, pooling):
+    monkeypatch.setattr("dupmae.duplex.calibration.autocast", lambda *_: contextlib.nullcontext())
+    encoder = make_encoder(dense_pooling=pooling, cls_dimension=6)
+    random_directions = torch.linalg.qr(torch.randn(32, 6)).Q
+    with torch.no_grad():
+        states = torch.cat(
+            [encoder.pooling.text_states(encoder[0](encoder.preprocess([t], task="document"))) for t in texts]
+        )
+    project_on_principal_directions(encoder, texts, batch_size=3)
+    directions = encoder.pooling.cls_projection.weight.detach().T
+    torch.testing.assert_close(directions.T @ directions, torch.eye(6), atol=1e-4, rtol=0)
+    whole = states @ states.T
+    lost = [((states @ d) @ (states @ d).T - whole).norm() for d in (directions, random_directions)]
+    assert lost[0] < 0.5 * lost[1]
+    least = torch.linalg.svdvals(states)[6:].square().norm()  # Eckart and Young: no six directions lose less
+    torch.testing.assert_close(lost[0], least, rtol=1e-2, atol=1e-2)
+
+
+def test_a_narrow_dense_half_starts_with_principal_directions_and_a_full_one_with_the_identity(bert_folder, texts):
+    corpus = {f"p{number}": Passage(f"p{number}", "", text) for number, text in enumerate(texts)}
+    narrow, full = (
+        start_duplex(str(bert_folder), DuplexConfig(cls_dimension=width, top_k=10), corpus, seed=1) for width in (6, 32)
+    )
+    expected = start_duplex(str(bert_folder), DuplexConfig(cls_dimension=6, top_k=10), corpus, seed=1)
+    project_on_principal_directions(expected, texts)
+    torch.testing.assert_close(
+        narrow.pooling.cls_projection.weight.abs(), expected.pooling.cls_projection.weight.abs(), atol=1e-2, rtol=0
+    )
+    assert torch.equal(full.pooling.cls_projection.weight.cpu(), torch.eye(32))

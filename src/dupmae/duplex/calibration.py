@@ -1,9 +1,10 @@
-"""Where the vocabulary half's logits begin to count, read off a sample of the corpus."""
+"""What a sample of the corpus tells: where the vocabulary half's logits begin to count, what directions matter."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -15,12 +16,35 @@ ACTIVE = 2
 """How many times `top_k` entries a passage has above the threshold, on average."""
 SAMPLE = 256
 """Passages that are enough to calibrate on."""
+SAMPLE_PER_DIMENSION = 4
+"""Passages for each dimension of the encoder that are enough to find its principal directions."""
 
 
-def calibration_sample(corpus: Mapping[str, Passage], seed: int) -> list[str]:
-    """Texts of `SAMPLE` passages (all of a smaller corpus), drawn by `seed`."""
+def calibration_sample(corpus: Mapping[str, Passage], seed: int, count: int = SAMPLE) -> list[str]:
+    """Texts of `count` passages (all of a smaller corpus), drawn by `seed`."""
     ids = sorted(corpus)
-    return [corpus[name].full_text for name in random.Random(seed).sample(ids, min(len(ids), SAMPLE))]
+    return [corpus[name].full_text for name in random.Random(seed).sample(ids, min(len(ids), count))]
+
+
+@torch.no_grad()
+def project_on_principal_directions(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32) -> None:
+    """Let the dense half's projection (Eq. 10) begin where it loses least, in place.
+
+    Its d' directions are the eigenvectors with the largest eigenvalues of the sum of h h^T over the texts' vectors h:
+    by no other d' directions do inner products change less.
+
+    Args:
+        encoder: The model; only its projection changes.
+        texts: Passages of the corpus to be searched; some for each of the encoder's dimensions.
+        batch_size: Texts encoded at a time.
+    """
+    pooling = encoder.pooling
+    square = torch.zeros(pooling.hidden_size, pooling.hidden_size, dtype=torch.float64, device=encoder.device)
+    for features in _token_states(encoder, texts, batch_size):
+        states = pooling.text_states(features).double()
+        square += states.T @ states
+    directions = torch.linalg.eigh(square).eigenvectors  # (D, D), eigenvalues rising
+    pooling.cls_projection.weight.copy_(directions[:, -pooling.cls_dimension :].T)
 
 
 @torch.no_grad()
@@ -40,8 +64,21 @@ def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32
     pooling = encoder.pooling
     if pooling.top_k == 0:
         return
+    mu = torch.cat(
+        [pooling.logits(features).float() for features in _token_states(encoder, texts, batch_size)]
+    )  # (N, V)
+    mean = mu.mean(dim=0)
+    mu = mu - mean
+    active = mu.topk(min(ACTIVE * pooling.top_k, mu.shape[1]), dim=1).values  # (N, ACTIVE k)
+    threshold = active[:, -1].mean()
+    scale = (active.mean() - threshold).clamp(min=1e-6)
+    pooling.output.weight /= scale
+    pooling.output.bias.copy_((pooling.output.bias - mean - threshold) / scale)
+
+
+def _token_states(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
+    """What the pooling module gets of each batch of documents, in the arithmetic of encoding."""
     encoder.eval()
-    logits = []
     for start in range(0, len(texts), batch_size):
         features = encoder.preprocess(
             list(texts[start : start + batch_size]), prompt=encoder.prompts.get("document") or None, task="document"
@@ -50,12 +87,4 @@ def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32
         with autocast(encoder.device.type):
             for module in list(encoder)[:-1]:
                 features = module(features)
-            logits.append(pooling.logits(features).float())
-    mu = torch.cat(logits)  # (N, V)
-    mean = mu.mean(dim=0)
-    mu = mu - mean
-    active = mu.topk(min(ACTIVE * pooling.top_k, mu.shape[1]), dim=1).values  # (N, ACTIVE k)
-    threshold = active[:, -1].mean()
-    scale = (active.mean() - threshold).clamp(min=1e-6)
-    pooling.output.weight /= scale
-    pooling.output.bias.copy_((pooling.output.bias - mean - threshold) / scale)
+            yield features

@@ -147,18 +147,22 @@ class DuplexPooling(Module):  # type: ignore[misc]
 
     def dense_half(self, features: dict[str, Any], task: Literal["query", "document"] | None) -> torch.Tensor:
         """Eq. 10: h^ = W_cls^T h_cls, (B, d')."""
-        states, mask = features["token_embeddings"], features["attention_mask"].bool()
-        if self.dense_pooling == "cls":
-            first = mask.int().argmax(dim=1)  # padding may stand on the left
-            h_cls = states[torch.arange(len(states), device=states.device), first]  # (B, D)
-        else:
-            states = states.to(self.cls_projection.weight.dtype)
-            weights = mask.to(states.dtype)[:, :, None]  # (B, L, 1)
-            h_cls = (states * weights).sum(dim=1) / weights.sum(dim=1)
-        dense: torch.Tensor = self.cls_projection(h_cls.to(self.cls_projection.weight.dtype)).float()
+        dense: torch.Tensor = self.cls_projection(self.text_states(features)).float()
         if self.normalize:
             dense = F.normalize(dense, dim=1)
         return dense if task == "document" else dense * self.cls_log_scale.exp()
+
+    def text_states(self, features: dict[str, Any]) -> torch.Tensor:
+        """h_cls: the first token's state or the mean of all, (B, D)."""
+        states, mask = features["token_embeddings"], features["attention_mask"].bool()
+        if self.dense_pooling == "cls":
+            first = mask.int().argmax(dim=1)  # padding may stand on the left
+            h_cls: torch.Tensor = states[torch.arange(len(states), device=states.device), first]
+            return h_cls.to(self.cls_projection.weight.dtype)
+        states = states.to(self.cls_projection.weight.dtype)
+        weights = mask.to(states.dtype)[:, :, None]  # (B, L, 1)
+        mean: torch.Tensor = (states * weights).sum(dim=1) / weights.sum(dim=1)
+        return mean
 
     def vocabulary_half(self, features: dict[str, Any], task: Literal["query", "document"] | None) -> torch.Tensor:
         """Eq. 11: the weights of the vocabulary entries, (B, V), zero where cut."""

@@ -9,12 +9,19 @@ from transformers import set_seed
 
 from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
-from dupmae.duplex.calibration import calibrate, calibration_sample
+from dupmae.duplex.calibration import (
+    SAMPLE_PER_DIMENSION,
+    calibrate,
+    calibration_sample,
+    project_on_principal_directions,
+)
 from dupmae.duplex.encoder import DuplexEncoder
 
 
 def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int) -> DuplexEncoder:
     """Build a duplex model from an encoder and calibrate it; the same arguments give the same model.
+
+    A dense half that is narrower than the encoder begins with its principal directions.
 
     Args:
         model: As for :meth:`DuplexEncoder.from_encoder`.
@@ -27,6 +34,10 @@ def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage]
     """
     set_seed(seed)
     encoder = DuplexEncoder.from_encoder(model, config)
+    pooling = encoder.pooling
+    if 0 < pooling.cls_dimension < pooling.hidden_size:
+        sample = calibration_sample(corpus, seed, SAMPLE_PER_DIMENSION * pooling.hidden_size)
+        project_on_principal_directions(encoder, sample)
     calibrate(encoder, calibration_sample(corpus, seed))
     return encoder
 
