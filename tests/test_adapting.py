@@ -279,32 +279,6 @@ def test_a_duplex_start_never_knows_less_afterwards(
     assert torch.equal(*pair)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_result_lies_between_what_fine_tuning_began_and_ended_with(
-    finished: Path, config: AdaptConfig, tmp_path: Path, share: float
-) -> None:
-    from dupmae.duplex import DuplexEncoder, blend
-
-    before, after = (DuplexEncoder(str(finished / name / "model")) for name in ("8-result", "4-finetune"))
-    first = [parameter.detach().clone() for parameter in before.parameters()]
-    blend(before, after, share)
-    for old, new, mixed in zip(first, after.parameters(), before.parameters(), strict=True):
-        assert torch.allclose(mixed, (1 - share) * old + share * new, atol=1e-6)
-
-
-def test_half_of_what_fine_tuning_changed_is_in_the_result(finished: Path, corpus: Path, config: AdaptConfig) -> None:
-    from dupmae.corpus import read_passages
-    from dupmae.duplex import DuplexEncoder, start_duplex
-
-    passages = {passage.id: passage for passage in read_passages(corpus)}
-    adapted, result = (DuplexEncoder(str(finished / name / "model")) for name in ("4-finetune", "8-result"))
-    encoder = start_duplex(str(finished / "2-pretrain" / "model"), config.duplex, passages, config.seed)[0].model
-    for before, after, mixed in zip(
-        encoder.parameters(), adapted[0].model.parameters(), result[0].model.parameters(), strict=True
-    ):
-        assert torch.allclose(mixed, (before + after) / 2, atol=1e-6)
-
-
 def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpus: Path, tmp_path: Path) -> None:
     start = finished / "8-result" / "model"
     with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and the start's dense_pooling is mean"):

@@ -14,9 +14,9 @@
 
 A stage that is done is not done again (:class:`dupmae.run_folder.RunFolder`).
 
-Titles and sentences are no queries, and what fine-tuning on them changes is kept in part (`share`). A start that is a
-duplex model keeps its representation, and what it knows: if the held-out titles and sentences find less than before, by
-the sum or by the dense half alone, the start is the result.
+Titles and sentences are no queries, and what fine-tuning on them changes is kept in part (`finetune.share`). A start
+that is a duplex model keeps its representation, and what it knows: if the held-out titles and sentences find less than
+before, by the sum or by the dense half alone, the start is the result.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from dupmae.models import duplex_settings, is_duplex, model_fingerprint, resolve
 from dupmae.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from dupmae.duplex import DuplexEncoder
     from dupmae.index import DuplexIndex
     from dupmae.index.search import Part
 
@@ -122,8 +121,8 @@ class _Adaptation:
         pool = [config.known_items, config.known_item_pool]
         for name in BASELINES:
             stage(f"7-known-items/{name}", f"Find known items: {name}", pool, self._baseline)
-        stage("8-result", "Find known items: duplex", [inputs, pool, config.share], self._choose)
-        stage("index", "Index the corpus", [inputs, pool, config.share], self._index)
+        stage("8-result", "Find known items: duplex", [inputs, pool], self._choose)
+        stage("index", "Index the corpus", [inputs, pool], self._index)
         self._report()
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
         self.stages.console.print(written)
@@ -149,22 +148,15 @@ class _Adaptation:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _finetune(self, folder: Path) -> None:
-        from dupmae.duplex import continue_duplex
+        from dupmae.duplex import continue_duplex, start_duplex
         from dupmae.finetuning import finetune
 
-        encoder = self._before()
-        if self.continues and self.pretrains:
-            encoder = continue_duplex(self.start, str(self.folder / "2-pretrain" / "model"))
-        finetune(encoder, self.train, folder, self.config.finetune)
-
-    def _before(self) -> DuplexEncoder:
-        """What is known before fine-tuning: a duplex start as it came, or what is made of a pre-trained encoder."""
-        from dupmae.duplex import continue_duplex, start_duplex
-
-        if self.continues:
-            return continue_duplex(self.start)
         checkpoint = str(self.folder / "2-pretrain" / "model")
-        return start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
+        if self.continues:
+            encoder = continue_duplex(self.start, checkpoint if self.pretrains else None)
+        else:
+            encoder = start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
+        finetune(encoder, self.train, folder, self.config.finetune)
 
     def _mine(self, folder: Path) -> None:
         from dupmae.finetuning.mining import mine
@@ -189,16 +181,15 @@ class _Adaptation:
 
     def _choose(self, folder: Path) -> dict[str, Any]:
         """Make the adapted model the result, or a duplex start that it knows less than."""
-        from dupmae.duplex import DuplexEncoder, blend
+        from dupmae.duplex import DuplexEncoder
 
-        encoder, model = self._before(), folder / "model"
-        blend(encoder, DuplexEncoder(str(self.folder / self._last / "model")), self.config.share)
-        encoder.save(str(model))
-        found = self._measure(model, folder / "index-adapted", "duplex")
-        if not self.continues or self._knows_no_less(found):
-            return found | {"kept": "adapted"}
-        self._before().save(str(model))
-        return self._measure(model, folder / "index-start", "duplex") | {"kept": "start"}
+        candidates = {"adapted": str(self.folder / self._last / "model"), "start": self.start}
+        for name, candidate in candidates.items():
+            DuplexEncoder(candidate).save(str(folder / "model"))
+            found = self._measure(folder / "model", folder / f"index-{name}", "duplex")
+            if not self.continues or self._knows_no_less(found):
+                return found | {"kept": name}
+        raise AssertionError("the start knows less than itself")
 
     def _knows_no_less(self, found: Figures) -> bool:
         """Whether sum and dense half find the known items as well as the start's did (NDCG@10)."""

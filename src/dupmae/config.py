@@ -179,6 +179,9 @@ class FinetuneConfig:
     """In distillation the teacher's scores are divided by this before their softmax: above 1 it is less sure."""
     contrastive_weight: float = 0.0
     """In distillation the weight of the contrastive losses, which are then added to it."""
+    share: float = 1.0
+    """How much of what training changed is kept: 0.5 gives the mean of all weights before and after it, with which a
+    finished embedder learns the new and forgets little; a start that is no retriever yet needs all, 1."""
     warmup_ratio: float = 0.1
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: float = 0.01
@@ -385,7 +388,7 @@ class AdaptConfig:
     """The pairs drawn from the text."""
     duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))
     """The representation."""
-    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128))
+    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128, share=0.5))
     """Fine-tuning on these pairs, and on others if there are any."""
     stages: Literal[1, 2] = 1
     """Stages of fine-tuning: 1 contrastive; 2 once more, with negatives that the first one's model mines."""
@@ -393,9 +396,6 @@ class AdaptConfig:
     """Mining with stage 1's model."""
     hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
     """Stage-2 fine-tuning."""
-    share: float = 0.5
-    """How much of what fine-tuning changed is kept: 1 is the model that it ends with, 0.5 has the mean of all weights
-    before and after, and remembers more of what the start knew of real queries."""
 
 
 def refuse_disagreement(pretrain: PretrainConfig, duplex: Mapping[str, Any], where: str = "duplex.") -> None:

@@ -336,6 +336,45 @@ def test_held_out_queries_choose_the_state_and_the_same_when_killed(
     ]
 
 
+def test_a_share_of_what_training_changed_is_kept_and_the_same_when_killed(
+    benchmark, config, make_encoder, tmp_path, monkeypatch
+):
+    start, whole = make_encoder(), finetune(make_encoder(), benchmark, tmp_path / "whole", config)
+    part = replace(config, share=0.25)
+    with monkeypatch.context() as patch:
+        kill_at(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(make_encoder(), benchmark, tmp_path / "part", part)
+    kept = finetune(make_encoder(), benchmark, tmp_path / "part", part)
+    assert metrics(tmp_path / "part") == metrics(tmp_path / "whole")
+    first, last, found = weights(start), weights(whole), weights(kept)
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, first[name].lerp(last[name], 0.25) if tensor.is_floating_point() else tensor)
+    assert not torch.equal(found["1.output.weight"], last["1.output.weight"])
+    with pytest.raises(DupmaeError, match="share is 0: it is above 0"):
+        finetune(make_encoder(), benchmark, tmp_path / "none", replace(config, share=0))
+
+
+def test_held_out_queries_measure_what_would_be_the_result(halves, config, make_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)
+    train, dev = halves
+    ranked, rank, name = [], validation.rank, "1.output.weight"
+
+    def remember(encoder: DuplexEncoder, pool: Benchmark) -> Any:
+        ranked.append(weights(encoder)[name].clone())
+        return rank(encoder, pool)
+
+    monkeypatch.setattr(validation, "rank", remember)
+    finetune(make_encoder(), train, tmp_path / "whole", replace(config, eval_steps=4), dev=dev)
+    whole, ranked = ranked, []
+    model = finetune(make_encoder(), train, tmp_path / "part", replace(config, eval_steps=4, share=0.5), dev=dev)
+    for full, half in zip(whole, ranked, strict=True):
+        torch.testing.assert_close(half, whole[0].lerp(full, 0.5))
+    steps = [line["step"] for line in measurements(tmp_path / "part")]
+    kept = json.loads((tmp_path / "part" / "finetune.json").read_text())["kept"]["step"]
+    assert torch.equal(weights(model)[name], ranked[steps.index(kept)])
+
+
 def test_training_stops_where_nothing_is_gained_and_leaves_no_model_worse(
     halves, config, make_encoder, tmp_path, monkeypatch, caplog
 ):

@@ -11,13 +11,12 @@ if TYPE_CHECKING:
     from dupmae.duplex.calibration import calibrate, calibration_sample
     from dupmae.duplex.encoder import DuplexEncoder
     from dupmae.duplex.pooling import DuplexPooling
-    from dupmae.duplex.starting import blend, continue_duplex, start_duplex
+    from dupmae.duplex.starting import continue_duplex, start_duplex
 
 __all__ = [
     "DuplexEmbeddings",
     "DuplexEncoder",
     "DuplexPooling",
-    "blend",
     "calibrate",
     "calibration_sample",
     "continue_duplex",
@@ -26,7 +25,6 @@ __all__ = [
 _HOME_OF = {
     "DuplexEncoder": "encoder",
     "DuplexPooling": "pooling",
-    "blend": "starting",
     "calibrate": "calibration",
     "calibration_sample": "calibration",
     "continue_duplex": "starting",

@@ -71,19 +71,3 @@ def continue_duplex(model: str, checkpoint: str | None = None) -> DuplexEncoder:
         dense.load_state_dict(backbone.head_dense.state_dict())
         norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())
     return encoder
-
-
-@torch.no_grad()
-def blend(encoder: DuplexEncoder, changed: DuplexEncoder, share: float) -> None:
-    """Move a duplex model's weights towards those that further training gave it, in place.
-
-    Part of the way has much of what was learnt and has forgotten little (Wortsman et al., 2022, "Robust fine-tuning of
-    zero-shot models").
-
-    Args:
-        encoder: The model before.
-        changed: The model after.
-        share: How far to go: 0 changes nothing, 1 ends at `changed`.
-    """
-    for before, after in zip(encoder.parameters(), changed.parameters(), strict=True):
-        before.lerp_(after.to(before.device), share)

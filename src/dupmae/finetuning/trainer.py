@@ -23,6 +23,7 @@ from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.figures import draw_curves
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
+from dupmae.finetuning.averaging import part_way, weights_of
 from dupmae.finetuning.examples import Examples, make_examples
 from dupmae.finetuning.lists import read_lists, read_scores
 from dupmae.finetuning.loss import DuplexLoss
@@ -99,7 +100,8 @@ def finetune(
     set_seed(config.seed)
     prepare_for_training(encoder.transformers_model, config.dropout)
     length = encoder[0].document_length
-    validation = None if measured is None else Validation(encoder, measured, output, config, length)
+    start = weights_of(encoder) if config.share < 1 else []
+    validation = None if measured is None else Validation(encoder, start, measured, output, config, length)
     trainer = _Trainer(
         model=encoder,
         args=_arguments(output, config),
@@ -116,7 +118,8 @@ def finetune(
             with reading(encoder, min(config.max_length, length)):
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if is_first_process():
-            _finish(encoder, output, target, record, validation)
+            with part_way(encoder, start, config.share):
+                _finish(encoder, output, target, record, validation)
         processes.wait_for_everyone()
         return DuplexEncoder(str(target))
 
@@ -211,6 +214,8 @@ def _refuse(config: FinetuneConfig, lists: Path | None, scores: Path | None) -> 
     for name in ("negatives", "eval_steps", "patience", "mini_batch_size"):
         if getattr(config, name) < 0:
             raise DupmaeError(f"{name} is {getattr(config, name)}: it counts, and 0 is the least.")
+    if not 0 < config.share <= 1:
+        raise DupmaeError(f"share is {config.share}: it is above 0 and at most 1, which keeps all that was learnt.")
     if config.teacher_temperature <= 0:
         raise DupmaeError(f"teacher_temperature is {config.teacher_temperature}: scores are divided by it, so above 0.")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list
 from scipy import sparse
 from transformers import TrainerCallback
@@ -22,6 +23,7 @@ from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
 from dupmae.evaluation import bm25_run, evaluate_run
 from dupmae.evaluation.blocks import Floats, as_run, search_slabs
 from dupmae.files import atomic_folder, write_json
+from dupmae.finetuning.averaging import part_way
 from dupmae.pretraining.keeping import HELD_OUT_FILE
 from dupmae.pretraining.metrics import append_metrics, read_metrics, rewind_metrics
 from dupmae.processes import is_first_process
@@ -37,11 +39,13 @@ BM25_DEPTH = 100
 class Validation(TrainerCallback):  # type: ignore[misc]
     """Measures the dev queries while a model is trained, keeps the best state, and stops where nothing is gained.
 
-    The first process measures. The state before the first step competes, too: pairs that are too few, or a teacher that
-    knows less than its pupil, must not leave a model worse than they found it.
+    The first process measures. A state is what would be the result if training ended there
+    (:func:`dupmae.finetuning.averaging.part_way`). The state before the first step competes, too: pairs that are too
+    few, or a teacher that knows less than its pupil, must not leave a model worse than they found it.
 
     Args:
         encoder: The model that is trained.
+        start: Its weights before.
         dev: The held-out queries; they look among the passages of :func:`dev_pool`.
         output: Folder of the run: `held_out.jsonl`, and `kept/` while it lasts.
         config: The settings.
@@ -52,9 +56,15 @@ class Validation(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, encoder: DuplexEncoder, dev: Benchmark, output: Path, config: FinetuneConfig, length: int
+        self,
+        encoder: DuplexEncoder,
+        start: list[torch.Tensor],
+        dev: Benchmark,
+        output: Path,
+        config: FinetuneConfig,
+        length: int,
     ) -> None:
-        self.encoder, self.config, self.length = encoder, config, length
+        self.encoder, self.start, self.config, self.length = encoder, start, config, length
         self.pool = dev_pool(dev, config.dev_pool_size, config.seed)
         self.file, self.folder = output / HELD_OUT_FILE, output / "kept"
         record = self.folder / KEPT_FILE
@@ -92,7 +102,7 @@ class Validation(TrainerCallback):  # type: ignore[misc]
         """Measure, write it down, and keep the state if it is the best so far."""
         figures: dict[str, float] = {}
         if is_first_process():
-            with reading(self.encoder, self.length):
+            with reading(self.encoder, self.length), part_way(self.encoder, self.start, self.config.share):
                 figures = evaluate_run(rank(self.encoder, self.pool), self.pool.qrels)
                 append_metrics(self.file, [{"step": step, **figures}])
                 if self.kept is None or figures[METRIC] > self.kept[METRIC]:
