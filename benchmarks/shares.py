@@ -1,0 +1,63 @@
+"""How much of what fine-tuning changed should be kept? Rank with the weights at several shares of the way.
+
+    python benchmarks/shares.py recipes/pairs.yaml --checkpoint RUN/2-pretrain/model --model RUN/3-finetune/model \\
+        --shares .25 .5 1 --data.benchmark data/scifact
+
+MODEL was fine-tuned from CHECKPOINT by the recipe with `finetune.share` 1; the recipe's `duplex` settings, given as
+options like any other, must be those of MODEL. Prints and, with --json, writes NDCG@10 of the sum and of each half on
+the held-out queries and on the test queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dupmae.cli import load_recipe
+from dupmae.corpus import read_benchmark
+from dupmae.duplex import DuplexEncoder, start_duplex
+from dupmae.evaluation import duplex_run, evaluate_run
+from dupmae.files import write_json
+from dupmae.finetuning.averaging import part_way, weights_of
+from dupmae.index import DuplexIndex
+from dupmae.pipeline import train_and_dev
+
+PARTS = ("both", "cls", "ot")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--checkpoint", required=True, help="what fine-tuning began with")
+    parser.add_argument("--model", required=True, help="what it ended with")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5, 1.0])
+    parser.add_argument("--json", type=Path)
+    options, words = parser.parse_known_args()
+    recipe = load_recipe(options.recipe, words)
+    train, dev = train_and_dev(recipe.data, recipe.seed)
+    test = read_benchmark(Path(recipe.data.benchmark), recipe.data.test_split)
+    start = weights_of(start_duplex(options.checkpoint, recipe.duplex, train.corpus, recipe.seed))
+    encoder = DuplexEncoder(options.model)
+    table = Table("share", "queries", *(f"ndcg@10 {part}" for part in PARTS), title=test.name)
+    record = []
+    for share in options.shares:
+        with tempfile.TemporaryDirectory() as folder, part_way(encoder, start, share):
+            model = f"{folder}/model"
+            encoder.save(model)
+            index = DuplexIndex.build(Path(folder) / "index", encoder, test.corpus.values(), model=model)
+            for name, queries in (("held out", dev), ("test", test)):
+                runs = {part: duplex_run(index, queries, part=part) for part in PARTS}
+                found = {part: evaluate_run(run, queries.qrels)["ndcg@10"] for part, run in runs.items()}
+                table.add_row(f"{share:g}", name, *(f"{value:.4f}" for value in found.values()))
+                record.append({"share": share, "queries": name, **found})
+    Console().print(table)
+    if options.json is not None:
+        write_json(options.json, {"benchmark": recipe.data.benchmark, "seed": recipe.seed, "rows": record})
+
+
+if __name__ == "__main__":
+    main()
