@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dupmae.corpus import Passage, read_passages
+from dupmae.corpus.chunking import sentences_of
 from dupmae.files import atomic_write
 
 SEED = 42
@@ -33,7 +34,6 @@ LEAST_WORDS = 40
 """Words of a passage, at least: paragraphs of a section are joined up to so many, shorter sections left out."""
 MOST_WORDS = 160
 """Words of a passage, at most, unless one sentence has more: it ends with the sentence before."""
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"(\[])")
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def passages_of(article: Passage) -> Iterator[dict[str, Any]]:
                 number += 1
             heading, words = line.rstrip("."), []
             continue
-        for sentence in SENTENCE_END.split(line):
+        for sentence in sentences_of(line):
             more = sentence.split()
             if len(words) >= LEAST_WORDS and len(words) + len(more) > MOST_WORDS:
                 yield passage()

@@ -17,6 +17,7 @@ from dupmae import models, packing
 from dupmae.config import DuplexConfig
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
+from dupmae.files import file_sha256
 from dupmae.packing import pack, unpack
 
 ENTRIES = 50
@@ -125,7 +126,7 @@ def test_a_file_that_is_not_the_known_one_is_refused(tmp_path: Path, monkeypatch
     with pytest.raises(DupmaeError, match=r"is damaged: its SHA-256 is \w{64} instead of 0{64}"):
         models.resolve_model(models.SMALL)
     assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(models, "SMALL_SHA256", models._sha256(tmp_path / "small.safetensors"))
+    monkeypatch.setattr(models, "SMALL_SHA256", file_sha256(tmp_path / "small.safetensors"))
     assert Path(models.resolve_model(models.SMALL), "model.safetensors").is_file()
 
 

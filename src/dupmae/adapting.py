@@ -27,15 +27,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import AdaptConfig, refuse_disagreement
+from dupmae.config import AdaptConfig
 from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store, read_passages
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
 from dupmae.files import atomic_write, fingerprint
 from dupmae.finetuning.pseudo_queries import known_items, pseudo_queries
-from dupmae.models import duplex_settings, is_duplex, model_fingerprint, resolve_model
+from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.run_folder import RunFolder
+from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -95,7 +96,6 @@ class _Adaptation:
         if pairs is not None:
             self.train = with_pairs(self.train, pairs, self.corpus)
         self.start, self.start_mark, self.continues = start, model_fingerprint(start), is_duplex(start)
-        self.pretrains = not self.continues or config.pretrain.new_layers_steps + config.pretrain.steps > 0
         self.config, self.folder = config, output
         self.stages = RunFolder(output, [config.seed, self.start_mark])
 
@@ -104,15 +104,16 @@ class _Adaptation:
         config, stage = self.config, self.stages.stage
         data = [corpus_digest(self.corpus.values()), self.train.queries, self.train.qrels]
         self.stages.claim(fingerprint([asdict(config), self.start_mark, data]), asdict(config))
-        inputs: Any = [asdict(config.store), config.known_items]
-        if self.pretrains:
-            stage("1-store", "Tokenise the corpus", inputs, self._store)
-        inputs = [inputs, asdict(config.pretrain)]
-        if self.pretrains:
+        stored = [asdict(config.store), config.known_items]
+        inputs: Any = [stored, asdict(config.pretrain)]
+        checkpoint = None
+        if pretrains(self.start, config.pretrain):
+            stage("1-store", "Tokenise the corpus", stored, self._store)
             stage("2-pretrain", "Pre-train (Eq. 1-9)", inputs, self._pretrain)
+            checkpoint = str(self.folder / "2-pretrain" / "model")
         stage("3-queries", "Draw queries from the text", asdict(config.queries), self._pairs)
         inputs = [inputs, asdict(config.queries), asdict(config.duplex), asdict(config.finetune)]
-        stage("4-finetune", "Fine-tune (Eq. 13)", inputs, self._finetune)
+        stage("4-finetune", "Fine-tune (Eq. 13)", inputs, lambda folder: self._finetune(checkpoint, folder))
         if config.stages > 1:
             inputs = [inputs, asdict(config.mining)]
             stage("5-mine", "Mine hard negatives", inputs, self._mine)
@@ -147,15 +148,10 @@ class _Adaptation:
                 record = {"query": train.queries[query], "positive": answers}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def _finetune(self, folder: Path) -> None:
-        from dupmae.duplex import continue_duplex, start_duplex
+    def _finetune(self, checkpoint: str | None, folder: Path) -> None:
         from dupmae.finetuning import finetune
 
-        checkpoint = str(self.folder / "2-pretrain" / "model")
-        if self.continues:
-            encoder = continue_duplex(self.start, checkpoint if self.pretrains else None)
-        else:
-            encoder = start_duplex(checkpoint, self.config.duplex, self.text, self.config.seed)
+        encoder = begin_duplex(self.start, checkpoint, self.config.duplex, self.text, self.config.seed)
         finetune(encoder, self.train, folder, self.config.finetune)
 
     def _mine(self, folder: Path) -> None:
@@ -183,18 +179,18 @@ class _Adaptation:
         """Make the adapted model the result, or a duplex start that it knows less than."""
         from dupmae.duplex import DuplexEncoder
 
-        candidates = {"adapted": str(self.folder / self._last / "model"), "start": self.start}
-        for name, candidate in candidates.items():
-            DuplexEncoder(candidate).save(str(folder / "model"))
-            found = self._measure(folder / "model", folder / f"index-{name}", "duplex")
-            if not self.continues or self._knows_no_less(found):
-                return found | {"kept": name}
-        raise AssertionError("the start knows less than itself")
+        kept, model = "adapted", str(self.folder / self._last / "model")
+        found = self._measure(Path(model), folder / "index", "duplex")
+        if self.continues:
+            before = {name.replace("start", "duplex"): row for name, row in self._before("start").items()}
+            if any(found[name]["ndcg@10"] < before[name]["ndcg@10"] for name in ("duplex", "duplex-cls")):
+                kept, model, found = "start", self.start, before
+        DuplexEncoder(model).save(str(folder / "model"))
+        return found | {"kept": kept}
 
-    def _knows_no_less(self, found: Figures) -> bool:
-        """Whether sum and dense half find the known items as well as the start's did (NDCG@10)."""
-        before = self.stages.metrics("7-known-items/start")
-        return all(found[f"duplex{part}"]["ndcg@10"] >= before[f"start{part}"]["ndcg@10"] for part in ("", "-cls"))
+    def _before(self, name: str) -> Figures:
+        """The known items' figures of one of :data:`BASELINES`, and of its halves if it is a duplex model."""
+        return self.stages.metrics(f"7-known-items/{name}")
 
     def _measure(self, model: Path, folder: Path, name: str) -> Figures:
         """How well a duplex model and its halves find the known items."""
@@ -224,18 +220,15 @@ class _Adaptation:
         folder = self.folder
         result = self.stages.metrics("8-result")
         kept = result.pop("kept")
-        measured = [*(self.stages.metrics(f"7-known-items/{name}") for name in BASELINES), result]
+        measured = [*map(self._before, BASELINES), result]
         write_report(
             folder,
             f"{self.items.name}: adapted without queries",
             [System(name=name, metrics=metrics) for stage in measured for name, metrics in stage.items()],
             notes=self._notes(kept),
             settings=asdict(self.config),
-            curves={
-                title: folder / stage / "metrics.jsonl"
-                for title, stage in (("Pre-training", "2-pretrain"), ("Fine-tuning", self._last))
-                if (folder / stage / "metrics.jsonl").is_file()  # no steps, no file
-            },
+            curves=({"Pre-training": folder / "2-pretrain" / "metrics.jsonl"} if self.config.pretrain.all_steps else {})
+            | {"Fine-tuning": folder / self._last / "metrics.jsonl"},
         )
 
     def _notes(self, kept: str) -> list[str]:
@@ -283,11 +276,8 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
 
 def _check_pooling(model: str, start: str, config: AdaptConfig) -> None:
     """Refuse sections that do not fit together, or that read another vector off the encoder than it was trained for."""
-    if is_duplex(start):
-        refuse_disagreement(config.pretrain, duplex_settings(Path(start)), "the start's ")
-        return
-    refuse_disagreement(config.pretrain, asdict(config.duplex))
-    trained = _trained_pooling(Path(start))
+    refuse_disagreement(start, config.pretrain, config.duplex)
+    trained = None if is_duplex(start) else _trained_pooling(Path(start))
     if trained not in (None, config.duplex.dense_pooling):
         raise DupmaeError(
             f"{model} was trained with the pooling {trained}: set pretrain.dense_pooling and duplex.dense_pooling to it"

@@ -124,11 +124,10 @@ def encode(
         batch_size: Texts encoded at a time.
     """
     from dupmae.duplex import DuplexEncoder
-    from dupmae.models import resolve_model
 
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
-    encoder = DuplexEncoder(resolve_model(model))
+    encoder = DuplexEncoder(model)
     passages = list(_passages([input]))
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents

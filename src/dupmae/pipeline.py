@@ -29,7 +29,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import DataConfig, Recipe, refuse_disagreement
+from dupmae.config import DataConfig, Recipe
 from dupmae.corpus import (
     Benchmark,
     Run,
@@ -44,9 +44,10 @@ from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
 from dupmae.files import fingerprint
-from dupmae.models import duplex_settings, is_duplex, model_fingerprint, resolve_model
+from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.pipeline_report import Splits, report
 from dupmae.run_folder import RunFolder
+from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -93,11 +94,7 @@ def _refuse(recipe: Recipe) -> None:
         raise DupmaeError("the recipe names no output folder: set output")
     if not recipe.data.benchmark:
         raise DupmaeError("the recipe names no benchmark: set data.benchmark to a folder in BEIR layout")
-    start = resolve_model(recipe.start)
-    if is_duplex(start):
-        refuse_disagreement(recipe.pretrain, duplex_settings(Path(start)), "the start's ")
-    else:
-        refuse_disagreement(recipe.pretrain, asdict(recipe.duplex))
+    refuse_disagreement(resolve_model(recipe.start), recipe.pretrain, recipe.duplex)
     for name in ("finetune", "hard_negatives", "distil"):
         section = getattr(recipe, name)
         if section.negatives > section.negative_depth:
@@ -152,8 +149,7 @@ class _Walk:
         self.folder = Path(recipe.output)
         self.start = resolve_model(recipe.start)
         self.start_mark = model_fingerprint(self.start)  # reads all weights, so once for all stages
-        self.continues = is_duplex(self.start)
-        self.pretrains = not self.continues or recipe.pretrain.new_layers_steps + recipe.pretrain.steps > 0
+        self.pretrains = pretrains(self.start, recipe.pretrain)
         self.teacher_start = None if recipe.teacher_start is None else resolve_model(recipe.teacher_start)
         data = recipe.data
         self.test = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
@@ -229,13 +225,10 @@ class _Walk:
 
     def _finetune(self, checkpoint: str | None, folder: Path) -> None:
         """Stage 1, of the start with what pre-training made of it, or as it is."""
-        from dupmae.duplex import continue_duplex, start_duplex
         from dupmae.finetuning import finetune
 
-        if self.continues:
-            encoder = continue_duplex(self.start, checkpoint)
-        else:
-            encoder = start_duplex(checkpoint or self.start, self.recipe.duplex, self.train.corpus, self.recipe.seed)
+        recipe = self.recipe
+        encoder = begin_duplex(self.start, checkpoint, recipe.duplex, self.train.corpus, recipe.seed)
         finetune(encoder, self.train, folder, self.recipe.finetune, dev=self.dev)
 
     def _mine(self, folder: Path) -> None:
@@ -318,7 +311,7 @@ class _Walk:
 
     def _search_start(self, folder: Path) -> dict[str, Any]:
         """Rank with the start as it comes."""
-        if not self.continues:
+        if not is_duplex(self.start):
             return self._save(folder, dense_run(self.recipe.start, self.test, DEPTH))
         index = self._build(Path(self.start), folder / "index")
         return self._save(folder, duplex_run(index, self.test, DEPTH))

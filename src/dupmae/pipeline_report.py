@@ -94,8 +94,9 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) 
     )
     write_json(folder / GAINS_FILE, [asdict(gain) for gain in gains])
     trained = {"Fine-tuning": "3-finetune", "Hard negatives": "5-hard-negatives", "Distillation": "7-distil"}
-    stepped = pretrained and recipe.pretrain.new_layers_steps + recipe.pretrain.steps > 0
-    curves = ({"Pre-training": "2-pretrain"} if stepped else {}) | dict(list(trained.items())[: recipe.stages])
+    curves = ({"Pre-training": "2-pretrain"} if recipe.pretrain.all_steps else {}) | dict(
+        list(trained.items())[: recipe.stages]
+    )
     write_report(
         folder,
         f"{recipe.name or folder.name}: {test.name} {test.split}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,12 @@ UNSPACED = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 """A character of a script without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese."""
+
+
+def sentences_of(text: str) -> list[str]:
+    """Cut a text behind each sentence; together the pieces are the text."""
+    borders = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
+    return [text[start:end] for start, end in pairwise(borders) if end > start]
 
 
 def unspaced_word_starts(text: str, starts: Sequence[int]) -> npt.NDArray[np.bool_]:

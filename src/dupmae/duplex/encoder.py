@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import resolve_model
 from dupmae.quiet import hushed
+
+if TYPE_CHECKING:
+    from dupmae.pretraining.backbones import Backbone
 
 CODE_FILE = "modeling_duplex.py"
 """Name under which the pooling module's code travels in a model folder."""
@@ -126,10 +129,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 torch.nn.init.orthogonal_(pooling.cls_projection.weight)
             pooling.output.weight.copy_(backbone.output_weight)
             pooling.output.bias.copy_(backbone.output_bias)
-            if config.ot_projection == "mlm_head":
-                dense, _, norm = pooling.transform.children()
-                dense.load_state_dict(backbone.head_dense.state_dict())
-                norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())  # it may lack a bias: zeros
+            take_transform(pooling, backbone)
             pooling.cls_log_scale.fill_(np.log(config.cls_scale))
             pooling.ot_log_scale.fill_(np.log(config.ot_scale))
         return cls(
@@ -172,6 +172,14 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                     module["type"] = MODULE_TYPE
             write_json(modules_file, modules)
             shutil.copy(str(pooling_file.__file__), folder / CODE_FILE)
+
+
+def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:
+    """Give the vocabulary half the transform of an encoder's head, in place; a linear half has none."""
+    if pooling.ot_projection == "mlm_head":
+        dense, _, norm = pooling.transform.children()
+        dense.load_state_dict(backbone.head_dense.state_dict())
+        norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())  # it may lack a bias
 
 
 def _names_duplex_module(folder: Path) -> bool:

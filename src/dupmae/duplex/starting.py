@@ -15,7 +15,7 @@ from dupmae.duplex.calibration import (
     calibration_sample,
     project_on_principal_directions,
 )
-from dupmae.duplex.encoder import DuplexEncoder
+from dupmae.duplex.encoder import DuplexEncoder, take_transform
 
 
 def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int) -> DuplexEncoder:
@@ -43,31 +43,25 @@ def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage]
 
 
 @torch.no_grad()
-def continue_duplex(model: str, checkpoint: str | None = None) -> DuplexEncoder:
-    """Open a duplex model to go on fine-tuning it, with what pre-training has made of its encoder and head since.
+def continue_duplex(model: str, checkpoint: str) -> DuplexEncoder:
+    """Open a duplex model with what pre-training has made of its encoder and head since.
 
     Its dense projection, thresholds and scales stay. Pre-training has scaled the head's logits for a softmax
-    (:func:`dupmae.pretraining.warm_start.fit_temperature`); its output matrix gets its old length back.
+    (:func:`dupmae.pretraining.warm_start.warm_start_head`); its output matrix gets its old length back.
 
     Args:
         model: A duplex model's folder.
-        checkpoint: Folder of the checkpoint that pre-training made from it, if it did.
+        checkpoint: Folder of the checkpoint that pre-training made from it.
 
     Raises:
         DupmaeError: As :class:`DuplexEncoder` and :func:`dupmae.pretraining.backbones.load_backbone`.
     """
     from dupmae.pretraining.backbones import load_backbone
 
-    encoder = DuplexEncoder(model)
-    if checkpoint is None:
-        return encoder
-    backbone, pooling = load_backbone(checkpoint), encoder.pooling
+    encoder, backbone = DuplexEncoder(model), load_backbone(checkpoint)
+    pooling, weight = encoder.pooling, backbone.output_weight
     missing = encoder[0].model.load_state_dict(backbone.encoder.state_dict(), strict=False).missing_keys
     assert all(name.startswith("pooler.") for name in missing), missing
-    weight = backbone.output_weight
     pooling.output.weight.copy_(weight * (pooling.output.weight.norm() / weight.norm()))
-    if pooling.ot_projection == "mlm_head":
-        dense, _, norm = pooling.transform.children()
-        dense.load_state_dict(backbone.head_dense.state_dict())
-        norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())
+    take_transform(pooling, backbone)
     return encoder

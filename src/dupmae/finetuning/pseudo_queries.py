@@ -11,11 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import pairwise
 
 from dupmae.config import PseudoQueryConfig
 from dupmae.corpus import Benchmark, Passage
-from dupmae.corpus.chunking import SENTENCE_END, UNSPACED
+from dupmae.corpus.chunking import UNSPACED, sentences_of
 from dupmae.errors import DupmaeError
 
 SPLIT = "pseudo"
@@ -108,7 +107,7 @@ def draw_queries(passage: Passage, config: PseudoQueryConfig) -> tuple[list[str]
         The queries, on one line each, and what is left of the passage.
     """
     draw = random.Random(f"{config.seed} {passage.id}")
-    title, sentences, words = passage.title, _sentences(passage.text), _WORD.findall(passage.text)
+    title, sentences, words = passage.title, sentences_of(passage.text), _WORD.findall(passage.text)
     queries: list[str] = []
     for _ in range(config.queries_per_passage):
         left = sum(map(len, sentences))
@@ -135,10 +134,3 @@ def draw_queries(passage: Passage, config: PseudoQueryConfig) -> tuple[list[str]
                 query = "".join(words[start : start + length])
         queries.append(" ".join(query.split()))
     return queries, replace(passage, title=title, text="".join(sentences).strip())
-
-
-def _sentences(text: str) -> list[str]:
-    """Cut a text behind each sentence; together the pieces are the text."""
-    ends = [match.end() for match in SENTENCE_END.finditer(text)]
-    borders = [0, *ends, len(text)]
-    return [text[start:end] for start, end in pairwise(borders) if end > start]

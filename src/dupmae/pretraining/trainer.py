@@ -25,7 +25,7 @@ from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTrainer, phases
 from dupmae.pretraining.sharding import forget_sharding, refuse_unshardable, shard_arguments
 from dupmae.pretraining.tracking import tracker
-from dupmae.pretraining.warm_start import fit_temperature, warm_start_head
+from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.processes import is_first_process, join_processes
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
 
@@ -81,12 +81,11 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     objective, tokenizer = load_for_pretraining(model, config)
     objective.to(processes.device)
     held_out = split(store, config.held_out_texts)
-    if config.warm_start_sequences and not any(done for done, _ in begun.values()):
-        some = (store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out)
-        if objective.backbone.new_head:
-            warm_start_head(objective, *some)
-        elif objective.backbone.duplex_head:
-            fit_temperature(objective, *some)
+    unfit = objective.backbone.new_head or objective.backbone.duplex_head
+    if unfit and config.warm_start_sequences and not any(done for done, _ in begun.values()):
+        warm_start_head(
+            objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out
+        )
     measured = HeldOut(store, held_out.measured, tokenizer.pad_token_id, objective, config.batch_size)
     if config.keep == "probe" and len(measured.pairs) < 2:
         raise DupmaeError(

@@ -18,6 +18,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from dupmae.precision import autocast
+from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled, without
 from dupmae.pretraining.objective import DupMAE
 from dupmae.vocabulary import linear_max_pool
@@ -47,15 +48,18 @@ def warm_start_head(
     seed: int,
     left_out: npt.NDArray[np.int64] = NOTHING,
 ) -> None:
-    """Solve for the output matrix of a new head, in place, from the states of `sequences` clean chunks of the store.
+    """Make a head that is new, or a duplex model's, one that predicts tokens, in place, from clean chunks of the store.
 
-    The head's transform is first made transparent (identity, or random orthonormal directions where the output matrix
+    A new head's transform is first made transparent (identity, or random orthonormal directions where the output matrix
     is narrower than the encoder; open activation; neutral LayerNorm). Then, with m_v the mean state of token v, m the
     mean of all and S the covariance within tokens, the logit of v at state h is
     t (h - m)' S^-1 (m_v - m) / |m_v - m| + log p_v, the length taken in the metric of S^-1 and p_v the token's
     frequency. Without the division rare tokens, whose means are noise, would shout down all others. A token not seen
     gets the mean state that a ridge regression predicts from its input embedding. The temperature t is the one of
     `TEMPERATURES` with the lowest bag-of-words loss (Eq. 8) on some of the chunks.
+
+    A duplex model's head keeps its output matrix: fine-tuning has scaled it for an inner product, and its biases are
+    thresholds. With w_v its row of v the logit becomes t (h - m)' w_v + log p_v, t one of `DUPLEX_TEMPERATURES`.
 
     Args:
         objective: Backbone and settings; only the vocabulary head changes.
@@ -66,15 +70,39 @@ def warm_start_head(
         left_out: Chunks that are not looked at, in rising order, (K,).
     """
     backbone = objective.backbone
-    dense, norm = backbone.head_dense, backbone.head_norm
+    if backbone.new_head:
+        _make_transparent(backbone)
+    batches = _batches(objective, store, pad_token_id, sequences, seed, left_out)
+    sums, counts, square = _accumulate(objective, batches)
+    if backbone.new_head:
+        backbone.output_weight.copy_(_solve(backbone, sums, counts, square))
+    shift = -(backbone.output_weight.double() @ (sums.sum(dim=0) / counts.sum()))  # (V,)
+    prior = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts))).log()  # (V,)
+    temperatures = TEMPERATURES if backbone.new_head else DUPLEX_TEMPERATURES
+    best = _best_temperature(objective, batches[-1], shift, prior, temperatures)
+    backbone.output_weight.mul_(best)
+    backbone.output_bias.copy_(prior + best * shift)
+    logger.info(
+        "The vocabulary head starts from %d tokens of %d kinds, at temperature %g.",
+        counts.sum(),
+        (counts > 0).sum(),
+        best,
+    )
+
+
+def _make_transparent(backbone: Backbone) -> None:
+    """Let the transform pass states on as they are, or random orthonormal directions of them where it narrows."""
+    dense = backbone.head_dense
     if backbone.head_size == backbone.hidden_size:
         nn.init.eye_(dense.weight)
     else:
         nn.init.orthogonal_(dense.weight)
     nn.init.constant_(dense.bias, OPENNESS)
-    norm.reset_parameters()
-    batches = _batches(objective, store, pad_token_id, sequences, seed, left_out)
-    sums, counts, square = _accumulate(objective, batches)
+    backbone.head_norm.reset_parameters()
+
+
+def _solve(backbone: Backbone, sums: torch.Tensor, counts: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+    """The output matrix S^-1 (m_v - m) / |m_v - m|, (V, E), from what :func:`_accumulate` says."""
     total = counts.sum()
     seen = counts > 0
     mean = sums.sum(dim=0) / total  # (E,)
@@ -94,55 +122,8 @@ def warm_start_head(
 
     weight = torch.linalg.solve(within, means.T).T  # (V, E)
     length = (weight * means).sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
-    weight = weight / length
-    prior = _frequencies(counts)  # (V,)
-    backbone.output_weight.copy_(weight)
-    best = _set_temperature(objective, batches[-1], mean, prior, TEMPERATURES)
-    logger.info(
-        "The new vocabulary head starts from %d tokens of %d kinds, at temperature %g.", total, seen.sum(), best
-    )
-
-
-@torch.no_grad()
-def fit_temperature(
-    objective: DupMAE,
-    store: Sequences,
-    pad_token_id: int,
-    sequences: int,
-    seed: int,
-    left_out: npt.NDArray[np.int64] = NOTHING,
-) -> None:
-    """Make the logits of a duplex model's head those of a masked-language model, in place.
-
-    Fine-tuning has scaled its output matrix for an inner product, and its biases are thresholds. The logit of v at
-    state h becomes t (h - m)' w_v + log p_v, in the terms of :func:`warm_start_head`, whose arguments these are.
-    """
-    batches = _batches(objective, store, pad_token_id, sequences, seed, left_out)
-    sums, counts, _ = _accumulate(objective, batches)
-    mean, prior = sums.sum(dim=0) / counts.sum(), _frequencies(counts)
-    best = _set_temperature(objective, batches[-1], mean, prior, DUPLEX_TEMPERATURES)
-    logger.info("The duplex model's vocabulary head predicts tokens at temperature %g.", best)
-
-
-def _frequencies(counts: torch.Tensor) -> torch.Tensor:
-    """Logarithm of every entry's frequency p_v, (V,), from its occurrences."""
-    return ((counts + 0.5) / (counts.sum() + 0.5 * len(counts))).log()
-
-
-def _set_temperature(
-    objective: DupMAE,
-    batch: dict[str, torch.Tensor],
-    mean: torch.Tensor,
-    prior: torch.Tensor,
-    temperatures: Sequence[float],
-) -> float:
-    """Scale and shift the head's logits to t (h - mean)' w_v + prior_v, in place; the t that is chosen."""
-    backbone = objective.backbone
-    shift = -(backbone.output_weight.double() @ mean)  # (V,)
-    best = _best_temperature(objective, batch, shift, prior, temperatures)
-    backbone.output_weight.mul_(best)
-    backbone.output_bias.copy_(prior + best * shift)
-    return best
+    solved: torch.Tensor = weight / length
+    return solved
 
 
 def _batches(

@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         """Whether the vocabulary head is new (:func:`dupmae.pretraining.backbones.fresh_head`)."""
         self.duplex_head = False
         """Whether it is a duplex model's, whose logits are no masked-language model's: their scale and biases are
-        others (:func:`dupmae.pretraining.warm_start.fit_temperature`)."""
+        others (:func:`dupmae.pretraining.warm_start.warm_start_head`)."""
         self.unpadded = False
         """Whether texts are encoded without padding (:meth:`drop_padding`)."""
         self._activation = ACT2FN[self.head_activation]

@@ -1,0 +1,74 @@
+"""What follows from a run's start, which may be an encoder or a duplex model that keeps its representation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dupmae.config import DuplexConfig, PretrainConfig
+from dupmae.corpus import Passage
+from dupmae.errors import DupmaeError
+from dupmae.models import duplex_settings, is_duplex
+
+if TYPE_CHECKING:
+    from dupmae.duplex import DuplexEncoder
+
+
+def pretrains(start: str, pretrain: PretrainConfig) -> bool:
+    """Whether a run has a stage of pre-training; without steps it still solves for the head that an encoder lacks.
+
+    Args:
+        start: What :func:`dupmae.models.resolve_model` returned.
+        pretrain: The pre-training.
+    """
+    return pretrain.all_steps > 0 or not is_duplex(start)
+
+
+def refuse_disagreement(start: str, pretrain: PretrainConfig, duplex: DuplexConfig) -> None:
+    """Refuse pre-training that reads another vector off the encoder than the representation does.
+
+    Args:
+        start: What :func:`dupmae.models.resolve_model` returned; a duplex model has a representation of its own.
+        pretrain: The pre-training.
+        duplex: The representation of any other start.
+
+    Raises:
+        DupmaeError: `dense_pooling` or `ot_projection` differ.
+    """
+    settings, where = asdict(duplex), "duplex."
+    if is_duplex(start):
+        settings, where = duplex_settings(Path(start)), "the start's "
+    for name in ("dense_pooling", "ot_projection"):
+        before, after = getattr(pretrain, name), settings[name]
+        if before != after:
+            raise DupmaeError(f"pretrain.{name} is {before} and {where}{name} is {after}: give both the same")
+
+
+def begin_duplex(
+    start: str, checkpoint: str | None, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int
+) -> DuplexEncoder:
+    """What fine-tuning begins with: a duplex start goes on being what it is, of any other encoder one is built.
+
+    Args:
+        start: What :func:`dupmae.models.resolve_model` returned.
+        checkpoint: Folder of the checkpoint that pre-training made from it, if it did.
+        config: The representation; not read for a duplex start.
+        corpus: As for :func:`dupmae.duplex.start_duplex`.
+        seed: As for :func:`dupmae.duplex.start_duplex`.
+
+    Raises:
+        DupmaeError: As :func:`dupmae.duplex.start_duplex` and :func:`dupmae.duplex.continue_duplex`.
+    """
+    if not is_duplex(start):
+        from dupmae.duplex import start_duplex
+
+        return start_duplex(checkpoint or start, config, corpus, seed)
+    if checkpoint is None:
+        from dupmae.duplex import DuplexEncoder
+
+        return DuplexEncoder(start)
+    from dupmae.duplex import continue_duplex
+
+    return continue_duplex(start, checkpoint)
