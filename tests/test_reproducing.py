@@ -179,6 +179,13 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
         train_variants(other, tmp_path / "ablation", variants)
 
 
+def test_a_duplex_start_has_no_variants(recipe: Recipe, finished: Path, tmp_path: Path) -> None:
+    recipe = replace(recipe, start=str(finished / "3-finetune" / "model"), output=str(tmp_path / "run"))
+    with pytest.raises(DupmaeError, match="keeps its representation: vary one from an encoder"):
+        train_variants(recipe, tmp_path / "ablation", {"both": Variant()})
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_ablation_begins_the_recipes_run_if_there_is_none(recipe: Recipe, tmp_path: Path) -> None:
     from dupmae import DuplexEncoder
 

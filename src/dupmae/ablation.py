@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.config import Recipe
+from dupmae.errors import DupmaeError
 from dupmae.evaluation.paper import Variant
 from dupmae.files import fingerprint
 
@@ -27,19 +28,22 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
         Name -> folder of the model.
 
     Raises:
-        DupmaeError: The folder holds something else, or a stage refuses its input.
+        DupmaeError: The start is a duplex model, whose representation is what it is; the folder holds something else;
+            or a stage refuses its input.
     """
     from dupmae.corpus import TokenStore
     from dupmae.corpus.digest import corpus_digest
     from dupmae.duplex import start_duplex
     from dupmae.finetuning import finetune
-    from dupmae.models import model_fingerprint, resolve_model
+    from dupmae.models import is_duplex, model_fingerprint, resolve_model
     from dupmae.pipeline import pretrain_recipe, settings_of, train_and_dev
     from dupmae.pretraining import pretrain
     from dupmae.run_folder import RunFolder
 
-    run = pretrain_recipe(recipe)
     start, seed = resolve_model(recipe.start), recipe.seed
+    if is_duplex(start):
+        raise DupmaeError(f"{recipe.start} is a duplex model, which keeps its representation: vary one from an encoder")
+    run = pretrain_recipe(recipe)
     train, _ = train_and_dev(recipe.data, seed)
     start_mark = model_fingerprint(start)  # reads all weights
     stages = RunFolder(folder, [seed, start_mark])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,19 @@ def test_another_runs_folder_is_refused(store: Any, checkpoint: Callable[[str], 
     (tmp_path / "foreign" / "model").mkdir(parents=True)
     with pytest.raises(DupmaeError, match="other results"):
         pretrain(store, start, tmp_path / "foreign", settings())
+
+
+def test_a_start_whose_head_is_another_is_another_run(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    start = shutil.copytree(checkpoint("bert"), tmp_path / "start")
+    head = start / "1_DuplexPooling" / "model.safetensors"  # where a duplex model's is
+    head.parent.mkdir()
+    head.write_bytes(b"before")
+    pretrain(store, str(start), tmp_path / "run", settings(steps=1))
+    head.write_bytes(b"after")
+    with pytest.raises(DupmaeError, match="other settings"):
+        pretrain(store, str(start), tmp_path / "run", settings(steps=1))
 
 
 def test_an_empty_store_and_an_empty_objective_are_refused(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

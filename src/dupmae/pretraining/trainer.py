@@ -15,7 +15,8 @@ from transformers import TrainingArguments, set_seed
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
-from dupmae.files import file_fingerprint, fingerprint, write_json
+from dupmae.files import fingerprint, write_json
+from dupmae.models import model_fingerprint
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import Sequences, collator
 from dupmae.pretraining.held_out import HeldOut, split
@@ -184,9 +185,8 @@ def _open_run(output: Path, store: Sequences, model: str, config: PretrainConfig
     settings = asdict(config)
     for name in ("save_steps", "report_to"):
         del settings[name]  # they do not change the result
-    weights = Path(model) / "model.safetensors"
-    start = file_fingerprint(weights) if weights.is_file() else model
-    mark = fingerprint({"settings": settings, "start": start, "store": store.fingerprint, "processes": processes})
+    inputs = {"settings": settings, "start": model_fingerprint(model), "store": store.fingerprint}
+    mark = fingerprint(inputs | {"processes": processes})
     found = read_record(output, RUN_FILE, mark, "pre-training")
     if found is not None:
         return found
