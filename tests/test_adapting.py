@@ -18,6 +18,7 @@ from dupmae import adapting, cli
 from dupmae.adapting import adapt, with_pairs
 from dupmae.config import (
     AdaptConfig,
+    DistilConfig,
     DuplexConfig,
     FinetuneConfig,
     HardNegativesConfig,
@@ -165,6 +166,38 @@ def test_a_second_stage_trains_on_negatives_that_the_first_ones_model_mined(
     assert [row["name"] for row in report(folder)["systems"]] == SYSTEMS
 
 
+def test_a_third_stage_distils_what_a_teacher_says_of_the_mined_lists(
+    corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    settings = replace(
+        config,
+        stages=3,
+        finetune=replace(config.finetune, epochs=0.3),
+        mining=MiningConfig(last=5),
+        hard_negatives=HardNegativesConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+        distil=DistilConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+    )
+    folder = adapt(corpus, str(embedder_folder), tmp_path / "run", settings)
+    lists, taught = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("5-mine/negatives.jsonl", "6-distil/teacher/teacher.jsonl")
+    )
+    for asked, said in zip(lists, taught, strict=True):
+        assert list(said["scores"]) == [*asked["positives"], *asked["negatives"]]
+        assert all(-20.01 < score < 20.01 for score in said["scores"].values())
+    losses = [json.loads(line) for line in (folder / "6-distil" / "metrics.jsonl").read_text().splitlines()]
+    assert all("distil" in line for line in losses)
+    second, third = (folder / name / "model" / "model.safetensors" for name in ("6-hard-negatives", "6-distil"))
+    assert second.read_bytes() != third.read_bytes()
+    result = folder / "8-result" / "model" / "model.safetensors"
+    assert result.read_bytes() == third.read_bytes()
+    other = folder / "2-pretrain" / "model"
+    for teacher, start in ((str(other), embedder_folder), (None, other)):
+        with pytest.raises(DupmaeError, match="neither an embedder nor a cross-encoder, so it has no scores to distil"):
+            adapt(corpus, str(start), tmp_path / "none", replace(settings, teacher=teacher))
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_folder_of_another_run_is_refused(
     finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
 ) -> None:
@@ -286,7 +319,7 @@ def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpu
 
 
 def test_the_small_models_recipe_runs_small(
-    finished: Path, corpus: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
+    finished: Path, embedder_folder: Path, corpus: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """All that is made smaller are sizes and lengths."""
     monkeypatch.setattr(cli, "hush", lambda: None)
@@ -299,11 +332,11 @@ def test_the_small_models_recipe_runs_small(
     folder = tmp_path / "run"
     words = f"--config {recipe} --model {finished / '2-pretrain' / 'model'} --benchmark {questions} --output {folder}"
     sizes = "--known_items 8 --known_item_pool 30 --store.max_length 32 --store.min_length 4 --duplex.top_k 24"
-    sizes += " --duplex.document_max_length 48 --finetune.max_length 32 --mining.last 5"
+    sizes += f" --duplex.document_max_length 48 --finetune.max_length 32 --mining.last 5 --teacher {embedder_folder}"
     assert cli.main(["adapt", str(corpus), *words.split(), *sizes.split()]) == 0
     found = report(folder)
     assert [row["name"] for row in found["systems"]] == SYSTEMS
-    assert found["settings"]["stages"] == 2
+    assert found["settings"]["stages"] == 3
     assert found["settings"]["pretrain"]["steps"] == 0
     assert (folder / "8-result" / "model" / "modules.json").is_file()
 

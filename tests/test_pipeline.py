@@ -517,6 +517,21 @@ def test_a_ready_teacher_is_taken_as_it_is(full, full_recipe, tmp_path, monkeypa
     assert contents(folder, "*.trec") == contents(full, "*.trec")
 
 
+def test_an_embedder_may_be_the_ready_teacher(full, full_recipe, embedder_folder, tmp_path, monkeypatch):
+    folder = tmp_path / "embedder"
+    begin_like(full, folder, *BEGINNING, "3-finetune", "4-mine", "5-hard-negatives", monkeypatch=monkeypatch)
+    pipeline.run_recipe(full_recipe(folder, teacher_start=embedder_folder, teacher__epochs=0))
+    assert sorted(path.name for path in (folder / "6-teacher").iterdir()) == [
+        "dev.trec",
+        "done.json",
+        "scores.json",
+        "teacher.jsonl",
+    ]
+    ranked = read_run(folder / "6-teacher" / "dev.trec")
+    assert ranked != read_run(full / "6-teacher" / "dev.trec")
+    assert all(-20.01 < max(ranking.values()) < 20.01 for ranking in ranked.values())
+
+
 def test_two_stages_end_with_the_mined_negatives(full, full_recipe, tmp_path, monkeypatch):
     folder = tmp_path / "two"
     begin_like(full, folder, *BEGINNING, monkeypatch=monkeypatch)

@@ -7,6 +7,7 @@
 | `3-queries` | `pairs.jsonl`, the pairs drawn from the text (and those that were given) |
 | `4-finetune` | `model/` is a sentence-transformers folder |
 | `5-mine`, `6-hard-negatives` | the second stage, if it is asked for |
+| `6-distil` | the third: `teacher/teacher.jsonl`, the teacher's scores of the mined lists, and `model/` |
 | `7-known-items` | how well held-out titles and sentences found the rest of their passages before |
 | `8-result` | `model/` is the result; how well they do now |
 | `index` | what `dupmae search` opens |
@@ -78,7 +79,7 @@ def adapt(corpus: str | Path, model: str, output: Path, config: AdaptConfig, pai
         finetune=replace(config.finetune, seed=seed),
     )
     start = resolve_model(model)
-    _check_pooling(model, start, config)
+    _refuse(model, start, config)
     return _Adaptation(Path(corpus), start, output, config, pairs).run()
 
 
@@ -96,6 +97,7 @@ class _Adaptation:
         if pairs is not None:
             self.train = with_pairs(self.train, pairs, self.corpus)
         self.start, self.start_mark, self.continues = start, model_fingerprint(start), is_duplex(start)
+        self.teacher = start if config.teacher is None else resolve_model(config.teacher)
         self.config, self.folder = config, output
         self.stages = RunFolder(output, [config.seed, self.start_mark])
 
@@ -119,6 +121,9 @@ class _Adaptation:
             stage("5-mine", "Mine hard negatives", inputs, self._mine)
             inputs = [inputs, asdict(config.hard_negatives)]
             stage("6-hard-negatives", "Fine-tune with mined negatives (Eq. 14)", inputs, self._harden)
+        if config.stages > 2:
+            inputs = [inputs, model_fingerprint(self.teacher), asdict(config.distil)]
+            stage("6-distil", "Distil the teacher (Eq. 15)", inputs, self._distil)
         pool = [config.known_items, config.known_item_pool]
         for name in BASELINES:
             stage(f"7-known-items/{name}", f"Find known items: {name}", pool, self._baseline)
@@ -162,12 +167,33 @@ class _Adaptation:
         mine(index, self.train, folder, self.config.mining)
 
     def _harden(self, folder: Path) -> None:
+        self._go_on("4-finetune", folder, asdict(self.config.hard_negatives))
+
+    def _distil(self, folder: Path) -> None:
+        from dupmae.finetuning.teacher import score_lists
+
+        scores = score_lists(self.teacher, self.train, self._lists, folder / "teacher")
+        self._go_on("6-hard-negatives", folder, asdict(self.config.distil), scores)
+
+    def _go_on(self, before: str, folder: Path, changes: dict[str, Any], scores: Path | None = None) -> None:
+        """Fine-tune the model of an earlier stage on the mined lists, with that stage's settings but for some."""
         from dupmae.duplex import DuplexEncoder
         from dupmae.finetuning import finetune
 
-        encoder = DuplexEncoder(str(self.folder / "4-finetune" / "model"))
-        config = replace(self.config.finetune, **asdict(self.config.hard_negatives))
-        finetune(encoder, self.train, folder, config, lists=self.folder / "5-mine" / "negatives.jsonl")
+        encoder = DuplexEncoder(str(self.folder / before / "model"))
+        finetune(
+            encoder,
+            self.train,
+            folder,
+            replace(self.config.finetune, **changes),
+            lists=self._lists,
+            scores=scores,
+        )
+
+    @property
+    def _lists(self) -> Path:
+        """The mined lists."""
+        return self.folder / "5-mine" / "negatives.jsonl"
 
     def _baseline(self, folder: Path) -> dict[str, Any]:
         if folder.name == "start" and self.continues:
@@ -213,7 +239,7 @@ class _Adaptation:
     @property
     def _last(self) -> str:
         """The last stage of fine-tuning."""
-        return "4-finetune" if self.config.stages == 1 else "6-hard-negatives"
+        return {1: "4-finetune", 2: "6-hard-negatives", 3: "6-distil"}[self.config.stages]
 
     def _report(self) -> None:
         """The table of known items."""
@@ -274,8 +300,18 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     return replace(train, corpus=joined, queries=queries, qrels=qrels)
 
 
-def _check_pooling(model: str, start: str, config: AdaptConfig) -> None:
-    """Refuse sections that do not fit together, or that read another vector off the encoder than it was trained for."""
+def _refuse(model: str, start: str, config: AdaptConfig) -> None:
+    """Refuse a teacher without scores, and to read another vector off the start than it was trained for."""
+    if config.stages > 2:
+        from dupmae.finetuning.cross_encoder import is_cross_encoder
+        from dupmae.finetuning.embedding_teacher import is_embedder
+
+        teacher = start if config.teacher is None else resolve_model(config.teacher)
+        if not is_embedder(teacher) and not is_cross_encoder(teacher):
+            raise DupmaeError(
+                f"{config.teacher or model} is neither an embedder nor a cross-encoder, so it has no scores to distil: "
+                "name another teacher, or take 2 stages"
+            )
     refuse_disagreement(start, config.pretrain, config.duplex)
     trained = None if is_duplex(start) else _trained_pooling(Path(start))
     if trained not in (None, config.duplex.dense_pooling):

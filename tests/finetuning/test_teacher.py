@@ -6,18 +6,20 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sentence_transformers import CrossEncoder
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from dupmae.config import TeacherConfig
+from dupmae.config import DuplexConfig, TeacherConfig
 from dupmae.corpus import Benchmark, Passage
+from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.finetuning import blocks, teacher
-from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank, start_cross_encoder
+from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank, score_pairs, start_cross_encoder
 from dupmae.finetuning.lists import CandidateList, read_lists, read_scores, write_lists
 from dupmae.finetuning.teacher import make_rows, score_lists, train_teacher
 
@@ -233,7 +235,8 @@ def test_reranking_orders_the_best_by_the_models_score_and_keeps_the_rest_below(
         "q0": {name: float(number) for number, name in enumerate(sorted(benchmark.corpus))},
         "q1": {"p1a": 1.0, "p1b": 1.0},
     }
-    result = rerank(model, benchmark, run, depth=5)
+    scorer = partial(score_pairs, model, benchmark)
+    result = rerank(scorer, benchmark, run, depth=5)
     assert {query: set(row) for query, row in result.items()} == {query: set(row) for query, row in run.items()}
     best, rest = sorted(benchmark.corpus)[:-6:-1], sorted(benchmark.corpus)[-6::-1]
     scores = model.predict(
@@ -244,6 +247,37 @@ def test_reranking_orders_the_best_by_the_models_score_and_keeps_the_rest_below(
     assert list(result["q0"]) == [*expected, *rest]
     assert list(result["q0"].values()) == sorted(result["q0"].values(), reverse=True)
     with pytest.raises(DupmaeError, match=r"the query 'nobody', which toy \(train\) has not"):
-        rerank(model, benchmark, {"nobody": {}})
+        rerank(scorer, benchmark, {"nobody": {}})
     with pytest.raises(DupmaeError, match="the passage 'nothing', which toy does not have"):
-        rerank(model, benchmark, {"q0": {"nothing": 1.0}})
+        rerank(scorer, benchmark, {"q0": {"nothing": 1.0}})
+
+
+def test_an_embedders_scores_are_cosines_of_each_pair_made_logits(
+    embedder_folder, benchmark, lists, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(blocks, "BLOCK", 5)
+    monkeypatch.setattr("dupmae.evaluation.encodings.SLAB", 7)
+    candidates = read_lists(lists, benchmark)
+    path = score_lists(str(embedder_folder), benchmark, lists, tmp_path / "scores")
+    scores = read_scores(path, candidates)
+    model = SentenceTransformer(str(embedder_folder))
+    for query, row in scores.items():
+        assert list(row) == candidates[query].passages
+        asked = model.encode(benchmark.queries[query])
+        for passage, score in row.items():
+            alone = model.encode(benchmark.corpus[passage].full_text)
+            assert score == pytest.approx(20 * float(model.similarity(asked, alone)), abs=1e-3)
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["scores.json", "teacher.jsonl"]
+
+
+def test_a_duplex_teacher_scores_as_it_searches(embedder_folder, benchmark, lists, tmp_path):
+    encoder = DuplexEncoder.from_encoder(str(embedder_folder), DuplexConfig(dense_pooling="mean", top_k=24))
+    encoder.save(str(tmp_path / "model"))
+    scores = read_scores(
+        score_lists(str(tmp_path / "model"), benchmark, lists, tmp_path / "scores"), read_lists(lists, benchmark)
+    )
+    for query, row in scores.items():
+        asked = encoder.encode_query([benchmark.queries[query]])
+        answers = encoder.encode_document([benchmark.corpus[passage].full_text for passage in row])
+        expected = encoder.similarity(asked, answers)[0].tolist()
+        assert list(row.values()) == pytest.approx(expected, abs=1e-3)

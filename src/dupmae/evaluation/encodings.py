@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,13 @@ class Encodings:
     """How long encoding took, whenever it was."""
     stored: int
     """Bytes of the vectors."""
+
+    def some(self, places: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Matrix]]:
+        """The vectors of some passages, given by their places in `ids`: which of them, and theirs, slab by slab."""
+        for number, slab in enumerate(self.slabs):
+            (which,) = np.nonzero(places // SLAB == number)
+            if len(which):
+                yield which, slab[places[which] - number * SLAB]
 
 
 def encode_corpus(vectors: Vectors, corpus: Mapping[str, Passage], folder: Path) -> Encodings:

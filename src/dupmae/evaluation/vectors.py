@@ -60,13 +60,13 @@ def split_kind(model: str) -> tuple[Kind, str]:
     path = resolve_model(model)
     if is_duplex(path):
         return "duplex", path
-    kind = _recorded_kind(path)
+    kind = recorded_kind(path)
     if kind == "CrossEncoder":
         raise DupmaeError(f"{model} is a cross-encoder, which cannot search: give it as --reranker.")
     return ("sparse" if kind == "SparseEncoder" else "dense"), path
 
 
-def _recorded_kind(path: str) -> str:
+def recorded_kind(path: str) -> str:
     """The class that sentence-transformers wrote into a model's files, of a folder or on the hub; empty without one."""
     from transformers.utils.hub import cached_file
 
@@ -158,7 +158,7 @@ class SparseVectors:
     """A weight for each vocabulary entry of a text, compared by dot product or cosine; what shares none is not found.
 
     Args:
-        model: What `SparseEncoder` takes.
+        model: What `SparseEncoder` takes, or a duplex model, whose dense dimensions then are entries, too.
         definition: The benchmark, whose rules on lengths are kept.
 
     Raises:
@@ -168,8 +168,10 @@ class SparseVectors:
     def __init__(self, model: str, definition: Definition) -> None:
         from sentence_transformers import SparseEncoder
 
+        from dupmae.duplex import DuplexEncoder
+
         with hushed():
-            self.model = SparseEncoder(model)
+            self.model = DuplexEncoder(model) if is_duplex(model) else SparseEncoder(model)
         if self.model.similarity_fn_name not in ("dot", "cosine"):
             raise DupmaeError(
                 f"{model} compares by {self.model.similarity_fn_name}; only dot and cosine are known here."

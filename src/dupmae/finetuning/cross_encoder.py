@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sentence_transformers import CrossEncoder
@@ -16,6 +16,21 @@ from dupmae.models import resolve_model
 from dupmae.precision import autocast
 from dupmae.quiet import hushed
 
+Scorer = Callable[[Mapping[str, Sequence[str]]], Run]
+"""From query ids with the ids of passages to query id -> passage id -> score, in the order given."""
+
+
+def is_cross_encoder(model: str) -> bool:
+    """Whether a model has a head that turns a query and a passage into a score.
+
+    Args:
+        model: What :func:`dupmae.models.resolve_model` returned: a folder, or a Hugging Face id.
+    """
+    record = Path(model) / "config_sentence_transformers.json"
+    kind = json.loads(record.read_text(encoding="utf-8")).get("model_type") if record.is_file() else None
+    architectures = AutoConfig.from_pretrained(model).architectures or [""]
+    return kind == "CrossEncoder" or architectures[0].endswith(("ForSequenceClassification", "ForCausalLM"))
+
 
 def load_cross_encoder(name: str) -> CrossEncoder:
     """Load a cross-encoder that is ready to score.
@@ -27,11 +42,7 @@ def load_cross_encoder(name: str) -> CrossEncoder:
     Raises:
         DupmaeError: The model is an encoder that was never trained to rank, or gives several numbers a pair.
     """
-    path = resolve_model(name)
-    record = Path(path) / "config_sentence_transformers.json"
-    kind = json.loads(record.read_text(encoding="utf-8")).get("model_type") if record.is_file() else None
-    architectures = AutoConfig.from_pretrained(path).architectures or [""]
-    if kind != "CrossEncoder" and not architectures[0].endswith(("ForSequenceClassification", "ForCausalLM")):
+    if not is_cross_encoder(resolve_model(name)):
         raise DupmaeError(
             f"{name} is not a cross-encoder: it has no head that turns a query and a passage into a score."
         )
@@ -97,18 +108,17 @@ def score_pairs(
     return {query: {passage: next(scores) for passage in candidates} for query, candidates in passages.items()}
 
 
-def rerank(model: CrossEncoder, benchmark: Benchmark, run: Run, depth: int = 100, batch_size: int = 32) -> Run:
-    """Rank the best passages of each query by a cross-encoder's score.
+def rerank(scorer: Scorer, benchmark: Benchmark, run: Run, depth: int = 100) -> Run:
+    """Rank the best passages of each query by a teacher's score.
 
     Args:
-        model: Scores them.
+        scorer: Scores them: :func:`score_pairs` of a model and the benchmark, or another teacher.
         benchmark: Knows the texts.
         run: Query id -> passage id -> score.
         depth: Passages of each query that are scored; those below follow in their old order.
-        batch_size: Pairs in a forward pass.
 
     Returns:
-        Query id -> passage id -> score, best first: the logits; below them, whole numbers down.
+        Query id -> passage id -> score, best first: the scores; below them, whole numbers down.
 
     Raises:
         DupmaeError: The run names a query or a passage that the benchmark does not have.
@@ -122,7 +132,7 @@ def rerank(model: CrossEncoder, benchmark: Benchmark, run: Run, depth: int = 100
     ranked = {query: sorted(results, key=lambda name: (-results[name], name)) for query, results in run.items()}
     best = {query: ranking[:depth] for query, ranking in ranked.items()}
     reranked: Run = {}
-    for query, scores in score_pairs(model, benchmark, best, batch_size, show_progress_bar=True).items():
+    for query, scores in scorer(best).items():
         lowest = min(scores.values(), default=0.0)
         rest = {name: lowest - place for place, name in enumerate(ranked[query][depth:], 1)}
         reranked[query] = dict(sorted(scores.items(), key=lambda row: (-row[1], row[0]))) | rest

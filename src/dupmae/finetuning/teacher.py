@@ -1,12 +1,14 @@
-"""The cross-encoder teacher of Eq. 15: trained on mined lists with sentence-transformers; then it scores them all."""
+"""The teacher of Eq. 15: a cross-encoder trained on mined lists with sentence-transformers, or a ready model of either
+kind, cross-encoder or embedder; it scores all lists.
+"""
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
 from dupmae.finetuning.blocks import in_blocks
-from dupmae.finetuning.cross_encoder import load_cross_encoder, score_pairs, start_cross_encoder
+from dupmae.finetuning.cross_encoder import Scorer, load_cross_encoder, score_pairs, start_cross_encoder
+from dupmae.finetuning.embedding_teacher import EmbeddingTeacher, is_embedder
 from dupmae.finetuning.lists import CandidateList, read_lists, write_scores
 from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
@@ -35,6 +38,8 @@ SCORES_FILE = "teacher.jsonl"
 """The scores, in their output folder."""
 SCORES_RECORD = "scores.json"
 """What they were made from."""
+VECTORS_FOLDER = "vectors"
+"""An embedder's vectors of the passages, while scoring lasts."""
 
 
 def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, config: TeacherConfig) -> str:
@@ -99,11 +104,12 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     A call that was killed goes on at the block of queries where it was; a finished one is not done again.
 
     Args:
-        teacher: What :func:`train_teacher` returns, or any cross-encoder that gives one number: a folder, an id.
+        teacher: What :func:`train_teacher` returns, any cross-encoder that gives one number, or an embedder
+            (:func:`open_teacher`): a folder, an id.
         train: What the lists were mined for.
         lists: `negatives.jsonl` (:mod:`dupmae.finetuning.lists`).
         output: Folder for `teacher.jsonl` and its record `scores.json`.
-        batch_size: Pairs in a forward pass.
+        batch_size: A cross-encoder's pairs in a forward pass.
 
     Returns:
         The file, its queries in the order of the lists.
@@ -116,12 +122,40 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     name = resolve_model(teacher)
     settings = {"teacher": teacher, "lists": str(lists)}
     mark = fingerprint([model_fingerprint(name), file_fingerprint(lists), _texts_mark(train, candidates)])
-    load = cache(load_cross_encoder)  # a finished run needs none
+
+    @cache
+    def scorer() -> Scorer:  # a finished run needs none
+        named = {passage for some in candidates.values() for passage in some}
+        return open_teacher(name, train, named, output / VECTORS_FOLDER, batch_size)
 
     def write(block: Sequence[str], path: Path) -> None:
-        write_scores(path, score_pairs(load(name), train, {query: candidates[query] for query in block}, batch_size))
+        write_scores(path, scorer()({query: candidates[query] for query in block}))
 
-    return in_blocks(output / SCORES_FILE, SCORES_RECORD, mark, settings, list(candidates), write, "scoring")
+    target = in_blocks(output / SCORES_FILE, SCORES_RECORD, mark, settings, list(candidates), write, "scoring")
+    shutil.rmtree(output / VECTORS_FOLDER, ignore_errors=True)
+    return target
+
+
+def open_teacher(
+    teacher: str, benchmark: Benchmark, passages: Iterable[str], folder: Path, batch_size: int = 32
+) -> Scorer:
+    """Make a teacher ready to score: a cross-encoder by its logits, an embedder by the similarity of vectors.
+
+    Args:
+        teacher: A cross-encoder that gives one number, or a sentence-transformers embedder, dense, sparse or duplex:
+            a folder, an id. Cosines are multiplied with 20 to become logits.
+        benchmark: Knows the texts.
+        passages: Ids of the passages that it will be asked for.
+        folder: Where an embedder keeps their vectors.
+        batch_size: A cross-encoder's pairs in a forward pass.
+
+    Raises:
+        DupmaeError: The model is neither, or a cross-encoder that gives several numbers.
+    """
+    name = resolve_model(teacher)
+    if is_embedder(name):
+        return EmbeddingTeacher(name, benchmark, passages, folder)
+    return partial(score_pairs, load_cross_encoder(name), benchmark, batch_size=batch_size)
 
 
 def _texts_mark(train: Benchmark, candidates: Mapping[str, Sequence[str]]) -> str:
