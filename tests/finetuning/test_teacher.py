@@ -257,6 +257,7 @@ def test_an_embedders_scores_are_cosines_of_each_pair_made_logits(
 ):
     monkeypatch.setattr(blocks, "BLOCK", 5)
     monkeypatch.setattr("dupmae.evaluation.encodings.SLAB", 7)
+    monkeypatch.setattr("dupmae.evaluation.vectors.bfloat16_pays", lambda _: False)
     candidates = read_lists(lists, benchmark)
     path = score_lists(str(embedder_folder), benchmark, lists, tmp_path / "scores")
     scores = read_scores(path, candidates)
