@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,7 +17,6 @@ import torch
 from dupmae import adapting, cli
 from dupmae.adapting import adapt, with_pairs
 from dupmae.config import (
-    AdaptConfig,
     DistilConfig,
     DuplexConfig,
     FinetuneConfig,
@@ -29,6 +28,7 @@ from dupmae.config import (
 from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs
 from dupmae.errors import DupmaeError
 from dupmae.parsing import parse_command
+from dupmae.recipe import AdaptConfig
 
 SYSTEMS = ["bm25", "start", "duplex", "duplex-cls", "duplex-ot"]
 
@@ -76,6 +76,18 @@ def finished(
     folder = tmp_path_factory.mktemp("runs") / "finished"
     assert adapt(corpus, str(embedder_folder), folder, config) == folder
     return folder
+
+
+def in_stages(config: AdaptConfig, stages: Literal[2, 3]) -> AdaptConfig:
+    """So many stages of a few steps each, on lists of five negatives."""
+    return replace(
+        config,
+        stages=stages,
+        finetune=replace(config.finetune, epochs=0.3),
+        mining=MiningConfig(last=5),
+        hard_negatives=HardNegativesConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+        distil=DistilConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+    )
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -136,7 +148,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
     weights = Path("4-finetune/model/model.safetensors")
     assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
 
-    for name in ("build_token_store", "bm25_run", "dense_run", "duplex_run"):
+    for name in ("tokenise", "bm25_run", "dense_run", "duplex_run"):
         monkeypatch.setattr(adapting, name, lambda *_, **__: pytest.fail("a stage ran again"))
     adapt(corpus, str(embedder_folder), folder, config)
 
@@ -144,13 +156,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
 def test_a_second_stage_trains_on_negatives_that_the_first_ones_model_mined(
     corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
 ) -> None:
-    settings = replace(
-        config,
-        stages=2,
-        finetune=replace(config.finetune, epochs=0.3),
-        mining=MiningConfig(last=5),
-        hard_negatives=HardNegativesConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
-    )
+    settings = in_stages(config, 2)
     folder = adapt(corpus, str(embedder_folder), tmp_path / "run", settings)
     pairs = read_pairs(folder / "3-queries" / "pairs.jsonl")
     lists = [json.loads(line) for line in (folder / "5-mine" / "negatives.jsonl").read_text().splitlines()]
@@ -169,14 +175,7 @@ def test_a_second_stage_trains_on_negatives_that_the_first_ones_model_mined(
 def test_a_third_stage_distils_what_a_teacher_says_of_the_mined_lists(
     corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
 ) -> None:
-    settings = replace(
-        config,
-        stages=3,
-        finetune=replace(config.finetune, epochs=0.3),
-        mining=MiningConfig(last=5),
-        hard_negatives=HardNegativesConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
-        distil=DistilConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
-    )
+    settings = in_stages(config, 3)
     folder = adapt(corpus, str(embedder_folder), tmp_path / "run", settings)
     lists, taught = (
         [json.loads(line) for line in (folder / name).read_text().splitlines()]

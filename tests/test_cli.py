@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from dupmae import cli, packing
-from dupmae.config import FinetuneConfig, Recipe
+from dupmae.config import FinetuneConfig
 from dupmae.errors import DupmaeError
 from dupmae.parsing import option_types
+from dupmae.recipe import Recipe
 
 
 @dataclass

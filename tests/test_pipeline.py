@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from dupmae import cli, pipeline
-from dupmae.config import Recipe
 from dupmae.corpus import read_benchmark, read_qrels, read_run, split_queries
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run, per_query
+from dupmae.recipe import Recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "scifact.yaml"
 FULL_RECIPE = RECIPE.with_name("scifact-full.yaml")
@@ -131,7 +131,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: Any, **__: Any) -> None:
         raise AssertionError("a stage ran")
 
-    for name in ("build_token_store", "bm25_run", "dense_run", "duplex_run"):
+    for name in ("tokenise", "bm25_run", "dense_run", "duplex_run"):
         monkeypatch.setattr(pipeline, name, work)
     monkeypatch.setattr("dupmae.pretraining.pretrain", work)
     monkeypatch.setattr("dupmae.finetuning.finetune", work)
@@ -308,7 +308,7 @@ def test_unknown_judgements_are_refused_unless_allowed(small_recipe, benchmark_f
     def reached(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "build_token_store", reached)
+    monkeypatch.setattr(pipeline, "tokenise", reached)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run_recipe(small_recipe(tmp_path / "run", data__benchmark=changed, data__allow_unknown="true"))
 

@@ -13,10 +13,10 @@ import pytest
 
 from dupmae import cli, pipeline, reproducing
 from dupmae.ablation import train_variants
-from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.paper import ABLATION, PASSAGES, TABLES, VARIANTS, ZERO_SHOT, Column, Variant
 from dupmae.index import build
+from dupmae.recipe import Recipe
 from dupmae.reproducing import Reproduced, as_markdown, reproduce
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +93,7 @@ def test_tables_one_to_three_of_a_run_that_was_put_there_are_written_beside_the_
 ) -> None:
     write_data(tmp_path / "data" / "nfcorpus")
     shutil.copytree(finished, tmp_path / "out" / "run")
-    for place in ("dupmae.pretraining.pretrain", "dupmae.finetuning.finetune", "dupmae.pipeline.build_token_store"):
+    for place in ("dupmae.pretraining.pretrain", "dupmae.finetuning.finetune", "dupmae.pipeline.tokenise"):
         monkeypatch.setattr(place, forbid)
     encoded = []
     encode_window = build.encode_window

@@ -28,19 +28,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import AdaptConfig
-from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store, read_passages
+from dupmae.corpus import Benchmark, Passage, read_passages
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
 from dupmae.files import atomic_write, fingerprint
 from dupmae.finetuning.pseudo_queries import known_items, pseudo_queries
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
+from dupmae.recipe import AdaptConfig
 from dupmae.run_folder import RunFolder
+from dupmae.stages import build_index, finetune_further, pretrain_on, tokenise
 from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
 
 if TYPE_CHECKING:
-    from dupmae.index import DuplexIndex
     from dupmae.index.search import Part
 
 PAIRS_FILE = "pairs.jsonl"
@@ -79,14 +79,17 @@ def adapt(corpus: str | Path, model: str, output: Path, config: AdaptConfig, pai
         finetune=replace(config.finetune, seed=seed),
     )
     start = resolve_model(model)
-    _refuse(model, start, config)
-    return _Adaptation(Path(corpus), start, output, config, pairs).run()
+    teacher = start if config.teacher is None else resolve_model(config.teacher)
+    _refuse(model, start, teacher, config)
+    return _Adaptation(Path(corpus), start, teacher, output, config, pairs).run()
 
 
 class _Adaptation:
     """The stages of one run; what they share is made once."""
 
-    def __init__(self, corpus: Path, start: str, output: Path, config: AdaptConfig, pairs: Benchmark | None) -> None:
+    def __init__(
+        self, corpus: Path, start: str, teacher: str, output: Path, config: AdaptConfig, pairs: Benchmark | None
+    ) -> None:
         self.corpus = {passage.id: passage for passage in read_passages(corpus)}
         name = corpus.resolve().name.split(".")[0]
         self.items = known_items(self.corpus, name, config.known_items, config.known_item_pool, config.seed)
@@ -97,8 +100,7 @@ class _Adaptation:
         if pairs is not None:
             self.train = with_pairs(self.train, pairs, self.corpus)
         self.start, self.start_mark, self.continues = start, model_fingerprint(start), is_duplex(start)
-        self.teacher = start if config.teacher is None else resolve_model(config.teacher)
-        self.config, self.folder = config, output
+        self.teacher, self.config, self.folder = teacher, config, output
         self.stages = RunFolder(output, [config.seed, self.start_mark])
 
     def run(self) -> Path:
@@ -110,8 +112,15 @@ class _Adaptation:
         inputs: Any = [stored, asdict(config.pretrain)]
         checkpoint = None
         if pretrains(self.start, config.pretrain):
-            stage("1-store", "Tokenise the corpus", stored, self._store)
-            stage("2-pretrain", "Pre-train (Eq. 1-9)", inputs, self._pretrain)
+            start, text = self.start, self.text.values()
+            stage("1-store", "Tokenise the corpus", stored, lambda folder: tokenise(text, start, folder, config.store))
+            store = self.folder / "1-store"
+            stage(
+                "2-pretrain",
+                "Pre-train (Eq. 1-9)",
+                inputs,
+                lambda folder: pretrain_on(store, start, folder, config.pretrain),
+            )
             checkpoint = str(self.folder / "2-pretrain" / "model")
         stage("3-queries", "Draw queries from the text", asdict(config.queries), self._pairs)
         inputs = [inputs, asdict(config.queries), asdict(config.duplex), asdict(config.finetune)]
@@ -134,17 +143,6 @@ class _Adaptation:
         self.stages.console.print(written)
         return self.folder
 
-    def _store(self, folder: Path) -> dict[str, Any]:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(self.start)
-        return build_token_store(self.text.values(), tokenizer, folder / "store", self.config.store).report
-
-    def _pretrain(self, folder: Path) -> None:
-        from dupmae.pretraining import pretrain
-
-        pretrain(TokenStore.open(self.folder / "1-store" / "store"), self.start, folder, self.config.pretrain)
-
     def _pairs(self, folder: Path) -> None:
         train = self.train
         with atomic_write(folder / PAIRS_FILE) as file:
@@ -163,32 +161,19 @@ class _Adaptation:
         from dupmae.finetuning.mining import mine
 
         # The passages as they are trained on: without their queries, and none that is held out.
-        index = self._build(self.train.corpus, folder / "index", self.folder / "4-finetune" / "model")
+        index = build_index(self.folder / "4-finetune" / "model", self.train.corpus.values(), folder / "index")
         mine(index, self.train, folder, self.config.mining)
 
     def _harden(self, folder: Path) -> None:
-        self._go_on("4-finetune", folder, asdict(self.config.hard_negatives))
+        before, config = self.folder / "4-finetune" / "model", self.config
+        finetune_further(before, self.train, folder, config.finetune, config.hard_negatives, self._lists)
 
     def _distil(self, folder: Path) -> None:
         from dupmae.finetuning.teacher import score_lists
 
         scores = score_lists(self.teacher, self.train, self._lists, folder / "teacher")
-        self._go_on("6-hard-negatives", folder, asdict(self.config.distil), scores)
-
-    def _go_on(self, before: str, folder: Path, changes: dict[str, Any], scores: Path | None = None) -> None:
-        """Fine-tune the model of an earlier stage on the mined lists, with that stage's settings but for some."""
-        from dupmae.duplex import DuplexEncoder
-        from dupmae.finetuning import finetune
-
-        encoder = DuplexEncoder(str(self.folder / before / "model"))
-        finetune(
-            encoder,
-            self.train,
-            folder,
-            replace(self.config.finetune, **changes),
-            lists=self._lists,
-            scores=scores,
-        )
+        before, config = self.folder / "6-hard-negatives" / "model", self.config
+        finetune_further(before, self.train, folder, config.finetune, config.distil, self._lists, scores)
 
     @property
     def _lists(self) -> Path:
@@ -220,21 +205,14 @@ class _Adaptation:
 
     def _measure(self, model: Path, folder: Path, name: str) -> Figures:
         """How well a duplex model and its halves find the known items."""
-        index = self._build(self.items.corpus, folder, model)
+        index = build_index(model, self.items.corpus.values(), folder)
         return {
             f"{name}{ending}": evaluate_run(duplex_run(index, self.items, part=part), self.items.qrels)
             for ending, part in PARTS.items()
         }
 
     def _index(self, folder: Path) -> dict[str, Any]:
-        return {"passages": len(self._build(self.corpus, folder, self.folder / "8-result" / "model"))}
-
-    def _build(self, corpus: Mapping[str, Passage], folder: Path, model: Path) -> DuplexIndex:
-        """Index passages with a model."""
-        from dupmae.duplex import DuplexEncoder
-        from dupmae.index import DuplexIndex
-
-        return DuplexIndex.build(folder, DuplexEncoder(str(model)), corpus.values(), model=str(model))
+        return {"passages": len(build_index(self.folder / "8-result" / "model", self.corpus.values(), folder))}
 
     @property
     def _last(self) -> str:
@@ -300,13 +278,12 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     return replace(train, corpus=joined, queries=queries, qrels=qrels)
 
 
-def _refuse(model: str, start: str, config: AdaptConfig) -> None:
+def _refuse(model: str, start: str, teacher: str, config: AdaptConfig) -> None:
     """Refuse a teacher without scores, and to read another vector off the start than it was trained for."""
     if config.stages > 2:
         from dupmae.finetuning.cross_encoder import is_cross_encoder
         from dupmae.finetuning.embedding_teacher import is_embedder
 
-        teacher = start if config.teacher is None else resolve_model(config.teacher)
         if not is_embedder(teacher) and not is_cross_encoder(teacher):
             raise DupmaeError(
                 f"{config.teacher or model} is neither an embedder nor a cross-encoder, so it has no scores to distil: "

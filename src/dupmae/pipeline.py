@@ -30,12 +30,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import DataConfig, Recipe
 from dupmae.corpus import (
     Benchmark,
     Run,
-    TokenStore,
-    build_token_store,
     read_benchmark,
     read_run,
     split_queries,
@@ -47,7 +44,9 @@ from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
 from dupmae.files import fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.pipeline_report import Splits, report
+from dupmae.recipe import DataConfig, Recipe
 from dupmae.run_folder import RunFolder
+from dupmae.stages import build_index, finetune_further, pretrain_on, tokenise
 from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
 
 if TYPE_CHECKING:
@@ -162,9 +161,20 @@ class _Walk:
         """The first two stages."""
         self._claim()
         if self.pretrains:
-            stage = self.stages.stage
-            stage("1-store", "Tokenise the corpus", asdict(self.recipe.store), self._store)
-            stage("2-pretrain", "Pre-train (Eq. 1-9)", self.pretraining, self._pretrain)
+            recipe, start, stage = self.recipe, self.start, self.stages.stage
+            stage(
+                "1-store",
+                "Tokenise the corpus",
+                asdict(recipe.store),
+                lambda folder: tokenise(self.test.corpus.values(), start, folder, recipe.store),
+            )
+            store = self.folder / "1-store"
+            stage(
+                "2-pretrain",
+                "Pre-train (Eq. 1-9)",
+                self.pretraining,
+                lambda folder: pretrain_on(store, start, folder, recipe.pretrain),
+            )
         return self.folder
 
     def run(self) -> Path:
@@ -213,17 +223,6 @@ class _Walk:
             data += [self.dev.qrels, self.dev.queries]
         self.stages.claim(fingerprint([settings, self.start_mark, *data]), asdict(self.recipe))
 
-    def _store(self, folder: Path) -> dict[str, Any]:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(self.start)
-        return build_token_store(self.test.corpus.values(), tokenizer, folder / "store", self.recipe.store).report
-
-    def _pretrain(self, folder: Path) -> None:
-        from dupmae.pretraining import pretrain
-
-        pretrain(TokenStore.open(self.folder / "1-store" / "store"), self.start, folder, self.recipe.pretrain)
-
     def _finetune(self, checkpoint: str | None, folder: Path) -> None:
         """Stage 1, of the start with what pre-training made of it, or as it is."""
         from dupmae.finetuning import finetune
@@ -240,12 +239,13 @@ class _Walk:
         mine(index, self.train, folder, self.recipe.mining)
 
     def _harden(self, folder: Path) -> None:
-        self._go_on("3-finetune", folder, asdict(self.recipe.hard_negatives))
+        before, recipe = self.folder / "3-finetune" / "model", self.recipe
+        finetune_further(before, self.train, folder, recipe.finetune, recipe.hard_negatives, self._lists, dev=self.dev)
 
     def _teach(self, folder: Path) -> dict[str, Any]:
         from dupmae.finetuning.teacher import score_lists, train_teacher
 
-        lists = self.folder / "4-mine" / "negatives.jsonl"
+        lists = self._lists
         teacher = self.teacher_start or str(self.folder / "2-pretrain" / "model")
         if self.recipe.teacher.epochs:
             teacher = train_teacher(teacher, self.train, lists, folder / "training", self.recipe.teacher)
@@ -275,17 +275,13 @@ class _Walk:
 
     def _distil(self, folder: Path) -> None:
         scores = self.folder / "6-teacher" / "teacher.jsonl"
-        self._go_on("5-hard-negatives", folder, asdict(self.recipe.distil), scores)
+        before, recipe = self.folder / "5-hard-negatives" / "model", self.recipe
+        finetune_further(before, self.train, folder, recipe.finetune, recipe.distil, self._lists, scores, self.dev)
 
-    def _go_on(self, before: str, folder: Path, changes: dict[str, Any], scores: Path | None = None) -> None:
-        """Fine-tune the model of an earlier stage on the mined lists, with that stage's settings but for some."""
-        from dupmae.duplex import DuplexEncoder
-        from dupmae.finetuning import finetune
-
-        encoder = DuplexEncoder(str(self.folder / before / "model"))
-        lists = self.folder / "4-mine" / "negatives.jsonl"
-        config = replace(self.recipe.finetune, **changes)
-        finetune(encoder, self.train, folder, config, dev=self.dev, lists=lists, scores=scores)
+    @property
+    def _lists(self) -> Path:
+        """The mined lists."""
+        return self.folder / "4-mine" / "negatives.jsonl"
 
     def _index(self, folder: Path) -> dict[str, Any]:
         last = {1: "3-finetune", 2: "5-hard-negatives", 3: "7-distil"}[self.recipe.stages]
@@ -293,11 +289,8 @@ class _Walk:
         return {"passages": len(index)} | self._cut(index.encoder)
 
     def _build(self, model: Path, folder: Path) -> DuplexIndex:
-        """Index the corpus with a fine-tuned model."""
-        from dupmae.duplex import DuplexEncoder
-        from dupmae.index import DuplexIndex
-
-        return DuplexIndex.build(folder, DuplexEncoder(str(model)), self.test.corpus.values(), model=str(model))
+        """Index the corpus with a model."""
+        return build_index(model, self.test.corpus.values(), folder)
 
     def _search(self, folder: Path) -> dict[str, Any]:
         """Index the corpus with the model beside a folder, and rank with it."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ttest_rel
 
-from dupmae.config import Recipe
 from dupmae.corpus import Benchmark, read_run
 from dupmae.evaluation import System, evaluate_run, per_query, write_report
 from dupmae.evaluation.paper import ZERO_SHOT, Column
 from dupmae.files import write_json
+from dupmae.recipe import Recipe
 from dupmae.run_folder import RunFolder
 
 QUOTED = ("scifact", "nfcorpus")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.ablation import encoder_width, train_variants
-from dupmae.config import Recipe
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.comparison import compare
@@ -19,6 +18,7 @@ from dupmae.evaluation.paper import TABLES, VARIANTS, Column, Table
 from dupmae.evaluation.retrievers import share_index
 from dupmae.evaluation.sources import find_benchmark, read_parts
 from dupmae.files import atomic_write, write_json
+from dupmae.recipe import Recipe
 
 RECIPES = {"small": "scifact-full.yaml", "full": "reproduce-full.yaml"}
 """Scales and their recipes."""
@@ -233,10 +233,10 @@ def _ours(stages: Mapping[str, str]) -> dict[str, str]:
 
 def _start(recipe: Recipe) -> dict[str, str]:
     """The start as it comes, where it is an embedder."""
+    from dupmae.finetuning.embedding_teacher import is_embedder
     from dupmae.models import resolve_model
 
-    is_embedder = (Path(resolve_model(recipe.start)) / "modules.json").is_file()
-    return {"the start as it comes": recipe.start} if is_embedder else {}
+    return {"the start as it comes": recipe.start} if is_embedder(resolve_model(recipe.start)) else {}
 
 
 def _heading(column: Column) -> str:

@@ -55,12 +55,12 @@ def open_retrievers(
         bm25 = bm25_searcher(benchmark.corpus, fields=BM25[model])
         return [Retriever(name=model, search=bm25, seconds=time.perf_counter() - begun, stored=bm25.stored)]
     from dupmae.evaluation.encodings import encode_corpus, search_encodings
-    from dupmae.evaluation.vectors import DenseVectors, SparseVectors, split_kind
+    from dupmae.evaluation.vectors import open_vectors, split_kind
 
     kind, path = split_kind(model)
     if kind == "duplex":
         return _duplex(model, path, benchmark, definition, encodings, halves)
-    vectors = DenseVectors(path, definition) if kind == "dense" else SparseVectors(path, definition)
+    vectors = open_vectors(kind, path, definition)
     encoded = encode_corpus(vectors, benchmark.corpus, encodings)
     return [
         Retriever(

@@ -66,6 +66,20 @@ def split_kind(model: str) -> tuple[Kind, str]:
     return ("sparse" if kind == "SparseEncoder" else "dense"), path
 
 
+def open_vectors(kind: Kind, path: str, definition: Definition) -> DenseVectors | SparseVectors:
+    """Load a model as a function from texts to vectors.
+
+    Args:
+        kind: What :func:`split_kind` told; a duplex model's vectors are sparse ones, its dense dimensions among them.
+        path: What it said that `from_pretrained` takes.
+        definition: The benchmark, whose rules on lengths are kept.
+
+    Raises:
+        DupmaeError: As :class:`SparseVectors`.
+    """
+    return DenseVectors(path, definition) if kind == "dense" else SparseVectors(path, definition)
+
+
 def recorded_kind(path: str) -> str:
     """The class that sentence-transformers wrote into a model's files, of a folder or on the hub; empty without one."""
     from transformers.utils.hub import cached_file

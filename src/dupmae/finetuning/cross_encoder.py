@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from sentence_transformers import CrossEncoder
 from torch import nn
@@ -12,6 +10,7 @@ from transformers import AutoConfig
 
 from dupmae.corpus import Benchmark, Run
 from dupmae.errors import DupmaeError
+from dupmae.evaluation.vectors import recorded_kind
 from dupmae.models import resolve_model
 from dupmae.precision import autocast
 from dupmae.quiet import hushed
@@ -26,10 +25,10 @@ def is_cross_encoder(model: str) -> bool:
     Args:
         model: What :func:`dupmae.models.resolve_model` returned: a folder, or a Hugging Face id.
     """
-    record = Path(model) / "config_sentence_transformers.json"
-    kind = json.loads(record.read_text(encoding="utf-8")).get("model_type") if record.is_file() else None
     architectures = AutoConfig.from_pretrained(model).architectures or [""]
-    return kind == "CrossEncoder" or architectures[0].endswith(("ForSequenceClassification", "ForCausalLM"))
+    return recorded_kind(model) == "CrossEncoder" or architectures[0].endswith(
+        ("ForSequenceClassification", "ForCausalLM")
+    )
 
 
 def load_cross_encoder(name: str) -> CrossEncoder:

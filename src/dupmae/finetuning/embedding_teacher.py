@@ -46,11 +46,9 @@ class EmbeddingTeacher:
     def __init__(self, model: str, benchmark: Benchmark, passages: Iterable[str], folder: Path) -> None:
         from dupmae.evaluation.definitions import Definition
         from dupmae.evaluation.encodings import encode_corpus
-        from dupmae.evaluation.vectors import DenseVectors, SparseVectors, split_kind
+        from dupmae.evaluation.vectors import open_vectors, split_kind
 
-        kind, path = split_kind(model)
-        rules = Definition(name=benchmark.name)
-        vectors = DenseVectors(path, rules) if kind == "dense" else SparseVectors(path, rules)
+        vectors = open_vectors(*split_kind(model), Definition(name=benchmark.name))
         self._vectors: Vectors = vectors
         self._scale = COSINE_SCALE if vectors.model.similarity_fn_name == "cosine" else 1.0
         self._queries = benchmark.queries
