@@ -83,6 +83,10 @@ class PretrainConfig:
     """Weight of the [CLS] decoder's loss (Eq. 5); 0 leaves the decoder out."""
     bow_weight: float = 1.0
     """Weight of the bag-of-words loss (Eq. 8); 0 leaves it out."""
+    anchor_weight: float = 0.0
+    """Weight of a loss that is not the paper's: 1 - the cosine between a masked text's dense vector and what the start,
+    frozen, makes of the clean text. A finished embedder otherwise forgets what it could do; 20 keeps it, at the price
+    of one more forward pass. 0 leaves it out."""
     dense_pooling: Literal["cls", "mean"] = "cls"
     """Which vector the decoder rebuilds the text from: the first token's state, or the mean of all states for
     encoders that were trained with mean pooling."""

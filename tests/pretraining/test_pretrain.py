@@ -117,7 +117,7 @@ def test_training_lowers_every_loss(store: Any, checkpoint: Callable[[str], Path
         assert last < 0.9 * first, term
 
 
-@pytest.mark.parametrize(("accumulation", "keep"), [(1, "probe"), (2, "loss")])
+@pytest.mark.parametrize(("accumulation", "keep", "anchor"), [(1, "probe", 0.0), (2, "loss", 5.0)])
 def test_a_run_killed_in_both_phases_and_between_them_ends_as_one_that_was_not(
     large_store: Any,
     checkpoint: Callable[[str], Path],
@@ -125,9 +125,12 @@ def test_a_run_killed_in_both_phases_and_between_them_ends_as_one_that_was_not(
     monkeypatch: pytest.MonkeyPatch,
     accumulation: int,
     keep: str,
+    anchor: float,
 ) -> None:
     store, start = large_store, str(checkpoint("bert-without-head"))
-    config = settings(gradient_accumulation_steps=accumulation, keep=keep, eval_steps=2, save_steps=2)
+    config = settings(
+        gradient_accumulation_steps=accumulation, keep=keep, anchor_weight=anchor, eval_steps=2, save_steps=2
+    )
     whole = pretrain(store, start, tmp_path / "whole", config)
     for step in (3, 2, 5):  # the first phase's third; its third again, then the joint phase's first; its fifth
         kill_in_step(monkeypatch, step, store, start, tmp_path / "cut", config)

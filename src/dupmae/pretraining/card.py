@@ -21,6 +21,7 @@ FIGURES = {
     "cls_accuracy": "Eq. 5, [CLS] decoding: accuracy",
     "bow": "Eq. 8, bag of words: loss (nats)",
     "bow_recall": "Eq. 8, a text's n different words among its n highest entries",
+    "anchor": "1 - cosine to the start's vectors",
     "mrr_cls": "probe, [CLS] alone: MRR@10",
     "mrr_ot": "probe, ordinary tokens alone: MRR@10",
     "mrr_both": "probe, both: MRR@10",

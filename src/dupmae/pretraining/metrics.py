@@ -162,5 +162,5 @@ def last_losses(path: Path, steps: int = 20) -> dict[str, float]:
     """Mean losses by term over the last `steps` steps of the last phase; empty if no step was taken."""
     lines = read_metrics(path) if path.exists() else []
     last = [line for line in lines if line["phase"] == lines[-1]["phase"]][-steps:]
-    terms = [name for name in ("mlm", "cls", "bow", "loss") if last and name in last[0]]
+    terms = [name for name in ("mlm", "cls", "bow", "anchor", "loss") if last and name in last[0]]
     return {name: sum(line[name] for line in last) / len(last) for name in terms}

@@ -9,6 +9,7 @@ from torch import nn
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
+from dupmae.pretraining.anchor import Anchor, distances
 from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.decoder import ClsDecoder
 from dupmae.pretraining.masking import decoder_visibility, mask_whole_words
@@ -54,6 +55,7 @@ class DupMAE(nn.Module):
         self.register_buffer("special", special, persistent=False)  # (V,)
         self.register_buffer("random_token_ids", (~special).nonzero()[:, 0], persistent=False)
         self.encoder_frozen = False
+        self.anchor = Anchor(backbone) if config.anchor_weight else None
 
     def forward(
         self,
@@ -76,7 +78,8 @@ class DupMAE(nn.Module):
 
         Returns:
             The mean losses in nats, unweighted: `mlm` (Eq. 1), `cls` (Eq. 5), `bow` (Eq. 8), each only if its weight is
-            above 0, and `loss`, their weighted sum (Eq. 9), which is the one to take gradients of.
+            above 0, `anchor` (:mod:`dupmae.pretraining.anchor`) if it has a weight and the encoder learns, and `loss`,
+            their weighted sum (Eq. 9), which is the one to take gradients of.
         """
         config = self.config
         masked_ids, selected, ordinary = self.mask(input_ids, attention_mask, word_starts, generator)
@@ -95,6 +98,11 @@ class DupMAE(nn.Module):
             bow = self._bow_losses(states, input_ids, ordinary & ~selected)
             losses["bow"] = bow.sum() / counts["bow"].clamp(min=1)
             total = total + config.bow_weight * losses["bow"]
+        if self.anchor is not None and not self.encoder_frozen:
+            before = self.h_cls(self.anchor.states(input_ids, attention_mask), attention_mask)
+            moved = distances(self.h_cls(states, attention_mask), before) * (ordinary & ~selected).any(dim=1)
+            losses["anchor"] = moved.sum() / counts["bow"].clamp(min=1)
+            total = total + config.anchor_weight * losses["anchor"]
         return losses | {"loss": total}  # Eq. 9
 
     def mask(
