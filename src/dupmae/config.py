@@ -188,6 +188,9 @@ class FinetuneConfig:
     share: float = 1.0
     """How much of what training changed is kept: 0.5 gives the mean of all weights before and after it, with which a
     finished embedder learns the new and forgets little; a start that is no retriever yet needs all, 1."""
+    balance: bool = False
+    """Whether the weight of the vocabulary half beside the dense half is chosen after training, by NDCG@10 on the
+    held-out queries, where there are any; training itself balances them against the passages of a batch alone."""
     warmup_ratio: float = 0.1
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: float = 0.01
@@ -197,7 +200,7 @@ class FinetuneConfig:
     after the last. The state with the best NDCG@10 becomes the result, be it the first. 0 measures nothing, and keeps
     the last."""
     dev_pool_size: int = 2000
-    """Passages among which these measurements look: the judged ones, BM25's best, and others drawn at random."""
+    """Passages among which held-out queries look: the judged ones, BM25's best, and others drawn at random."""
     patience: int = 0
     """Stop after so many measurements in a row that were no better than the best before; 0 never stops early."""
     seed: int = 42

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dupmae.config import DuplexConfig, FinetuneConfig
-from dupmae.corpus import Benchmark, Passage
+from dupmae.corpus import Benchmark, Passage, split_queries
 from dupmae.duplex import DuplexEncoder
 
 
@@ -47,3 +47,9 @@ def config() -> FinetuneConfig:
     return FinetuneConfig(
         epochs=3, batch_size=6, save_steps=2, precision="float32", dropout=0.1, max_length=24, negative_depth=4
     )
+
+
+@pytest.fixture
+def halves(benchmark: Benchmark) -> tuple[Benchmark, Benchmark]:
+    """To train on and to measure on."""
+    return split_queries(benchmark, 0.3, seed=4)

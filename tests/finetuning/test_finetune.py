@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dupmae.corpus import Benchmark, Passage, split_queries
+from dupmae.corpus import Benchmark, Passage
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.finetuning import finetune, trainer, validation
@@ -200,12 +200,6 @@ def test_run_shows_one_bar_and_nothing_else(benchmark, config, make_encoder, tmp
     assert lines
     assert [line for line in lines if not line.startswith("fine-tuning: ")] == []
     assert "3/3" in lines[-1]
-
-
-@pytest.fixture
-def halves(benchmark) -> tuple[Benchmark, Benchmark]:
-    """To train on and to measure on."""
-    return split_queries(benchmark, 0.3, seed=4)
 
 
 @pytest.fixture

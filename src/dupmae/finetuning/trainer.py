@@ -22,13 +22,14 @@ from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.figures import draw_curves
-from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
+from dupmae.files import file_fingerprint, fingerprint, write_json
 from dupmae.finetuning.averaging import part_way, weights_of
+from dupmae.finetuning.balance import balance
 from dupmae.finetuning.examples import Examples, make_examples
 from dupmae.finetuning.lists import read_lists, read_scores
 from dupmae.finetuning.loss import DuplexLoss
 from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
-from dupmae.finetuning.validation import Validation, reading
+from dupmae.finetuning.validation import Validation, dev_pool, reading
 from dupmae.precision import prepare_for_training
 from dupmae.pretraining.keeping import CURVES_FILE
 from dupmae.pretraining.metrics import show_progress
@@ -82,12 +83,15 @@ def finetune(
             number.
     """
     _refuse(config, lists, scores)
-    measured = dev if dev is not None and dev.queries and config.eval_steps else None
+    held_out = dev if dev is not None and dev.queries else None
+    measured = held_out if config.eval_steps else None
+    both = encoder.pooling.cls_dimension > 0 and encoder.pooling.top_k > 0
+    balanced = held_out if config.balance and both else None
     processes = join_processes()
     target = output / "model"
     settings = asdict(config)
     del settings["save_steps"]  # how often to save does not change the result
-    mark = _fingerprint(encoder, train, measured, [settings, processes.num_processes], [lists, scores])
+    mark = _fingerprint(encoder, train, measured or balanced, [settings, processes.num_processes], [lists, scores])
     with processes.main_process_first():
         record = read_record(output, RUN_FILE, mark, "fine-tuning")
         if record and record["finished"] and target.is_dir():
@@ -119,7 +123,7 @@ def finetune(
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if is_first_process():
             with part_way(encoder, start, config.share):
-                _finish(encoder, output, target, record, validation)
+                _finish(encoder, output, target, record, validation, balanced)
         processes.wait_for_everyone()
         return DuplexEncoder(str(target))
 
@@ -186,19 +190,25 @@ def _examples(
 
 
 def _finish(
-    encoder: DuplexEncoder, output: Path, target: Path, record: dict[str, Any], validation: Validation | None
+    encoder: DuplexEncoder,
+    output: Path,
+    target: Path,
+    record: dict[str, Any],
+    validation: Validation | None,
+    balanced: Benchmark | None,
 ) -> None:
     """Write the result, the best state or else the last, and the curves; then clear up."""
-    if validation is None or validation.kept is None:
-        encoder.save_pretrained(str(target))
-    else:
-        with atomic_folder(target) as temporary:
-            shutil.copytree(validation.model, temporary, dirs_exist_ok=True)
+    if validation is not None and validation.kept is not None:
+        encoder = DuplexEncoder(str(validation.model))
         if not validation.kept["step"]:
             logger.warning(
                 "Fine-tuning gained nothing on the held-out queries (%s): the result is the model that it began with.",
                 validation.file,
             )
+    if balanced is not None:
+        settings = record["settings"]
+        record["balance"] = balance(encoder, dev_pool(balanced, settings["dev_pool_size"], settings["seed"]))
+    encoder.save_pretrained(str(target))
     held_out = None if validation is None else validation.file
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
     kept = {} if validation is None else {"kept": validation.kept}

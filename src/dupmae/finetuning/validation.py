@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -144,18 +144,29 @@ def rank(encoder: DuplexEncoder, benchmark: Benchmark, k: int = 100) -> Run:
         benchmark: Corpus and queries.
         k: Passages kept of each query, equal scores ordered by id.
     """
+    (run,) = rank_weighted(encoder, benchmark, [1.0], k)
+    return run
+
+
+def rank_weighted(encoder: DuplexEncoder, benchmark: Benchmark, weights: Sequence[float], k: int = 100) -> list[Run]:
+    """The rankings of :func:`rank`, one for each weight that the vocabulary half's score is multiplied with."""
     ids = sorted(benchmark.corpus)
-    documents = encoder.embed_documents([benchmark.corpus[name].full_text for name in ids])
+    texts = [benchmark.corpus[name].full_text for name in ids]
+    documents = encoder.embed_documents(texts, show_progress_bar=len(weights) > 1)  # else there is a bar about it
     queries = encoder.embed_queries(list(benchmark.queries.values()))
     entries = encoder.pooling.vocabulary_size
     lists = _sparse(documents, entries).T.tocsr()  # (V, N)
+    runs = []
+    for weight in weights:
 
-    def score(some: DuplexEmbeddings, lists: sparse.csr_matrix) -> Floats:
-        scores: Floats = some.cls @ documents.cls.T + (_sparse(some, entries) @ lists).toarray()  # (q, N)
-        return scores
+        def score(some: DuplexEmbeddings, lists: sparse.csr_matrix, weight: float = weight) -> Floats:
+            words = (_sparse(some, entries) @ lists).toarray()  # (q, N)
+            scores: Floats = some.cls @ documents.cls.T + np.float32(weight) * words
+            return scores
 
-    found = search_slabs(queries, len(queries), [lists], score, lambda rows, part: rows[part], k)
-    return as_run(benchmark.queries, ids, found)
+        found = search_slabs(queries, len(queries), [lists], score, lambda rows, part: rows[part], k)
+        runs.append(as_run(benchmark.queries, ids, found))
+    return runs
 
 
 @contextmanager
