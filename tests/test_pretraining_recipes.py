@@ -50,7 +50,8 @@ def test_a_recipe_runs_small(recipe: Path, corpus: Path, tmp_path: Path, bert_fo
     assert cli.main(["pretrain", *words]) == 0
     record = json.loads((tmp_path / "run" / "model" / "dupmae.json").read_text())
     assert record["steps"] == {"new_layers": min(1, written["new_layers_steps"]), "joint": 2}
-    losses = {"mlm", "cls", "bow"} if written.get("bow_weight", 1) else {"mlm", "cls"}
+    losses = {"mlm", "cls", "bow", "anchor"}
+    losses -= {term for term in losses if not written.get(f"{term}_weight", term != "anchor")}
     assert set(record["losses"]) == losses | {"loss"}
     assert record["dense_pooling"] == written["dense_pooling"]
 
