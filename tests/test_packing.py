@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_tensors
 
 from dupmae import models, packing
 from dupmae.config import DuplexConfig
@@ -98,6 +99,17 @@ def test_a_folder_comes_back_with_all_its_files(tmp_path: Path) -> None:
     assert sum(part.nbytes == ENTRIES * 8 // 2 for part in parts.values()) == 1  # a table that is there twice
     relative = np.linalg.norm(found["table"] - weights["table"]) / np.linalg.norm(weights["table"])
     assert figures["error"] == pytest.approx(relative, rel=1e-4)
+
+
+def test_half_precision_is_packed_like_float32(tmp_path: Path) -> None:
+    rounded = torch.as_tensor(matrix(8, 8)).bfloat16()
+    half = folder_of(tmp_path / "half", {})
+    save_tensors({"square": rounded}, half / "model.safetensors")
+    for source in (half, folder_of(tmp_path / "whole", {"square": rounded.float().numpy()})):
+        pack(source, tmp_path / f"{source.name}.safetensors")
+        unpack(tmp_path / f"{source.name}.safetensors", tmp_path / f"{source.name}-out")
+    found, expected = (load_file(tmp_path / f"{name}-out" / "model.safetensors") for name in ("half", "whole"))
+    assert np.array_equal(found["square"], expected["square"])
 
 
 def test_a_packed_duplex_model_ranks_as_the_whole_one(bert_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -71,7 +71,7 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
     known: dict[str, Record] = {}
     worst = 0.0
     for source in sources:
-        for name, tensor in sorted(load_file(source).items()):
+        for name, tensor in sorted(_tensors(source).items()):
             place = {"file": source.relative_to(folder).as_posix(), "name": name}
             mark = hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode() + tensor.tobytes()).hexdigest()
             if mark not in known:
@@ -150,6 +150,17 @@ def _vocabulary_size(folder: Path) -> int:
         return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
     except (OSError, ValueError, KeyError) as error:
         raise DupmaeError(f"{folder} is not a model folder: its config.json names no vocab_size") from error
+
+
+def _tensors(source: Path) -> dict[str, npt.NDArray[Any]]:
+    """A safetensors file's tensors; bfloat16, which NumPy does not know, as float32."""
+    import torch
+    from safetensors.torch import load_file as load_tensors
+
+    return {
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in load_tensors(source).items()
+    }
 
 
 def _store(
