@@ -89,7 +89,7 @@ def model_fingerprint(name: str) -> str:
 def is_duplex(name: str) -> bool:
     """Whether a model is a folder that `DuplexEncoder` saved, by the class that its modules name."""
     modules = Path(name) / "modules.json"
-    return modules.is_file() and "duplex" in modules.read_text(encoding="utf-8").lower()
+    return modules.is_file() and ".DuplexPooling" in modules.read_text(encoding="utf-8")
 
 
 def pooling_folder(model: Path) -> Path:

@@ -20,7 +20,7 @@ from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
-from dupmae.models import resolve_model
+from dupmae.models import is_duplex, resolve_model
 from dupmae.quiet import hushed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         if model_name_or_path is not None:
             model_name_or_path = resolve_model(str(model_name_or_path))
             folder = Path(model_name_or_path)
-            if folder.is_dir() and not _names_duplex_module(folder):
+            if folder.is_dir() and not is_duplex(str(folder)):
                 raise DupmaeError(
                     f"{folder} does not hold a duplex model: build one from it with DuplexEncoder.from_encoder or "
                     "`dupmae finetune`."
@@ -180,12 +180,6 @@ def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:
         dense, _, norm = pooling.transform.children()
         dense.load_state_dict(backbone.head_dense.state_dict())
         norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())  # it may lack a bias
-
-
-def _names_duplex_module(folder: Path) -> bool:
-    """Whether the `modules.json` in `folder` names the duplex pooling module."""
-    modules_file = folder / "modules.json"
-    return modules_file.is_file() and MODULE_TYPE in modules_file.read_text(encoding="utf-8")
 
 
 def _refuse_other_projection(path: str, config: DuplexConfig) -> None:
