@@ -11,22 +11,18 @@ the held-out queries and on the test queries.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
+from halves import PARTS, ndcg_of_halves
 from rich.console import Console
 from rich.table import Table
 
 from dupmae.cli import load_recipe
 from dupmae.corpus import read_benchmark
 from dupmae.duplex import DuplexEncoder, start_duplex
-from dupmae.evaluation import duplex_run, evaluate_run
 from dupmae.files import write_json
 from dupmae.finetuning.averaging import part_way, weights_of
-from dupmae.index import DuplexIndex
 from dupmae.pipeline import train_and_dev
-
-PARTS = ("both", "cls", "ot")
 
 
 def main() -> None:
@@ -45,15 +41,11 @@ def main() -> None:
     table = Table("share", "queries", *(f"ndcg@10 {part}" for part in PARTS), title=test.name)
     record = []
     for share in options.shares:
-        with tempfile.TemporaryDirectory() as folder, part_way(encoder, start, share):
-            model = f"{folder}/model"
-            encoder.save(model)
-            index = DuplexIndex.build(Path(folder) / "index", encoder, test.corpus.values(), model=model)
-            for name, queries in (("held out", dev), ("test", test)):
-                runs = {part: duplex_run(index, queries, part=part) for part in PARTS}
-                found = {part: evaluate_run(run, queries.qrels)["ndcg@10"] for part, run in runs.items()}
-                table.add_row(f"{share:g}", name, *(f"{value:.4f}" for value in found.values()))
-                record.append({"share": share, "queries": name, **found})
+        with part_way(encoder, start, share):
+            figures = ndcg_of_halves(encoder, [dev, test])
+        for name, found in zip(("held out", "test"), figures, strict=True):
+            table.add_row(f"{share:g}", name, *(f"{value:.4f}" for value in found.values()))
+            record.append({"share": share, "queries": name, **found})
     Console().print(table)
     if options.json is not None:
         write_json(options.json, {"benchmark": recipe.data.benchmark, "seed": recipe.seed, "rows": record})

@@ -8,22 +8,19 @@ Prints and, with --json, writes NDCG@10 of the sum and of each half.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
+from halves import PARTS, ndcg_of_halves
 from rich.console import Console
 from rich.table import Table
 
 from dupmae.config import DuplexConfig
 from dupmae.corpus import read_benchmark
 from dupmae.duplex import start_duplex
-from dupmae.evaluation import duplex_run, evaluate_run
 from dupmae.files import write_json
-from dupmae.stages import build_index
 
 SEED = 42
 """Draws the passages that are calibrated on."""
-PARTS = ("both", "cls", "ot")
 
 
 def main() -> None:
@@ -41,11 +38,7 @@ def main() -> None:
     record = []
     for checkpoint in options.checkpoints:
         encoder = start_duplex(checkpoint, config, benchmark.corpus, SEED)
-        with tempfile.TemporaryDirectory() as folder:
-            encoder.save(f"{folder}/model")
-            index = build_index(Path(folder) / "model", benchmark.corpus.values(), Path(folder) / "index")
-            runs = {part: duplex_run(index, benchmark, part=part) for part in PARTS}
-        found = {part: evaluate_run(run, benchmark.qrels)["ndcg@10"] for part, run in runs.items()}
+        (found,) = ndcg_of_halves(encoder, [benchmark])
         table.add_row(checkpoint, *(f"{value:.4f}" for value in found.values()))
         record.append({"checkpoint": checkpoint, **found})
     Console().print(table)

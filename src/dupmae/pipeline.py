@@ -285,16 +285,12 @@ class _Walk:
 
     def _index(self, folder: Path) -> dict[str, Any]:
         last = {1: "3-finetune", 2: "5-hard-negatives", 3: "7-distil"}[self.recipe.stages]
-        index = self._build(self.folder / last / "model", folder)
+        index = build_index(self.folder / last / "model", self.test.corpus.values(), folder)
         return {"passages": len(index)} | self._cut(index.encoder)
-
-    def _build(self, model: Path, folder: Path) -> DuplexIndex:
-        """Index the corpus with a model."""
-        return build_index(model, self.test.corpus.values(), folder)
 
     def _search(self, folder: Path) -> dict[str, Any]:
         """Index the corpus with the model beside a folder, and rank with it."""
-        index = self._build(folder.parent / "model", folder / "index")
+        index = build_index(folder.parent / "model", self.test.corpus.values(), folder / "index")
         return {"dev": self._rank_dev(index, folder), "test": self._save(folder, duplex_run(index, self.test, DEPTH))}
 
     def _evaluate(self, folder: Path) -> dict[str, Any]:
@@ -310,12 +306,12 @@ class _Walk:
         """Rank with the start as it comes."""
         if not is_duplex(self.start):
             return self._save(folder, dense_run(self.recipe.start, self.test, DEPTH))
-        index = self._build(Path(self.start), folder / "index")
+        index = build_index(Path(self.start), self.test.corpus.values(), folder / "index")
         return self._save(folder, duplex_run(index, self.test, DEPTH))
 
     def _without_pretraining(self, folder: Path) -> dict[str, Any]:
         self._finetune(None, folder / "finetune")
-        index = self._build(folder / "finetune" / "model", folder / "index")
+        index = build_index(folder / "finetune" / "model", self.test.corpus.values(), folder / "index")
         return self._save(folder, duplex_run(index, self.test, DEPTH))
 
     def _rank_dev(self, index: DuplexIndex, folder: Path) -> dict[str, float]:

@@ -30,7 +30,7 @@ def balance(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
         `factor`, the one of :data:`FACTORS` with the best NDCG@10, of equal ones the nearest to 1; NDCG@10 `before`
         and `after`.
     """
-    runs = rank_weighted(encoder, pool, FACTORS)
+    runs = rank_weighted(encoder, pool, FACTORS, show_progress_bar=True)
     figures = {factor: evaluate_run(run, pool.qrels)[METRIC] for factor, run in zip(FACTORS, runs, strict=True)}
     best = max(FACTORS, key=lambda factor: (figures[factor], -abs(math.log(factor))))
     with torch.no_grad():

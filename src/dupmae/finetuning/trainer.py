@@ -207,7 +207,8 @@ def _finish(
             )
     if balanced is not None:
         settings = record["settings"]
-        record["balance"] = balance(encoder, dev_pool(balanced, settings["dev_pool_size"], settings["seed"]))
+        pool = validation.pool if validation else dev_pool(balanced, settings["dev_pool_size"], settings["seed"])
+        record["balance"] = balance(encoder, pool)
     encoder.save_pretrained(str(target))
     held_out = None if validation is None else validation.file
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)

@@ -148,23 +148,29 @@ def rank(encoder: DuplexEncoder, benchmark: Benchmark, k: int = 100) -> Run:
     return run
 
 
-def rank_weighted(encoder: DuplexEncoder, benchmark: Benchmark, weights: Sequence[float], k: int = 100) -> list[Run]:
+def rank_weighted(
+    encoder: DuplexEncoder,
+    benchmark: Benchmark,
+    weights: Sequence[float],
+    k: int = 100,
+    show_progress_bar: bool = False,
+) -> list[Run]:
     """The rankings of :func:`rank`, one for each weight that the vocabulary half's score is multiplied with."""
     ids = sorted(benchmark.corpus)
     texts = [benchmark.corpus[name].full_text for name in ids]
-    documents = encoder.embed_documents(texts, show_progress_bar=len(weights) > 1)  # else there is a bar about it
+    documents = encoder.embed_documents(texts, show_progress_bar=show_progress_bar)
     queries = encoder.embed_queries(list(benchmark.queries.values()))
     entries = encoder.pooling.vocabulary_size
     lists = _sparse(documents, entries).T.tocsr()  # (V, N)
+
+    def score(some: DuplexEmbeddings, lists: sparse.csr_matrix) -> Floats:
+        scores: Floats = some.cls @ documents.cls.T + (_sparse(some, entries) @ lists).toarray()  # (q, N)
+        return scores
+
     runs = []
     for weight in weights:
-
-        def score(some: DuplexEmbeddings, lists: sparse.csr_matrix, weight: float = weight) -> Floats:
-            words = (_sparse(some, entries) @ lists).toarray()  # (q, N)
-            scores: Floats = some.cls @ documents.cls.T + np.float32(weight) * words
-            return scores
-
-        found = search_slabs(queries, len(queries), [lists], score, lambda rows, part: rows[part], k)
+        weighted = replace(queries, weights=queries.weights * np.float32(weight))
+        found = search_slabs(weighted, len(queries), [lists], score, lambda rows, part: rows[part], k)
         runs.append(as_run(benchmark.queries, ids, found))
     return runs
 

@@ -86,6 +86,7 @@ class DupMAE(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
         counts = dict(zip(TERMS, self._counts(ordinary, selected) if totals is None else totals, strict=True))
+        left = ordinary & ~selected
         predicted = {}
         if config.mlm_weight:
             predicted["mlm"] = states[selected], input_ids[selected]
@@ -95,12 +96,12 @@ class DupMAE(nn.Module):
             predicted["cls"] = rebuilt[ordinary], input_ids[ordinary]  # Eq. 5
         total, losses = self._predict(predicted, counts)
         if config.bow_weight:
-            bow = self._bow_losses(states, input_ids, ordinary & ~selected)
+            bow = self._bow_losses(states, input_ids, left)
             losses["bow"] = bow.sum() / counts["bow"].clamp(min=1)
             total = total + config.bow_weight * losses["bow"]
         if self.anchor is not None and not self.encoder_frozen:
             before = self.h_cls(self.anchor.states(input_ids, attention_mask), attention_mask)
-            moved = distances(self.h_cls(states, attention_mask), before) * (ordinary & ~selected).any(dim=1)
+            moved = distances(self.h_cls(states, attention_mask), before) * left.any(dim=1)
             losses["anchor"] = moved.sum() / counts["bow"].clamp(min=1)
             total = total + config.anchor_weight * losses["anchor"]
         return losses | {"loss": total}  # Eq. 9

@@ -1,0 +1,27 @@
+"""What a duplex model and its halves find: shared by the benchmarks that compare models."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dupmae.corpus import Benchmark
+from dupmae.duplex import DuplexEncoder
+from dupmae.evaluation import duplex_run, evaluate_run
+from dupmae.index import DuplexIndex
+
+PARTS = ("both", "cls", "ot")
+"""The sum, the dense half, the vocabulary half."""
+
+
+def ndcg_of_halves(encoder: DuplexEncoder, sets: Sequence[Benchmark]) -> list[dict[str, float]]:
+    """NDCG@10 of each of :data:`PARTS` on sets of queries over one corpus, which is indexed for as long as it takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = f"{folder}/model"
+        encoder.save(model)
+        index = DuplexIndex.build(Path(folder) / "index", encoder, sets[0].corpus.values(), model=model)
+        return [
+            {part: evaluate_run(duplex_run(index, one, part=part), one.qrels)["ndcg@10"] for part in PARTS}
+            for one in sets
+        ]
