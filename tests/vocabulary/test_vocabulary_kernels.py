@@ -23,6 +23,7 @@ def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK_ROWS", 5)
     monkeypatch.setattr(cross_entropy, "BLOCK_ROWS", 2)
     monkeypatch.setattr(max_pool, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(max_pool, "TILE_ENTRIES", 8)
 
 
 def gradients(value: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -95,8 +96,9 @@ def test_cross_entropy_of_no_rows_is_zero_with_zero_gradients() -> None:
     assert all(gradient.eq(0).all() for gradient in gradients(loss, [hidden, weight, bias]))
 
 
-def test_cross_entropy_survives_logits_far_apart() -> None:
-    hidden, weight = (leaf.detach().mul(30).requires_grad_() for leaf in leaves((7, D), (V, D), dtype=torch.float32))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # in tiles; in whole rows
+def test_cross_entropy_survives_logits_far_apart(dtype: torch.dtype) -> None:
+    hidden, weight = (leaf.detach().mul(30).requires_grad_() for leaf in leaves((7, D), (V, D), dtype=dtype))
     targets = torch.arange(7)
     ours, theirs = (f(hidden, weight, None, targets) for f in (linear_cross_entropy, naive.linear_cross_entropy))
     torch.testing.assert_close(ours, theirs)

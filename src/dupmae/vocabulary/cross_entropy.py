@@ -2,8 +2,8 @@
 
 The gradient of a cross-entropy with respect to its logits is `softmax - one_hot`, known as soon as the logits are. So
 each chunk of rows builds its logits, takes loss and gradients from them, and forgets them; the backward pass only
-multiplies what is already there by the gradient that arrives. Where a processor multiplies in bfloat16, tiles take the
-place of whole rows of logits (:mod:`dupmae.vocabulary.tiles`).
+multiplies what is already there by the gradient that arrives. On a processor tiles take the place of whole rows of
+logits (:mod:`dupmae.vocabulary.tiles`).
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from dupmae.vocabulary.precision import accumulation_dtype, compute_dtype
-from dupmae.vocabulary.segments import gradient_of_rows, pooled_in_tiles
-from dupmae.vocabulary.tiles import tiles_pay
+from dupmae.vocabulary.segments import gradient_of_rows, pooled_in_tiles, segments_pay
 
 CHUNK_ROWS = 256
 """Tokens whose logits exist at the same time."""
+TILE_ENTRIES = 1024
+"""On a processor, entries whose logits do: with `CHUNK_ROWS` tokens they fit its caches."""
 SPARSE = 0.1
 """Share of entries with a gradient up to which the backward pass picks them out: after a ReLU and a top-k cut, as in
 fine-tuning, few are left; after a softmax over the vocabulary, as in pre-training, all are."""
@@ -62,38 +63,38 @@ def linear_max_pool_packed(
     if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
         pooled: torch.Tensor = _LinearMaxPool.apply(rows, counts, weight, dtype)  # type: ignore[no-untyped-call]
     else:
-        pooled = _maxima(rows, counts, weight, dtype)
+        with torch.autocast(rows.device.type, enabled=False):
+            pooled = _pooled(rows.to(dtype), counts, weight.to(dtype), with_winners=False)[0]
     if bias is not None:
         pooled = torch.where((counts > 0)[:, None], pooled + bias, 0.0)
     return pooled
 
 
-def _maxima(rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The pooled logits without a bias, (B, V), for those who want no gradient: nobody keeps who won."""
-    states, table = rows.to(dtype), weight.to(dtype)
-    if tiles_pay(rows.device, dtype):
-        return pooled_in_tiles(states, counts.tolist(), table, with_winners=False)[0]
-    best = torch.zeros(len(counts), len(weight), dtype=accumulation_dtype(dtype), device=rows.device)
-    with torch.autocast(rows.device.type, enabled=False):
-        for pooled, sequence in zip(best, torch.split(states, counts.tolist()), strict=True):
-            for number, chunk in enumerate(torch.split(sequence, CHUNK_ROWS) if len(sequence) else ()):
-                found = (table @ chunk.T).amax(dim=1)  # (V,)
-                pooled.copy_(torch.maximum(pooled, found) if number else found)
-    return best
-
-
-def _chunked(states: torch.Tensor, counts: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pooled logits without a bias and the numbers of the rows that won, (B, V) both, on any device."""
+def _pooled(
+    states: torch.Tensor, counts: torch.Tensor, table: torch.Tensor, with_winners: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The pooled logits without a bias and, if asked, the numbers of the rows that won, (B, V) both."""
+    if segments_pay(states.device, table.dtype):
+        return pooled_in_tiles(states, counts.tolist(), table, with_winners)
     wide = accumulation_dtype(table.dtype)
     best = torch.full((len(counts), len(table)), -torch.inf, dtype=wide, device=table.device)  # (B, V)
-    winner = torch.zeros_like(best, dtype=torch.int32)  # (B, V)
+    winner = torch.zeros_like(best, dtype=torch.int32) if with_winners else None  # (B, V)
+    tile = TILE_ENTRIES if states.device.type == "cpu" else len(table)
     for start, segments in _chunks(counts.tolist()):
-        logits = table @ states[start : start + CHUNK_ROWS].T  # (V, n)
-        for sequence, first, last in segments:
-            value, index = logits[:, first - start : last - start].max(dim=1)  # (V,)
-            better = value > best[sequence]
-            best[sequence] = torch.where(better, value.to(wide), best[sequence])
-            winner[sequence] = torch.where(better, index.to(torch.int32) + first, winner[sequence])
+        chunk = states[start : start + CHUNK_ROWS]
+        for begin in range(0, len(table), tile):
+            entries = slice(begin, begin + tile)
+            # (n, v) either way; what runs along memory is what the maximum is faster on
+            logits = chunk @ table[entries].T if winner is None else (table[entries] @ chunk.T).T
+            for sequence, first, last in segments:
+                part, known = logits[first - start : last - start], best[sequence, entries]
+                if winner is None:
+                    torch.maximum(known, part.amax(dim=0), out=known)
+                    continue
+                value, index = part.max(dim=0)  # (v,)
+                better = value > known
+                winner[sequence, entries] = torch.where(better, index.int() + first, winner[sequence, entries])
+                torch.where(better, value.to(wide), known, out=known)
     best[counts == 0] = 0.0
     return best, winner
 
@@ -107,10 +108,7 @@ class _LinearMaxPool(torch.autograd.Function):
     ) -> torch.Tensor:
         states, table = rows.to(dtype), weight.to(dtype)
         with torch.autocast(rows.device.type, enabled=False):
-            if tiles_pay(rows.device, dtype):
-                best, winner = pooled_in_tiles(states, counts.tolist(), table, with_winners=True)  # (B, V)
-            else:
-                best, winner = _chunked(states, counts, table)
+            best, winner = _pooled(states, counts, table, with_winners=True)  # (B, V)
         ctx.save_for_backward(states, weight, winner, counts == 0)
         ctx.rows_dtype = rows.dtype
         return best
@@ -154,7 +152,7 @@ def _gradient_of_rows(
     grad: torch.Tensor, winner: torch.Tensor, weight: torch.Tensor, states: torch.Tensor
 ) -> torch.Tensor:
     """Each row's sum of `grad * weight` over the entries it won: (R, D)."""
-    if tiles_pay(states.device, states.dtype):
+    if segments_pay(states.device, states.dtype):
         return gradient_of_rows(grad, winner, weight.float(), len(states))
     by_row, order = winner.flatten().sort()  # (B V,)
     rows = torch.arange(len(states), dtype=by_row.dtype, device=by_row.device)

@@ -29,6 +29,11 @@ LONGEST = 2**15
 """No sequence has this many tokens."""
 
 
+def segments_pay(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether these are the numbers and the machine that this module is for."""
+    return device.type == "cpu" and dtype == torch.bfloat16
+
+
 def pooled_in_tiles(
     states: torch.Tensor, counts: list[int], table: torch.Tensor, with_winners: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
