@@ -228,7 +228,8 @@ def test_given_pairs_are_trained_on_as_well(
 ) -> None:
     seen: list[Benchmark] = []
 
-    def finetune(encoder: Any, train: Benchmark, *_: Any) -> None:
+    def finetune(encoder: Any, train: Benchmark, *_: Any, dev: Benchmark) -> None:
+        assert not dev.queries
         seen.append(train)
         raise KeyboardInterrupt
 
@@ -242,6 +243,26 @@ def test_given_pairs_are_trained_on_as_well(
     assert train.qrels["given:q1"] == {"given:p1": 1, "given:p2": 1}
     assert train.corpus["given:p1"].text == "Baba is a word."
     assert len(train.queries) > 60
+
+
+def test_the_balance_is_chosen_by_given_queries_that_are_held_out(
+    corpus: Path, embedder_folder: Path, tmp_path: Path, config: AdaptConfig
+) -> None:
+    lines = [json.loads(line) for line in corpus.read_text().splitlines()][:20]
+    pairs = [{"query": line["text"].split(".")[0], "positive": line["text"]} for line in lines]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    given = read_pairs(tmp_path / "pairs.jsonl")
+    balanced = replace(config, finetune=replace(config.finetune, balance=True, eval_steps=0), dev_fraction=0.4)
+    folder = adapt(corpus, str(embedder_folder), tmp_path / "run", balanced, given)
+    trained_on = read_pairs(folder / "3-queries" / "pairs.jsonl").queries.values()
+    assert 0 < len(set(given.queries.values()).difference(trained_on)) < 20
+    chosen = json.loads((folder / "4-finetune" / "finetune.json").read_text())["balance"]
+    assert chosen["after"] >= chosen["before"] > 0
+
+    for settings, pairs_too in ((replace(balanced, dev_fraction=0.0), given), (balanced, None)):
+        with pytest.raises(DupmaeError, match=r"finetune\.balance is chosen by held-out queries: give pairs, and set"):
+            adapt(corpus, str(embedder_folder), tmp_path / "none", settings, pairs_too)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_given_passage_of_the_corpus_is_that_passage_and_a_held_out_one_teaches_nothing() -> None:

@@ -28,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.corpus import Benchmark, Passage, read_passages
+from dupmae.corpus import Benchmark, Passage, read_passages, split_queries
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
@@ -80,7 +80,7 @@ def adapt(corpus: str | Path, model: str, output: Path, config: AdaptConfig, pai
     )
     start = resolve_model(model)
     teacher = start if config.teacher is None else resolve_model(config.teacher)
-    _refuse(model, start, teacher, config)
+    _refuse(model, start, teacher, config, held_out=pairs is not None and config.dev_fraction > 0)
     return _Adaptation(Path(corpus), start, teacher, output, config, pairs).run()
 
 
@@ -97,8 +97,11 @@ class _Adaptation:
         self.text = {key: passage for key, passage in self.corpus.items() if key not in held_out}
         self.train = pseudo_queries(self.text.values(), name, config.queries)
         self.drawn = len(self.train.queries)
+        self.dev = None
         if pairs is not None:
-            self.train = with_pairs(self.train, pairs, self.corpus)
+            drawn, (pairs, held_out_pairs) = self.train, split_queries(pairs, config.dev_fraction, config.seed)
+            self.train = with_pairs(drawn, pairs, self.corpus)
+            self.dev = with_pairs(replace(drawn, queries={}, qrels={}), held_out_pairs, self.corpus)
         self.start, self.start_mark, self.continues = start, model_fingerprint(start), is_duplex(start)
         self.teacher, self.config, self.folder = teacher, config, output
         self.stages = RunFolder(output, [config.seed, self.start_mark])
@@ -107,6 +110,8 @@ class _Adaptation:
         """All stages in order."""
         config, stage = self.config, self.stages.stage
         data = [corpus_digest(self.corpus.values()), self.train.queries, self.train.qrels]
+        if self.dev is not None:
+            data += [self.dev.queries, self.dev.qrels]
         self.stages.claim(fingerprint([asdict(config), self.start_mark, data]), asdict(config))
         stored = [asdict(config.store), config.known_items]
         inputs: Any = [stored, asdict(config.pretrain)]
@@ -155,7 +160,7 @@ class _Adaptation:
         from dupmae.finetuning import finetune
 
         encoder = begin_duplex(self.start, checkpoint, self.config.duplex, self.text, self.config.seed)
-        finetune(encoder, self.train, folder, self.config.finetune)
+        finetune(encoder, self.train, folder, self.config.finetune, dev=self.dev)
 
     def _mine(self, folder: Path) -> None:
         from dupmae.finetuning.mining import mine
@@ -166,14 +171,14 @@ class _Adaptation:
 
     def _harden(self, folder: Path) -> None:
         before, config = self.folder / "4-finetune" / "model", self.config
-        finetune_further(before, self.train, folder, config.finetune, config.hard_negatives, self._lists)
+        finetune_further(before, self.train, folder, config.finetune, config.hard_negatives, self._lists, dev=self.dev)
 
     def _distil(self, folder: Path) -> None:
         from dupmae.finetuning.teacher import score_lists
 
         scores = score_lists(self.teacher, self.train, self._lists, folder / "teacher")
         before, config = self.folder / "6-hard-negatives" / "model", self.config
-        finetune_further(before, self.train, folder, config.finetune, config.distil, self._lists, scores)
+        finetune_further(before, self.train, folder, config.finetune, config.distil, self._lists, scores, self.dev)
 
     @property
     def _lists(self) -> Path:
@@ -278,8 +283,10 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     return replace(train, corpus=joined, queries=queries, qrels=qrels)
 
 
-def _refuse(model: str, start: str, teacher: str, config: AdaptConfig) -> None:
-    """Refuse a teacher without scores, and to read another vector off the start than it was trained for."""
+def _refuse(model: str, start: str, teacher: str, config: AdaptConfig, held_out: bool) -> None:
+    """Refuse a balance without queries, a teacher without scores, another vector than the start was trained for."""
+    if config.finetune.balance and not held_out:
+        raise DupmaeError("finetune.balance is chosen by held-out queries: give pairs, and set dev_fraction above 0")
     if config.stages > 2:
         from dupmae.finetuning.cross_encoder import is_cross_encoder
         from dupmae.finetuning.embedding_teacher import is_embedder

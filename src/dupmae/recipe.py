@@ -97,6 +97,9 @@ class AdaptConfig:
     """DupMAE pre-training."""
     queries: PseudoQueryConfig = field(default_factory=PseudoQueryConfig)
     """The pairs drawn from the text."""
+    dev_fraction: float = 0.0
+    """Share of the given queries held out, with all that share a passage with them: what `finetune.balance` chooses by,
+    and the state to keep if `finetune.eval_steps` is not 0."""
     duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))
     """The representation."""
     finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128, share=0.5))
