@@ -338,26 +338,28 @@ def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpu
         adapt(corpus, str(start), tmp_path / "run", AdaptConfig(pretrain=PretrainConfig()))
 
 
-def test_the_small_models_recipe_runs_small(
-    finished: Path, embedder_folder: Path, corpus: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_the_small_models_recipe_runs_small(finished: Path, corpus: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """All that is made smaller are sizes and lengths."""
     monkeypatch.setattr(cli, "hush", lambda: None)
     questions = tmp_path / "questions"
     (questions / "qrels").mkdir(parents=True)
-    (questions / "corpus.jsonl").write_text('{"_id": "n1", "title": "Baba", "text": "ba be bi bo bu"}\n')
-    (questions / "queries.jsonl").write_text('{"_id": "q1", "text": "what is baba"}\n')
-    (questions / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tn1\t1\n")
+    syllables, judgements = ["ba", "be", "bi", "bo", "bu", "da"], "query-id\tcorpus-id\tscore\n"
+    passages = [{"_id": f"n{one}", "title": one, "text": f"{one} and its like {one}"} for one in syllables]
+    asked = [{"_id": f"q{one}", "text": f"what is {one}"} for one in syllables]
+    for name, records in (("corpus", passages), ("queries", asked)):
+        (questions / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    judgements += "".join(f"q{one}\tn{one}\t1\n" for one in syllables)
+    (questions / "qrels" / "test.tsv").write_text(judgements)
     recipe = Path(__file__).parents[1] / "recipes" / "small.yaml"
     folder = tmp_path / "run"
     words = f"--config {recipe} --model {finished / '2-pretrain' / 'model'} --benchmark {questions} --output {folder}"
     sizes = "--known_items 8 --known_item_pool 30 --store.max_length 32 --store.min_length 4 --duplex.top_k 24"
-    sizes += f" --duplex.document_max_length 48 --finetune.max_length 32 --mining.last 5 --teacher {embedder_folder}"
+    sizes += " --duplex.document_max_length 48 --finetune.max_length 32"
     assert cli.main(["adapt", str(corpus), *words.split(), *sizes.split()]) == 0
     found = report(folder)
     assert [row["name"] for row in found["systems"]] == SYSTEMS
-    assert found["settings"]["stages"] == 3
     assert found["settings"]["pretrain"]["steps"] == 0
+    assert "balance" in json.loads((folder / "4-finetune" / "finetune.json").read_text())
     assert (folder / "8-result" / "model" / "modules.json").is_file()
 
 

@@ -171,6 +171,20 @@ def test_the_reports_pictures_and_words_are_there(finished):
     assert "6 of 60 passages were cut at 48 tokens" in words
 
 
+def test_what_is_compared_with_may_be_chosen_before_and_afterwards(finished_copy, monkeypatch, small_recipe):
+    forbid(monkeypatch)
+    pipeline.run_recipe(small_recipe(finished_copy, baselines="[bm25]"))
+    assert [row["name"] for row in systems(finished_copy) if not row["quoted"]] == [
+        "bm25",
+        "duplex",
+        "duplex-cls",
+        "duplex-ot",
+    ]
+    assert [row["stage"] for row in json.loads((finished_copy / "gains.json").read_text())] == ["stage-1"]
+    pipeline.run_recipe(small_recipe(finished_copy))
+    assert [row["name"] for row in systems(finished_copy) if not row["quoted"]] == list(SYSTEMS)
+
+
 def test_a_second_call_does_nothing_again(finished_copy, monkeypatch, overrides, capsys):
     before = contents(finished_copy, "report.json")
     forbid(monkeypatch)

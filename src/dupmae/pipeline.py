@@ -26,9 +26,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from dupmae.corpus import (
     Benchmark,
@@ -44,7 +45,7 @@ from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
 from dupmae.files import fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.pipeline_report import Splits, report
-from dupmae.recipe import DataConfig, Recipe
+from dupmae.recipe import Baseline, DataConfig, Recipe
 from dupmae.run_folder import RunFolder
 from dupmae.stages import build_index, finetune_further, pretrain_on, tokenise
 from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
@@ -120,11 +121,13 @@ def train_and_dev(data: DataConfig, seed: int) -> tuple[Benchmark, Benchmark]:
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """What a fingerprint says of a recipe's settings: neither where results go, nor how dev queries were chosen.
+    """What a fingerprint says of a recipe's settings: not where results go, how dev queries were chosen, or what the
+    result is compared with.
 
     The queries themselves stand in the fingerprint, too.
     """
     settings = asdict(recipe) | {"output": None, "pretrain": _pretraining(recipe)}
+    del settings["baselines"]
     for name in ("hold_out", "dev_split"):
         del settings["data"][name]
     return settings
@@ -200,19 +203,32 @@ class _Walk:
             stage("7-distil", "Distil the teacher (Eq. 15)", inputs, self._distil)
         stage("index", "Index the corpus", inputs, self._index)
         stage("8-evaluation", "Search the test queries", inputs, self._evaluate)
-        stage("9-baselines/bm25", "Baseline: BM25", [], lambda folder: self._save(folder, bm25_run(self.test, DEPTH)))
-        stage("9-baselines/start", f"Baseline: {recipe.start} as it comes", [], self._search_start)
-        if self.pretrains:
-            stage(
-                "9-baselines/finetuned-without-pretraining",
-                "Baseline: the same fine-tuning without pre-training",
-                finetuned,
-                self._without_pretraining,
-            )
-        report(self.recipe, Splits(self.train, self.dev, self.test), self.stages, self.pretrains)
+        for name in self.baselines:
+            self._baseline(name, finetuned)
+        report(self.recipe, Splits(self.train, self.dev, self.test), self.stages, self.pretrains, self.baselines)
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
         self.stages.console.print(written)
         return self.folder
+
+    @property
+    def baselines(self) -> list[Baseline]:
+        """Those that are asked for, in the report's order, as far as this run has them."""
+        asked = [name for name in get_args(Baseline) if name in self.recipe.baselines]
+        return [name for name in asked if self.pretrains or name != "finetuned-without-pretraining"]
+
+    def _baseline(self, name: Baseline, finetuned: Any) -> None:
+        """One of the systems that the result is compared with."""
+        titles: dict[Baseline, tuple[str, Any, Callable[[Path], dict[str, Any]]]] = {
+            "bm25": ("BM25", [], lambda folder: self._save(folder, bm25_run(self.test, DEPTH))),
+            "start": (f"{self.recipe.start} as it comes", [], self._search_start),
+            "finetuned-without-pretraining": (
+                "the same fine-tuning without pre-training",
+                finetuned,
+                self._without_pretraining,
+            ),
+        }
+        title, inputs, work = titles[name]
+        self.stages.stage(f"9-baselines/{name}", f"Baseline: {title}", inputs, work)
 
     def _claim(self) -> None:
         """Make the run folder this run's, or refuse one that holds another's results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from dupmae.corpus import Benchmark, read_run
 from dupmae.evaluation import System, evaluate_run, per_query, write_report
 from dupmae.evaluation.paper import ZERO_SHOT, Column
 from dupmae.files import write_json
-from dupmae.recipe import Recipe
+from dupmae.recipe import Baseline, Recipe
 from dupmae.run_folder import RunFolder
 
 QUOTED = ("scifact", "nfcorpus")
@@ -49,7 +50,7 @@ class Gain:
     """How often chance alone makes such a difference or a larger one: a two-sided, paired t-test over the queries."""
 
 
-def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) -> None:
+def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, baselines: Sequence[Baseline]) -> None:
     """Write `report.md`, `report.json`, `gains.json` and `figures/`, every system measured on its saved ranking.
 
     Args:
@@ -57,14 +58,13 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) 
         splits: Its queries.
         stages: Its folder.
         pretrained: Whether it had a stage of pre-training.
+        baselines: What it is compared with.
     """
     folder, test = stages.folder, splits.test
     evaluated = {"stage-1": "3-finetune/evaluation", "stage-2": "5-hard-negatives/evaluation"}
     earlier = dict(list(evaluated.items())[: recipe.stages - 1])
     rankings = {
-        "bm25": "9-baselines/bm25",
-        "start": "9-baselines/start",
-        **({"finetuned-without-pretraining": "9-baselines/finetuned-without-pretraining"} if pretrained else {}),
+        **{str(name): f"9-baselines/{name}" for name in baselines},
         **earlier,
         "duplex": "8-evaluation/duplex",
         "duplex-cls": "8-evaluation/duplex-cls",
@@ -85,7 +85,7 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) 
         {
             name: folder / place
             for name, place in (
-                ("start", rankings["start"]),
+                *([("start", rankings["start"])] if "start" in baselines else []),
                 *earlier.items(),
                 (f"stage-{recipe.stages}", rankings["duplex"]),
             )

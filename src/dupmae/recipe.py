@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from dupmae.config import (
     DistilConfig,
@@ -17,6 +17,8 @@ from dupmae.config import (
     StoreConfig,
     TeacherConfig,
 )
+
+Baseline = Literal["bm25", "start", "finetuned-without-pretraining"]
 
 
 @dataclass(kw_only=True)
@@ -76,6 +78,9 @@ class Recipe:
     """The cross-encoder of stage 3."""
     distil: DistilConfig = field(default_factory=DistilConfig)
     """Stage-3 fine-tuning."""
+    baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
+    """What the report compares with: BM25, the start as it comes (which encodes the corpus once more), and, if the run
+    pre-trains, stage 1 without that (which trains once more, too)."""
 
 
 @dataclass(kw_only=True)
