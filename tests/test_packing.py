@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ def test_every_weight_comes_back_to_within_half_a_level(bits: int, rows: int, co
     parts: dict[str, Any] = {}
     record, error = packing._store(values, bits, np.inf, "0", parts)
     found = packing._restore(record, parts)
-    assert parts["0"].nbytes == -(-rows * columns * bits // 8)
     assert np.linalg.norm(found - values) == pytest.approx(error * np.linalg.norm(values), rel=1e-4)
     levels = (found / parts["0.columns"].astype(np.float32)) / parts["0.rows"].astype(np.float32)[:, None]
     np.testing.assert_allclose(levels * 2 % 2, 1, atol=1e-2)  # odd halves: 2^b levels around zero
@@ -58,13 +58,13 @@ def test_every_weight_comes_back_to_within_half_a_level(bits: int, rows: int, co
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
-def test_bits_are_put_one_after_the_other(bits: int) -> None:
-    levels = np.random.default_rng(bits).integers(0, 2**bits, 77).astype(np.uint8)
-    words = "".join(format(level, f"0{bits}b") for level in levels)
-    words += "0" * (-len(words) % 8)
-    expected = [int(words[start : start + 8], 2) for start in range(0, len(words), 8)]
-    assert packing._to_bits(levels, bits).tolist() == expected
-    assert packing._from_bits(packing._to_bits(levels, bits), bits, 77).tolist() == levels.tolist()
+def test_levels_of_b_bits_come_back_from_little_more_than_b_bits_each(bits: int) -> None:
+    levels = np.random.default_rng(bits).integers(0, 2**bits, 77_000).astype(np.uint8)
+    packed = packing._compressed(levels)
+    assert packed.nbytes < levels.size * (bits + 0.3) / 8  # all levels are alike often: the most that they can take
+    assert np.array_equal(np.frombuffer(zlib.decompress(packed.tobytes()), dtype=np.uint8), levels)
+    assert np.array_equal(packing._decompressed(packed, 77_000), levels)
+    assert len(packing._decompressed(packed, 100)) == 100  # whatever a file says of itself
 
 
 def test_a_folder_comes_back_with_all_its_files(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_folder_comes_back_with_all_its_files(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "below" / "notes.txt").read_bytes() == (source / "below" / "notes.txt").read_bytes()
     assert figures["bytes"] == (tmp_path / "small.safetensors").stat().st_size
     parts = load_file(tmp_path / "small.safetensors")
-    assert sum(part.nbytes == ENTRIES * 8 // 2 for part in parts.values()) == 1  # a table that is there twice
+    assert sum(name.isdigit() for name in parts) == len(weights) + 1  # the table that is there twice stands there once
     relative = np.linalg.norm(found["table"] - weights["table"]) / np.linalg.norm(weights["table"])
     assert figures["error"] == pytest.approx(relative, rel=1e-4)
 

@@ -2,7 +2,7 @@
 
 | tensor | what |
 |---|---|
-| `0`, `1`, ... | a matrix as packed bits, a vector in float16, anything else as it was |
+| `0`, `1`, ... | a matrix's levels as a zlib stream, a vector in float16, anything else as it was |
 | `0.rows`, `0.columns` | of a matrix: what its rows and columns are multiplied with, float16 |
 | `file:NAME` | a file without weights, compressed with xz |
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -105,7 +106,7 @@ def unpack(file: Path, folder: Path) -> None:
         for record in records:
             weights.setdefault(record["file"], {})[record["name"]] = _restore(record, parts)
         texts = {name[5:]: lzma.decompress(parts[name].tobytes()) for name in parts if name.startswith("file:")}
-    except (KeyError, ValueError, lzma.LZMAError) as error:
+    except (KeyError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise DupmaeError(f"{file} is damaged: fetch it again") from error
     for name in (*weights, *texts):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -178,7 +179,7 @@ def _store(
         restored = _values(levels, rows, bits) * columns.astype(np.float32)
         error = float(np.linalg.norm(restored - values) / np.linalg.norm(values))
         if error <= most_error:
-            parts[key], parts[f"{key}.rows"], parts[f"{key}.columns"] = _to_bits(levels, bits), rows, columns
+            parts[key], parts[f"{key}.rows"], parts[f"{key}.columns"] = _compressed(levels), rows, columns
             return {"part": key, "shape": shape, "bits": bits}, error
     parts[key] = values.astype(np.float16)
     return {"part": key, "shape": shape, "float": True}, 0.0
@@ -188,7 +189,7 @@ def _restore(record: Record, parts: dict[str, npt.NDArray[Any]]) -> npt.NDArray[
     """A tensor from its record."""
     part, shape = parts[record["part"]], record["shape"]
     if "bits" in record:
-        levels = _from_bits(part, record["bits"], shape[0] * shape[1]).reshape(shape)
+        levels = _decompressed(part, shape[0] * shape[1]).reshape(shape)
         rows, columns = (parts[f"{record['part']}.{side}"] for side in ("rows", "columns"))
         return _values(levels, rows, record["bits"]) * columns.astype(np.float32)
     return part.reshape(shape).astype(np.float32 if "float" in record else part.dtype)
@@ -221,12 +222,12 @@ def _values(levels: npt.NDArray[np.uint8], rows: npt.NDArray[np.float16], bits: 
     return centred * rows.astype(np.float32)[:, None]
 
 
-def _to_bits(levels: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """The lowest bits of all levels, one after the other, in bytes."""
-    return np.packbits(np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits :])
+def _compressed(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Levels by Huffman's code alone: rounded weights repeat nothing, but the middle levels are the frequent ones."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
+    return np.frombuffer(packer.compress(levels.tobytes()) + packer.flush(), dtype=np.uint8)
 
 
-def _from_bits(packed: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.uint8]:
-    """What :func:`_to_bits` made bytes of."""
-    low = np.unpackbits(packed, count=count * bits).reshape(count, bits)
-    return np.packbits(np.pad(low, ((0, 0), (8 - bits, 0))), axis=1).reshape(-1)
+def _decompressed(part: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """What :func:`_compressed` made bytes of, no more than `count` levels of it."""
+    return np.frombuffer(zlib.decompressobj().decompress(part.tobytes(), count), dtype=np.uint8)
