@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dupmae.errors import DupmaeError
+from dupmae.models import SMALL
 
 if TYPE_CHECKING:
     from dupmae.corpus import Passage
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 def build(
     *,
-    model: str,
     corpus: list[str],
     output: str,
+    model: str = SMALL,
     batch_size: int = 32,
     memory_mb: int = 1000,
     metadata: list[str] | None = None,
@@ -27,6 +28,7 @@ def build(
     """Encode a corpus and build the index that `dupmae search` reads.
 
     Example:
+      dupmae index build --corpus articles.jsonl --output index
       dupmae index build --model runs/finetuned/model --corpus articles.jsonl --output index
       torchrun --nproc-per-node 8 -m dupmae index build --model model --corpus articles.jsonl --output index
 
@@ -34,9 +36,10 @@ def build(
     Under torchrun each process encodes its share, and the last to finish joins them.
 
     Args:
-        model: Folder of a duplex model; searching takes it from there.
         corpus: Passages, in any format that `dupmae pretrain --corpus` takes; several are read one after the other.
         output: Folder of the index.
+        model: A duplex model, its folder or its packed file; searching takes it from there. dupmae-small comes with the
+            package.
         batch_size: Passages encoded at a time.
         memory_mb: Megabytes to use beside the model; passages are held in memory until a segment of them is written.
         metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
@@ -45,7 +48,7 @@ def build(
     from dupmae.index.build import build_segments
     from dupmae.index.encoding import passages_within
     from dupmae.index.joining import process_of
-    from dupmae.models import SMALL, resolve_model
+    from dupmae.models import resolve_model
 
     folder, process = resolve_model(model), process_of(os.environ)
     build_segments(
