@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from halves import ndcg
 from rich.console import Console
 from rich.table import Table
 
 from dupmae.corpus import read_benchmark
 from dupmae.duplex import DuplexEncoder
-from dupmae.evaluation import duplex_run, evaluate_run
 from dupmae.files import write_json
 from dupmae.index import DuplexIndex
 from dupmae.models import resolve_model
@@ -47,14 +47,11 @@ def main() -> None:
         source, _, split = place.rpartition(":")
         benchmark = read_benchmark(Path(source), split)
         index = DuplexIndex.build(options.indexes / Path(source).name, encoder, benchmark.corpus.values(), model=folder)
-        figures: dict[str, Any] = {}
-        for name, part in (("dense", "cls"), ("vocabulary", "ot")):
-            figures[name] = evaluate_run(duplex_run(index, benchmark, part=part), benchmark.qrels)["ndcg@10"]
+        figures: dict[str, Any] = {"dense": ndcg(index, benchmark, "cls"), "vocabulary": ndcg(index, benchmark, "ot")}
         for factor in options.factors:
             with torch.no_grad():
                 index.encoder.pooling.ot_log_scale.copy_(scale + math.log(factor))
-            found = evaluate_run(duplex_run(index, benchmark), benchmark.qrels)["ndcg@10"]
-            figures[f"x {factor:g}"] = found
+            figures[f"x {factor:g}"] = ndcg(index, benchmark)
         with torch.no_grad():
             index.encoder.pooling.ot_log_scale.copy_(scale)
         table.add_row(f"{benchmark.name} {split}", *(f"{figures[name]:.4f}" for name in names))

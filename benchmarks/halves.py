@@ -10,8 +10,9 @@ from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import duplex_run, evaluate_run
 from dupmae.index import DuplexIndex
+from dupmae.index.search import Part
 
-PARTS = ("both", "cls", "ot")
+PARTS: tuple[Part, ...] = ("both", "cls", "ot")
 """The sum, the dense half, the vocabulary half."""
 
 
@@ -21,7 +22,9 @@ def ndcg_of_halves(encoder: DuplexEncoder, sets: Sequence[Benchmark]) -> list[di
         model = f"{folder}/model"
         encoder.save(model)
         index = DuplexIndex.build(Path(folder) / "index", encoder, sets[0].corpus.values(), model=model)
-        return [
-            {part: evaluate_run(duplex_run(index, one, part=part), one.qrels)["ndcg@10"] for part in PARTS}
-            for one in sets
-        ]
+        return [{part: ndcg(index, one, part) for part in PARTS} for one in sets]
+
+
+def ndcg(index: DuplexIndex, benchmark: Benchmark, part: Part = "both") -> float:
+    """NDCG@10 of one of :data:`PARTS`."""
+    return evaluate_run(duplex_run(index, benchmark, part=part), benchmark.qrels)["ndcg@10"]

@@ -99,9 +99,9 @@ class _Adaptation:
         self.drawn = len(self.train.queries)
         self.dev = None
         if pairs is not None:
-            drawn, (pairs, held_out_pairs) = self.train, split_queries(pairs, config.dev_fraction, config.seed)
-            self.train = with_pairs(drawn, pairs, self.corpus)
-            self.dev = with_pairs(replace(drawn, queries={}, qrels={}), held_out_pairs, self.corpus)
+            given, kept_apart = split_queries(pairs, config.dev_fraction, config.seed)
+            self.dev = with_pairs(replace(self.train, queries={}, qrels={}), kept_apart, self.corpus)
+            self.train = with_pairs(self.train, given, self.corpus)
         self.start, self.start_mark, self.continues = start, model_fingerprint(start), is_duplex(start)
         self.teacher, self.config, self.folder = teacher, config, output
         self.stages = RunFolder(output, [config.seed, self.start_mark])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dupmae.errors import DupmaeError
-from dupmae.models import SMALL
+from dupmae.models import SMALL, resolve_model
 
 if TYPE_CHECKING:
     from dupmae.corpus import Passage
@@ -48,7 +48,6 @@ def build(
     from dupmae.index.build import build_segments
     from dupmae.index.encoding import passages_within
     from dupmae.index.joining import process_of
-    from dupmae.models import resolve_model
 
     folder, process = resolve_model(model), process_of(os.environ)
     build_segments(

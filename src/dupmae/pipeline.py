@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -203,8 +202,13 @@ class _Walk:
             stage("7-distil", "Distil the teacher (Eq. 15)", inputs, self._distil)
         stage("index", "Index the corpus", inputs, self._index)
         stage("8-evaluation", "Search the test queries", inputs, self._evaluate)
-        for name in self.baselines:
-            self._baseline(name, finetuned)
+        if "bm25" in self.baselines:
+            stage("9-baselines/bm25", "Baseline: BM25", [], lambda place: self._save(place, bm25_run(self.test, DEPTH)))
+        if "start" in self.baselines:
+            stage("9-baselines/start", f"Baseline: {recipe.start} as it comes", [], self._search_start)
+        if "finetuned-without-pretraining" in self.baselines:
+            title = "Baseline: the same fine-tuning without pre-training"
+            stage("9-baselines/finetuned-without-pretraining", title, finetuned, self._without_pretraining)
         report(self.recipe, Splits(self.train, self.dev, self.test), self.stages, self.pretrains, self.baselines)
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
         self.stages.console.print(written)
@@ -215,20 +219,6 @@ class _Walk:
         """Those that are asked for, in the report's order, as far as this run has them."""
         asked = [name for name in get_args(Baseline) if name in self.recipe.baselines]
         return [name for name in asked if self.pretrains or name != "finetuned-without-pretraining"]
-
-    def _baseline(self, name: Baseline, finetuned: Any) -> None:
-        """One of the systems that the result is compared with."""
-        titles: dict[Baseline, tuple[str, Any, Callable[[Path], dict[str, Any]]]] = {
-            "bm25": ("BM25", [], lambda folder: self._save(folder, bm25_run(self.test, DEPTH))),
-            "start": (f"{self.recipe.start} as it comes", [], self._search_start),
-            "finetuned-without-pretraining": (
-                "the same fine-tuning without pre-training",
-                finetuned,
-                self._without_pretraining,
-            ),
-        }
-        title, inputs, work = titles[name]
-        self.stages.stage(f"9-baselines/{name}", f"Baseline: {title}", inputs, work)
 
     def _claim(self) -> None:
         """Make the run folder this run's, or refuse one that holds another's results."""
