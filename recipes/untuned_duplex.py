@@ -3,7 +3,7 @@
     python recipes/untuned_duplex.py runs/small/pretrained/model sample.jsonl --output runs/small/retriever
     dupmae pack runs/small/retriever dupmae-small.safetensors --bits 8 --vocabulary_bits 5
 
-The thresholds of the vocabulary half are set by the text; the factor multiplies its scale beside the dense half's.
+The thresholds of the vocabulary half and the weights of queries' tokens are set by the text.
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ def main() -> None:
     parser.add_argument("--dense_pooling", choices=["cls", "mean"], default="mean")
     parser.add_argument("--document_max_length", type=int, default=256)
     parser.add_argument("--top_k", type=int, default=384)
-    parser.add_argument("--factor", type=float, default=1.0)
+    parser.add_argument("--query_entries", choices=["logits", "tokens"], default="tokens")
+    parser.add_argument("--factor", type=float, default=1.0, help="of the vocabulary half's scale")
     parser.add_argument("--card", type=Path, help="README.md of the model")
     options = parser.parse_args()
     config = DuplexConfig(
-        dense_pooling=options.dense_pooling, document_max_length=options.document_max_length, top_k=options.top_k
+        dense_pooling=options.dense_pooling,
+        document_max_length=options.document_max_length,
+        top_k=options.top_k,
+        query_entries=options.query_entries,
     )
     corpus = {passage.id: passage for passage in read_passages(options.text)}
     encoder = start_duplex(options.checkpoint, config, corpus, SEED)

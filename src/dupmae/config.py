@@ -137,6 +137,10 @@ class DuplexConfig:
     """How ordinary tokens reach the vocabulary."""
     normalize: bool = True
     """Whether each half of a text is scaled to unit length, so that neither a long text nor large logits dominate."""
+    query_entries: Literal["logits", "tokens"] = "logits"
+    """What a query's vocabulary half has: all that its tokens' logits raise (Eq. 11), or its own tokens alone,
+    weighted by their rarity to begin with; the latter is better, and cheaper, for a model that has not learnt from
+    queries."""
     cls_scale: float = 20.0
     """What the dense half's cosine is multiplied with, to begin with; learned."""
     ot_scale: float = 20.0

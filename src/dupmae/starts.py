@@ -35,8 +35,10 @@ def refuse_disagreement(start: str, pretrain: PretrainConfig, duplex: DuplexConf
         duplex: The representation of any other start.
 
     Raises:
-        DupmaeError: `dense_pooling` or `ot_projection` differ.
+        DupmaeError: There is pre-training, and `dense_pooling` or `ot_projection` differ.
     """
+    if not pretrains(start, pretrain):
+        return
     settings, where = asdict(duplex), "duplex."
     if is_duplex(start):
         settings, where = duplex_settings(Path(start)), "the start's "

@@ -19,6 +19,8 @@ def unsettle(encoder: DuplexEncoder) -> None:
     with torch.no_grad():
         pooling.entry_log_scale += 0.3 * torch.randn_like(pooling.entry_log_scale)
         pooling.output.bias += torch.randn_like(pooling.output.bias)
+        if pooling.query_entries == "tokens":
+            pooling.token_log_scale += torch.randn_like(pooling.token_log_scale)
         pooling.cls_log_scale.fill_(0.7)
         pooling.ot_log_scale.fill_(-0.4)
 
@@ -32,10 +34,15 @@ def naive_halves(encoder: DuplexEncoder, text: str, task: str) -> tuple[np.ndarr
     with torch.no_grad():
         states = encoder.eval()[0](features)["token_embeddings"][0].double().numpy()  # (L, D)
     pooled = states[0] if pooling.dense_pooling == "cls" else states.mean(axis=0)
+    dense = numbers["cls_projection.weight"] @ pooled
+    ordinary = [token not in encoder.tokenizer.all_special_ids for token in ids]
+    if task == "query" and pooling.query_entries == "tokens":
+        mu = np.zeros(pooling.vocabulary_size)
+        for token in np.array(ids)[ordinary]:
+            mu[token] = np.exp(numbers["token_log_scale"][token])
+        return dense, mu
     mu = np.full(pooling.vocabulary_size, -np.inf)
-    for token, state in zip(ids, states, strict=True):
-        if token in encoder.tokenizer.all_special_ids:
-            continue
+    for state in states[ordinary]:
         if pooling.ot_projection == "mlm_head":
             state = numbers["transform.0.weight"] @ state + numbers["transform.0.bias"]
             state = np.array([x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in state])
@@ -50,7 +57,7 @@ def naive_halves(encoder: DuplexEncoder, text: str, task: str) -> tuple[np.ndarr
         mu = np.log(1 + mu)
     mu *= np.exp(numbers["entry_log_scale"])
     mu[encoder.tokenizer.all_special_ids] = 0
-    return numbers["cls_projection.weight"] @ pooled, mu
+    return dense, mu
 
 
 def naive_score(encoder: DuplexEncoder, query: str, document: str) -> float:

@@ -12,7 +12,7 @@ from naive_duplex import V
 from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
 from dupmae.duplex import DuplexEncoder, calibrate, calibration_sample, start_duplex
-from dupmae.duplex.calibration import project_on_principal_directions
+from dupmae.duplex.calibration import project_on_principal_directions, weigh_tokens
 
 
 def logits(encoder: DuplexEncoder, texts: list[str]) -> np.ndarray:
@@ -41,6 +41,18 @@ def test_calibration_moves_the_output_layer_alone(make_encoder, texts):
     after = encoder.state_dict()
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert moved == {"1.output.weight", "1.output.bias"}
+
+
+def test_tokens_of_queries_weigh_what_bm25_calls_their_idf(make_encoder):
+    encoder = make_encoder(query_entries="tokens")
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    weigh_tokens(encoder, ["baba bedi", "baba baba", "baba", "bedi bifu"], batch_size=3)
+    weights = encoder.pooling.token_log_scale.detach().exp()
+    for word, having in (("baba", 3), ("bedi", 2), ("bifu", 1), ("dado", 0)):
+        (entry,) = encoder.tokenizer.convert_tokens_to_ids([word])
+        assert float(weights[entry]) == pytest.approx(np.log(1 + (4 - having + 0.5) / (having + 0.5)))
+    after = encoder.state_dict()
+    assert {name for name, tensor in before.items() if not torch.equal(tensor, after[name])} == {"1.token_log_scale"}
 
 
 def test_encoder_without_a_vocabulary_half_is_left_alone(make_encoder, texts):

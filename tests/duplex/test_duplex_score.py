@@ -37,6 +37,7 @@ def poolings(draw: Any) -> DuplexPooling:
         ot_projection=draw(st.sampled_from(["mlm_head", "linear"])),
         ot_activation=draw(st.sampled_from(["log1p_relu", "relu", "none"])),
         normalize=draw(st.booleans()),
+        query_entries=draw(st.sampled_from(["logits", "tokens"])),
     )
 
 
@@ -65,6 +66,19 @@ def test_document_keeps_its_k_largest_entries_and_the_query_all(activation, make
         query = encoder.encode_query(text).to_dense()[:V].numpy()
         assert (query != 0).tolist() == (mu != 0).tolist()
         assert (query != 0).sum() > 30
+
+
+def test_a_query_of_own_tokens_has_no_other_entry_and_never_meets_the_output_matrix(make_encoder, texts, monkeypatch):
+    encoder = make_encoder(query_entries="tokens")
+    documents = encoder.embed_documents(texts)
+    monkeypatch.setattr(encoder.pooling, "logits", None)
+    queries = encoder.embed_queries([*texts, "[UNK] [UNK]"])
+    special = set(encoder.tokenizer.all_special_ids)
+    for row, text in enumerate(texts):
+        own = set(encoder.preprocess([text], task="query")["input_ids"][0].tolist()) - special
+        assert set(queries.ids[row][queries.weights[row] != 0].tolist()) == own
+    assert not queries.weights[-1].any()
+    assert ((documents.weights != 0).sum(axis=1) == 10).all()
 
 
 def test_normalised_document_halves_are_unit_vectors_and_query_halves_carry_the_scales(make_encoder, texts):

@@ -173,7 +173,7 @@ def test_every_parameter_has_the_learning_rate_of_its_kind(benchmark, config, ma
     monkeypatch.setattr(trainer._Trainer, "train", only_look)
     config = replace(config, learning_rate=1.0, head_learning_rate=2.0, scale_learning_rate=3.0)
     with pytest.raises(KeyboardInterrupt):
-        finetune(make_encoder(), benchmark, tmp_path / "run", config)
+        finetune(make_encoder(query_entries="tokens"), benchmark, tmp_path / "run", config)
     kinds = {name: rate for name, rate in rates.items() if name.startswith("1.")}
     assert {rate for name, rate in rates.items() if name.startswith("0.")} == {1.0}
     assert kinds == {
@@ -187,6 +187,7 @@ def test_every_parameter_has_the_learning_rate_of_its_kind(benchmark, config, ma
         "1.cls_log_scale": 3.0,
         "1.ot_log_scale": 3.0,
         "1.entry_log_scale": 3.0,
+        "1.token_log_scale": 3.0,
     }
 
 

@@ -18,6 +18,8 @@ SAMPLE = 256
 """Passages that are enough to calibrate on."""
 SAMPLE_PER_DIMENSION = 4
 """Passages for each dimension of the encoder that are enough to find its principal directions."""
+SAMPLE_OF_TOKENS = 20_000
+"""Passages that are enough to tell rare tokens from frequent ones; they are tokenised, not encoded."""
 
 
 def calibration_sample(corpus: Mapping[str, Passage], seed: int, count: int = SAMPLE) -> list[str]:
@@ -74,6 +76,27 @@ def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32
     scale = (active.mean() - threshold).clamp(min=1e-6)
     pooling.output.weight /= scale
     pooling.output.bias.copy_((pooling.output.bias - mean - threshold) / scale)
+
+
+@torch.no_grad()
+def weigh_tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 1000) -> None:
+    """Weight the tokens of queries by their inverse document frequency, in place.
+
+    That is ln(1 + (N - n + 0.5) / (n + 0.5)), BM25's, where n of the N texts have the token.
+
+    Args:
+        encoder: A model whose `query_entries` are `tokens`; only those weights change.
+        texts: Passages of the corpus to be searched.
+        batch_size: Texts tokenised at a time.
+    """
+    pooling = encoder.pooling
+    having = torch.zeros(pooling.vocabulary_size, dtype=torch.float64)
+    for start in range(0, len(texts), batch_size):
+        cut = encoder.preprocess(list(texts[start : start + batch_size]), task="document")
+        for row in cut["input_ids"]:
+            having[row.unique()] += 1
+    idf = torch.log1p((len(texts) - having + 0.5) / (having + 0.5))
+    pooling.token_log_scale.copy_(idf.log())
 
 
 def _token_states(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:

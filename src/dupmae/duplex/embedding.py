@@ -30,7 +30,14 @@ Features = dict[str, Any]
 
 SLAB_BATCHES = 32
 """Batches that are tokenised at a time and sorted by their texts' tokens."""
-IN_FULL = ("cls_projection.weight", "cls_log_scale", "ot_log_scale", "entry_log_scale", "output.bias")
+IN_FULL = (
+    "cls_projection.weight",
+    "cls_log_scale",
+    "ot_log_scale",
+    "entry_log_scale",
+    "token_log_scale",
+    "output.bias",
+)
 """Parameters of the pooling module that stay as they are: small, and their products carry the score."""
 
 

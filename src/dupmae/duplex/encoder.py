@@ -117,6 +117,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 layer_norm_eps=backbone.head_norm.eps,
                 head_size=backbone.head_size,
                 normalize=config.normalize,
+                query_entries=config.query_entries,
             )
         except ValueError as error:
             raise DupmaeError(str(error)) from error

@@ -57,6 +57,8 @@ class DuplexPooling(Module):  # type: ignore[misc]
         layer_norm_eps: Of the MLM head's LayerNorm.
         head_size: Width of the MLM head's output matrix, where it is not that of the token states.
         normalize: Whether each half is scaled to unit length.
+        query_entries: What a query's vocabulary half has: all that its tokens' `logits` raise (Eq. 11), or its own
+            `tokens` alone, each with a weight that depends on nothing else, so that no query passes the output matrix.
 
     Raises:
         ValueError: `top_k` exceeds the vocabulary, both halves are left out, a size is negative, or a linear projection
@@ -77,6 +79,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         "layer_norm_eps",
         "head_size",
         "normalize",
+        "query_entries",
     ]
     save_in_root = False
     special: torch.Tensor
@@ -96,6 +99,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         layer_norm_eps: float = 1e-12,
         head_size: int | None = None,
         normalize: bool = True,
+        query_entries: Literal["logits", "tokens"] = "logits",
     ) -> None:
         super().__init__()
         if top_k > vocabulary_size:
@@ -113,6 +117,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         self.special_ids = special_ids
         self.dense_pooling, self.ot_projection, self.ot_activation = dense_pooling, ot_projection, ot_activation
         self.head_activation, self.layer_norm_eps, self.normalize = head_activation, layer_norm_eps, normalize
+        self.query_entries = query_entries
 
         self.cls_projection = nn.Linear(hidden_size, cls_dimension, bias=False)  # W_cls of Eq. 10
         self.cls_log_scale = nn.Parameter(torch.tensor(0.0))
@@ -123,6 +128,8 @@ class DuplexPooling(Module):  # type: ignore[misc]
         self.output = nn.Linear(head_size, vocabulary_size)  # Eq. 6
         self.entry_log_scale = nn.Parameter(torch.zeros(vocabulary_size))
         self.ot_log_scale = nn.Parameter(torch.tensor(0.0))
+        if query_entries == "tokens":
+            self.token_log_scale = nn.Parameter(torch.zeros(vocabulary_size))
         special = torch.zeros(vocabulary_size, dtype=torch.bool)
         special[special_ids] = True
         self.register_buffer("special", special, persistent=False)
@@ -169,19 +176,32 @@ class DuplexPooling(Module):  # type: ignore[misc]
         if self.top_k == 0:
             states: torch.Tensor = features["token_embeddings"]
             return states.new_zeros(len(states), self.vocabulary_size, dtype=torch.float32)
-        mu = self.logits(features)
-        if self.ot_activation != "none":
-            mu = mu.relu()
-        if self.ot_activation == "log1p_relu":
-            mu = mu.log1p()
-        empty = ~self._ordinary(features).any(dim=1, keepdim=True)  # (B, 1)
-        mu = (mu * self.entry_log_scale.exp()).masked_fill(self.special | empty, 0.0)
+        if task != "document" and self.query_entries == "tokens":
+            mu = self.own_tokens(features) * self.token_log_scale.exp()
+        else:
+            mu = self.activated(features)
         if task == "document" and self.top_k < self.vocabulary_size:
             kept = mu.topk(self.top_k, dim=1)
             mu = torch.zeros_like(mu).scatter(1, kept.indices, kept.values)
         if self.normalize:
             mu = F.normalize(mu, dim=1)
         return mu if task == "document" else mu * self.ot_log_scale.exp()
+
+    def own_tokens(self, features: dict[str, Any]) -> torch.Tensor:
+        """Which vocabulary entries the texts' ordinary tokens are, 1 or 0, (B, V)."""
+        ids, ordinary = features["input_ids"], self._ordinary(features)
+        occurs = torch.zeros(len(ids), self.vocabulary_size, device=ids.device)
+        return occurs.scatter_reduce(1, ids, ordinary.float(), "amax")
+
+    def activated(self, features: dict[str, Any]) -> torch.Tensor:
+        """The logits after their activation, times the weights of the entries, (B, V)."""
+        mu = self.logits(features)
+        if self.ot_activation != "none":
+            mu = mu.relu()
+        if self.ot_activation == "log1p_relu":
+            mu = mu.log1p()
+        empty = ~self._ordinary(features).any(dim=1, keepdim=True)  # (B, 1)
+        return (mu * self.entry_log_scale.exp()).masked_fill(self.special | empty, 0.0)
 
     def logits(self, features: dict[str, Any]) -> torch.Tensor:
         """Eq. 6-7: mu, the largest logit of each vocabulary entry over the ordinary tokens, (B, V)."""

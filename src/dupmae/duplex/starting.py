@@ -10,10 +10,12 @@ from transformers import set_seed
 from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
 from dupmae.duplex.calibration import (
+    SAMPLE_OF_TOKENS,
     SAMPLE_PER_DIMENSION,
     calibrate,
     calibration_sample,
     project_on_principal_directions,
+    weigh_tokens,
 )
 from dupmae.duplex.encoder import DuplexEncoder, take_transform
 
@@ -21,7 +23,8 @@ from dupmae.duplex.encoder import DuplexEncoder, take_transform
 def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int) -> DuplexEncoder:
     """Build a duplex model from an encoder and calibrate it; the same arguments give the same model.
 
-    A dense half that is narrower than the encoder begins with its principal directions.
+    A dense half that is narrower than the encoder begins with its principal directions, and queries that have their
+    own tokens alone begin with those weighted by their rarity.
 
     Args:
         model: As for :meth:`DuplexEncoder.from_encoder`.
@@ -39,6 +42,8 @@ def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage]
         sample = calibration_sample(corpus, seed, SAMPLE_PER_DIMENSION * pooling.hidden_size)
         project_on_principal_directions(encoder, sample)
     calibrate(encoder, calibration_sample(corpus, seed))
+    if pooling.query_entries == "tokens":
+        weigh_tokens(encoder, calibration_sample(corpus, seed, SAMPLE_OF_TOKENS))
     return encoder
 
 
