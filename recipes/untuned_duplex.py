@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--document_max_length", type=int, default=256)
     parser.add_argument("--top_k", type=int, default=384)
     parser.add_argument("--query_entries", choices=["logits", "tokens"], default="tokens")
+    parser.add_argument("--document_norm", choices=["unit", "own"], default="own")
     parser.add_argument("--factor", type=float, default=1.0, help="of the vocabulary half's scale")
     parser.add_argument("--card", type=Path, help="README.md of the model")
     options = parser.parse_args()
@@ -39,6 +40,7 @@ def main() -> None:
         document_max_length=options.document_max_length,
         top_k=options.top_k,
         query_entries=options.query_entries,
+        document_norm=options.document_norm,
     )
     corpus = {passage.id: passage for passage in read_passages(options.text)}
     encoder = start_duplex(options.checkpoint, config, corpus, SEED)

@@ -141,6 +141,9 @@ class DuplexConfig:
     """What a query's vocabulary half has: all that its tokens' logits raise (Eq. 11), or its own tokens alone,
     weighted by their rarity to begin with; the latter is better, and cheaper, for a model that has not learnt from
     queries."""
+    document_norm: Literal["unit", "own"] = "unit"
+    """With `normalize`, whether a document's vocabulary half is scaled to unit length, too, or keeps its own (1 on
+    average, to begin with): a long document, which raises more entries, then weighs more than a short one."""
     cls_scale: float = 20.0
     """What the dense half's cosine is multiplied with, to begin with; learned."""
     ot_scale: float = 20.0

@@ -70,6 +70,6 @@ def naive_score(encoder: DuplexEncoder, query: str, document: str) -> float:
     ot = math.fsum(mu_q[entry] * mu_d[entry] for entry in kept)
     if pooling.normalize:
         cls /= (np.linalg.norm(h_q) * np.linalg.norm(h_d)) or 1
-        ot /= (np.linalg.norm(mu_q) * np.linalg.norm(mu_d[kept])) or 1
+        ot /= (np.linalg.norm(mu_q) * (np.linalg.norm(mu_d[kept]) if pooling.document_norm == "unit" else 1)) or 1
     cls_scale, ot_scale = pooling.cls_log_scale.exp().item(), pooling.ot_log_scale.exp().item()
     return (cls_scale * cls if pooling.cls_dimension else 0) + (ot_scale * ot if pooling.top_k else 0)

@@ -43,6 +43,17 @@ def test_calibration_moves_the_output_layer_alone(make_encoder, texts):
     assert moved == {"1.output.weight", "1.output.bias"}
 
 
+@pytest.mark.parametrize("ot_activation", ["log1p_relu", "relu", "none"])
+def test_documents_that_keep_their_norm_have_1_on_average(ot_activation, make_encoder, texts, monkeypatch):
+    monkeypatch.setattr("dupmae.duplex.calibration.autocast", lambda *_: contextlib.nullcontext())
+    encoder = make_encoder(document_norm="own", ot_activation=ot_activation)
+    encoder.pooling.entry_log_scale.data.zero_()
+    calibrate(encoder, texts, batch_size=5)
+    lengths = np.linalg.norm(encoder.embed_documents(texts).weights, axis=1)
+    assert lengths.mean() == pytest.approx(1, abs=1e-3)
+    assert lengths.std() > 0.02
+
+
 def test_tokens_of_queries_weigh_what_bm25_calls_their_idf(make_encoder):
     encoder = make_encoder(query_entries="tokens")
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}

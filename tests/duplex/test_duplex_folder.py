@@ -67,7 +67,7 @@ def encoder(make_encoder) -> DuplexEncoder:
         {},
         {"cls_dimension": 0, "ot_projection": "linear", "ot_activation": "none", "dense_pooling": "mean"},
         {"top_k": 0, "normalize": False},
-        {"query_entries": "tokens"},
+        {"query_entries": "tokens", "document_norm": "own"},
     ],
 )
 def test_saved_encoder_gives_the_same_vectors_when_loaded(settings, make_encoder, texts, tmp_path):

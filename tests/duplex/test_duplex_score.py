@@ -38,6 +38,7 @@ def poolings(draw: Any) -> DuplexPooling:
         ot_activation=draw(st.sampled_from(["log1p_relu", "relu", "none"])),
         normalize=draw(st.booleans()),
         query_entries=draw(st.sampled_from(["logits", "tokens"])),
+        document_norm=draw(st.sampled_from(["unit", "own"])),
     )
 
 

@@ -59,7 +59,8 @@ def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32
     three go into the output layer's weight and bias.
 
     Args:
-        encoder: The model; only its output layer changes.
+        encoder: The model; only its output layer changes, and where documents keep a norm of their own, the weights
+            of the entries, so that it is 1 on average.
         texts: Passages of the corpus to be searched; a few hundred are enough.
         batch_size: Texts encoded at a time.
     """
@@ -76,6 +77,10 @@ def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32
     scale = (active.mean() - threshold).clamp(min=1e-6)
     pooling.output.weight /= scale
     pooling.output.bias.copy_((pooling.output.bias - mean - threshold) / scale)
+    if pooling.normalize and pooling.document_norm == "own":
+        weights = pooling.activation((mu - threshold) / scale).masked_fill(pooling.special, 0.0)
+        norms = weights.topk(pooling.top_k, dim=1).values.norm(dim=1)
+        pooling.entry_log_scale.sub_(norms.mean().clamp(min=1e-6).log())
 
 
 @torch.no_grad()

@@ -118,6 +118,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 head_size=backbone.head_size,
                 normalize=config.normalize,
                 query_entries=config.query_entries,
+                document_norm=config.document_norm,
             )
         except ValueError as error:
             raise DupmaeError(str(error)) from error

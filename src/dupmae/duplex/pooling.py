@@ -42,7 +42,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         exp(cls_log_scale) cos(h^_q, h^_d) + exp(ot_log_scale) cos(mu_q, mu^_d),
 
     which neither a long text nor a large logit can dominate, and whose balance can be changed without encoding the
-    documents again.
+    documents again. (With a `document_norm` of their own, documents' vocabulary halves are not unit vectors.)
 
     Args:
         hidden_size: Width D of the token states.
@@ -59,6 +59,8 @@ class DuplexPooling(Module):  # type: ignore[misc]
         normalize: Whether each half is scaled to unit length.
         query_entries: What a query's vocabulary half has: all that its tokens' `logits` raise (Eq. 11), or its own
             `tokens` alone, each with a weight that depends on nothing else, so that no query passes the output matrix.
+        document_norm: With `normalize`, a document's vocabulary half is scaled to `unit` length, or it keeps its `own`,
+            so that a long document, which raises more entries, may weigh more than a short one.
 
     Raises:
         ValueError: `top_k` exceeds the vocabulary, both halves are left out, a size is negative, or a linear projection
@@ -80,6 +82,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         "head_size",
         "normalize",
         "query_entries",
+        "document_norm",
     ]
     save_in_root = False
     special: torch.Tensor
@@ -100,6 +103,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         head_size: int | None = None,
         normalize: bool = True,
         query_entries: Literal["logits", "tokens"] = "logits",
+        document_norm: Literal["unit", "own"] = "unit",
     ) -> None:
         super().__init__()
         if top_k > vocabulary_size:
@@ -117,7 +121,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         self.special_ids = special_ids
         self.dense_pooling, self.ot_projection, self.ot_activation = dense_pooling, ot_projection, ot_activation
         self.head_activation, self.layer_norm_eps, self.normalize = head_activation, layer_norm_eps, normalize
-        self.query_entries = query_entries
+        self.query_entries, self.document_norm = query_entries, document_norm
 
         self.cls_projection = nn.Linear(hidden_size, cls_dimension, bias=False)  # W_cls of Eq. 10
         self.cls_log_scale = nn.Parameter(torch.tensor(0.0))
@@ -183,7 +187,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         if task == "document" and self.top_k < self.vocabulary_size:
             kept = mu.topk(self.top_k, dim=1)
             mu = torch.zeros_like(mu).scatter(1, kept.indices, kept.values)
-        if self.normalize:
+        if self.normalize and (task != "document" or self.document_norm == "unit"):
             mu = F.normalize(mu, dim=1)
         return mu if task == "document" else mu * self.ot_log_scale.exp()
 
@@ -195,13 +199,15 @@ class DuplexPooling(Module):  # type: ignore[misc]
 
     def activated(self, features: dict[str, Any]) -> torch.Tensor:
         """The logits after their activation, times the weights of the entries, (B, V)."""
-        mu = self.logits(features)
-        if self.ot_activation != "none":
-            mu = mu.relu()
-        if self.ot_activation == "log1p_relu":
-            mu = mu.log1p()
+        mu = self.activation(self.logits(features))
         empty = ~self._ordinary(features).any(dim=1, keepdim=True)  # (B, 1)
         return (mu * self.entry_log_scale.exp()).masked_fill(self.special | empty, 0.0)
+
+    def activation(self, mu: torch.Tensor) -> torch.Tensor:
+        """`ot_activation`, of logits of any shape."""
+        if self.ot_activation != "none":
+            mu = mu.relu()
+        return mu.log1p() if self.ot_activation == "log1p_relu" else mu
 
     def logits(self, features: dict[str, Any]) -> torch.Tensor:
         """Eq. 6-7: mu, the largest logit of each vocabulary entry over the ordinary tokens, (B, V)."""
