@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    train and evaluate a retriever on the bundled SciFact (recipes/scifact.yaml)"
+	@echo "make demo    fine-tune dupmae-small on the bundled SciFact, and evaluate it (recipes/demo.yaml)"
 	@echo "make test    lint, types and tests"
 	@echo "make lint    lint and types only"
 	@echo "make bench   list the benchmarks; make bench NAME=... runs one"
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/dupmae run recipes/scifact.yaml
+	$(BIN)/dupmae run recipes/demo.yaml
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

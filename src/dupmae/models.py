@@ -15,7 +15,7 @@ SMALL = "dupmae-small"
 """The duplex model that comes with the package."""
 SMALL_FILE = Path(__file__).parent / "weights" / f"{SMALL}.safetensors"
 """Its packed file (:mod:`dupmae.packing`)."""
-SMALL_SHA256 = "c8e20d939db0f24a0df1c93077dabd0dc74437e9bddbdeaff0ffd57899536893"
+SMALL_SHA256 = "e01c5181b4458f798278e08d3a92deb93c7ccc6b25caf21666090c0b563bbfa4"
 """Of that file."""
 WEIGHTS = "model.safetensors"
 _MODEL_FILES = {".json", ".model", ".safetensors", ".txt"}
