@@ -15,7 +15,14 @@ from dupmae.config import PretrainConfig
 from dupmae.parsing import parse_command
 
 ROOT = Path(__file__).parents[1]
-FOR_RUN = {"demo.yaml", "pairs.yaml", "reproduce-full.yaml", "scifact-full.yaml", "scifact.yaml"}
+FOR_RUN = {
+    "demo.yaml",
+    "pairs.yaml",
+    "reproduce-full.yaml",
+    "reproduce-small.yaml",
+    "scifact-full.yaml",
+    "scifact.yaml",
+}
 FOR_ADAPT = {"small.yaml"}
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.name not in FOR_RUN | FOR_ADAPT)
 SMALL = "--max_length 24 --batch_size 4 --steps 2 --save_steps 2 --precision float32"

@@ -20,7 +20,7 @@ from dupmae.recipe import Recipe
 from dupmae.reproducing import Reproduced, as_markdown, reproduce
 
 ROOT = Path(__file__).parents[1]
-SMALL_SCALE = ROOT / "recipes" / "scifact-full.yaml"
+SMALL_SCALE = ROOT / "recipes" / "reproduce-small.yaml"
 
 
 @pytest.fixture(scope="module")

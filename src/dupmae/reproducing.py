@@ -20,11 +20,11 @@ from dupmae.evaluation.sources import find_benchmark, read_parts
 from dupmae.files import atomic_write, write_json
 from dupmae.recipe import Recipe
 
-RECIPES = {"small": "scifact-full.yaml", "full": "reproduce-full.yaml"}
+RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
 """Scales and their recipes."""
 STAGES = {"stage 1": "3-finetune", "stage 2": "5-hard-negatives", "stage 3": "7-distil"}
 """Stages of fine-tuning and their folders in a run."""
-WINDOW_WORDS = {"full": 300, "small": 60}
+WINDOW_WORDS = {"full": 300, "small": 100}
 """Words of the windows that documents are cut into, where the best window counts."""
 
 
