@@ -1,6 +1,6 @@
 """A pre-trained checkpoint as a duplex model without any fine-tuning: how dupmae-small was made of its pre-training.
 
-    python recipes/untuned_duplex.py runs/small/pretrained/model sample.jsonl --output runs/small/retriever
+    python recipes/untuned_duplex.py runs/small/pretrained/model sample.jsonl --output runs/small/retriever --factor 2
     dupmae pack runs/small/retriever dupmae-small.safetensors --bits 8 --vocabulary_bits 5
 
 The thresholds of the vocabulary half and the weights of queries' tokens are set by the text.
@@ -9,10 +9,7 @@ The thresholds of the vocabulary half and the weights of queries' tokens are set
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
-
-import torch
 
 from dupmae.config import DuplexConfig
 from dupmae.corpus import read_passages
@@ -41,11 +38,10 @@ def main() -> None:
         top_k=options.top_k,
         query_entries=options.query_entries,
         document_norm=options.document_norm,
+        ot_scale=DuplexConfig.ot_scale * options.factor,
     )
     corpus = {passage.id: passage for passage in read_passages(options.text)}
     encoder = start_duplex(options.checkpoint, config, corpus, SEED)
-    with torch.no_grad():
-        encoder.pooling.ot_log_scale.add_(math.log(options.factor))
     encoder.save(str(options.output))
     if options.card is not None:
         (options.output / "README.md").write_text(options.card.read_text(encoding="utf-8"), encoding="utf-8")

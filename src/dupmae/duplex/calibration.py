@@ -84,7 +84,7 @@ def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32
 
 
 @torch.no_grad()
-def weigh_tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 1000) -> None:
+def weigh_tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 128) -> None:
     """Weight the tokens of queries by their inverse document frequency, in place.
 
     That is ln(1 + (N - n + 0.5) / (n + 0.5)), BM25's, where n of the N texts have the token.
@@ -95,11 +95,9 @@ def weigh_tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int =
         batch_size: Texts tokenised at a time.
     """
     pooling = encoder.pooling
-    having = torch.zeros(pooling.vocabulary_size, dtype=torch.float64)
-    for start in range(0, len(texts), batch_size):
-        cut = encoder.preprocess(list(texts[start : start + batch_size]), task="document")
-        for row in cut["input_ids"]:
-            having[row.unique()] += 1
+    having = torch.zeros(pooling.vocabulary_size, dtype=torch.float64, device=encoder.device)
+    for features in _tokens(encoder, texts, batch_size):
+        having += pooling.own_tokens(features).sum(dim=0)
     idf = torch.log1p((len(texts) - having + 0.5) / (having + 0.5))
     pooling.token_log_scale.copy_(idf.log())
 
@@ -107,12 +105,17 @@ def weigh_tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int =
 def _token_states(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
     """What the pooling module gets of each batch of documents, in the arithmetic of encoding."""
     encoder.eval()
-    for start in range(0, len(texts), batch_size):
-        features = encoder.preprocess(
-            list(texts[start : start + batch_size]), prompt=encoder.prompts.get("document") or None, task="document"
-        )
-        features = {k: v.to(encoder.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
+    for features in _tokens(encoder, texts, batch_size):
         with autocast(encoder.device.type):
             for module in list(encoder)[:-1]:
                 features = module(features)
             yield features
+
+
+def _tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
+    """What the encoder gets of each batch of documents, on its device."""
+    for start in range(0, len(texts), batch_size):
+        features = encoder.preprocess(
+            list(texts[start : start + batch_size]), prompt=encoder.prompts.get("document") or None, task="document"
+        )
+        yield {k: v.to(encoder.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
