@@ -67,6 +67,15 @@ def test_levels_of_b_bits_come_back_from_little_more_than_b_bits_each(bits: int)
     assert len(packing._decompressed(packed, 100)) == 100  # whatever a file says of itself
 
 
+def test_what_is_written_may_be_read_by_whoever_may_read_other_new_files(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain", tmp_path / "new" / "packed.safetensors"
+    plain.touch()
+    pack(folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)}), packed)
+    unpack(packed, tmp_path / "back")
+    files = [packed, *(tmp_path / "back").rglob("*.*")]
+    assert {file.stat().st_mode for file in files} == {plain.stat().st_mode}
+
+
 def test_a_folder_comes_back_with_all_its_files(tmp_path: Path) -> None:
     weights = {
         "table": matrix(ENTRIES, 8),

@@ -37,10 +37,14 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Like :func:`atomic_write`, for a library that opens the file itself: yield the temporary neighbour's path."""
+    """Like :func:`atomic_write`, for a library that opens the file itself: yield the path of an empty neighbour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors puts a file of its own there, which nobody else may read
         _flush_file(temporary)
         temporary.replace(path)
         _flush_folder(path.parent)
@@ -55,10 +59,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
+    mode = temporary.stat().st_mode & 0o666
     try:
         yield temporary
         for file in temporary.rglob("*"):
-            _flush_folder(file) if file.is_dir() else _flush_file(file)
+            if file.is_dir():
+                _flush_folder(file)
+            else:
+                file.chmod(mode)  # as in atomic_path
+                _flush_file(file)
         _flush_folder(temporary)
         if path.exists():
             shutil.rmtree(path)

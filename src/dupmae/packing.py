@@ -86,7 +86,6 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
         if path.is_file() and path.suffix != ".safetensors":
             packed = lzma.compress(path.read_bytes(), preset=9)
             parts[f"file:{path.relative_to(folder).as_posix()}"] = np.frombuffer(packed, dtype=np.uint8)
-    file.parent.mkdir(parents=True, exist_ok=True)
     header = {"format": FORMAT, "version": str(VERSION), "tensors": json.dumps(records)}
     with atomic_path(file) as temporary:
         save_file(parts, temporary, metadata=header)
