@@ -152,25 +152,28 @@ def _zero_shot(place: _Place) -> Reproduced:
     """Table 3: every set of BEIR that can be had."""
     result = _begun(place, TABLES["table3"])
     own = Path(place.recipe.data.benchmark).resolve()
-    absent, columns = [], []
+    columns, reasons, missing = [], [], []
     for column in result.table.columns:
         folder = place.data / (definition_of(column.benchmark, None).folder or column.benchmark)
-        try:
-            if place.scale == "full":
+        if place.scale == "full":
+            try:
                 find_benchmark(column.benchmark, None, place.data)
-            elif not folder.is_dir() and own.name != column.benchmark:
-                raise DupmaeError(f"{column.benchmark} is not in {place.data}")
-        except DupmaeError as error:
-            absent.append(str(error))
-        else:
-            columns.append(column)
+            except DupmaeError as error:
+                reasons.append(str(error).replace("\n", " "))
+                continue
+        elif not folder.is_dir() and own.name != column.benchmark:
+            missing.append(column.benchmark)
+            continue
+        columns.append(column)
     result.columns = columns
     last = list(_ours(place.stages).items())[-1:]
     place.measure(result, {"BM25": "bm25", "BM25, title and text apart": "bm25-fields"} | dict(last))
     trained_on = definition_of(own.name, None).title or own.name
     result.notes.append(f"Ours was trained on queries of {trained_on}: its figure there is not zero-shot.")
-    if absent:
-        result.notes.append("Not measured: " + "; ".join(absent).replace("\n", " ") + ".")
+    if reasons:
+        result.notes.append("Not measured: " + "; ".join(reasons) + ".")
+    if missing:
+        result.notes.append(f"Not measured, because the folder {place.data} has none of them: {', '.join(missing)}.")
     return result
 
 
