@@ -178,7 +178,7 @@ def reproduce(
     them is comparable; writes models, encoded corpora, report.md and report.json to the output folder. Give the same
     command after an interruption and it goes on. OUTPUT/run is a folder of `dupmae run RECIPE`, and one that is
     finished may be put there. Small: all-MiniLM-L6-v2 on the bundled SciFact (tables 1, 2 and 4) and on those sets of
-    BEIR that are in the --data folder (table 3), about two hours on two cores. Full: BERT-base on MS MARCO, whose
+    BEIR that are in the --data folder (table 3), an hour and a half on two cores. Full: BERT-base on MS MARCO, whose
     collections are fetched, and all of BEIR that can be had: days on eight GPUs.
 
     Args:
