@@ -44,8 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # safetensors puts a file of its own there, which nobody else may read
-        _flush_file(temporary)
+        _finish_file(temporary, mode)
         temporary.replace(path)
         _flush_folder(path.parent)
     finally:
@@ -63,11 +62,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.rglob("*"):
-            if file.is_dir():
-                _flush_folder(file)
-            else:
-                file.chmod(mode)  # as in atomic_path
-                _flush_file(file)
+            _flush_folder(file) if file.is_dir() else _finish_file(file, mode)
         _flush_folder(temporary)
         if path.exists():
             shutil.rmtree(path)
@@ -117,8 +112,9 @@ def file_fingerprint(path: Path) -> str:
     return file_sha256(path)[:16]
 
 
-def _flush_file(path: Path) -> None:
-    """Make a file's content survive a power cut."""
+def _finish_file(path: Path, mode: int) -> None:
+    """Let others read a file as they may other new ones (safetensors' are its owner's alone), and flush it to disk."""
+    path.chmod(mode)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
