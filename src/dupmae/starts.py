@@ -56,7 +56,7 @@ def begin_duplex(
     Args:
         start: What :func:`dupmae.models.resolve_model` returned.
         checkpoint: Folder of the checkpoint that pre-training made from it, if it did.
-        config: The representation; not read for a duplex start.
+        config: The representation; of a duplex start only the lengths are read, where they are given.
         corpus: As for :func:`dupmae.duplex.start_duplex`.
         seed: As for :func:`dupmae.duplex.start_duplex`.
 
@@ -67,10 +67,20 @@ def begin_duplex(
         from dupmae.duplex import start_duplex
 
         return start_duplex(checkpoint or start, config, corpus, seed)
-    if checkpoint is None:
-        from dupmae.duplex import DuplexEncoder
+    from dupmae.duplex import DuplexEncoder, continue_duplex
 
-        return DuplexEncoder(start)
-    from dupmae.duplex import continue_duplex
+    encoder = DuplexEncoder(start) if checkpoint is None else continue_duplex(start, checkpoint)
+    if config.query_max_length is not None or config.document_max_length is not None:
+        _read_to(encoder, start, config)
+    return encoder
 
-    return continue_duplex(start, checkpoint)
+
+def _read_to(encoder: DuplexEncoder, start: str, config: DuplexConfig) -> None:
+    """Give a duplex model the lengths that are asked for, as far as its encoder has positions."""
+    from dupmae.pretraining.backbones import load_backbone
+
+    transformer, most = encoder[0], load_backbone(start).max_length
+    if config.query_max_length is not None:
+        transformer.query_length = min(config.query_max_length, most)
+    if config.document_max_length is not None:
+        transformer.document_length = transformer.max_seq_length = min(config.document_max_length, most)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from naive_duplex import V, naive_halves, naive_score, unsettle
 from sentence_transformers.base.modules import Transformer
 
+from dupmae.config import DuplexConfig
 from dupmae.duplex import DuplexEncoder, DuplexPooling
+from dupmae.starts import begin_duplex
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +147,13 @@ def test_lengths_beyond_the_encoders_positions_are_cut_to_them(make_encoder, wor
     for task in ("query", "document"):
         assert encoder.preprocess([" ".join(words)], task=task)["input_ids"].shape == (1, 64)
     assert encoder.encode_document(" ".join(words)).to_dense().isfinite().all()
+
+
+def test_a_duplex_start_reads_what_it_did_unless_other_lengths_are_given(make_encoder, tmp_path):
+    start = str(tmp_path / "start")
+    make_encoder(query_max_length=6, document_max_length=9).save(start)
+    for asked, query, document in (({}, 6, 9), ({"document_max_length": 20}, 6, 20), ({"query_max_length": 99}, 64, 9)):
+        begun = begin_duplex(start, None, DuplexConfig(**asked), {}, seed=1)
+        begun.save(str(tmp_path / "begun"))
+        read = DuplexEncoder(str(tmp_path / "begun"))
+        assert (read[0].query_length, read[0].document_length, read.max_seq_length) == (query, document, document)

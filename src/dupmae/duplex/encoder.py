@@ -32,6 +32,10 @@ MODULE_TYPE = "modeling_duplex.DuplexPooling"
 """How `modules.json` names the pooling module."""
 MAX_CLS_DIMENSION = 384
 """The paper's d', used where the encoder is wider and no other width is asked for."""
+QUERY_LENGTH = 64
+"""Tokens of a query, where no other length is asked for."""
+DOCUMENT_LENGTH = 256
+"""Tokens of a document, where no other length is asked for."""
 
 
 class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
@@ -92,8 +96,9 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             raise DupmaeError(
                 f"cls_dimension is {width}, but {model} is only {backbone.hidden_size} wide: ask for at most that."
             )
+        asked = ((config.query_max_length, QUERY_LENGTH), (config.document_max_length, DOCUMENT_LENGTH))
         query_length, document_length = (
-            min(length, backbone.max_length) for length in (config.query_max_length, config.document_max_length)
+            min(default if length is None else length, backbone.max_length) for length, default in asked
         )
         with hushed():
             transformer = Transformer(
