@@ -17,6 +17,7 @@ from dupmae.parsing import parse_command
 ROOT = Path(__file__).parents[1]
 FOR_RUN = {
     "demo.yaml",
+    "pairs-encoder.yaml",
     "pairs.yaml",
     "reproduce-full.yaml",
     "reproduce-small.yaml",

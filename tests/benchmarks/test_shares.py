@@ -31,7 +31,7 @@ def test_the_whole_share_is_the_fine_tuned_model_and_a_part_lies_before_it(
     data |= {"duplex.top_k": 24, "duplex.cls_dimension": 16, "finetune.learning_rate": 0.05, "finetune.epochs": 4}
     settings = small_run | data | {"start": embedder_folder, "output": tmp_path / "run"}
     words = [f"--{key}={value}" for key, value in settings.items()]
-    recipe = ROOT / "recipes" / "pairs.yaml"
+    recipe = ROOT / "recipes" / "pairs-encoder.yaml"
     run = run_recipe(load_recipe(recipe, words))
     parts = ["--checkpoint", str(run / "2-pretrain" / "model"), "--model", str(run / "3-finetune" / "model")]
     more = ["--shares", "0", "1", "--json", str(tmp_path / "shares.json")]

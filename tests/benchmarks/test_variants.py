@@ -20,7 +20,7 @@ def arguments(
     """The recipe for folders of pairs, made small."""
     data = {"data.benchmark": write_data(tmp_path / "toy"), "data.dev_fraction": 0.3}
     settings = small_run | data | {"start": embedder_folder, "output": tmp_path / "out"}
-    return [str(ROOT / "recipes" / "pairs.yaml"), *(f"--{key}={value}" for key, value in settings.items())]
+    return [str(ROOT / "recipes" / "pairs-encoder.yaml"), *(f"--{key}={value}" for key, value in settings.items())]
 
 
 def test_variants_are_ranked_with_their_halves_and_compared_with_the_full_method(
