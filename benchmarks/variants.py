@@ -41,6 +41,7 @@ OURS = VARIANTS | {
     "masks .3 and .7": Variant(pretrain={"decoder_mask_rate": 0.7}),
     "queries' own tokens": Variant(duplex={"query_entries": "tokens"}),
     "passages' own norm": Variant(duplex={"document_norm": "own"}),
+    "own tokens and own norm": Variant(duplex={"query_entries": "tokens", "document_norm": "own"}),
 }
 """The paper's variants, and those of settings that it leaves open."""
 
