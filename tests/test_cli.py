@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -304,17 +304,20 @@ def test_finetune_trains_on_the_whole_split_a_model_whose_new_layers_the_seed_de
 
 
 def test_finetune_takes_held_out_queries_lists_and_scores(stub, tmp_path):
+    class Split(str):  # what a benchmark is to this test: its name
+        corpus: ClassVar = {}
+
     call: dict[str, Any] = {}
     stub(
         "dupmae.corpus",
-        read_benchmark=lambda folder, split, **_: f"{folder} {split}",
+        read_benchmark=lambda folder, split, **_: Split(f"{folder} {split}"),
         read_pairs=None,
         split_queries=lambda train, fraction, seed, hold_out: (
-            f"{1 - fraction} of {train}",
-            f"{fraction} of {train}, {hold_out} apart",
+            Split(f"{1 - fraction} of {train}"),
+            Split(f"{fraction} of {train}, {hold_out} apart"),
         ),
     )
-    stub("dupmae.duplex", DuplexEncoder=lambda path: path, start_duplex=None)
+    stub("dupmae.duplex", DuplexEncoder=lambda path: path, continue_duplex=None)
     stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
     model = tmp_path / "model"
     model.mkdir()
