@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dupmae.config import DuplexConfig, PretrainConfig
-from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.models import duplex_settings, is_duplex
 
 if TYPE_CHECKING:
+    from dupmae.corpus import Passage
     from dupmae.duplex import DuplexEncoder
 
 
