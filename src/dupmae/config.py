@@ -7,83 +7,96 @@ precedence: the defaults here, a YAML file, the command line.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from dupmae.ranges import (
+    AboveZero,
+    CheckedSettings,
+    Count,
+    Fraction,
+    FractionBelowOne,
+    Length,
+    Positive,
+    Range,
+    Seed,
+    Weight,
+)
 
 HoldOut = Literal["passages", "queries"]
 """What is kept apart when queries are held out."""
 
 
 @dataclass(kw_only=True)
-class StoreConfig:
+class StoreConfig(CheckedSettings):
     """How raw text becomes the token store."""
 
-    max_length: int = 256
+    max_length: Length = 256
     """Tokens per chunk, [CLS] and [SEP] included; longer texts are cut into several chunks at sentence borders."""
-    min_length: int = 8
+    min_length: Positive = 8
     """Chunks with fewer tokens than this are dropped (and counted): too short to rebuild from half their words."""
 
 
 @dataclass(kw_only=True)
-class ScratchConfig:
+class ScratchConfig(CheckedSettings):
     """The encoder that `--from_scratch` makes: a BERT with random weights, and a WordPiece tokenizer."""
 
-    layers: int = 6
+    layers: Positive = 6
     """Transformer layers."""
-    width: int = 384
+    width: Positive = 384
     """Hidden size, a multiple of `heads`; the feed-forward layers are four times as wide."""
-    heads: int = 6
+    heads: Positive = 6
     """Attention heads per layer."""
-    vocabulary_size: int = 16000
+    vocabulary_size: Annotated[int, Range(50)] = 16000
     """Entries of the tokenizer at most: 8,000 do for a small corpus in one language, 30,000 for a large one."""
-    positions: int = 512
+    positions: Length = 512
     """Tokens of the longest text that the encoder will ever be able to read."""
     lowercase: bool = True
     """Whether the tokenizer ignores case and accents."""
 
 
 @dataclass(kw_only=True)
-class PretrainConfig:
+class PretrainConfig(CheckedSettings):
     """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9)."""
 
-    warm_start_sequences: int = 1000
+    warm_start_sequences: Count = 1000
     """Chunks of text from which the output matrix of a new vocabulary head is solved for before the first step; 0
     starts it at the input embeddings. A checkpoint that has a head keeps it; of a duplex model's only the scale and the
     biases are solved for."""
-    new_layers_steps: int = 200
+    new_layers_steps: Count = 200
     """Steps of the first phase, in which the encoder is frozen and only new layers (head, decoder) learn."""
-    new_layers_learning_rate: float = 1e-3
+    new_layers_learning_rate: Weight = 1e-3
     """Peak learning rate of the new layers in the first phase."""
-    steps: int = 100
+    steps: Count = 100
     """Optimiser steps of the joint phase (Eq. 9 on all parameters)."""
-    learning_rate: float = 2e-5
+    learning_rate: Weight = 2e-5
     """Peak learning rate of the encoder in the joint phase."""
-    head_learning_rate: float = 2e-4
+    head_learning_rate: Weight = 2e-4
     """Peak learning rate of the vocabulary head and the decoder in the joint phase."""
-    batch_size: int = 32
+    batch_size: Positive = 32
     """Sequences per forward pass and process; accumulation and torchrun multiply what a step takes."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: Positive = 1
     """Forward passes whose gradients are added up before each optimiser step."""
-    warmup_ratio: float = 0.1
+    warmup_ratio: Fraction = 0.1
     """Share of each phase's steps over which the learning rate rises linearly; it then falls linearly to zero."""
-    weight_decay: float = 0.01
+    weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
-    encoder_mask_rate: float = 0.3
+    encoder_mask_rate: Fraction = 0.3
     """Share of the ordinary tokens that the encoder sees masked, chosen by whole words."""
-    decoder_mask_rate: float = 0.5
+    decoder_mask_rate: Fraction = 0.5
     """Share of the context that each row of the [CLS] decoder does not see."""
-    mask_token_fraction: float = 0.8
+    mask_token_fraction: Fraction = 0.8
     """Share of the selected tokens replaced by the mask token."""
-    random_token_fraction: float = 0.1
+    random_token_fraction: Fraction = 0.1
     """Share of the selected tokens replaced by a random token; the rest stays as it is."""
-    dropout: float = 0.0
+    dropout: FractionBelowOne = 0.0
     """Dropout of encoder and attention; a short run on text that is seen once or twice needs none."""
-    mlm_weight: float = 1.0
+    mlm_weight: Weight = 1.0
     """Weight of the masked-language-model loss (Eq. 1)."""
-    cls_weight: float = 1.0
+    cls_weight: Weight = 1.0
     """Weight of the [CLS] decoder's loss (Eq. 5); 0 leaves the decoder out."""
-    bow_weight: float = 1.0
+    bow_weight: Weight = 1.0
     """Weight of the bag-of-words loss (Eq. 8); 0 leaves it out."""
-    anchor_weight: float = 0.0
+    anchor_weight: Weight = 0.0
     """Weight of a loss that is not the paper's: 1 - the cosine between a masked text's dense vector and what the start,
     frozen, makes of the clean text. A finished embedder otherwise forgets what it could do; 20 keeps it, at the price
     of one more forward pass. 0 leaves it out."""
@@ -92,14 +105,14 @@ class PretrainConfig:
     encoders that were trained with mean pooling."""
     ot_projection: Literal["mlm_head", "linear"] = "mlm_head"
     """How ordinary tokens reach the vocabulary: the whole MLM head, or one linear layer (the paper's Eq. 6)."""
-    seed: int = 42
+    seed: Seed = 42
     """Seeds initialisation, order, masks and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
-    held_out_texts: int = 200
+    held_out_texts: Count = 200
     """Texts that are never trained on, at most a tenth of all: on the first chunk of each, losses, token accuracies and
     a retrieval probe (does its title, or its beginning, find the rest?) are measured; 0 measures nothing."""
-    eval_steps: int = 100
+    eval_steps: Positive = 100
     """Steps between these measurements; there is one more before the first step and after each phase."""
     keep: Literal["loss", "probe", "last"] = "loss"
     """Which state becomes the result: that with the lowest held-out loss (Eq. 9), with the best probe (MRR@10 of both
@@ -112,7 +125,7 @@ class PretrainConfig:
     of them in each; the result is the same. For encoders whose training does not fit on one GPU."""
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """Experiment tracker that gets the losses and the held-out figures, too."""
-    save_steps: int = 100
+    save_steps: Positive = 100
     """Steps between checkpoints from which an interrupted run goes on."""
 
     @property
@@ -122,12 +135,12 @@ class PretrainConfig:
 
 
 @dataclass(kw_only=True)
-class DuplexConfig:
+class DuplexConfig(CheckedSettings):
     """The representation (Eq. 10-12)."""
 
-    cls_dimension: int | None = None
+    cls_dimension: Count | None = None
     """Width d' of the reduced dense vector (Eq. 10); None keeps the encoder's width, at most 384; 0 leaves it out."""
-    top_k: int = 384
+    top_k: Count = 384
     """Vocabulary entries kept of a document (Eq. 11); 0 leaves the vocabulary half out."""
     dense_pooling: Literal["cls", "mean"] = "cls"
     """Which vector is reduced: the first token's state or the mean of all states."""
@@ -144,13 +157,13 @@ class DuplexConfig:
     document_norm: Literal["unit", "own"] = "unit"
     """With `normalize`, whether a document's vocabulary half is scaled to unit length, too, or keeps its own (1 on
     average, to begin with): a long document, which raises more entries, then weighs more than a short one."""
-    cls_scale: float = 20.0
+    cls_scale: AboveZero = 20.0
     """What the dense half's cosine is multiplied with, to begin with; learned."""
-    ot_scale: float = 20.0
+    ot_scale: AboveZero = 20.0
     """What the vocabulary half's cosine is multiplied with, to begin with; learned."""
-    query_max_length: int | None = None
+    query_max_length: Length | None = None
     """Tokens of a query; what is longer is cut. None takes 64, or what a duplex start has."""
-    document_max_length: int | None = None
+    document_max_length: Length | None = None
     """Tokens of a document; what is longer is cut (and counted in the report). None takes 256, or what a duplex start
     has."""
     query_prompt: str = ""
@@ -160,74 +173,74 @@ class DuplexConfig:
 
 
 @dataclass(kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(CheckedSettings):
     """A stage of fine-tuning: contrastive, with BM25's (Eq. 13) or mined negatives (Eq. 14), or distilling (Eq. 15)."""
 
-    epochs: float = 3.0
+    epochs: AboveZero = 3.0
     """Passes over the query-passage pairs."""
-    batch_size: int = 32
+    batch_size: Positive = 32
     """Pairs per step and process; the passages of all other pairs, those of other processes included, are negatives."""
-    mini_batch_size: int = 0
+    mini_batch_size: Count = 0
     """Texts that go through the encoder at a time, each batch then twice, so that memory depends on this number instead
     of `batch_size`; the gradient is the same. 0 takes the whole batch at once."""
-    learning_rate: float = 3e-5
+    learning_rate: Weight = 3e-5
     """Peak learning rate of the encoder."""
-    head_learning_rate: float = 3e-4
+    head_learning_rate: Weight = 3e-4
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
-    scale_learning_rate: float = 1e-2
+    scale_learning_rate: Weight = 1e-2
     """Peak learning rate of the vocabulary's biases and of all scales: single numbers, which can move fast."""
-    dropout: float = 0.0
+    dropout: FractionBelowOne = 0.0
     """Dropout of encoder and attention; a few epochs from a good start need none, and it is slow on a processor."""
-    max_length: int = 160
+    max_length: Length = 160
     """Tokens of a passage in training; shorter than at encoding, for speed."""
-    negatives: int = 1
+    negatives: Count = 1
     """Hard negatives of each pair, drawn afresh each epoch from its query's candidate list, or without lists from the
     best passages of BM25; 0 leaves in-batch negatives alone."""
-    negative_depth: int = 20
+    negative_depth: Positive = 20
     """How many of the best candidates, positives not counted, a hard negative is drawn from."""
-    cls_weight: float = 1.0
+    cls_weight: Weight = 1.0
     """Weight of the loss that the dense half answers for alone, beside that of the sum."""
-    ot_weight: float = 0.5
+    ot_weight: Weight = 0.5
     """Weight of the loss that the vocabulary half answers for alone."""
-    teacher_temperature: float = 1.0
+    teacher_temperature: AboveZero = 1.0
     """In distillation the teacher's scores are divided by this before their softmax: above 1 it is less sure."""
-    contrastive_weight: float = 0.0
+    contrastive_weight: Weight = 0.0
     """In distillation the weight of the contrastive losses, which are then added to it."""
-    share: float = 1.0
+    share: Annotated[float, Range(0, 1, above_least=True)] = 1.0
     """How much of what training changed is kept: 0.5 gives the mean of all weights before and after it, with which a
     finished embedder learns the new and forgets little; a start that is no retriever yet needs all, 1."""
     balance: bool = False
     """Whether the weight of the vocabulary half beside the dense half is chosen after training, by NDCG@10 on the
     held-out queries, where there are any; training itself balances them against the passages of a batch alone."""
-    warmup_ratio: float = 0.1
+    warmup_ratio: Fraction = 0.1
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
-    weight_decay: float = 0.01
+    weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
-    eval_steps: int = 100
+    eval_steps: Count = 100
     """Steps between measurements on held-out queries, where there are any; there is one before the first step and one
     after the last. The state with the best NDCG@10 becomes the result, be it the first. 0 measures nothing, and keeps
     the last."""
-    dev_pool_size: int = 2000
+    dev_pool_size: Positive = 2000
     """Passages among which held-out queries look: the judged ones, BM25's best, and others drawn at random."""
-    patience: int = 0
+    patience: Count = 0
     """Stop after so many measurements in a row that were no better than the best before; 0 never stops early."""
-    seed: int = 42
+    seed: Seed = 42
     """Seeds initialisation, order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
-    save_steps: int = 100
+    save_steps: Positive = 100
     """Steps between checkpoints from which an interrupted run goes on."""
 
 
 @dataclass(kw_only=True)
-class MiningConfig:
+class MiningConfig(CheckedSettings):
     """Hard negatives: which passages are set against a training query's positives."""
 
     source: Literal["duplex", "bm25", "both"] = "duplex"
     """Whose rankings negatives come from: the index's, BM25's, or both in turn."""
-    first: int = 1
+    first: Positive = 1
     """First rank taken, counted without the query's positives; a higher one passes over the most doubtful passages."""
-    last: int = 50
+    last: Positive = 50
     """Last rank taken; the authors draw from the best 200."""
     margin: float | None = None
     """A negative must score at least so much less than the query's best positive in the same ranking; null asks for
@@ -242,84 +255,84 @@ class MiningConfig:
 
 
 @dataclass(kw_only=True)
-class TeacherConfig:
+class TeacherConfig(CheckedSettings):
     """The cross-encoder that stage 3 distils, trained on mined lists."""
 
-    epochs: float = 2.0
+    epochs: Weight = 2.0
     """Passes over the queries; each time another draw of a query's negatives, and of its positive if it has several."""
-    batch_size: int = 8
+    batch_size: Positive = 8
     """Queries per step; each comes with a positive and its negatives."""
-    negatives: int = 7
+    negatives: Positive = 7
     """Negatives of each query, drawn from its list."""
-    learning_rate: float = 3e-5
+    learning_rate: Weight = 3e-5
     """Peak learning rate of the encoder."""
-    head_learning_rate: float = 3e-4
+    head_learning_rate: Weight = 3e-4
     """Peak learning rate of what turns the encoder's states into a score, which is new unless the start has it."""
-    dropout: float = 0.0
+    dropout: FractionBelowOne = 0.0
     """Dropout of encoder and attention."""
-    max_length: int = 256
+    max_length: Length = 256
     """Tokens of a query and its passage together, in training and later; the longer of the two is cut."""
-    warmup_ratio: float = 0.1
+    warmup_ratio: Fraction = 0.1
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
-    weight_decay: float = 0.01
+    weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
-    seed: int = 42
+    seed: Seed = 42
     """Seeds the new head, the draws, order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
-    save_steps: int = 100
+    save_steps: Positive = 100
     """Steps between checkpoints from which an interrupted run goes on."""
 
 
 @dataclass(kw_only=True)
-class PseudoQueryConfig:
+class PseudoQueryConfig(CheckedSettings):
     """Training pairs from text alone: parts of a passage stand in for the queries it answers."""
 
-    queries_per_passage: int = 1
+    queries_per_passage: Positive = 1
     """Queries drawn from each passage; titles and sentences that become queries are left out of the passage."""
-    title_weight: float = 1.0
+    title_weight: Weight = 1.0
     """How often a query is the title, compared with the other two; 0 for never. A passage has one or none."""
-    sentence_weight: float = 1.0
+    sentence_weight: Weight = 1.0
     """How often it is a sentence."""
-    crop_weight: float = 0.5
+    crop_weight: Weight = 0.5
     """How often it is a run of 4 to 16 words, wherever it begins; the passage keeps them."""
-    passages: int = 20000
+    passages: Positive = 20000
     """Passages that queries are drawn from, at most; of a larger corpus so many at random."""
-    seed: int = 42
+    seed: Seed = 42
     """Seeds all draws."""
 
 
 @dataclass(kw_only=True)
-class HardNegativesConfig:
+class HardNegativesConfig(CheckedSettings):
     """Stage 2 of fine-tuning, with mined negatives (Eq. 14); all else is as in stage 1."""
 
-    epochs: float = 2.0
+    epochs: AboveZero = 2.0
     """Passes over the query-passage pairs."""
-    batch_size: int = 16
+    batch_size: Positive = 16
     """Pairs per step and process."""
-    learning_rate: float = 2e-5
+    learning_rate: Weight = 2e-5
     """Peak learning rate of the encoder."""
-    head_learning_rate: float = 2e-4
+    head_learning_rate: Weight = 2e-4
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
-    negatives: int = 4
+    negatives: Count = 4
     """Hard negatives of each pair, drawn afresh each epoch from its query's list."""
-    negative_depth: int = 50
+    negative_depth: Positive = 50
     """How many of the list's best a negative is drawn from."""
 
 
 @dataclass(kw_only=True)
-class DistilConfig:
+class DistilConfig(CheckedSettings):
     """Stage 3 of fine-tuning, a teacher's distillation (Eq. 15); all else is as in stage 1."""
 
-    epochs: float = 2.0
+    epochs: AboveZero = 2.0
     """Passes over the query-passage pairs."""
-    batch_size: int = 16
+    batch_size: Positive = 16
     """Pairs per step and process."""
-    learning_rate: float = 2e-5
+    learning_rate: Weight = 2e-5
     """Peak learning rate of the encoder."""
-    head_learning_rate: float = 2e-4
+    head_learning_rate: Weight = 2e-4
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
-    negatives: int = 7
+    negatives: Count = 7
     """Negatives that the teacher's opinion is asked of for each pair, drawn afresh each epoch from its query's list."""
-    negative_depth: int = 50
+    negative_depth: Positive = 50
     """How many of the list's best they are drawn from."""

@@ -21,6 +21,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from dupmae.errors import DupmaeError
+from dupmae.ranges import OutOfRangeError
 from dupmae.settings_file import Setting, read_settings, suggestion
 
 FLAG = object()
@@ -45,7 +46,7 @@ def parse_command(
         `(positional, keyword)`, ready for `function(*positional, **keyword)`.
 
     Raises:
-        DupmaeError: An unknown option or key, a value of the wrong type, or a missing argument.
+        DupmaeError: An unknown option or key, a value of the wrong type or outside its range, or a missing argument.
         SystemExit: After `--help`.
     """
     asks_for_help = bool({"-h", "--help"} & set(arguments))
@@ -61,7 +62,7 @@ def parse_command(
     positional, keyword = [], {}
     for parameter in inspect.signature(function).parameters.values():
         hint = get_type_hints(function)[parameter.name]
-        value = _construct(hint, namespace) if is_dataclass(hint) else namespace[parameter.name]
+        value = namespace[parameter.name] if not is_dataclass(hint) else _construct(hint, namespace, name, places)
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(value)
         else:
@@ -180,9 +181,7 @@ def _parse(parser: ArgumentParser, name: str, arguments: Sequence[str], places: 
     see = f" (see dupmae {name} --help)"
     if match := re.match(r'Parser key "([^"]+)": (.*?)(?:Given value type: .*)?G(?:ot|iven) value: (.*)', message):
         key, expected, value = match.groups()
-        place = (places or {}).get(key)
-        subject, end = (f"{place}{key}", "") if place else (f"--{key}", see)
-        raise DupmaeError(f"{subject} takes {_expectation(expected)}, not {value!r}{end}")
+        raise _refusal(name, key, f"takes {_expectation(expected)}, not {value!r}", places or {})
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match.group(1)
         if not word.startswith("-"):
@@ -194,6 +193,12 @@ def _parse(parser: ArgumentParser, name: str, arguments: Sequence[str], places: 
         needed = ", ".join(_spelled(parser, key) for key in match.group(1).split(", "))
         raise DupmaeError(f"dupmae {name} needs {needed}{see}")
     raise DupmaeError(f"{message}{see}")
+
+
+def _refusal(name: str, key: str, problem: str, places: dict[str, str]) -> DupmaeError:
+    """What is wrong with the value of an option, or of a file's setting and then in which line."""
+    place = places.get(key)
+    return DupmaeError(f"{place}{key} {problem}" if place else f"--{key} {problem} (see dupmae {name} --help)")
 
 
 def _spelled(parser: ArgumentParser, key: str) -> str:
@@ -238,10 +243,15 @@ def _takes_several(hint: Any) -> bool:
     return hint == list[str] or list[str] in get_args(hint)
 
 
-def _construct(kind: Any, namespace: Any) -> Any:
-    """Build a settings dataclass, and those inside it, from parsed values."""
+def _construct(kind: Any, namespace: Any, name: str, places: dict[str, str], prefix: str = "") -> Any:
+    """Build a settings dataclass, and those inside it, from parsed values; what is out of range is named in full."""
     values = {
-        field: _construct(hint, namespace[field]) if is_dataclass(hint) else namespace[field]
+        field: _construct(hint, namespace[field], name, places, f"{prefix}{field}.")
+        if is_dataclass(hint)
+        else namespace[field]
         for field, hint in get_type_hints(kind).items()
     }
-    return kind(**values)
+    try:
+        return kind(**values)
+    except OutOfRangeError as error:
+        raise _refusal(name, f"{prefix}{error.setting}", error.problem, places) from None

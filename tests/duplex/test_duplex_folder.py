@@ -232,7 +232,7 @@ def test_half_precision_checkpoint_is_loaded_in_float32(bert_folder, write_token
         ({"top_k": 177}, "top_k is 177, but the vocabulary has only 176 entries"),
         ({"cls_dimension": 33}, "cls_dimension is 33, but .* is only 32 wide"),
         ({"cls_dimension": 0, "top_k": 0}, "one of them must be above 0"),
-        ({"cls_dimension": -1}, "must not be negative"),
+        ({"cls_dimension": -1}, "cls_dimension must be at least 0, not -1"),
     ],
 )
 def test_impossible_representations_are_refused(settings, sentence, bert_folder):

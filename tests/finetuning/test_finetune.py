@@ -252,18 +252,9 @@ def test_second_and_third_stage_learn_what_the_lists_and_the_teacher_say(
     assert all(ranked[query][f"p{query[1:]}a"] > ranked[query][f"p{(int(query[1:]) + 1) % 12}a"] for query in ranked)
 
 
-def test_scores_without_lists_and_impossible_settings_are_refused(benchmark, config, make_encoder, scores, tmp_path):
+def test_scores_without_lists_are_refused(benchmark, config, make_encoder, scores, tmp_path):
     with pytest.raises(DupmaeError, match="scores belong to candidate lists"):
         finetune(make_encoder(), benchmark, tmp_path / "run", config, scores=scores)
-    for settings, sentence in (
-        ({"negatives": -1}, "negatives is -1"),
-        ({"eval_steps": -1}, "eval_steps is -1"),
-        ({"patience": -1}, "patience is -1"),
-        ({"mini_batch_size": -2}, "mini_batch_size is -2"),
-        ({"teacher_temperature": 0.0}, "teacher_temperature is 0.0"),
-    ):
-        with pytest.raises(DupmaeError, match=sentence):
-            finetune(make_encoder(), benchmark, tmp_path / "run", replace(config, **settings))
     assert not (tmp_path / "run").exists()
 
 
@@ -346,8 +337,6 @@ def test_a_share_of_what_training_changed_is_kept_and_the_same_when_killed(
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, first[name].lerp(last[name], 0.25) if tensor.is_floating_point() else tensor)
     assert not torch.equal(found["1.output.weight"], last["1.output.weight"])
-    with pytest.raises(DupmaeError, match="share is 0: it is above 0"):
-        finetune(make_encoder(), benchmark, tmp_path / "none", replace(config, share=0))
 
 
 def test_held_out_queries_measure_what_would_be_the_result(halves, config, make_encoder, tmp_path, monkeypatch):

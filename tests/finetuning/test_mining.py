@@ -202,12 +202,8 @@ def test_lists_of_something_else_are_not_overwritten(index, encoder, benchmark, 
 
 
 def test_what_cannot_be_mined_is_refused(index, benchmark, encoder, tmp_path):
-    for settings, sentence in (
-        ({"first": 0}, "Ranks 0 to 50 hold no passage"),
-        ({"first": 9, "last": 8}, "Ranks 9 to 8 hold no passage"),
-    ):
-        with pytest.raises(DupmaeError, match=sentence):
-            mine(index, benchmark, tmp_path / "out", MiningConfig(**settings))
+    with pytest.raises(DupmaeError, match="Ranks 9 to 8 hold no passage"):
+        mine(index, benchmark, tmp_path / "out", MiningConfig(first=9, last=8))
     with pytest.raises(DupmaeError, match="the source both needs an index"):
         mine(None, benchmark, tmp_path / "out", MiningConfig(source="both"))
     unanswered = replace(benchmark, qrels={query: {"p0a": 0} for query in benchmark.queries})

@@ -140,10 +140,9 @@ def build_token_store(
     """
     folder = Path(folder)
     budget = config.max_length - 2
-    if not 1 <= config.min_length <= config.max_length or budget < 1:
+    if config.min_length > config.max_length:
         raise DupmaeError(
-            f"The token store needs a max_length of at least 3 and a min_length from 1 to it, not {config.max_length} "
-            f"and {config.min_length}."
+            f"No chunk has {config.min_length} tokens at least and {config.max_length} at most: lower min_length."
         )
     if folder.exists() and not (folder.is_dir() and (is_token_store(folder) or not any(folder.iterdir()))):
         raise DupmaeError(f"{folder} exists and is not a token store: remove it or choose another folder.")

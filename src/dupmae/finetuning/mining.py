@@ -80,10 +80,8 @@ def _check(index: DuplexIndex | None, config: MiningConfig) -> None:
     """Refuse settings that leave nothing to mine."""
     if index is None and config.source != "bm25":
         raise DupmaeError(f"Mining from the source {config.source} needs an index: give one, or take bm25.")
-    if not 1 <= config.first <= config.last:
-        raise DupmaeError(
-            f"Ranks {config.first} to {config.last} hold no passage: first must be at least 1 and last at least first."
-        )
+    if config.first > config.last:
+        raise DupmaeError(f"Ranks {config.first} to {config.last} hold no passage: last must be at least first.")
 
 
 def _positives(train: Benchmark, query: str) -> set[str]:

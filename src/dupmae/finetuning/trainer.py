@@ -82,7 +82,8 @@ def finetune(
         DupmaeError: Too few pairs, a bad file of lists or scores, `output` holds another run, or the loss stops being a
             number.
     """
-    _refuse(config, lists, scores)
+    if scores is not None and lists is None:
+        raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
     held_out = dev if dev is not None and dev.queries else None
     measured = held_out if config.eval_steps else None
     both = encoder.pooling.cls_dimension > 0 and encoder.pooling.top_k > 0
@@ -216,19 +217,6 @@ def _finish(
     write_json(output / RUN_FILE, record | kept | {"finished": True})
     for folder in ("checkpoints", "kept"):
         shutil.rmtree(output / folder, ignore_errors=True)
-
-
-def _refuse(config: FinetuneConfig, lists: Path | None, scores: Path | None) -> None:
-    """Refuse settings that make no sense."""
-    if scores is not None and lists is None:
-        raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
-    for name in ("negatives", "eval_steps", "patience", "mini_batch_size"):
-        if getattr(config, name) < 0:
-            raise DupmaeError(f"{name} is {getattr(config, name)}: it counts, and 0 is the least.")
-    if not 0 < config.share <= 1:
-        raise DupmaeError(f"share is {config.share}: it is above 0 and at most 1, which keeps all that was learnt.")
-    if config.teacher_temperature <= 0:
-        raise DupmaeError(f"teacher_temperature is {config.teacher_temperature}: scores are divided by it, so above 0.")
 
 
 def _fingerprint(

@@ -23,8 +23,6 @@ SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask
 """The special tokens, which come first in the vocabulary, by role."""
 CONTINUES = "##"
 """Stands before an entry that goes on with a word."""
-LEAST_ENTRIES = 50
-"""The smallest vocabulary."""
 SHARE_OF_CHARACTERS = 4
 """One in so many entries may be a single character that starts a word, and one that goes on with it."""
 
@@ -49,7 +47,8 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
         DupmaeError: The size is impossible, a text is not valid Unicode, there is none, or the folder holds something
             else.
     """
-    _refuse_impossible(config)
+    if config.width % config.heads:
+        raise DupmaeError(f"width must be a multiple of heads, but {config.width} is none of {config.heads}.")
     record_file = folder / RECORD_FILE
     if folder.exists() and not record_file.is_file():
         raise DupmaeError(f"{folder} exists and holds something else: choose another output folder or delete it.")
@@ -74,16 +73,6 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
         write_json(temporary / RECORD_FILE, {"fingerprint": mark, **settings, "entries": len(tokenizer)})
     logger.info("A new encoder of %d parameters and %d entries.", model.num_parameters(), len(tokenizer))
     return folder
-
-
-def _refuse_impossible(config: ScratchConfig) -> None:
-    """Refuse sizes that no model can have."""
-    least = {"layers": 1, "width": 1, "heads": 1, "vocabulary_size": LEAST_ENTRIES, "positions": 3}
-    for name, value in least.items():
-        if getattr(config, name) < value:
-            raise DupmaeError(f"{name} must be at least {value}, not {getattr(config, name)}.")
-    if config.width % config.heads:
-        raise DupmaeError(f"width must be a multiple of heads, but {config.width} is none of {config.heads}.")
 
 
 def _normalizer(config: ScratchConfig) -> Any:

@@ -64,8 +64,6 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         raise DupmaeError("The token store is empty: there is no text to pre-train on.")
     if not (config.mlm_weight or config.cls_weight or config.bow_weight):
         raise DupmaeError("All three loss weights are 0: set at least one of mlm_weight, cls_weight and bow_weight.")
-    if config.eval_steps < 1:
-        raise DupmaeError(f"eval_steps is {config.eval_steps}: it counts steps, at least 1.")
     processes = join_processes()
     if config.shard:
         refuse_unshardable(processes)

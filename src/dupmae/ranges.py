@@ -1,0 +1,87 @@
+"""Which numbers a setting may be: said with its type, checked whenever settings are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, get_args, get_type_hints
+
+from dupmae.errors import DupmaeError
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The finite numbers from `least` to `most`, both included unless said otherwise."""
+
+    least: float
+    most: float = math.inf
+    above_least: bool = False
+    below_most: bool = False
+
+    def __contains__(self, number: float) -> bool:
+        low = self.least < number if self.above_least else self.least <= number
+        high = number < self.most if self.below_most else number <= self.most
+        return low and high and math.isfinite(number)
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.above_least else 'at least'} {self.least}"
+        return low if self.most == math.inf else f"{low} and {'below' if self.below_most else 'at most'} {self.most}"
+
+
+Count = Annotated[int, Range(0)]
+"""A number of things, of which there may be none."""
+Positive = Annotated[int, Range(1)]
+"""A number of things, at least one."""
+Length = Annotated[int, Range(3)]
+"""Tokens of a text: one, and the two special ones around it, are the least."""
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+"""What NumPy's and torch's generators all take."""
+Weight = Annotated[float, Range(0)]
+"""A factor or a rate, which may switch something off."""
+AboveZero = Annotated[float, Range(0, above_least=True)]
+"""A factor, a divisor or a duration."""
+Fraction = Annotated[float, Range(0, 1)]
+"""A share, from none to all."""
+FractionBelowOne = Annotated[float, Range(0, 1, below_most=True)]
+"""A share of what must not be used up."""
+
+
+class OutOfRangeError(DupmaeError):
+    """A setting outside its range.
+
+    Args:
+        setting: Its name, without the section that it stands in.
+        problem: What is wrong with it, to be read after the name.
+    """
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"{setting} {problem}.")
+        self.setting, self.problem = setting, problem
+
+
+class CheckedSettings:
+    """Base of the settings dataclasses: what is outside its range is refused when one is made.
+
+    Raises:
+        OutOfRangeError: A number is not in the :class:`Range` that its type names.
+    """
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, allowed in _ranges(kind).items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise OutOfRangeError(name, f"must be {allowed}, not {value}")
+
+
+@cache
+def _ranges(kind: Any) -> dict[str, Range]:
+    """The fields of a settings dataclass whose types name a range, or that or None."""
+    return {
+        name: mark
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+        for part in (hint, *get_args(hint))
+        for mark in getattr(part, "__metadata__", ())
+        if isinstance(mark, Range)
+    }
