@@ -39,9 +39,9 @@ OURS = VARIANTS | {
     "linear": Variant(pretrain={"ot_projection": "linear"}, duplex={"ot_projection": "linear"}),
     "masks .15 and .5": Variant(pretrain={"encoder_mask_rate": 0.15}),
     "masks .3 and .7": Variant(pretrain={"decoder_mask_rate": 0.7}),
-    "queries' own tokens": Variant(duplex={"query_entries": "tokens"}),
-    "passages' own norm": Variant(duplex={"document_norm": "own"}),
-    "own tokens and own norm": Variant(duplex={"query_entries": "tokens", "document_norm": "own"}),
+    "queries of logits": Variant(duplex={"query_entries": "logits"}),
+    "passages at unit length": Variant(duplex={"document_norm": "unit"}),
+    "logits and unit length": Variant(duplex={"query_entries": "logits", "document_norm": "unit"}),
 }
 """The paper's variants, and those of settings that it leaves open."""
 

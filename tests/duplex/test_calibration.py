@@ -34,13 +34,22 @@ def test_logits_are_centred_by_entry_then_cut_and_scaled_by_their_largest(make_e
     np.testing.assert_allclose(logits(encoder, texts), expected, atol=1e-3)
 
 
-def test_calibration_moves_the_output_layer_alone(make_encoder, texts):
-    encoder = make_encoder()
+@pytest.mark.parametrize(
+    ("document_norm", "expected"),
+    [
+        ("unit", {"1.output.weight", "1.output.bias"}),
+        ("own", {"1.output.weight", "1.output.bias", "1.entry_log_scale"}),
+    ],
+)
+def test_calibration_moves_the_output_layer_and_the_norm_of_documents_that_keep_theirs(
+    document_norm, expected, make_encoder, texts
+):
+    encoder = make_encoder(document_norm=document_norm)
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     calibrate(encoder, texts)
     after = encoder.state_dict()
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
-    assert moved == {"1.output.weight", "1.output.bias"}
+    assert moved == expected
 
 
 @pytest.mark.parametrize("ot_activation", ["log1p_relu", "relu", "none"])

@@ -175,7 +175,7 @@ def test_untrained_vocabulary_half_pools_the_logits_of_the_masked_language_model
         model = RobertaForMaskedLM(RobertaConfig(**sizes, **widths))
     model.save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
-    config = DuplexConfig(top_k=10, ot_activation="none", normalize=False, ot_scale=1.0)
+    config = DuplexConfig(top_k=10, ot_activation="none", normalize=False, query_entries="logits", ot_scale=1.0)
     encoder = DuplexEncoder.from_encoder(str(tmp_path), config)
     features = encoder.preprocess([texts[0]], task="query")
     with torch.no_grad():

@@ -59,8 +59,8 @@ def test_dot_product_of_an_encoded_query_and_document_is_equation_12(pooling, pa
 
 
 @pytest.mark.parametrize("activation", ["log1p_relu", "relu", "none"])
-def test_document_keeps_its_k_largest_entries_and_the_query_all(activation, make_encoder, texts):
-    encoder = make_encoder(ot_activation=activation, normalize=False)
+def test_document_keeps_its_k_largest_entries_and_a_query_of_logits_all(activation, make_encoder, texts):
+    encoder = make_encoder(ot_activation=activation, normalize=False, query_entries="logits")
     for text in texts[:4]:
         _, mu = naive_halves(encoder, text, "document")
         document = encoder.encode_document(text).to_dense()[:V].numpy()
@@ -85,7 +85,7 @@ def test_a_query_of_own_tokens_has_no_other_entry_and_never_meets_the_output_mat
 
 
 def test_normalised_document_halves_are_unit_vectors_and_query_halves_carry_the_scales(make_encoder, texts):
-    encoder = make_encoder()
+    encoder = make_encoder(document_norm="unit")
     encoder.pooling.cls_log_scale.data.fill_(np.log(20))
     encoder.pooling.ot_log_scale.data.fill_(np.log(10))
     documents, queries = encoder.encode_document(texts).to_dense(), encoder.encode_query(texts).to_dense()

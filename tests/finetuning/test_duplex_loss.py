@@ -30,7 +30,7 @@ class Model(nn.Module):
     pooling = SimpleNamespace(vocabulary_size=V)
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
-        return {"sentence_embedding": features["vectors"]}
+        return features | {"sentence_embedding": features["vectors"]}
 
 
 @pytest.fixture

@@ -235,7 +235,7 @@ def test_second_and_third_stage_learn_what_the_lists_and_the_teacher_say(
     benchmark, config, make_encoder, lists, scores, tmp_path
 ):
     config = replace(config, epochs=8, dropout=0.0, negatives=2, learning_rate=1e-3, head_learning_rate=3e-3)
-    second = finetune(make_encoder(), benchmark, tmp_path / "second", config, lists=lists)
+    second = finetune(make_encoder(query_entries="logits"), benchmark, tmp_path / "second", config, lists=lists)
     assert {name for name in metrics(tmp_path / "second")[0] if name.startswith("con")} == {
         "contrastive",
         "contrastive_cls",

@@ -69,11 +69,13 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
             `contrastive` or `distil` (both halves), and each half alone with `_cls` or `_ot` added, if it has a weight.
         """
         queries, *passages = features
-        # DDP looks at the last forward pass for the parameters that are used, and only queries use the scales.
-        columns = [*passages, queries]
         if not self.mini_batch_size:
-            return self._losses([self.model(column)["sentence_embedding"] for column in columns], labels)
-        total = super().forward_cached(columns, labels)
+            vectors = [self.model(column)["sentence_embedding"] for column in passages]
+            # DDP looks for the parameters that are used in what the last forward pass returns, and queries use others
+            # than passages: so that pass returns all vectors.
+            last = self.model(queries | {"passages": vectors})
+            return self._losses([*last["passages"], last["sentence_embedding"]], labels)
+        total = super().forward_cached([*passages, queries], labels)
         first, *others = self._parts
         # One of the parts has to carry the gradient of all.
         rest = {name: self._parts[name] for name in others}
