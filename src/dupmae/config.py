@@ -108,7 +108,7 @@ class PretrainConfig(CheckedSettings):
     seed: Seed = 42
     """Seeds initialisation, order, masks and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
+    """Arithmetic of the forward pass; `auto` takes bfloat16 where the machine multiplies in it (AMX, AVX-512, GPU)."""
     held_out_texts: Count = 200
     """Texts that are never trained on, at most a tenth of all: on the first chunk of each, losses, token accuracies and
     a retrieval probe (does its title, or its beginning, find the rest?) are measured; 0 measures nothing."""
@@ -226,7 +226,7 @@ class FinetuneConfig(CheckedSettings):
     seed: Seed = 42
     """Seeds initialisation, order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
+    """Arithmetic of the forward pass; `auto` takes bfloat16 where the machine multiplies in it (AMX, AVX-512, GPU)."""
     save_steps: Positive = 100
     """Steps between checkpoints from which an interrupted run goes on."""
 
@@ -278,7 +278,7 @@ class TeacherConfig(CheckedSettings):
     seed: Seed = 42
     """Seeds the new head, the draws, order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; `auto` takes bfloat16 where the processor has matrix units for it."""
+    """Arithmetic of the forward pass; `auto` takes bfloat16 where the machine multiplies in it (AMX, AVX-512, GPU)."""
     save_steps: Positive = 100
     """Steps between checkpoints from which an interrupted run goes on."""
 

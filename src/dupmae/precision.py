@@ -8,11 +8,15 @@ import torch
 
 
 def bfloat16_pays(precision: str) -> bool:
-    """Whether the forward pass runs in bfloat16; `auto` asks the processor for bfloat16 matrix units."""
+    """Whether the forward pass runs in bfloat16; `auto` asks the processor for bfloat16 products.
+
+    These are AMX's matrix units or AVX-512's dot products (`benchmarks/encode.py` and `pretraining_step.py` with and
+    without bfloat16 have the ratios). Without them a processor converts every product and is slower than in float32.
+    """
     if precision == "auto":
         if torch.cuda.is_available():
             return bool(torch.cuda.is_bf16_supported())
-        return bool(torch.cpu._is_amx_tile_supported())
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return precision == "bfloat16"
 
 

@@ -131,8 +131,7 @@ def encoding_options(model: Any, lengths: list[int | None]) -> dict[str, Any]:
 class DenseVectors:
     """One vector a text, with the model's own similarity (cosine unless it says otherwise).
 
-    Where the machine has matrix units for it the encoder computes in bfloat16; what follows it (pooling, normalisation)
-    computes in float32.
+    Where that pays the encoder computes in bfloat16; what follows it (pooling, normalisation) computes in float32.
 
     Args:
         model: What `SentenceTransformer` takes.

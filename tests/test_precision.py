@@ -1,0 +1,21 @@
+"""When products run in bfloat16."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dupmae.precision import autocast, bfloat16_pays
+
+
+@pytest.mark.parametrize(("amx", "avx512", "pays"), [(True, True, True), (False, True, True), (False, False, False)])
+def test_auto_asks_the_processor_where_there_is_no_gpu(amx, avx512, pays, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert bfloat16_pays("auto") is pays
+    assert bfloat16_pays("bfloat16")
+    assert not bfloat16_pays("float32")
+    with autocast("cpu"):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype is (torch.bfloat16 if pays else torch.float32)
