@@ -60,25 +60,25 @@ def test_a_step_of_each_system_is_measured(
     assert row["peak_rss_mb"] > 100
 
 
-def test_a_fine_tuning_step_in_mini_batches_has_the_gradient_of_the_whole_batch(
+def test_a_fine_tuning_step_in_finetuning_step_has_the_gradient_of_the_whole_batch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import mini_batches
+    import finetuning_step
 
     def in_this_process(commands: dict[str, list[str]], *_: int) -> dict[str, list[dict[str, Any]]]:
         answers = {}
         for name, (_, script, *words) in commands.items():
             monkeypatch.setattr(sys, "argv", [script, *words])
             monkeypatch.setattr(sys, "stdin", io.StringIO("run\n"))
-            mini_batches.main()
+            finetuning_step.main()
             first, last = map(json.loads, capsys.readouterr().out.splitlines())
             answers[name] = [first | last]
         return answers
 
     sizes = ("--batch=6", "--mini=2", "--length=24", "--layers=1", "--hidden=64", "--vocabulary=500")
-    monkeypatch.setattr(sys, "argv", ["mini_batches.py", *sizes, "--json", f"--threads={torch.get_num_threads()}"])
-    monkeypatch.setattr(mini_batches, "take_turns", in_this_process)
-    mini_batches.main()
+    monkeypatch.setattr(sys, "argv", ["finetuning_step.py", *sizes, "--json", f"--threads={torch.get_num_threads()}"])
+    monkeypatch.setattr(finetuning_step, "take_turns", in_this_process)
+    finetuning_step.main()
     figures = json.loads(capsys.readouterr().out)
     assert figures["mini-batches"]["gradient"] == pytest.approx(figures["whole batch"]["gradient"], rel=1e-4)
     assert figures["mini-batches"]["peak_rss_mb"] > 100

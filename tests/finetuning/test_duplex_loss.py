@@ -13,8 +13,11 @@ import torch
 from torch import nn
 
 from dupmae.config import FinetuneConfig
+from dupmae.duplex import DuplexEncoder
+from dupmae.duplex.pooling import DuplexPooling
 from dupmae.finetuning.examples import Examples, make_examples
 from dupmae.finetuning.loss import DuplexLoss
+from dupmae.finetuning.trainer import row_collator
 
 V = 5
 POSITIVES = {0: frozenset({10, 11}), 1: frozenset({12}), 2: frozenset({10}), 3: frozenset({13})}
@@ -27,7 +30,7 @@ HALVES = {"": slice(None), "_cls": slice(V, None), "_ot": slice(0, V)}
 class Model(nn.Module):
     """Gives the vectors that it is handed."""
 
-    pooling = SimpleNamespace(vocabulary_size=V)
+    pooling = SimpleNamespace(cls_dimension=3, entries_of=lambda features: None)
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         return features | {"sentence_embedding": features["vectors"]}
@@ -138,10 +141,53 @@ def test_scores_are_not_rounded_under_autocast(vectors):
         torch.testing.assert_close(found[name], value)
 
 
+def batch_of(encoder: DuplexEncoder, examples: Examples) -> tuple[list[dict[str, Any]], torch.Tensor]:
+    """The columns and the labels of a step of six rows."""
+    batch = row_collator(encoder, examples)([{"label": row} for row in range(6)])
+    labels = batch.pop("label")
+    columns = [
+        {name.removeprefix(f"{column}_"): value for name, value in batch.items() if name.startswith(f"{column}_")}
+        for column in examples.columns
+    ]
+    return columns, labels
+
+
+@pytest.mark.parametrize("mini_batch_size", [0, 4])
+def test_entries_that_no_query_has_are_not_computed_and_change_nothing(
+    benchmark, config, make_encoder, monkeypatch, mini_batch_size
+):
+    """Against the whole vocabulary, no passage cut to its top k."""
+    examples = make_examples(benchmark, replace(config, negatives=2))
+    widths: list[int] = []
+
+    def step(top_k: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        encoder = make_encoder(query_entries="tokens", document_norm="own", top_k=top_k).double()
+        with torch.no_grad():
+            encoder.pooling.output.bias += torch.randn_like(encoder.pooling.output.bias)
+            encoder.pooling.token_log_scale += torch.randn_like(encoder.pooling.token_log_scale)
+        encoder.pooling.register_forward_hook(lambda *seen: widths.append(seen[2]["sentence_embedding"].shape[1]))
+        columns, labels = batch_of(encoder, examples)
+        found = DuplexLoss(encoder, examples, replace(config, mini_batch_size=mini_batch_size))(columns, labels)
+        torch.stack(list(found.values())).sum().backward()
+        return found, {name: each.grad for name, each in encoder.named_parameters() if each.grad is not None}
+
+    losses, gradients = step(5)
+    entries, widths = widths, []
+    monkeypatch.setattr(DuplexPooling, "entries_of", lambda self, features: None)
+    expected, whole = step(176)
+    assert len(set(entries)) == len(set(widths)) == 1
+    assert entries[0] < widths[0] / 2
+    assert losses.keys() == expected.keys()
+    assert gradients.keys() == whole.keys()
+    for found, known in ((losses, expected), (gradients, whole)):
+        for name, value in known.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-9, msg=name)
+    assert gradients["1.output.weight"].any()
+
+
 @pytest.mark.parametrize("taught", [False, True])
 def test_mini_batches_give_the_losses_and_the_gradient_of_the_whole_batch(benchmark, config, make_encoder, taught):
     """With dropout, whose random numbers the second pass has to draw again: one text a mini-batch on either side."""
-    from dupmae.finetuning.trainer import row_collator
     from dupmae.precision import prepare_for_training
 
     examples = make_examples(benchmark, replace(config, negatives=2))
@@ -153,12 +199,7 @@ def test_mini_batches_give_the_losses_and_the_gradient_of_the_whole_batch(benchm
         encoder = make_encoder().double()  # sums in another order: float32 would round some of them apart
         prepare_for_training(encoder.transformers_model, 0.0 if parts == 1 else 0.3)
         encoder.train()
-        batch = row_collator(encoder, examples)([{"label": row} for row in range(6)])
-        labels = batch.pop("label")
-        features = [
-            {name.removeprefix(f"{column}_"): value for name, value in batch.items() if name.startswith(f"{column}_")}
-            for column in examples.columns
-        ]
+        features, labels = batch_of(encoder, examples)
         torch.manual_seed(3)
         found = DuplexLoss(encoder, examples, replace(config, mini_batch_size=mini_batch_size))(features, labels)
         (3 * torch.stack(list(found.values())).sum()).backward()

@@ -142,7 +142,9 @@ class DuplexPooling(Module):  # type: ignore[misc]
         """Add `sentence_embedding`, (B, V + d'), to `features` with `token_embeddings`, `input_ids`, `attention_mask`.
 
         Args:
-            features: Token states (B, L, D), their ids and mask (B, L).
+            features: Token states (B, L, D), their ids and mask (B, L). With `entries`, an array of E numbers of
+                vocabulary entries (:meth:`entries_of`), the vocabulary half has those alone, none of them cut, and the
+                result is (B, E + d').
             task: `document` cuts the vocabulary half to its `top_k` entries; `query` and None keep it whole and carry
                 the scales. By default it is what `features` say: sentence-transformers' trainers note it there.
         """
@@ -180,16 +182,31 @@ class DuplexPooling(Module):  # type: ignore[misc]
         if self.top_k == 0:
             states: torch.Tensor = features["token_embeddings"]
             return states.new_zeros(len(states), self.vocabulary_size, dtype=torch.float32)
+        entries = features.get("entries")
         if task != "document" and self.query_entries == "tokens":
-            mu = self.own_tokens(features) * self.token_log_scale.exp()
+            mu = _chosen(self.own_tokens(features) * self.token_log_scale.exp(), entries)
         else:
             mu = self.activated(features)
-        if task == "document" and self.top_k < self.vocabulary_size:
+        if task == "document" and entries is None and self.top_k < self.vocabulary_size:
             kept = mu.topk(self.top_k, dim=1)
             mu = torch.zeros_like(mu).scatter(1, kept.indices, kept.values)
         if self.normalize and (task != "document" or self.document_norm == "unit"):
             mu = F.normalize(mu, dim=1)
         return mu if task == "document" else mu * self.ot_log_scale.exp()
+
+    def entries_of(self, features: dict[str, Any]) -> torch.Tensor | None:
+        """Which vocabulary entries decide the scores of queries, as true or false, (V,), or None if all may.
+
+        If queries have their own tokens alone and documents a norm of their own, no other entry of a document enters a
+        score or its gradient: in training none but these need to be computed.
+
+        Args:
+            features: Of the queries.
+        """
+        unit = self.normalize and self.document_norm == "unit"
+        if self.top_k == 0 or self.query_entries == "logits" or unit:
+            return None
+        return self.own_tokens(features).any(dim=0)
 
     def own_tokens(self, features: dict[str, Any]) -> torch.Tensor:
         """Which vocabulary entries the texts' ordinary tokens are, 1 or 0, (B, V)."""
@@ -199,9 +216,11 @@ class DuplexPooling(Module):  # type: ignore[misc]
 
     def activated(self, features: dict[str, Any]) -> torch.Tensor:
         """The logits after their activation, times the weights of the entries, (B, V)."""
+        entries = features.get("entries")
         mu = self.activation(self.logits(features))
         empty = ~self._ordinary(features).any(dim=1, keepdim=True)  # (B, 1)
-        return (mu * self.entry_log_scale.exp()).masked_fill(self.special | empty, 0.0)
+        weights, special = _chosen(self.entry_log_scale, entries).exp(), _chosen(self.special, entries)
+        return (mu * weights).masked_fill(special | empty, 0.0)
 
     def activation(self, mu: torch.Tensor) -> torch.Tensor:
         """`ot_activation`, of logits of any shape."""
@@ -211,8 +230,9 @@ class DuplexPooling(Module):  # type: ignore[misc]
 
     def logits(self, features: dict[str, Any]) -> torch.Tensor:
         """Eq. 6-7: mu, the largest logit of each vocabulary entry over the ordinary tokens, (B, V)."""
-        states = self.transform(features["token_embeddings"])
-        return linear_max_pool(states, self.output.weight, self.output.bias, self._ordinary(features))
+        states, entries = self.transform(features["token_embeddings"]), features.get("entries")
+        weight = self.output.weight if entries is None else self.output.weight[entries]  # (V, D) or (E, D)
+        return linear_max_pool(states, weight, _chosen(self.output.bias, entries), self._ordinary(features))
 
     def _ordinary(self, features: dict[str, Any]) -> torch.Tensor:
         """Which tokens are pooled: neither padding nor special, (B, L)."""
@@ -239,3 +259,8 @@ class DuplexPooling(Module):  # type: ignore[misc]
             model_name_or_path, subfolder=subfolder, model=cls(**config), **hub
         )
         return module
+
+
+def _chosen(values: torch.Tensor, entries: Any) -> torch.Tensor:
+    """Of values (..., V) those of some vocabulary entries, (..., E), or of all."""
+    return values if entries is None else values[..., entries]

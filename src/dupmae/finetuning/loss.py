@@ -54,7 +54,8 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self.model = model
         self.examples = examples
         self.config = config
-        self.vocabulary_size = model.pooling.vocabulary_size
+        self.cls_dimension = model.pooling.cls_dimension
+        self.entries_of = model.pooling.entries_of  # of what DDP has wrapped, which has no attributes of its own
         self.mini_batch_size = config.mini_batch_size
         self._parts: dict[str, torch.Tensor] = {}
 
@@ -68,7 +69,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         Returns:
             `contrastive` or `distil` (both halves), and each half alone with `_cls` or `_ot` added, if it has a weight.
         """
-        queries, *passages = features
+        queries, *passages = self._with_entries(list(features))
         if not self.mini_batch_size:
             vectors = [self.model(column)["sentence_embedding"] for column in passages]
             # DDP looks for the parameters that are used in what the last forward pass returns, and queries use others
@@ -80,6 +81,19 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         # One of the parts has to carry the gradient of all.
         rest = {name: self._parts[name] for name in others}
         return {first: total - torch.stack([*rest.values(), torch.zeros_like(total)]).sum()} | rest
+
+    def _with_entries(self, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The columns, with the vocabulary entries that a step's queries can meet, those of the other processes, too.
+
+        An array of NumPy's, because whoever cuts the columns into mini-batches would cut a tensor as well.
+        """
+        occurs = self.entries_of(columns[0])
+        if occurs is None:
+            return columns
+        if get_world_size() > 1:
+            occurs = all_gather(occurs[None]).any(dim=0)
+        entries = occurs.nonzero()[:, 0].cpu().numpy()  # (E,)
+        return [column | {"entries": entries} for column in columns]
 
     def calculate_loss(
         self, reps: list[list[torch.Tensor]], labels: torch.Tensor | None = None, *, with_backward: bool = False
@@ -98,7 +112,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         return {"cls_weight": self.config.cls_weight, "ot_weight": self.config.ot_weight}
 
     def _losses(self, vectors: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The losses of vectors (B, V + d'), a tensor a column, that of the queries last."""
+        """The losses of vectors (B, V + d'), or fewer entries than V, a tensor a column, that of the queries last."""
         *passages, query = vectors
         rows = labels.tolist()
         places = np.arange(len(rows))
@@ -107,7 +121,8 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
             places += get_rank() * len(rows)
             labels = all_gather(labels)
         numbers = self.examples.rows[labels.tolist()]  # (P, 2 + n), P = B times the processes
-        columns, size = torch.cat(passages), self.vocabulary_size  # ((1 + n) P, V + d')
+        columns = torch.cat(passages)  # ((1 + n) P, V + d'), or fewer entries than V
+        size = columns.shape[1] - self.cls_dimension
         with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round a score of 20 to eighths
             ot = query[:, :size] @ columns[:, :size].T  # (B, (1 + n) P)
             cls = query[:, size:] @ columns[:, size:].T

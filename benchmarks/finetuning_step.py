@@ -1,7 +1,10 @@
-"""A fine-tuning step on the whole batch and in mini-batches: memory and time, and that the gradient is the same.
+"""A fine-tuning step, forward and backward, in three ways: memory and time, and what becomes of the gradient.
 
-    python benchmarks/mini_batches.py [--batch 128] [--mini 16] [--negatives 1] [--length 128] [--layers 6]
-    python benchmarks/mini_batches.py --json
+    python benchmarks/finetuning_step.py [--batch 128] [--mini 16] [--negatives 1] [--length 128] [--layers 6]
+    python benchmarks/finetuning_step.py --json
+
+`every entry` computes the passages' whole vocabulary halves and cuts them to their top k, as encoding does; the whole
+batch and the mini-batches compute those entries alone that a query of the step has.
 
 The encoder is a BERT with random weights and a vocabulary of 30,522, in float32 unless --bfloat16 is given. Each way
 has a process of its own, and they take turns.
@@ -27,6 +30,7 @@ from rich.table import Table
 from synthetic_text import draw_texts, vocabulary
 from transformers import BertTokenizerFast
 
+WAYS = ("every entry", "whole batch", "mini-batches")
 SIZES = {"batch": 128, "mini": 16, "negatives": 1, "length": 128, "layers": 6, "hidden": 384, "vocabulary": 30_522}
 
 
@@ -62,6 +66,8 @@ def measure(options: argparse.Namespace) -> None:
     prepare_for_training(encoder.transformers_model, 0.0)
     examples = make_examples(train, config)
     loss = DuplexLoss(encoder, examples, config)
+    if options.system == "every entry":
+        loss.entries_of = lambda features: None
     collate = row_collator(encoder, examples)
 
     def step() -> dict[str, Any]:
@@ -94,10 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         write_encoder(Path(place), options)
         measured = take_turns(
-            {
-                name: [sys.executable, __file__, f"--system={name}", f"--folder={place}", *shape]
-                for name in ("whole batch", "mini-batches")
-            },
+            {name: [sys.executable, __file__, f"--system={name}", f"--folder={place}", *shape] for name in WAYS},
             1,
             options.rounds,
         )
