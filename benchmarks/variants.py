@@ -6,7 +6,8 @@
 Other options are settings of the recipe, as for `dupmae run`. The widths of a variant's halves are shares of the
 encoder's width. The table shows NDCG@10 of the sum and of each half; p is how often chance alone would make as
 large a difference from `both` (randomisation test, not corrected for the number of variants). Test queries are
-ranked only with --test. Writes OUTPUT/variants.json; the same command goes on where it was interrupted.
+ranked only with --test; --pool lets the held-out ones look among some passages instead of all, which takes less time.
+Writes OUTPUT/variants.json; the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dupmae.evaluation.definitions import definition_of
 from dupmae.evaluation.paper import VARIANTS, Variant
 from dupmae.evaluation.significance import compare_with_baseline
 from dupmae.files import write_json
+from dupmae.finetuning.validation import dev_pool
 from dupmae.pipeline import train_and_dev
 
 BASE = "both"
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS), metavar="VARIANT", help=", ".join(OURS))
+    parser.add_argument("--pool", type=int, help="passages, their judged ones and BM25's best included")
     parser.add_argument("--test", action="store_true", help="rank the test queries, too")
     options, words = parser.parse_known_args()
     recipe = load_recipe(options.recipe, [*words, "--output", str(options.output / "run")])
@@ -58,6 +61,8 @@ def main() -> None:
     models = train_variants(recipe, options.output / "variants", chosen)
     data = recipe.data
     _, dev = train_and_dev(data, recipe.seed)
+    if options.pool:
+        dev = dev_pool(dev, options.pool, recipe.seed)
     sets = {"held out": dev} if dev.queries else {}
     if options.test:
         sets["test"] = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)

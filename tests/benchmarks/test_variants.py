@@ -44,3 +44,18 @@ def test_variants_are_ranked_with_their_halves_and_compared_with_the_full_method
     variants.main()  # what is done is not done again, and what was the same is found again
     again: dict[str, Any] = json.loads((tmp_path / "out" / "variants.json").read_text())
     assert again["test"]["none"] == again["test"]["768:0"] == record["test"]["768:0"]
+
+
+def test_held_out_queries_may_look_among_fewer_passages(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import variants
+
+    searched = []
+    compare = variants.compare
+    monkeypatch.setattr(variants, "compare", lambda *a, **k: searched.append(len(a[1][0].corpus)) or compare(*a, **k))
+    monkeypatch.setattr(sys, "argv", ["variants.py", *arguments, "--pool", "12", "--only", "both"])
+    variants.main()
+    assert searched == [12]
+    assert list(json.loads((tmp_path / "out" / "variants.json").read_text())["held out"])[2:] == ["both"]

@@ -10,6 +10,7 @@ import torch
 from naive_duplex import V
 
 from dupmae.duplex import DuplexEmbeddings
+from dupmae.duplex.embedding import _sizes
 from dupmae.duplex.embeddings import FILE
 from dupmae.errors import DupmaeError
 from dupmae.shapes import padded_length
@@ -84,6 +85,19 @@ def test_slabs_and_padding_on_either_side_do_not_show(make_encoder, texts, monke
     assert [shape[1] for shape in shapes] == [
         padded_length(sizes[row], sizes[slab]) for row, slab in ((0, 0), (4, 0), (8, 8))
     ]
+
+
+def test_a_processors_batches_hold_few_tokens_and_one_text_at_least(make_encoder, texts, monkeypatch):
+    encoder = make_encoder()
+    together = dense(encoder.embed_documents(texts))
+    shapes = []
+    encoder[0].register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0]["input_ids"].shape))
+    monkeypatch.setattr("dupmae.duplex.embedding.CACHED_TOKENS", 40)
+    np.testing.assert_allclose(dense(encoder.embed_documents(texts)), together, atol=1e-5, rtol=1e-4)
+    assert sum(rows for rows, _ in shapes) == len(texts)
+    assert all(rows == 1 or rows * length <= 40 for rows, length in shapes)
+    assert {rows for rows, _ in shapes} == {1, 2}
+    assert _sizes([48, 32, 16], 32, torch.device("cuda")) == [3]
 
 
 def test_document_rows_are_k_wide_and_heaviest_first(make_encoder, texts):

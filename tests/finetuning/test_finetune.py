@@ -66,6 +66,21 @@ def test_loss_of_each_part_goes_down_and_every_part_learns(benchmark, config, ma
         assert line["loss"] == pytest.approx(sum(parts), abs=2e-4)
 
 
+def test_an_encoder_without_a_learning_rate_stays_as_it_is_and_gets_no_gradient(
+    benchmark, config, make_encoder, tmp_path
+):
+    start = make_encoder()
+    before = weights(make_encoder())
+    model = finetune(start, benchmark, tmp_path / "run", replace(config, learning_rate=0.0))
+    assert {name for name, each in start.named_parameters() if each.grad is not None or each.requires_grad} == {
+        name for name, _ in start.named_parameters() if name.startswith("1.")
+    }
+    after = weights(model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith("0.") for name in changed)
+    assert {"1.transform.0.weight", "1.output.weight", "1.cls_projection.weight"} <= changed
+
+
 def test_killed_and_resumed_run_ends_like_an_uninterrupted_one(benchmark, config, make_encoder, tmp_path, monkeypatch):
     whole = finetune(make_encoder(), benchmark, tmp_path / "whole", config)
     with monkeypatch.context() as patch:

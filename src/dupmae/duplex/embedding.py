@@ -2,7 +2,8 @@
 
 Where bfloat16 pays, the matrices are converted to it once and kept as long as the call lasts (autocast would convert
 them for every batch, and the activations at every layer). Texts are tokenised in a thread, one slab ahead, and cut into
-batches of similar numbers of tokens. Memory beyond the result is a slab's token ids and a batch's activations.
+batches of similar numbers of tokens, small ones on a processor. Memory beyond the result is a slab's token ids and a
+batch's activations.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ Features = dict[str, Any]
 
 SLAB_BATCHES = 32
 """Batches that are tokenised at a time and sorted by their texts' tokens."""
+CACHED_TOKENS = 2048
+"""Tokens of a batch on a processor, at most, unless one text has more: the activations of a layer stay in its caches."""
 IN_FULL = (
     "cls_projection.weight",
     "cls_log_scale",
@@ -112,7 +115,9 @@ def _batches(
             features = waiting.pop().result()
             waiting = [ahead.submit(tokenise, following) for following in slabs[number + 1 : number + 2]]
             mask = features["attention_mask"]  # (n, L)
-            for rows in torch.split(mask.sum(dim=1).argsort(descending=True, stable=True), batch_size):
+            tokens, places = mask.sum(dim=1).sort(descending=True, stable=True)
+            lengths = [padded_length(count, mask.shape[1]) for count in tokens.tolist()]
+            for rows in torch.split(places, _sizes(lengths, batch_size, encoder.device)):
                 columns = mask[rows].any(dim=0)  # padding may stand on either side
                 used = int(columns.sum())
                 columns[(~columns).nonzero()[: padded_length(used, len(columns)) - used, 0]] = True
@@ -125,6 +130,15 @@ def _batches(
                         for name, value in features.items()
                     },
                 )
+
+
+def _sizes(lengths: list[int], batch_size: int, device: torch.device) -> list[int]:
+    """How many texts each batch has; their lengths, the longest first, decide, so that few shapes are seen."""
+    sizes: list[int] = []
+    while (begun := sum(sizes)) < len(lengths):
+        cached = max(1, CACHED_TOKENS // max(1, lengths[begun])) if device.type == "cpu" else batch_size
+        sizes.append(min(batch_size, cached, len(lengths) - begun))
+    return sizes
 
 
 def _part(value: torch.Tensor, shape: torch.Size, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

@@ -104,6 +104,8 @@ def finetune(
             write_json(output / RUN_FILE, record)
     set_seed(config.seed)
     prepare_for_training(encoder.transformers_model, config.dropout)
+    if not config.learning_rate:
+        encoder.transformers_model.requires_grad_(False)
     length = encoder[0].document_length
     start = weights_of(encoder) if config.share < 1 else []
     validation = None if measured is None else Validation(encoder, start, measured, output, config, length)
