@@ -32,7 +32,7 @@ Features = dict[str, Any]
 SLAB_BATCHES = 32
 """Batches that are tokenised at a time and sorted by their texts' tokens."""
 CACHED_TOKENS = 2048
-"""Tokens of a batch on a processor, at most, unless one text has more: the activations of a layer stay in its caches."""
+"""Tokens of a batch on a processor, at most, unless one text has more: its caches then hold a layer's activations."""
 IN_FULL = (
     "cls_projection.weight",
     "cls_log_scale",
