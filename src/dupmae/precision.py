@@ -27,16 +27,17 @@ def autocast(device_type: str, precision: str = "auto") -> contextlib.AbstractCo
     return contextlib.nullcontext()
 
 
-def prepare_for_training(model: torch.nn.Module, dropout: float) -> None:
+def prepare_for_training(model: torch.nn.Module, dropout: float, precision: str = "auto") -> None:
     """Set a Hugging Face encoder's dropout, and on a processor the attention whose backward pass is fastest there.
 
-    On two cores the plain attention ("eager") trained all-MiniLM-L6-v2 about 1.4 times as fast as the fused one, whose
-    bfloat16 backward pass is slow; drawing attention dropout took another quarter of the step.
+    In bfloat16 the plain attention ("eager") trained all-MiniLM-L6-v2 about 1.4 times as fast as the fused one, whose
+    backward pass is slow then, on two cores; in float32 the fused one, transformers' default, is the faster by 1.1.
+    Drawing attention dropout took another quarter of the step.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
         elif hasattr(module, "attention_dropout"):  # ModernBERT keeps a number instead of a layer
             setattr(module, "attention_dropout", dropout)  # noqa: B010 (mypy takes a module's attributes for tensors)
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and bfloat16_pays(precision):
         model.set_attn_implementation("eager")  # type: ignore[operator]

@@ -79,7 +79,7 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
     set_seed(config.seed)  # draws the new head
     model = start_cross_encoder(name)
     model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
-    prepare_for_training(model.transformers_model, config.dropout)
+    prepare_for_training(model.transformers_model, config.dropout, config.precision)
     trainer = _Trainer(
         model=model,
         args=_arguments(output, config),

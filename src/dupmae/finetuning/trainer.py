@@ -103,7 +103,7 @@ def finetune(
         if is_first_process():
             write_json(output / RUN_FILE, record)
     set_seed(config.seed)
-    prepare_for_training(encoder.transformers_model, config.dropout)
+    prepare_for_training(encoder.transformers_model, config.dropout, config.precision)
     if not config.learning_rate:
         encoder.transformers_model.requires_grad_(False)
     length = encoder[0].document_length

@@ -57,7 +57,7 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
     from transformers import AutoTokenizer
 
     backbone = load_backbone(model)
-    prepare_for_training(backbone.model, config.dropout)
+    prepare_for_training(backbone.model, config.dropout, config.precision)
     if torch.cuda.is_available():
         dtype = torch.bfloat16 if bfloat16_pays(config.precision) else torch.float32
         if not backbone.drop_padding(torch.device("cuda"), dtype):
