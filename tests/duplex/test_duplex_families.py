@@ -75,6 +75,25 @@ def test_the_vocabulary_half_starts_from_the_familys_own_head(folder: Path, text
 
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)
+def test_entries_of_queries_are_those_of_the_whole_vocabulary_half_uncut(folder: Path, texts: list[str]) -> None:
+    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(cls_dimension=16, top_k=10)).to("cpu").eval()
+    unsettle(encoder)
+    queries, documents = (encoder.preprocess(texts[:5], task=task) for task in ("query", "document"))
+    occurs = encoder.pooling.entries_of(queries)
+    assert occurs is not None
+    entries = occurs.nonzero()[:, 0].numpy()
+    assert 5 < len(entries) < V / 2
+    with torch.no_grad():
+        some = [encoder(columns | {"entries": entries})["sentence_embedding"] for columns in (queries, documents)]
+        encoder.pooling.top_k = V
+        for part, columns in zip(some, (queries, documents), strict=True):
+            whole = encoder(columns)["sentence_embedding"]
+            kept = torch.cat([whole[:, entries], whole[:, V:]], dim=1)
+            torch.testing.assert_close(part, kept, atol=1e-5, rtol=1e-4)
+            assert part[:, : len(entries)].any()
+
+
+@pytest.mark.parametrize("folder", CONFIGS, indirect=True)
 def test_a_saved_model_of_any_family_gives_the_same_scores(folder: Path, texts: list[str], tmp_path: Path) -> None:
     encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(cls_dimension=16, top_k=10)).to("cpu")
     unsettle(encoder)
