@@ -60,7 +60,7 @@ def test_a_step_of_each_system_is_measured(
     assert row["peak_rss_mb"] > 100
 
 
-def test_a_fine_tuning_step_in_finetuning_step_has_the_gradient_of_the_whole_batch(
+def test_a_fine_tuning_step_in_mini_batches_has_the_gradient_of_the_whole_batch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import finetuning_step

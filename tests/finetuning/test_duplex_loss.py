@@ -174,7 +174,7 @@ def test_entries_that_no_query_has_are_not_computed_and_change_nothing(
     losses, gradients = step(5)
     entries, widths = widths, []
     monkeypatch.setattr(DuplexPooling, "entries_of", lambda self, features: None)
-    expected, whole = step(176)
+    expected, whole = step(176)  # the entries of the whole vocabulary
     assert len(set(entries)) == len(set(widths)) == 1
     assert entries[0] < widths[0] / 2
     assert losses.keys() == expected.keys()
