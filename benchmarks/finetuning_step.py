@@ -63,7 +63,8 @@ def measure(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     encoder = DuplexEncoder.from_encoder(options.folder, DuplexConfig(document_max_length=options.length))
     encoder.to("cpu")
-    prepare_for_training(encoder.transformers_model, 0.0)
+    precision = "bfloat16" if options.bfloat16 else "float32"
+    prepare_for_training(encoder.transformers_model, 0.0, precision)
     examples = make_examples(train, config)
     loss = DuplexLoss(encoder, examples, config)
     if options.system == "every entry":
@@ -79,7 +80,7 @@ def measure(options: argparse.Namespace) -> None:
             {name.removeprefix(f"{column}_"): value for name, value in batch.items() if name.startswith(f"{column}_")}
             for column in examples.columns
         ]
-        with autocast("cpu", "bfloat16" if options.bfloat16 else "float32"):
+        with autocast("cpu", precision):
             losses = loss(features, labels)
             torch.stack(list(losses.values())).sum().backward()
         weights = {name: parameter.grad for name, parameter in encoder.named_parameters()}

@@ -83,8 +83,9 @@ def build(options: argparse.Namespace, folder: Path) -> Callable[[], dict[str, A
     store = build_token_store(texts, tokenizer, folder, StoreConfig(max_length=options.length, min_length=1))
     model = random_bert(options.layers, options.hidden, options.vocabulary)
     ours = options.system == "dupmae"
+    precision = "bfloat16" if options.bf16 else "float32"
     if ours:
-        prepare_for_training(model, options.dropout)
+        prepare_for_training(model, options.dropout, precision)
     kind = DupMAE if ours else NaiveDupMAE
     objective = kind(Backbone(model), tokenizer.all_special_ids, tokenizer.mask_token_id, PretrainConfig()).train()
     for module in objective.modules():
@@ -100,7 +101,7 @@ def build(options: argparse.Namespace, folder: Path) -> Callable[[], dict[str, A
         cpu, start = time.process_time(), time.perf_counter()
         batch = next(batches)
         collated = time.perf_counter()
-        with autocast("cpu", "bfloat16" if options.bf16 else "float32"):
+        with autocast("cpu", precision):
             loss = objective(**batch, generator=step_generator(torch.device("cpu"), 0, taken))["loss"]
         loss.backward()
         optimizer.step()
