@@ -9,6 +9,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -21,6 +22,7 @@ from dupmae.corpus import read_benchmark, read_qrels, read_run, split_queries
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.recipe import Recipe
+from dupmae.resuming import sole_run
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "scifact.yaml"
 FULL_RECIPE = RECIPE.with_name("scifact-full.yaml")
@@ -282,6 +284,12 @@ def test_a_folder_of_other_files_is_refused(small_recipe, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_folder_that_another_run_is_at_work_in_is_refused(finished_copy, small_recipe):
+    with sole_run(finished_copy), pytest.raises(DupmaeError, match="Another process is at work"):
+        pipeline.run_recipe(small_recipe(finished_copy))
+    pipeline.run_recipe(small_recipe(finished_copy))  # the same one may go on when the other has ended
+
+
 @pytest.mark.parametrize(("key", "sentence"), [("output", "no output folder"), ("data__benchmark", "no benchmark")])
 def test_a_recipe_that_lacks_a_place_is_refused(small_recipe, tmp_path, key, sentence):
     with pytest.raises(DupmaeError, match=sentence):
@@ -495,7 +503,7 @@ def begin_like(full: Path, folder: Path, *stages: str, monkeypatch: pytest.Monke
     """Copy a run's finished stages to another folder, which the next run may take over whatever its settings are."""
     for stage in stages:
         shutil.copytree(full / stage, folder / stage, dirs_exist_ok=True)
-    monkeypatch.setattr("dupmae.run_folder.RunFolder.claim", lambda *_: None)
+    monkeypatch.setattr("dupmae.run_folder.RunFolder.claim", lambda *_: nullcontext())
 
 
 def test_three_stages_killed_in_each_end_as_if_they_had_not_been(full, full_recipe, tmp_path, monkeypatch):

@@ -48,43 +48,44 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     start_mark = model_fingerprint(start)  # reads all weights
     stages = RunFolder(folder, [seed, start_mark])
     data = [corpus_digest(train.corpus.values()), train.queries, train.qrels]
-    stages.claim(fingerprint([settings_of(recipe), start_mark, *data]), asdict(recipe))
 
     own = replace(recipe.pretrain, seed=seed)
     width, models = encoder_width(recipe.start), {}
-    for name, variant in variants.items():
-        pretraining = None if variant.pretrain is None else replace(own, **variant.pretrain)
-        shares: dict[str, Any] = {
-            "cls_dimension": round(variant.dense * width),
-            "top_k": round(variant.entries * width),
-        }
-        representation = replace(recipe.duplex, **shares, **variant.duplex)
-        weights = {"cls_weight": variant.dense, "ot_weight": variant.entries}  # a half that is not there has no loss
-        off = {name: 0.0 for name, share in weights.items() if not share}
-        finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
-        before = None if pretraining is None else asdict(pretraining)
-        after = [asdict(representation), asdict(finetuning)]
-        pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
+    with stages.claim(fingerprint([settings_of(recipe), start_mark, *data]), asdict(recipe)):
+        for name, variant in variants.items():
+            pretraining = None if variant.pretrain is None else replace(own, **variant.pretrain)
+            shares: dict[str, Any] = {
+                "cls_dimension": round(variant.dense * width),
+                "top_k": round(variant.entries * width),
+            }
+            representation = replace(recipe.duplex, **shares, **variant.duplex)
+            # a half that is not there has no loss
+            weights = {"cls_weight": variant.dense, "ot_weight": variant.entries}
+            off = {name: 0.0 for name, share in weights.items() if not share}
+            finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
+            before = None if pretraining is None else asdict(pretraining)
+            after = [asdict(representation), asdict(finetuning)]
+            pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
 
-        def work(place: Path, pretraining: Any = pretraining) -> None:
-            pretrain(TokenStore.open(run / "1-store" / "store"), start, place, pretraining)
+            def work(place: Path, pretraining: Any = pretraining) -> None:
+                pretrain(TokenStore.open(run / "1-store" / "store"), start, place, pretraining)
 
-        if pretraining is None:
-            checkpoint = start
-        elif pretraining == own:
-            checkpoint = str(run / "2-pretrain" / "model")
-        else:
-            checkpoint = str(folder / pretrained / "model")
-            stages.stage(pretrained, f"Pre-train: {name}", before, work)
+            if pretraining is None:
+                checkpoint = start
+            elif pretraining == own:
+                checkpoint = str(run / "2-pretrain" / "model")
+            else:
+                checkpoint = str(folder / pretrained / "model")
+                stages.stage(pretrained, f"Pre-train: {name}", before, work)
 
-        def tune(
-            place: Path, checkpoint: str = checkpoint, shape: Any = representation, schedule: Any = finetuning
-        ) -> None:
-            encoder = start_duplex(checkpoint, shape, train.corpus, seed)
-            finetune(encoder, train, place, schedule)
+            def tune(
+                place: Path, checkpoint: str = checkpoint, shape: Any = representation, schedule: Any = finetuning
+            ) -> None:
+                encoder = start_duplex(checkpoint, shape, train.corpus, seed)
+                finetune(encoder, train, place, schedule)
 
-        stages.stage(tuned, f"Fine-tune: {name}", [before, after], tune)
-        models[name] = str(folder / tuned / "model")
+            stages.stage(tuned, f"Fine-tune: {name}", [before, after], tune)
+            models[name] = str(folder / tuned / "model")
     return models
 
 

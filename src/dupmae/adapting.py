@@ -107,12 +107,20 @@ class _Adaptation:
         self.stages = RunFolder(output, [config.seed, self.start_mark])
 
     def run(self) -> Path:
-        """All stages in order."""
-        config, stage = self.config, self.stages.stage
+        """All stages in order, and the report."""
+        config = self.config
         data = [corpus_digest(self.corpus.values()), self.train.queries, self.train.qrels]
         if self.dev is not None:
             data += [self.dev.queries, self.dev.qrels]
-        self.stages.claim(fingerprint([asdict(config), self.start_mark, data]), asdict(config))
+        with self.stages.claim(fingerprint([asdict(config), self.start_mark, data]), asdict(config)):
+            self._stages()
+            self._report()
+        written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
+        self.stages.console.print(written)
+        return self.folder
+
+    def _stages(self) -> None:
+        config, stage = self.config, self.stages.stage
         stored = [asdict(config.store), config.known_items]
         inputs: Any = [stored, asdict(config.pretrain)]
         checkpoint = None
@@ -143,10 +151,6 @@ class _Adaptation:
             stage(f"7-known-items/{name}", f"Find known items: {name}", pool, self._baseline)
         stage("8-result", "Find known items: duplex", [inputs, pool], self._choose)
         stage("index", "Index the corpus", [inputs, pool], self._index)
-        self._report()
-        written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
-        self.stages.console.print(written)
-        return self.folder
 
     def _pairs(self, folder: Path) -> None:
         train = self.train

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -161,7 +162,21 @@ class _Walk:
 
     def pretrain(self) -> Path:
         """The first two stages."""
-        self._claim()
+        with self._claim():
+            self._pretrain()
+        return self.folder
+
+    def run(self) -> Path:
+        """All stages in order, and the report."""
+        with self._claim():
+            self._pretrain()
+            self._finetune_and_measure()
+            report(self.recipe, Splits(self.train, self.dev, self.test), self.stages, self.pretrains, self.baselines)
+        written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
+        self.stages.console.print(written)
+        return self.folder
+
+    def _pretrain(self) -> None:
         if self.pretrains:
             recipe, start, stage = self.recipe, self.start, self.stages.stage
             stage(
@@ -177,11 +192,8 @@ class _Walk:
                 self.pretraining,
                 lambda folder: pretrain_on(store, start, folder, recipe.pretrain),
             )
-        return self.folder
 
-    def run(self) -> Path:
-        """All stages in order."""
-        self.pretrain()
+    def _finetune_and_measure(self) -> None:
         recipe, stage = self.recipe, self.stages.stage
         finetuned = [asdict(recipe.duplex), asdict(recipe.finetune), recipe.data.dev_fraction]
         inputs: Any = [self.pretraining, finetuned]
@@ -209,10 +221,6 @@ class _Walk:
         if "finetuned-without-pretraining" in self.baselines:
             title = "Baseline: the same fine-tuning without pre-training"
             stage("9-baselines/finetuned-without-pretraining", title, finetuned, self._without_pretraining)
-        report(self.recipe, Splits(self.train, self.dev, self.test), self.stages, self.pretrains, self.baselines)
-        written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
-        self.stages.console.print(written)
-        return self.folder
 
     @property
     def baselines(self) -> list[Baseline]:
@@ -220,14 +228,14 @@ class _Walk:
         asked = [name for name in get_args(Baseline) if name in self.recipe.baselines]
         return [name for name in asked if self.pretrains or name != "finetuned-without-pretraining"]
 
-    def _claim(self) -> None:
-        """Make the run folder this run's, or refuse one that holds another's results."""
+    def _claim(self) -> AbstractContextManager[None]:
+        """Make the run folder this run's while it is at work, or refuse one that holds another's results."""
         settings = settings_of(self.recipe)
         test, train, corpus = self.test, self.train, corpus_digest(self.test.corpus.values())
         data = [test.qrels, train.qrels, test.queries, train.queries, corpus]
         if self.recipe.data.dev_split is not None:  # what is held out follows from what is not
             data += [self.dev.qrels, self.dev.queries]
-        self.stages.claim(fingerprint([settings, self.start_mark, *data]), asdict(self.recipe))
+        return self.stages.claim(fingerprint([settings, self.start_mark, *data]), asdict(self.recipe))
 
     def _finetune(self, checkpoint: str | None, folder: Path) -> None:
         """Stage 1, of the start with what pre-training made of it, or as it is."""

@@ -1,17 +1,51 @@
-"""What both trainers need to go on where an interrupted run stopped."""
+"""What runs need to go on where they were interrupted, one process at a time."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from dupmae.errors import DupmaeError
+from dupmae.processes import is_first_process
 
 METRICS_FILE = "metrics.jsonl"
 """Losses and learning rates of every step, in a training run's folder."""
+
+
+@contextmanager
+def sole_run(output: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, a file beside it, which the system takes back when a process dies.
+
+    The same command given twice would otherwise delete the checkpoints that the other one is writing. Under `torchrun`
+    the first process holds it for all.
+
+    Raises:
+        DupmaeError: Another run is at work in the folder.
+    """
+    if not is_first_process():
+        yield
+        return
+    place = output.resolve()
+    lock_file = place.with_name(f".{place.name}.lock")
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DupmaeError(
+            f"Another process is at work in the folder {output}: wait until it has finished, or choose another output."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        lock_file.unlink(missing_ok=True)
 
 
 def read_record(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
+from dupmae.resuming import sole_run
 
 RUN_FILE = "run.json"
 """Names the run that a folder belongs to."""
@@ -38,28 +40,31 @@ class RunFolder:
         self.seconds: dict[str, float] = {}
         self._common = common
 
-    def claim(self, mark: str, settings: Any) -> None:
-        """Make the folder this run's, or refuse one that holds another's results.
+    @contextmanager
+    def claim(self, mark: str, settings: Any) -> Iterator[None]:
+        """Make the folder this run's for as long as the stages take, or refuse one that holds another's results.
 
         Args:
             mark: Fingerprint of the run: of its settings and its data.
             settings: What `run.json` says of the run.
 
         Raises:
-            DupmaeError: The folder holds another run or other files.
+            DupmaeError: The folder holds another run or other files, or another process is at work in it.
         """
         record_file = self.folder / RUN_FILE
-        if record_file.is_file():
-            found = json.loads(record_file.read_text(encoding="utf-8"))
-            if found.get("fingerprint") != mark:
-                raise DupmaeError(
-                    f"the folder {self.folder} holds the results of a run with other settings or data: choose another "
-                    "output or delete it"
-                )
-            return
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            raise DupmaeError(f"the folder {self.folder} holds other files: choose another output or delete it")
-        write_json(record_file, {"fingerprint": mark, "recipe": settings})
+        with sole_run(self.folder):
+            if record_file.is_file():
+                found = json.loads(record_file.read_text(encoding="utf-8"))
+                if found.get("fingerprint") != mark:
+                    raise DupmaeError(
+                        f"the folder {self.folder} holds the results of a run with other settings or data: choose "
+                        "another output or delete it"
+                    )
+            elif self.folder.is_dir() and any(self.folder.iterdir()):
+                raise DupmaeError(f"the folder {self.folder} holds other files: choose another output or delete it")
+            else:
+                write_json(record_file, {"fingerprint": mark, "recipe": settings})
+            yield
 
     def stage(self, name: str, title: str, inputs: Any, work: Callable[[Path], dict[str, Any] | None]) -> None:
         """Run a stage unless its record says that it was run on the same inputs.

@@ -15,6 +15,7 @@ from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.finetuning import finetune, trainer, validation
 from dupmae.finetuning.lists import CandidateList, write_lists, write_scores
+from dupmae.resuming import sole_run
 
 STEPS = 9
 
@@ -271,6 +272,12 @@ def test_scores_without_lists_are_refused(benchmark, config, make_encoder, score
     with pytest.raises(DupmaeError, match="scores belong to candidate lists"):
         finetune(make_encoder(), benchmark, tmp_path / "run", config, scores=scores)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_another_run_is_at_work_in_is_refused(benchmark, config, make_encoder, tmp_path):
+    with sole_run(tmp_path / "run"), pytest.raises(DupmaeError, match="Another process is at work"):
+        finetune(make_encoder(), benchmark, tmp_path / "run", config)
+    assert not list(tmp_path.iterdir())
 
 
 def test_runs_on_other_lists_or_scores_are_refused(benchmark, config, make_encoder, lists, scores, tmp_path):

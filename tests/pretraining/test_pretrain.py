@@ -21,6 +21,7 @@ from dupmae.precision import bfloat16_pays
 from dupmae.pretraining import pretrain, trainer
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.phase import PhaseTrainer
+from dupmae.resuming import sole_run
 
 
 def settings(**changes: Any) -> PretrainConfig:
@@ -202,6 +203,15 @@ def test_another_runs_folder_is_refused(store: Any, checkpoint: Callable[[str], 
     (tmp_path / "foreign" / "model").mkdir(parents=True)
     with pytest.raises(DupmaeError, match="other results"):
         pretrain(store, start, tmp_path / "foreign", settings())
+
+
+def test_a_folder_that_another_run_is_at_work_in_is_refused(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with sole_run(tmp_path / "run"), pytest.raises(DupmaeError, match="Another process is at work"):
+        pretrain(store, str(checkpoint("bert")), tmp_path / "run", settings(steps=1))
+    assert not list(tmp_path.glob("*run*"))
+    assert pretrain(store, str(checkpoint("bert")), tmp_path / "run", settings(steps=1)).is_dir()
 
 
 def test_a_start_whose_head_is_another_is_another_run(

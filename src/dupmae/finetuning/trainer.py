@@ -35,7 +35,7 @@ from dupmae.pretraining.keeping import CURVES_FILE
 from dupmae.pretraining.metrics import show_progress
 from dupmae.processes import is_first_process, join_processes
 from dupmae.quiet import hushed
-from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
+from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ def finetune(
         The trained model, as it stands in `output / "model"`.
 
     Raises:
-        DupmaeError: Too few pairs, a bad file of lists or scores, `output` holds another run, or the loss stops being a
-            number.
+        DupmaeError: Too few pairs, a bad file of lists or scores, `output` holds another run,
+            or one that is at work, or the loss stops being a number.
     """
     if scores is not None and lists is None:
         raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
@@ -93,42 +93,43 @@ def finetune(
     settings = asdict(config)
     del settings["save_steps"]  # how often to save does not change the result
     mark = _fingerprint(encoder, train, measured or balanced, [settings, processes.num_processes], [lists, scores])
-    with processes.main_process_first():
-        record = read_record(output, RUN_FILE, mark, "fine-tuning")
-        if record and record["finished"] and target.is_dir():
+    with sole_run(output):
+        with processes.main_process_first():
+            record = read_record(output, RUN_FILE, mark, "fine-tuning")
+            if record and record["finished"] and target.is_dir():
+                return DuplexEncoder(str(target))
+            examples = _examples(train, dev, config, lists, scores, processes.num_processes)
+            done, checkpoint = last_checkpoint(output / "checkpoints")
+            record = {"fingerprint": mark, "settings": settings, "finished": False}
+            if is_first_process():
+                write_json(output / RUN_FILE, record)
+        set_seed(config.seed)
+        prepare_for_training(encoder.transformers_model, config.dropout, config.precision)
+        if not config.learning_rate:
+            encoder.transformers_model.requires_grad_(False)
+        length = encoder[0].document_length
+        start = weights_of(encoder) if config.share < 1 else []
+        validation = None if measured is None else Validation(encoder, start, measured, output, config, length)
+        trainer = _Trainer(
+            model=encoder,
+            args=_arguments(output, config),
+            train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
+            data_collator=row_collator(encoder, examples),
+            loss=DuplexLoss(encoder, examples, config),
+            callbacks=[StepLog(output / METRICS_FILE), *([] if validation is None else [validation])],
+        )
+        show_progress(trainer, "fine-tuning")
+        with hushed():
+            if validation is not None:
+                validation.begin(done)
+            if validation is None or not validation.over:
+                with reading(encoder, min(config.max_length, length)):
+                    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            if is_first_process():
+                with part_way(encoder, start, config.share):
+                    _finish(encoder, output, target, record, validation, balanced)
+            processes.wait_for_everyone()
             return DuplexEncoder(str(target))
-        examples = _examples(train, dev, config, lists, scores, processes.num_processes)
-        done, checkpoint = last_checkpoint(output / "checkpoints")
-        record = {"fingerprint": mark, "settings": settings, "finished": False}
-        if is_first_process():
-            write_json(output / RUN_FILE, record)
-    set_seed(config.seed)
-    prepare_for_training(encoder.transformers_model, config.dropout, config.precision)
-    if not config.learning_rate:
-        encoder.transformers_model.requires_grad_(False)
-    length = encoder[0].document_length
-    start = weights_of(encoder) if config.share < 1 else []
-    validation = None if measured is None else Validation(encoder, start, measured, output, config, length)
-    trainer = _Trainer(
-        model=encoder,
-        args=_arguments(output, config),
-        train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
-        data_collator=row_collator(encoder, examples),
-        loss=DuplexLoss(encoder, examples, config),
-        callbacks=[StepLog(output / METRICS_FILE), *([] if validation is None else [validation])],
-    )
-    show_progress(trainer, "fine-tuning")
-    with hushed():
-        if validation is not None:
-            validation.begin(done)
-        if validation is None or not validation.over:
-            with reading(encoder, min(config.max_length, length)):
-                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        if is_first_process():
-            with part_way(encoder, start, config.share):
-                _finish(encoder, output, target, record, validation, balanced)
-        processes.wait_for_everyone()
-        return DuplexEncoder(str(target))
 
 
 class _Trainer(PlainTrainer, SparseEncoderTrainer):  # type: ignore[misc]

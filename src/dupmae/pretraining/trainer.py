@@ -28,7 +28,7 @@ from dupmae.pretraining.sharding import forget_sharding, refuse_unshardable, sha
 from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.processes import is_first_process, join_processes
-from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
+from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
 
     Raises:
         DupmaeError: The store is empty or does not fit the model, the model is unsuitable, `output` holds another run,
-            all losses are switched off, there is nothing to shard over, the tracker is not installed, or the loss stops
-            being a number.
+            or one that is at work, all losses are switched off, there is nothing to shard over, the tracker is not
+            installed, or the loss stops being a number.
     """
     if len(store) == 0:
         raise DupmaeError("The token store is empty: there is no text to pre-train on.")
@@ -68,49 +68,52 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     if config.shard:
         refuse_unshardable(processes)
     target = output / "model"
-    with processes.main_process_first():
-        run = _open_run(output, store, model, config, processes.num_processes)
-        schedule = phases(config)
-        begun = {phase.name: last_checkpoint(output / "checkpoints" / phase.name) for phase in schedule}
-    if run["finished"] and target.is_dir():
+    with sole_run(output):
+        with processes.main_process_first():
+            run = _open_run(output, store, model, config, processes.num_processes)
+            schedule = phases(config)
+            begun = {phase.name: last_checkpoint(output / "checkpoints" / phase.name) for phase in schedule}
+        if run["finished"] and target.is_dir():
+            if is_first_process():
+                _clear(output)
+            return target
+        set_seed(config.seed)
+        objective, tokenizer = load_for_pretraining(model, config)
+        objective.to(processes.device)
+        held_out = split(store, config.held_out_texts)
+        unfit = objective.backbone.new_head or objective.backbone.duplex_head
+        if unfit and config.warm_start_sequences and not any(done for done, _ in begun.values()):
+            warm_start_head(
+                objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out
+            )
+        measured = HeldOut(store, held_out.measured, tokenizer.pad_token_id, objective, config.batch_size)
+        if config.keep == "probe" and len(measured.pairs) < 2:
+            raise DupmaeError(
+                f"keep is probe, but {len(measured.pairs)} held-out texts are long enough to be looked for: "
+                "set held_out_texts higher, take more text, or keep by loss."
+            )
+        keeper = Keeper(output, objective, tokenizer, measured, is_first_process())
+        for number, phase in enumerate(schedule):
+            if phase.steps > 0:
+                _run_phase(
+                    objective, tokenizer, store, output, number, phase, begun[phase.name], held_out.left_out, keeper
+                )
+                keeper.started = True
+        keeper.finish(
+            {
+                "start": model,
+                "steps": {phase.name: phase.steps for phase in schedule},
+                "processes": processes.num_processes,
+                "fingerprint": run["fingerprint"],
+                "store": store.fingerprint,
+            },
+            store,
+        )
         if is_first_process():
+            write_json(output / RUN_FILE, run | {"finished": True})
             _clear(output)
+        processes.wait_for_everyone()
         return target
-    set_seed(config.seed)
-    objective, tokenizer = load_for_pretraining(model, config)
-    objective.to(processes.device)
-    held_out = split(store, config.held_out_texts)
-    unfit = objective.backbone.new_head or objective.backbone.duplex_head
-    if unfit and config.warm_start_sequences and not any(done for done, _ in begun.values()):
-        warm_start_head(
-            objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out
-        )
-    measured = HeldOut(store, held_out.measured, tokenizer.pad_token_id, objective, config.batch_size)
-    if config.keep == "probe" and len(measured.pairs) < 2:
-        raise DupmaeError(
-            f"keep is probe, but {len(measured.pairs)} held-out texts are long enough to be looked for: "
-            "set held_out_texts higher, take more text, or keep by loss."
-        )
-    keeper = Keeper(output, objective, tokenizer, measured, is_first_process())
-    for number, phase in enumerate(schedule):
-        if phase.steps > 0:
-            _run_phase(objective, tokenizer, store, output, number, phase, begun[phase.name], held_out.left_out, keeper)
-            keeper.started = True
-    keeper.finish(
-        {
-            "start": model,
-            "steps": {phase.name: phase.steps for phase in schedule},
-            "processes": processes.num_processes,
-            "fingerprint": run["fingerprint"],
-            "store": store.fingerprint,
-        },
-        store,
-    )
-    if is_first_process():
-        write_json(output / RUN_FILE, run | {"finished": True})
-        _clear(output)
-    processes.wait_for_everyone()
-    return target
 
 
 def _run_phase(
