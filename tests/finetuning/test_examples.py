@@ -92,6 +92,20 @@ def test_negatives_are_never_positives_and_differ_within_a_row(benchmark, config
         assert not {(query, negative) for negative in negatives} & answers(benchmark)
 
 
+@pytest.mark.parametrize("lists", [False, True])
+def test_what_reads_like_a_positive_is_no_negative(benchmark, config, lists):
+    positive = benchmark.corpus["p0a"]
+    twin = replace(positive, id="twin", text=positive.text.upper())
+    doubled = replace(benchmark, corpus=benchmark.corpus | {"twin": twin})
+    given = {"q0": CandidateList("q0", {"p0a": 2.0}, {"twin": 1.9, "p1a": 1.0})} if lists else None
+    examples = make_examples(doubled, replace(config, batch_size=1), given)
+    number = examples.passages.index("twin")
+    assert number in examples.positives[examples.queries.index("q0")]  # so the loss leaves it out wherever it stands
+    if not lists:
+        own = examples.rows[examples.rows[:, 0] == examples.queries.index("q0")]
+        assert number not in own
+
+
 def test_negatives_come_from_bm25s_best(config):
     texts = {"right": "alpha beta", "near": "alpha gamma", "nearest": "alpha beta beta gamma", "far": "delta"}
     texts |= {f"other{number}": f"epsilon{number}" for number in range(8)}

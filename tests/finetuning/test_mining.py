@@ -78,6 +78,19 @@ def test_the_indexs_best_but_for_the_positives_are_the_negatives(index, benchmar
                 assert score == pytest.approx(duplex[one.query_id][passage], rel=2e-3)
 
 
+@pytest.mark.parametrize("source", ["duplex", "bm25", "both"])
+def test_what_reads_like_a_positive_is_neither_negative_nor_positive(encoder, benchmark, tmp_path, source):
+    twins = {f"twin-{name}": replace(passage, id=f"twin-{name}") for name, passage in benchmark.corpus.items()}
+    doubled = replace(benchmark, corpus=benchmark.corpus | twins)
+    index = DuplexIndex.build(tmp_path / "index", encoder, doubled.corpus.values(), model="tiny")
+    lists = mined(index, doubled, tmp_path / "out", source=source, last=50)
+    assert any(name.startswith("twin-") for one in lists for name in one.negatives)
+    for one in lists:
+        right = answers(benchmark, one.query_id)
+        assert set(one.positives) == right
+        assert not {name.removeprefix("twin-") for name in one.negatives} & right
+
+
 def test_bm25_alone_needs_no_index_and_lists_what_shares_a_word(benchmark, tmp_path):
     ranked = bm25_run(benchmark, 30)
     for one in mined(None, benchmark, tmp_path, source="bm25", last=4):

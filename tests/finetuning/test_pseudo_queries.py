@@ -95,8 +95,21 @@ def test_all_passages_stay_under_their_ids_and_each_query_has_its_own():
 
 
 def test_queries_that_several_passages_would_give_are_left_out():
-    alike = [Passage("a", "Introduction", TEXT), Passage("b", "Introduction", TEXT), Passage("c", "Lenses", TEXT)]
-    assert pseudo_queries(alike, "lamps", TITLES).queries == {"c#1": "Lenses"}
+    alike = [replace(p, title=t) for p, t in zip(passages(3), ["Introduction", "Introduction", "Lenses"], strict=True)]
+    assert pseudo_queries(alike, "lamps", TITLES).queries == {"p2#1": "Lenses"}
+
+
+def test_a_passage_that_stands_there_twice_gives_no_query_and_is_no_known_item():
+    twins = [replace(passage, id=f"{passage.id}-again") for passage in passages(30)[:29]]
+    found = pseudo_queries([*passages(30), *twins], "lamps", SENTENCES)
+    assert set(found.qrels) == {"p29#1"}
+    assert len(found.corpus) == 59
+    more = [replace(passage, id=f"{passage.id}-more", text=f"Now: {passage.text}") for passage in passages(10)]
+    corpus = {passage.id: passage for passage in [*passages(30), *twins, *more]}
+    items = known_items(corpus, "lamps", 5, 69, seed=1)
+    assert len(items.corpus) == 69
+    assert len(items.qrels) == 2
+    assert {passage for grades in items.qrels.values() for passage in grades} < {one.id for one in more} | {"p29"}
 
 
 def test_draws_depend_on_the_seed_and_the_passage_alone():
@@ -146,5 +159,5 @@ def test_known_items_are_found_among_a_pool_without_their_titles_and_sentences()
     assert known_items(corpus, "lamps", 5, 20, 3) == items
     assert known_items(corpus, "lamps", 5, 20, 4) != items
     assert len(known_items(corpus, "lamps", 50, 99, 3).corpus) == 60
-    with pytest.raises(DupmaeError, match="has 9 passages, too few to hold some out"):
+    with pytest.raises(DupmaeError, match="has 9 passages that stand there once, too few to hold some out"):
         known_items({passage.id: passage for passage in passages(9)}, "lamps", 5, 20, 3)

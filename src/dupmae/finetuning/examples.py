@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
+from dupmae.corpus.twins import with_twins
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run
 from dupmae.finetuning.lists import CandidateList
@@ -30,7 +31,7 @@ class Examples:
     rows: npt.NDArray[np.int64]
     """Numbers of each row's query, its positive and its n hard negatives, (N, 2 + n)."""
     positives: Mapping[int, frozenset[int]]
-    """Numbers of each query's positive passages, which are never its negatives."""
+    """Numbers of each query's positive passages and of those that read the same, which are never its negatives."""
     teacher: npt.NDArray[np.float32] | None = None
     """The teacher's logits of each row's passages, (N, 1 + n); minus infinity marks a place that a short list left
     empty, where the positive stands once more."""
@@ -63,8 +64,8 @@ def make_examples(
     before any query's second, so that queries with hundreds of positives leave room for the others.
 
     Negatives come from the `negative_depth` best candidates, a fresh draw an epoch. Without lists these are the best
-    passages of BM25 that are not judged positive. Where there are too few, any other passages serve; but what is to be
-    distilled has to have a score, so there the places stay empty.
+    passages of BM25 that are not judged positive, nor read like one that is. Where there are too few, any other
+    passages serve; but what is to be distilled has to have a score, so there the places stay empty.
 
     Args:
         train: Queries, passages and judgements.
@@ -98,7 +99,7 @@ def make_examples(
             f"{train.name} gives {available} training pairs, fewer than one batch of {together}: "
             "lower batch_size or add pairs."
         )
-    answers = {query: frozenset((*found, *judged[query])) for query, found in positives.items()}
+    answers = with_twins(train.corpus, {query: [*found, *judged[query]] for query, found in positives.items()})
     draw = random.Random(config.seed)
     pools: dict[str, list[str]] = {query: [] for query in positives}
     if config.negatives and lists is not None:

@@ -7,7 +7,7 @@ passages; see :mod:`dupmae.finetuning.blocks` for how a killed run goes on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import zip_longest
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dupmae.config import MiningConfig
 from dupmae.corpus import Benchmark, Run
 from dupmae.corpus.digest import corpus_digest
+from dupmae.corpus.twins import with_twins
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.finetuning.blocks import in_blocks
@@ -34,14 +35,17 @@ Search = Callable[[Mapping[str, str], int], Run]
 """From queries (id -> text) and a depth to the ranking of each, best first."""
 Judge = Callable[[list[CandidateList]], list[CandidateList]]
 """From lists to what is left of them."""
+Answers = Mapping[str, frozenset[str]]
+"""Query id -> its positives and what reads like one of them."""
 
 
 def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: MiningConfig) -> Path:
     """Mine hard negatives of every training query (for Eq. 14 and 15).
 
-    The best passages of each query, its positives left out, ranks `first` to `last`, less what the margins and the
-    teacher take for an answer that nobody judged. With both sources their rankings are taken in turn, index first, a
-    passage once; a score then is 1 / place, because scores of different sources cannot be compared.
+    The best passages of each query, its positives and what reads like one of them left out, ranks `first` to `last`,
+    less what the margins and the teacher take for an answer that nobody judged. With both sources their rankings are
+    taken in turn, index first, a passage once; a score then is 1 / place, because scores of different sources cannot be
+    compared.
 
     A call that was killed goes on at the block of queries where it was; a finished one is not done again.
 
@@ -66,12 +70,13 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
     mark = _fingerprint(index, train, settings)
 
     @cache
-    def sources() -> tuple[list[Search], Judge]:  # a finished run needs neither
-        return _searches(index, train, config), _judge(train, config)
+    def sources() -> tuple[list[Search], Answers, Judge]:  # a finished run needs none of them
+        answers = with_twins(train.corpus, {query: _positives(train, query) for query in queries})
+        return _searches(index, train, config), answers, _judge(train, config)
 
     def write(block: Sequence[str], path: Path) -> None:
-        searches, judge = sources()
-        write_lists(path, judge(_lists(searches, train, block, config)))
+        searches, answers, judge = sources()
+        write_lists(path, judge(_lists(searches, answers, train, block, config)))
 
     return in_blocks(output / NEGATIVES_FILE, RECORD_FILE, mark, settings, queries, write, "mining")
 
@@ -93,7 +98,12 @@ def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[
     """A mark of all that the lists depend on."""
     from dupmae.models import model_fingerprint, resolve_model
 
-    inputs: dict[str, object] = {"settings": settings, "queries": train.queries, "qrels": train.qrels}
+    inputs: dict[str, object] = {
+        "settings": settings,
+        "queries": train.queries,
+        "qrels": train.qrels,
+        "corpus": corpus_digest(train.corpus.values()),
+    }
     if settings["source"] != "bm25" and index is not None:
         manifest = index.manifest
         inputs["index"] = [
@@ -101,8 +111,6 @@ def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[
             [asdict(segment) for segment in manifest.segments],
             manifest.deleted,
         ]
-    if settings["source"] != "duplex" or settings["teacher"] is not None:
-        inputs["corpus"] = corpus_digest(train.corpus.values())
     if settings["teacher"] is not None:
         inputs["teacher"] = model_fingerprint(resolve_model(str(settings["teacher"])))
     return fingerprint(inputs)
@@ -128,21 +136,27 @@ def _searches(index: DuplexIndex | None, train: Benchmark, config: MiningConfig)
 
 
 def _lists(
-    searches: Sequence[Search], train: Benchmark, queries: Sequence[str], config: MiningConfig
+    searches: Sequence[Search], answers: Answers, train: Benchmark, queries: Sequence[str], config: MiningConfig
 ) -> list[CandidateList]:
     """The lists of a block of queries, before a teacher has looked at them."""
-    positives = {query: _positives(train, query) for query in queries}
     texts = {query: train.queries[query] for query in queries}
-    depth = config.last + max(map(len, positives.values()))
+    depth = config.last + max(len(answers[query]) for query in queries)
     runs = [search(texts, depth) for search in searches]
-    return [_list(query, positives[query], [run[query] for run in runs], config) for query in queries]
+    return [
+        _list(query, _positives(train, query), answers[query], [run[query] for run in runs], config)
+        for query in queries
+    ]
 
 
 def _list(
-    query: str, positives: set[str], rankings: Sequence[Mapping[str, float]], config: MiningConfig
+    query: str,
+    positives: Set[str],
+    answers: Set[str],
+    rankings: Sequence[Mapping[str, float]],
+    config: MiningConfig,
 ) -> CandidateList:
     """One query's list, from each source's ranking of it (passage id -> score, best first)."""
-    kept = [_within(ranking, positives, config) for ranking in rankings]
+    kept = [_within(ranking, answers, config) for ranking in rankings]
     scores = dict(kept[0])
     if len(kept) > 1:
         turns = dict.fromkeys(passage for turn in zip_longest(*kept) for passage in turn if passage is not None)
@@ -151,19 +165,19 @@ def _list(
     return CandidateList(
         query,
         positives=found | dict.fromkeys(sorted(positives - found.keys())),
-        negatives={passage: score for passage, score in scores.items() if passage not in positives},
+        negatives={passage: score for passage, score in scores.items() if passage not in answers},
     )
 
 
-def _within(ranking: Mapping[str, float], positives: set[str], config: MiningConfig) -> dict[str, float]:
-    """The positives of a ranking, and the negatives in the window of ranks that keep their distance from the best."""
-    best = max((score for passage, score in ranking.items() if passage in positives), default=-math.inf)
+def _within(ranking: Mapping[str, float], answers: Set[str], config: MiningConfig) -> dict[str, float]:
+    """The answers of a ranking, and the negatives in the window of ranks that keep their distance from the best."""
+    best = max((score for passage, score in ranking.items() if passage in answers), default=-math.inf)
     limit = math.inf if config.margin is None else best - config.margin
     if config.relative_margin is not None:
         limit = min(limit, best - config.relative_margin * abs(best) if math.isfinite(best) else best)
-    others = [passage for passage in ranking if passage not in positives][config.first - 1 : config.last]
+    others = [passage for passage in ranking if passage not in answers][config.first - 1 : config.last]
     negatives = {passage for passage in others if ranking[passage] <= limit}
-    return {passage: score for passage, score in ranking.items() if passage in positives or passage in negatives}
+    return {passage: score for passage, score in ranking.items() if passage in answers or passage in negatives}
 
 
 def _judge(train: Benchmark, config: MiningConfig) -> Judge:

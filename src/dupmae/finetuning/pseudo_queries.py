@@ -15,6 +15,7 @@ from dataclasses import replace
 from dupmae.config import PseudoQueryConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.corpus.chunking import UNSPACED, sentences_of
+from dupmae.corpus.twins import unrepeated
 from dupmae.errors import DupmaeError
 
 SPLIT = "pseudo"
@@ -32,7 +33,8 @@ def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryCo
     """Draw queries from passages.
 
     What is drawn from a passage depends on its id and the seed, and on no other passage. A query that would come from
-    several passages ("Introduction") tells none of them from the others and is left out.
+    several passages ("Introduction") tells none of them from the others and is left out; so is every query of a passage
+    that stands there twice, for its twin would be a wrong answer that holds the query.
 
     Args:
         passages: At least one; all are kept in memory.
@@ -49,7 +51,7 @@ def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryCo
     if max(config.title_weight, config.sentence_weight, config.crop_weight) <= 0:
         raise DupmaeError("Pseudo-queries need a kind: give titles, sentences or crops a weight above 0.")
     corpus = {passage.id: passage for passage in passages}
-    chosen = sorted(corpus)
+    chosen = unrepeated(corpus)
     if len(chosen) > config.passages:
         chosen = sorted(random.Random(config.seed).sample(chosen, config.passages))
     queries: dict[str, str] = {}
@@ -72,7 +74,7 @@ def known_items(corpus: Mapping[str, Passage], name: str, count: int, pool: int,
     Args:
         corpus: Every passage by its id.
         name: Of the benchmark.
-        count: Passages that give queries, at most, and at most a tenth of all.
+        count: Passages that give queries, at most, and at most a tenth of those that stand there once.
         pool: Passages that are searched, at most, these included; the others are drawn at random.
         seed: Seeds all draws.
 
@@ -83,10 +85,13 @@ def known_items(corpus: Mapping[str, Passage], name: str, count: int, pool: int,
         DupmaeError: The corpus is too small, or its passages are too short.
     """
     draw = random.Random(seed)
-    ids = draw.sample(sorted(corpus), len(corpus))
-    chosen = ids[: min(count, len(ids) // 10)]
+    ids, once = draw.sample(sorted(corpus), len(corpus)), set(unrepeated(corpus))
+    chosen = [identifier for identifier in ids if identifier in once][: min(count, len(once) // 10)]
     if not chosen:
-        raise DupmaeError(f"{name} has {len(ids)} passages, too few to hold some out: known items need 10 at least.")
+        raise DupmaeError(
+            f"{name} has {len(once)} passages that stand there once, too few to hold some out: known items need 10 at "
+            "least."
+        )
     config = PseudoQueryConfig(queries_per_passage=2, crop_weight=0, seed=seed)
     items = pseudo_queries([corpus[identifier] for identifier in chosen], name, config)
     answers = {passage for grades in items.qrels.values() for passage in grades}
