@@ -21,7 +21,7 @@ def with_twins(corpus: Mapping[str, Passage], positives: Mapping[str, Collection
     Returns:
         Query id -> ids of those passages and their twins.
     """
-    said = {passage: _words(corpus[passage]) for found in positives.values() for passage in found}
+    said = {passage: _words(corpus[passage]) for passage in {one for found in positives.values() for one in found}}
     texts = {text for text, _ in said.values()}
     same: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # text -> title -> ids
     for identifier, passage in corpus.items():
