@@ -122,6 +122,8 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
     benchmark, config, make_encoder, tmp_path, monkeypatch
 ):
     config = replace(config, epochs=1)
+    unjudged = Passage("unjudged", "", "ba")
+    benchmark = replace(benchmark, corpus=benchmark.corpus | {"unjudged": unjudged})
     model = finetune(make_encoder(), benchmark, tmp_path / "run", config)
     assert isinstance(model, DuplexEncoder)
     assert_same_weights(DuplexEncoder(str(tmp_path / "run" / "model")), model)
@@ -142,6 +144,11 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
         (make_encoder(), replace(benchmark, qrels=qrels), config),
         (make_encoder(), replace(benchmark, queries=benchmark.queries | {"q1": "baba"}), config),
         (make_encoder(), replace(benchmark, corpus=benchmark.corpus | {"p0a": passage}), config),
+        (
+            make_encoder(),
+            replace(benchmark, corpus=benchmark.corpus | {"unjudged": replace(unjudged, title="ba")}),
+            config,
+        ),
     ):
         with pytest.raises(DupmaeError, match="with other settings, another start or other data"):
             finetune(encoder, data, tmp_path / "run", settings)

@@ -19,6 +19,7 @@ from transformers import set_seed
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
+from dupmae.corpus.digest import corpus_digest
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.figures import draw_curves
@@ -230,13 +231,13 @@ def _fingerprint(
     for parameter in encoder.parameters():
         weights.update(parameter.detach().cpu().reshape(-1).numpy())
     data = [train] if dev is None else [train, dev]
-    judged = {passage for part in data for grades in part.qrels.values() for passage in grades}
+    corpora = [train.corpus] if dev is None or dev.corpus is train.corpus else [train.corpus, dev.corpus]
     return fingerprint(
         {
             "settings": settings,
             "data": [[part.queries, part.qrels] for part in data],
             "files": [file if file is None or not file.is_file() else file_fingerprint(file) for file in files],
-            "passages": [len(train.corpus), {name: train.corpus[name].full_text for name in judged}],
+            "passages": [corpus_digest(corpus.values()) for corpus in corpora],  # any may become a negative
             "representation": encoder.pooling.get_config_dict(),
             "lengths": [encoder[0].query_length, encoder[0].document_length],
             "prompts": encoder.prompts,
