@@ -106,6 +106,19 @@ def test_what_reads_like_a_positive_is_no_negative(benchmark, config, lists):
         assert number not in own
 
 
+@pytest.mark.parametrize(
+    ("titled", "negatives", "warned"),
+    [({"x"}, 1, True), ({"x", "p0a"}, 1, False), (set(), 1, False), ({"x"}, 0, False)],
+)
+def test_titles_that_no_answer_has_are_told_of(benchmark, config, caplog, titled, negatives, warned):
+    corpus = benchmark.corpus | {name: Passage(name, "", "ba") for name in "xy"}
+    corpus |= {name: replace(corpus[name], title="ba be") for name in titled}
+    make_examples(replace(benchmark, corpus=corpus), replace(config, negatives=negatives))
+    told = [record.message for record in caplog.records if "titles are wrong" in record.message]
+    count = "No answer that toy trains on has a title, but 2 of its 26 passages have one"
+    assert warned == bool(told and told[0].startswith(count))
+
+
 def test_negatives_come_from_bm25s_best(config):
     texts = {"right": "alpha beta", "near": "alpha gamma", "nearest": "alpha beta beta gamma", "far": "delta"}
     texts |= {f"other{number}": f"epsilon{number}" for number in range(8)}

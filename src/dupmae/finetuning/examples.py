@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from dupmae.corpus.twins import with_twins
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run
 from dupmae.finetuning.lists import CandidateList
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +102,8 @@ def make_examples(
             f"{train.name} gives {available} training pairs, fewer than one batch of {together}: "
             "lower batch_size or add pairs."
         )
+    if config.negatives:
+        _warn_of_titles(train, [passage for _, passage in pairs])
     answers = with_twins(train.corpus, {query: [*found, *judged[query]] for query, found in positives.items()})
     draw = random.Random(config.seed)
     pools: dict[str, list[str]] = {query: [] for query in positives}
@@ -127,6 +132,19 @@ def make_examples(
         for query, found in answers.items()
     }
     return Examples(train, queries, passages, rows, never, teacher)
+
+
+def _warn_of_titles(train: Benchmark, positives: Sequence[str]) -> None:
+    """Tell of what a model would learn instead of the answers, if no answer has a title and one negative in 20 has."""
+    titled = sum(bool(passage.title) for passage in train.corpus.values())
+    if titled * 20 >= len(train.corpus) and not any(train.corpus[passage].title for passage in positives):
+        logger.warning(
+            "No answer that %s trains on has a title, but %d of its %d passages have one, so a model learns that "
+            "titles are wrong: leave them out of the corpus that it is trained on.",
+            train.name,
+            titled,
+            len(train.corpus),
+        )
 
 
 def _in_turns(pairs: Sequence[tuple[str, str]], count: int) -> Sequence[tuple[str, str]]:
