@@ -108,7 +108,7 @@ def test_what_reads_like_a_positive_is_no_negative(benchmark, config, lists):
 
 @pytest.mark.parametrize(
     ("titled", "negatives", "warned"),
-    [({"x"}, 1, True), ({"x", "p0a"}, 1, False), (set(), 1, False), ({"x"}, 0, False)],
+    [({"x", "y"}, 1, True), ({"x"}, 1, False), ({"x", "y", "p0a"}, 1, False), ({"x", "y"}, 0, False)],
 )
 def test_titles_that_no_answer_has_are_told_of(benchmark, config, caplog, titled, negatives, warned):
     corpus = benchmark.corpus | {name: Passage(name, "", "ba") for name in "xy"}
