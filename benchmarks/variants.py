@@ -7,12 +7,15 @@ Other options are settings of the recipe, as for `dupmae run`. The widths of a v
 encoder's width. The table shows NDCG@10 of the sum and of each half; p is how often chance alone would make as
 large a difference from `both` (randomisation test, not corrected for the number of variants). Test queries are
 ranked only with --test; --pool lets the held-out ones look among some passages instead of all, which takes less time.
+With --balance a row more shows `both` with its halves balanced on held-out queries, each half of which is ranked with
+the factor that is best for the other half; p is then the difference from that row.
 Writes OUTPUT/variants.json; the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,17 +24,22 @@ from rich.table import Table
 
 from dupmae.ablation import train_variants
 from dupmae.cli import load_recipe
-from dupmae.corpus import read_benchmark
+from dupmae.corpus import Benchmark, read_benchmark
+from dupmae.duplex import DuplexEncoder
+from dupmae.evaluation import evaluate_run, per_query
 from dupmae.evaluation.comparison import compare
 from dupmae.evaluation.definitions import definition_of
 from dupmae.evaluation.paper import VARIANTS, Variant
 from dupmae.evaluation.significance import compare_with_baseline
 from dupmae.files import write_json
-from dupmae.finetuning.validation import dev_pool
+from dupmae.finetuning.balance import FACTORS
+from dupmae.finetuning.validation import dev_pool, rank_weighted
 from dupmae.pipeline import train_and_dev
 
 BASE = "both"
 """What the others are compared with."""
+BALANCED = "both, balanced"
+"""The row that --balance adds."""
 OURS = VARIANTS | {
     "none": Variant(pretrain=None),
     "768:768": Variant(dense=1.0, entries=1.0),
@@ -54,6 +62,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS), metavar="VARIANT", help=", ".join(OURS))
     parser.add_argument("--pool", type=int, help="passages, their judged ones and BM25's best included")
+    parser.add_argument("--balance", action="store_true", help="balance the halves of `both` on the held-out queries")
     parser.add_argument("--test", action="store_true", help="rank the test queries, too")
     options, words = parser.parse_known_args()
     recipe = load_recipe(options.recipe, [*words, "--output", str(options.output / "run")])
@@ -73,16 +82,34 @@ def main() -> None:
         found = compare(rules, [queries], systems, [], options.output / "encodings", k=100, halves=True)
         values = {system.name: system.values["ndcg@10"] for system in found.systems}
         metrics = {system.name: dict(system.metrics) for system in found.systems}
-        differences = compare_with_baseline(values[models[BASE]], {model: values[model] for model in models.values()})
+        base, balancing = values[models[BASE]], options.balance and title == "held out"
+        if balancing:
+            base = balanced(models[BASE], queries, recipe.seed)
+        differences = compare_with_baseline(base, {model: values[model] for model in models.values()})
         chance = {each.system: each.p for each in differences}
         rows = {"bm25": metrics["bm25"], "the start as it comes": metrics[recipe.start]}
         for name, model in models.items():
             halves = {f"ndcg@10 {half}": metrics.get(f"{model} {half}", {}).get("ndcg@10") for half in ("[CLS]", "OT")}
             rows[name] = metrics[model] | {key: value for key, value in halves.items() if value is not None}
             rows[name]["p"] = chance[model]
+            if name == BASE and balancing:
+                rows[BALANCED] = {"ndcg@10": sum(base.values()) / len(base)}
         record[title] = rows
         show(f"{queries.name}, seed {recipe.seed}: {len(queries.queries)} queries, {title}", rows)
     write_json(options.output / "variants.json", {"seed": recipe.seed, "benchmark": data.benchmark, **record})
+
+
+def balanced(model: str, queries: Benchmark, seed: int) -> dict[str, float]:
+    """NDCG@10 of each query, its halves weighted as is best for the half of the queries that it is not in."""
+    runs = rank_weighted(DuplexEncoder(model), queries, FACTORS, show_progress_bar=True)
+    names = random.Random(seed).sample(sorted(queries.qrels), len(queries.qrels))
+    parts = names[: len(names) // 2], names[len(names) // 2 :]
+    found: dict[str, float] = {}
+    for chosen_on, measured_on in (parts, parts[::-1]):
+        judged, held = ({name: queries.qrels[name] for name in part} for part in (chosen_on, measured_on))
+        best = max(runs, key=lambda run: evaluate_run(run, judged)["ndcg@10"])
+        found |= per_query(best, held, "ndcg@10")
+    return {name: found[name] for name in queries.qrels}
 
 
 def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from dupmae.corpus import Benchmark, Passage
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -59,3 +61,27 @@ def test_held_out_queries_may_look_among_fewer_passages(
     variants.main()
     assert searched == [12]
     assert list(json.loads((tmp_path / "out" / "variants.json").read_text())["held out"])[2:] == ["both"]
+
+
+def test_the_halves_are_balanced_on_other_queries_than_they_are_measured_on(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import variants
+
+    monkeypatch.setattr(sys, "argv", ["variants.py", *arguments, "--balance", "--only", "768:0"])
+    variants.main()
+    rows = json.loads((tmp_path / "out" / "variants.json").read_text())["held out"]
+    assert list(rows) == ["bm25", "the start as it comes", "both", "both, balanced", "768:0"]
+    assert 0 < rows["both, balanced"]["ndcg@10"] <= 1
+
+    passages = {name: Passage(name, "", name) for name in "abcd"}
+    qrels = {name: {name: 1} for name in "abcd"}
+    queries = Benchmark("b", "dev", passages, {name: name for name in "abcd"}, qrels)
+    monkeypatch.setattr(variants, "DuplexEncoder", lambda model: model)
+    # The first ranking is right for two queries, the second for the two others: what is chosen on either is wrong.
+    names = variants.random.Random(0).sample(list("abcd"), 4)
+    right, wrong = (lambda name: {name: 1.0}), (lambda name: {next(x for x in "abcd" if x != name): 1.0})
+    runs = [{n: (right if (n in names[:2]) == first else wrong)(n) for n in "abcd"} for first in (True, False)]
+    monkeypatch.setattr(variants, "rank_weighted", lambda *_, **__: runs)
+    assert variants.balanced("m", queries, 0) == dict.fromkeys("abcd", 0.0)
