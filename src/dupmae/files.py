@@ -88,6 +88,31 @@ def refuse_foreign(folder: Path, mark: str) -> None:
         raise DupmaeError(f"{folder} exists and holds something else: name another folder, or delete it first.")
 
 
+@contextmanager
+def locked(lock_file: Path, taken: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock, which the system takes back when the process dies.
+
+    Args:
+        lock_file: Its file; the folder is there.
+        taken: What to say if another process holds it.
+        wait: Wait for that process instead.
+
+    Raises:
+        DupmaeError: Another process holds the lock, and `wait` is false.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(lock_file, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DupmaeError(taken) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_write(path) as file:

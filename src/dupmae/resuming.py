@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from dupmae.errors import DupmaeError
+from dupmae.files import locked
 from dupmae.processes import is_first_process
 
 METRICS_FILE = "metrics.jsonl"
@@ -34,18 +33,12 @@ def sole_run(output: Path) -> Iterator[None]:
     place = output.resolve()
     lock_file = place.with_name(f".{place.name}.lock")
     lock_file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_file, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise DupmaeError(
-            f"Another process is at work in the folder {output}: wait until it has finished, or choose another output."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        lock_file.unlink(missing_ok=True)
+    taken = f"Another process is at work in the folder {output}: wait until it has finished, or choose another output."
+    with locked(lock_file, taken):
+        try:
+            yield
+        finally:
+            lock_file.unlink(missing_ok=True)
 
 
 def read_record(

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_path
+from dupmae.files import atomic_path, locked
 from dupmae.index import clusters
 from dupmae.index.arrays import describe, write_arrays
 from dupmae.index.manifest import FILE_NAME, Manifest, SegmentEntry
@@ -42,11 +41,9 @@ def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         DupmaeError: Another process changes the index, and `wait` is false.
     """
-    try:
-        with FileLock(folder / LOCK_FILE, timeout=-1 if wait else 0):
-            yield
-    except Timeout:
-        raise DupmaeError(f"Another process is changing the index {folder}: try again when it has finished.") from None
+    taken = f"Another process is changing the index {folder}: try again when it has finished."
+    with locked(folder / LOCK_FILE, taken, wait=wait):
+        yield
 
 
 @contextmanager
