@@ -204,6 +204,17 @@ def test_passages_are_held_out_alike_whatever_the_order_of_the_files() -> None:
     assert sorted(split_queries(sharing(2, 12), 0.3, 42)[1].queries) == ["q1", "q11", "q5", "q6"]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_queries_whose_positives_read_the_same_stay_together(seed: int) -> None:
+    whole = sharing(seed, passages=300)
+    corpus = {f"p{i}": Passage(f"p{i}", "", f"text {i // 2}") for i in range(len(whole.corpus))}
+    rest, held_out = split_queries(replace(whole, corpus=corpus), 0.3, seed=3)
+
+    said = [{corpus[passage].text for passage in positives(part)} for part in (rest, held_out)]
+    assert all(said)
+    assert not said[0] & said[1]
+
+
 def test_a_query_without_a_positive_is_a_group_of_its_own() -> None:
     queries = {f"q{i}": "x" for i in range(4)}
     rest, held_out = split_queries(Benchmark("b", "train", {}, queries, {query: {"d": 0} for query in queries}), 0.5, 0)
@@ -214,7 +225,8 @@ def test_a_query_without_a_positive_is_a_group_of_its_own() -> None:
 @pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
 def test_each_side_gets_at_least_one_group(fraction: float) -> None:
     apart = benchmark_of(5)
-    apart = replace(apart, qrels={query: {query: 1} for query in apart.queries})
+    corpus = {query: Passage(query, "", f"answer to {query}") for query in apart.queries}
+    apart = replace(apart, corpus=corpus, qrels={query: {query: 1} for query in apart.queries})
     rest, held_out = split_queries(apart, fraction, seed=0)
 
     assert min(len(rest.queries), len(held_out.queries)) == 1

@@ -12,6 +12,7 @@ from dupmae.config import HoldOut
 from dupmae.corpus.opening import COMPRESSIONS, find_file, json_objects
 from dupmae.corpus.readers import Passage, read_passages, string_field
 from dupmae.corpus.trec import Qrels, read_qrels
+from dupmae.corpus.twins import with_twins
 from dupmae.errors import DupmaeError
 
 logger = logging.getLogger(__name__)
@@ -142,9 +143,10 @@ def split_queries(
 ) -> tuple[Benchmark, Benchmark]:
     """Hold some queries out, chosen by a hash of the seed and of ids.
 
-    With `passages` no positive of a held-out query is a positive of another one: what a model remembers of passages
-    that it was trained on does not help it there. Queries that share a positive, directly or through other queries,
-    stay together. With `queries` each is drawn for itself, and adding or removing queries moves no other one.
+    With `passages` no positive of a held-out query is a positive of another one, nor reads like one: what a model
+    remembers of passages that it was trained on does not help it there. Queries that share a positive, directly or
+    through other queries, stay together. With `queries` each is drawn for itself, and adding or removing queries moves
+    no other one.
 
     The share is only about `fraction`; with `fraction` above 0 each side gets at least one query.
 
@@ -212,12 +214,14 @@ def _groups(benchmark: Benchmark) -> Collection[list[str]]:
     from scipy.sparse.csgraph import connected_components
 
     queries = list(benchmark.queries)
+    positives = {
+        query: [passage for passage, grade in benchmark.qrels.get(query, {}).items() if grade > 0] for query in queries
+    }
     nodes: dict[str, int] = {}  # passage -> number, after those of the queries
     edges = [
         (number, nodes.setdefault(passage, len(queries) + len(nodes)))
-        for number, query in enumerate(queries)
-        for passage, grade in benchmark.qrels.get(query, {}).items()
-        if grade > 0
+        for number, passages in enumerate(with_twins(benchmark.corpus, positives).values())
+        for passage in passages
     ]
     rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
     size = len(queries) + len(nodes)
