@@ -16,24 +16,28 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from dupmae.ablation import train_variants
 from dupmae.cli import load_recipe
-from dupmae.corpus import Benchmark, read_benchmark
+from dupmae.corpus import Benchmark, Qrels, Run, read_benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.evaluation.comparison import compare
 from dupmae.evaluation.definitions import definition_of
 from dupmae.evaluation.paper import VARIANTS, Variant
+from dupmae.evaluation.retrievers import share_index
 from dupmae.evaluation.significance import compare_with_baseline
 from dupmae.files import write_json
 from dupmae.finetuning.balance import FACTORS
-from dupmae.finetuning.validation import dev_pool, rank_weighted
+from dupmae.finetuning.validation import dev_pool
+from dupmae.index import DuplexIndex
 from dupmae.pipeline import train_and_dev
 
 BASE = "both"
@@ -79,37 +83,53 @@ def main() -> None:
     for title, queries in sets.items():
         systems = list(dict.fromkeys(["bm25", recipe.start, *models.values()]))
         rules = definition_of(queries.name, data.test_split)
+        weighted = None
+        if options.balance and title == "held out":  # first: the comparison takes the index over instead of making one
+            weighted = balanced(
+                weighted_runs(models[BASE], queries, options.output / "index"), queries.qrels, recipe.seed
+            )
+            share_index(options.output / "index", queries, rules, options.output / "encodings")
         found = compare(rules, [queries], systems, [], options.output / "encodings", k=100, halves=True)
         values = {system.name: system.values["ndcg@10"] for system in found.systems}
         metrics = {system.name: dict(system.metrics) for system in found.systems}
-        base, balancing = values[models[BASE]], options.balance and title == "held out"
-        if balancing:
-            base = balanced(models[BASE], queries, recipe.seed)
-        differences = compare_with_baseline(base, {model: values[model] for model in models.values()})
+        differences = compare_with_baseline(
+            weighted or values[models[BASE]], {model: values[model] for model in models.values()}
+        )
         chance = {each.system: each.p for each in differences}
         rows = {"bm25": metrics["bm25"], "the start as it comes": metrics[recipe.start]}
         for name, model in models.items():
             halves = {f"ndcg@10 {half}": metrics.get(f"{model} {half}", {}).get("ndcg@10") for half in ("[CLS]", "OT")}
             rows[name] = metrics[model] | {key: value for key, value in halves.items() if value is not None}
             rows[name]["p"] = chance[model]
-            if name == BASE and balancing:
-                rows[BALANCED] = {"ndcg@10": sum(base.values()) / len(base)}
+            if name == BASE and weighted:
+                rows[BALANCED] = {"ndcg@10": sum(weighted.values()) / len(weighted)}
         record[title] = rows
         show(f"{queries.name}, seed {recipe.seed}: {len(queries.queries)} queries, {title}", rows)
     write_json(options.output / "variants.json", {"seed": recipe.seed, "benchmark": data.benchmark, **record})
 
 
-def balanced(model: str, queries: Benchmark, seed: int) -> dict[str, float]:
-    """NDCG@10 of each query, its halves weighted as is best for the half of the queries that it is not in."""
-    runs = rank_weighted(DuplexEncoder(model), queries, FACTORS, show_progress_bar=True)
-    names = random.Random(seed).sample(sorted(queries.qrels), len(queries.qrels))
+def weighted_runs(model: str, queries: Benchmark, folder: Path) -> list[Run]:
+    """The rankings with each factor of the vocabulary half, through an index in a folder; queries carry the factor."""
+    index = DuplexIndex.build(folder, DuplexEncoder(model), queries.corpus.values(), model=model)
+    embedded, runs = index.encoder.embed_queries(list(queries.queries.values())), list[Run]()
+    for factor in FACTORS:
+        found = index.search_embeddings(replace(embedded, weights=embedded.weights * np.float32(factor)), 100)
+        runs.append(
+            {query: dict(zip(*best, strict=True)) for query, *best in zip(queries.queries, *found, strict=True)}
+        )
+    return runs
+
+
+def balanced(runs: Sequence[Run], qrels: Qrels, seed: int) -> dict[str, float]:
+    """NDCG@10 of each query, by the ranking that is best for the half of the queries that it is not in."""
+    names = random.Random(seed).sample(sorted(qrels), len(qrels))
     parts = names[: len(names) // 2], names[len(names) // 2 :]
     found: dict[str, float] = {}
     for chosen_on, measured_on in (parts, parts[::-1]):
-        judged, held = ({name: queries.qrels[name] for name in part} for part in (chosen_on, measured_on))
+        judged, held = ({name: qrels[name] for name in part} for part in (chosen_on, measured_on))
         best = max(runs, key=lambda run: evaluate_run(run, judged)["ndcg@10"])
         found |= per_query(best, held, "ndcg@10")
-    return {name: found[name] for name in queries.qrels}
+    return {name: found[name] for name in qrels}
 
 
 def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from dupmae.corpus import Benchmark, Passage
+from dupmae.corpus import Benchmark, Run
+from dupmae.duplex import DuplexEncoder
+from dupmae.finetuning.balance import FACTORS
+from dupmae.finetuning.validation import rank_weighted
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,19 +72,28 @@ def test_the_halves_are_balanced_on_other_queries_than_they_are_measured_on(
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import variants
 
+    ranked = []
+
+    def rank(model: str, queries: Benchmark, folder: Path) -> list[Run]:
+        runs = weighted_runs(model, queries, folder)
+        ranked.append((runs, rank_weighted(DuplexEncoder(model), queries, FACTORS)))
+        return runs
+
+    weighted_runs = variants.weighted_runs
+    monkeypatch.setattr(variants, "weighted_runs", rank)
     monkeypatch.setattr(sys, "argv", ["variants.py", *arguments, "--balance", "--only", "768:0"])
     variants.main()
     rows = json.loads((tmp_path / "out" / "variants.json").read_text())["held out"]
     assert list(rows) == ["bm25", "the start as it comes", "both", "both, balanced", "768:0"]
     assert 0 < rows["both, balanced"]["ndcg@10"] <= 1
+    ((indexed, naive),) = ranked
+    assert len(indexed) == len(naive) == len(FACTORS)
+    for run, other in zip(indexed, naive, strict=True):
+        assert list(run) == list(other)
+        assert all(run[query] == pytest.approx(other[query], abs=1e-3) for query in run)
 
-    passages = {name: Passage(name, "", name) for name in "abcd"}
-    qrels = {name: {name: 1} for name in "abcd"}
-    queries = Benchmark("b", "dev", passages, {name: name for name in "abcd"}, qrels)
-    monkeypatch.setattr(variants, "DuplexEncoder", lambda model: model)
     # The first ranking is right for two queries, the second for the two others: what is chosen on either is wrong.
     names = variants.random.Random(0).sample(list("abcd"), 4)
     right, wrong = (lambda name: {name: 1.0}), (lambda name: {next(x for x in "abcd" if x != name): 1.0})
     runs = [{n: (right if (n in names[:2]) == first else wrong)(n) for n in "abcd"} for first in (True, False)]
-    monkeypatch.setattr(variants, "rank_weighted", lambda *_, **__: runs)
-    assert variants.balanced("m", queries, 0) == dict.fromkeys("abcd", 0.0)
+    assert variants.balanced(runs, {name: {name: 1} for name in "abcd"}, 0) == dict.fromkeys("abcd", 0.0)
