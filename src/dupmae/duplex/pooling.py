@@ -6,6 +6,7 @@ installed: it imports nothing of `dupmae` that it cannot do without.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +124,9 @@ class DuplexPooling(Module):  # type: ignore[misc]
         self.head_activation, self.layer_norm_eps, self.normalize = head_activation, layer_norm_eps, normalize
         self.query_entries, self.document_norm = query_entries, document_norm
 
-        self.cls_projection = nn.Linear(hidden_size, cls_dimension, bias=False)  # W_cls of Eq. 10
+        with warnings.catch_warnings():  # of having nothing to initialise, where there are no dimensions
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.cls_projection = nn.Linear(hidden_size, cls_dimension, bias=False)  # W_cls of Eq. 10
         self.cls_log_scale = nn.Parameter(torch.tensor(0.0))
         self.transform: nn.Module = nn.Identity()
         if ot_projection == "mlm_head":
