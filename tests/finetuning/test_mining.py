@@ -19,6 +19,7 @@ from dupmae.finetuning import blocks, mining
 from dupmae.finetuning.lists import CandidateList, read_lists
 from dupmae.finetuning.mining import mine
 from dupmae.index import DuplexIndex
+from dupmae.resuming import sole_run
 
 Rankings = dict[str, dict[str, float]]
 
@@ -212,6 +213,12 @@ def test_lists_of_something_else_are_not_overwritten(index, encoder, benchmark, 
     (output / "mining.json").unlink()
     with pytest.raises(DupmaeError, match="holds other results"):
         mine(index, benchmark, output, MiningConfig(source="both"))
+
+
+def test_a_folder_that_another_process_mines_into_is_refused(benchmark, tmp_path):
+    with sole_run(tmp_path / "mined"), pytest.raises(DupmaeError, match="Another process is at work"):
+        mine(None, benchmark, tmp_path / "mined", MiningConfig(source="bm25"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_mined_is_refused(index, benchmark, encoder, tmp_path):

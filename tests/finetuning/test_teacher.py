@@ -22,6 +22,7 @@ from dupmae.finetuning import blocks, teacher
 from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank, score_pairs, start_cross_encoder
 from dupmae.finetuning.lists import CandidateList, read_lists, read_scores, write_lists
 from dupmae.finetuning.teacher import make_rows, score_lists, train_teacher
+from dupmae.resuming import sole_run
 
 STEPS = 6
 
@@ -169,6 +170,12 @@ def test_killed_and_resumed_training_ends_like_an_uninterrupted_one(
     ):
         with pytest.raises(DupmaeError, match="holds a teacher run with other settings"):
             train_teacher(str(bert_folder), data, lists, tmp_path / "whole", settings)
+
+
+def test_a_folder_that_another_teacher_is_at_work_in_is_refused(ready, benchmark, lists, tmp_path, teacher_config):
+    with sole_run(tmp_path / "run"), pytest.raises(DupmaeError, match="Another process is at work"):
+        train_teacher(ready, benchmark, lists, tmp_path / "run", teacher_config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_ready_cross_encoder_may_be_trained_on(ready, benchmark, lists, tmp_path, teacher_config):

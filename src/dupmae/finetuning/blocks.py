@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from dupmae.files import atomic_write, write_json
-from dupmae.resuming import read_record
+from dupmae.resuming import read_record, sole_run
 
 BLOCK = 256
 """Queries in a block: what is in memory at a time, and what a kill loses at most."""
@@ -42,27 +42,29 @@ def in_blocks(
         `target`.
 
     Raises:
-        DupmaeError: The folder holds the same file made from something else, or without a record.
+        DupmaeError: The folder holds the same file made from something else, or without a record, or another process is
+            at work in it.
     """
     output = target.parent
-    record = read_record(output, record_name, mark, kind, results=[target.name])
-    if record and record["finished"] and target.is_file():
-        return target
-    write_json(output / record_name, {"fingerprint": mark, "settings": settings, "finished": False})
-    folder = output / f"{target.stem}-blocks"
-    blocks = []
-    with tqdm(total=len(queries), desc=kind, unit=" queries", dynamic_ncols=True) as bar:
-        for start in range(0, len(queries), BLOCK):
-            block = queries[start : start + BLOCK]
-            path = folder / f"{start}-{start + len(block)}.jsonl"
-            if not path.is_file():
-                write(block, path)
-            blocks.append(path)
-            bar.update(len(block))
-    with atomic_write(target, "wb") as file:
-        for path in blocks:
-            with path.open("rb") as part:
-                shutil.copyfileobj(part, file)
-    write_json(output / record_name, {"fingerprint": mark, "settings": settings, "finished": True})
-    shutil.rmtree(folder)
+    with sole_run(output):
+        record = read_record(output, record_name, mark, kind, results=[target.name])
+        if record and record["finished"] and target.is_file():
+            return target
+        write_json(output / record_name, {"fingerprint": mark, "settings": settings, "finished": False})
+        folder = output / f"{target.stem}-blocks"
+        blocks = []
+        with tqdm(total=len(queries), desc=kind, unit=" queries", dynamic_ncols=True) as bar:
+            for start in range(0, len(queries), BLOCK):
+                block = queries[start : start + BLOCK]
+                path = folder / f"{start}-{start + len(block)}.jsonl"
+                if not path.is_file():
+                    write(block, path)
+                blocks.append(path)
+                bar.update(len(block))
+        with atomic_write(target, "wb") as file:
+            for path in blocks:
+                with path.open("rb") as part:
+                    shutil.copyfileobj(part, file)
+        write_json(output / record_name, {"fingerprint": mark, "settings": settings, "finished": True})
+        shutil.rmtree(folder)
     return target

@@ -30,7 +30,7 @@ from dupmae.models import model_fingerprint, resolve_model
 from dupmae.precision import prepare_for_training
 from dupmae.pretraining.metrics import show_progress
 from dupmae.quiet import hushed
-from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record
+from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
 
 RUN_FILE = "teacher.json"
 """Record of the training in its output folder."""
@@ -61,8 +61,8 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
         The folder of the model, which `sentence_transformers.CrossEncoder` loads.
 
     Raises:
-        DupmaeError: The lists do not fit the benchmark or are too few, `output` holds another run, or the loss stops
-            being a number.
+        DupmaeError: The lists do not fit the benchmark or are too few, `output` holds another run, another process is
+            at work in it, or the loss stops being a number.
     """
     target = output / "model"
     candidates = read_lists(lists, train)
@@ -71,30 +71,31 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
     name = resolve_model(start)
     texts = _texts_mark(train, {query: one.passages for query, one in candidates.items()})
     mark = fingerprint([settings, model_fingerprint(name), file_fingerprint(lists), texts])
-    record = read_record(output, RUN_FILE, mark, "teacher")
-    if record and record["finished"] and target.is_dir():
-        return str(target)
-    columns = make_rows(train, candidates, config)
-    write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": False})
-    set_seed(config.seed)  # draws the new head
-    model = start_cross_encoder(name)
-    model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
-    prepare_for_training(model.transformers_model, config.dropout, config.precision)
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(output, config),
-        train_dataset=Dataset.from_dict(columns),
-        loss=LambdaLoss(model, mini_batch_size=0),  # the whole batch in one forward pass
-        callbacks=[StepLog(output / METRICS_FILE)],
-    )
-    show_progress(trainer, "teacher")
-    _, checkpoint = last_checkpoint(output / "checkpoints")
-    with hushed():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        with atomic_folder(target) as folder:
-            model.save_pretrained(str(folder))
-    write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": True})
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    with sole_run(output):
+        record = read_record(output, RUN_FILE, mark, "teacher")
+        if record and record["finished"] and target.is_dir():
+            return str(target)
+        columns = make_rows(train, candidates, config)
+        write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": False})
+        set_seed(config.seed)  # draws the new head
+        model = start_cross_encoder(name)
+        model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
+        prepare_for_training(model.transformers_model, config.dropout, config.precision)
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(output, config),
+            train_dataset=Dataset.from_dict(columns),
+            loss=LambdaLoss(model, mini_batch_size=0),  # the whole batch in one forward pass
+            callbacks=[StepLog(output / METRICS_FILE)],
+        )
+        show_progress(trainer, "teacher")
+        _, checkpoint = last_checkpoint(output / "checkpoints")
+        with hushed():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with atomic_folder(target) as folder:
+                model.save_pretrained(str(folder))
+        write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": True})
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
     return str(target)
 
 
