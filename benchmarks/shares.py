@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dupmae.cli import load_recipe
-from dupmae.corpus import read_benchmark
 from dupmae.duplex import DuplexEncoder, start_duplex
 from dupmae.files import write_json
 from dupmae.finetuning.averaging import part_way, weights_of
-from dupmae.pipeline import train_and_dev
+from dupmae.pipeline import read_data
 
 
 def main() -> None:
@@ -34,15 +33,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options, words = parser.parse_known_args()
     recipe = load_recipe(options.recipe, words)
-    train, dev = train_and_dev(recipe.data, recipe.seed)
-    test = read_benchmark(Path(recipe.data.benchmark), recipe.data.test_split)
-    start = weights_of(start_duplex(options.checkpoint, recipe.duplex, train.corpus, recipe.seed))
+    splits = read_data(recipe.data, recipe.seed)
+    start = weights_of(start_duplex(options.checkpoint, recipe.duplex, splits.train.corpus, recipe.seed))
     encoder = DuplexEncoder(options.model)
-    table = Table("share", "queries", *(f"ndcg@10 {part}" for part in PARTS), title=test.name)
+    table = Table("share", "queries", *(f"ndcg@10 {part}" for part in PARTS), title=splits.test.name)
     record = []
     for share in options.shares:
         with part_way(encoder, start, share):
-            figures = ndcg_of_halves(encoder, [dev, test])
+            figures = ndcg_of_halves(encoder, [splits.dev, splits.test])
         for name, found in zip(("held out", "test"), figures, strict=True):
             table.add_row(f"{share:g}", name, *(f"{value:.4f}" for value in found.values()))
             record.append({"share": share, "queries": name, **found})

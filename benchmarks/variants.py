@@ -26,7 +26,7 @@ from rich.table import Table
 
 from dupmae.ablation import train_variants
 from dupmae.cli import load_recipe
-from dupmae.corpus import Benchmark, Qrels, Run, read_benchmark
+from dupmae.corpus import Benchmark, Qrels, Run
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.evaluation.comparison import compare
@@ -38,7 +38,7 @@ from dupmae.files import write_json
 from dupmae.finetuning.balance import FACTORS
 from dupmae.finetuning.validation import dev_pool
 from dupmae.index import DuplexIndex
-from dupmae.pipeline import train_and_dev
+from dupmae.pipeline import read_data
 
 BASE = "both"
 """What the others are compared with."""
@@ -73,12 +73,13 @@ def main() -> None:
     chosen = {name: OURS[name] for name in dict.fromkeys([BASE, *options.only])}
     models = train_variants(recipe, options.output / "variants", chosen)
     data = recipe.data
-    _, dev = train_and_dev(data, recipe.seed)
+    splits = read_data(data, recipe.seed)
+    dev = splits.dev
     if options.pool:
         dev = dev_pool(dev, options.pool, recipe.seed)
     sets = {"held out": dev} if dev.queries else {}
     if options.test:
-        sets["test"] = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
+        sets["test"] = splits.test
     record: dict[str, dict[str, dict[str, float]]] = {}
     for title, queries in sets.items():
         systems = list(dict.fromkeys(["bm25", recipe.start, *models.values()]))

@@ -94,6 +94,8 @@ def test_fingerprint_follows_the_contents_and_not_the_place(tmp_path):
     assert models.model_fingerprint(str(tmp_path / "b")) == first
     (tmp_path / "b" / "1_Pooling" / "config.json").write_text('{"mean": true}')
     assert models.model_fingerprint(str(tmp_path / "b")) != first
+    (tmp_path / "a" / "pytorch_model.bin").write_bytes(b"weights in the older format")
+    assert models.model_fingerprint(str(tmp_path / "a")) != first
     assert models.model_fingerprint("org/one") != models.model_fingerprint("org/two")
 
 

@@ -257,8 +257,10 @@ def test_train_and_dev_queries_of_a_recipe_share_no_passage_unless_it_says_so(sm
 
     def shared(**changes: Any) -> set[str]:
         recipe = small_recipe(tmp_path / "run", data__benchmark=own, data__dev_fraction=0.3, **changes)
-        train, dev = pipeline.train_and_dev(recipe.data, recipe.seed)
+        splits = pipeline.read_data(recipe.data, recipe.seed)
+        train, dev = splits.train, splits.dev
         assert dev.queries
+        assert train.corpus is dev.corpus is splits.test.corpus  # in memory once
         return {name for grades in train.qrels.values() for name in grades} & {
             name for grades in dev.qrels.values() for name in grades
         }

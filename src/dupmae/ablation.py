@@ -36,7 +36,7 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     from dupmae.duplex import start_duplex
     from dupmae.finetuning import finetune
     from dupmae.models import is_duplex, model_fingerprint, resolve_model
-    from dupmae.pipeline import pretrain_recipe, settings_of, train_and_dev
+    from dupmae.pipeline import pretrain_recipe, read_data, settings_of
     from dupmae.pretraining import pretrain
     from dupmae.run_folder import RunFolder
 
@@ -44,7 +44,7 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     if is_duplex(start):
         raise DupmaeError(f"{recipe.start} is a duplex model, which keeps its representation: vary one from an encoder")
     run = pretrain_recipe(recipe)
-    train, _ = train_and_dev(recipe.data, seed)
+    train = read_data(recipe.data, seed).train
     start_mark = model_fingerprint(start)  # reads all weights
     stages = RunFolder(folder, [seed, start_mark])
     data = [corpus_digest(train.corpus.values()), train.queries, train.qrels]

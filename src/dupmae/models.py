@@ -18,7 +18,7 @@ SMALL_FILE = Path(__file__).parent / "weights" / f"{SMALL}.safetensors"
 SMALL_SHA256 = "e01c5181b4458f798278e08d3a92deb93c7ccc6b25caf21666090c0b563bbfa4"
 """Of that file."""
 WEIGHTS = "model.safetensors"
-_MODEL_FILES = {".json", ".model", ".safetensors", ".txt"}
+_MODEL_FILES = {".bin", ".json", ".model", ".safetensors", ".txt"}
 
 
 @dataclass(frozen=True, slots=True)

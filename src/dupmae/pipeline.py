@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from dupmae.corpus import (
-    Benchmark,
     Run,
-    read_benchmark,
     read_run,
+    read_splits,
     split_queries,
     write_run,
 )
@@ -107,17 +106,18 @@ def _refuse(recipe: Recipe) -> None:
         raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
 
 
-def train_and_dev(data: DataConfig, seed: int) -> tuple[Benchmark, Benchmark]:
-    """The queries to train on, and those to validate on: held out of the former, or a split of their own.
+def read_data(data: DataConfig, seed: int) -> Splits:
+    """The queries to train on, to validate on (held out of the former, or a split of their own), and to test with.
 
     Raises:
-        DupmaeError: As :func:`dupmae.corpus.read_benchmark` and :func:`dupmae.corpus.split_queries`.
+        DupmaeError: As :func:`dupmae.corpus.read_splits` and :func:`dupmae.corpus.split_queries`.
     """
-    folder = Path(data.benchmark)
-    train = read_benchmark(folder, data.train_split, allow_unknown=data.allow_unknown)
-    if data.dev_split is not None:
-        return train, read_benchmark(folder, data.dev_split, allow_unknown=data.allow_unknown)
-    return split_queries(train, data.dev_fraction, seed, data.hold_out)
+    names = [data.train_split, data.test_split, *([] if data.dev_split is None else [data.dev_split])]
+    train, test, *given = read_splits(Path(data.benchmark), names, allow_unknown=data.allow_unknown)
+    if given:
+        return Splits(train, given[0], test)
+    train, held_out = split_queries(train, data.dev_fraction, seed, data.hold_out)
+    return Splits(train, held_out, test)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -154,9 +154,8 @@ class _Walk:
         self.start_mark = model_fingerprint(self.start)  # reads all weights, so once for all stages
         self.pretrains = pretrains(self.start, recipe.pretrain)
         self.teacher_start = None if recipe.teacher_start is None else resolve_model(recipe.teacher_start)
-        data = recipe.data
-        self.test = read_benchmark(Path(data.benchmark), data.test_split, allow_unknown=data.allow_unknown)
-        self.train, self.dev = train_and_dev(data, seed)
+        self.splits = read_data(recipe.data, seed)
+        self.train, self.dev, self.test = self.splits.train, self.splits.dev, self.splits.test
         self.stages = RunFolder(self.folder, [seed, self.start_mark])
         self.pretraining = [asdict(recipe.store), _pretraining(self.recipe)]  # what a pre-trained checkpoint depends on
 
@@ -171,7 +170,7 @@ class _Walk:
         with self._claim():
             self._pretrain()
             self._finetune_and_measure()
-            report(self.recipe, Splits(self.train, self.dev, self.test), self.stages, self.pretrains, self.baselines)
+            report(self.recipe, self.splits, self.stages, self.pretrains, self.baselines)
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
         self.stages.console.print(written)
         return self.folder
@@ -343,7 +342,12 @@ class _Walk:
 
     def _cut(self, encoder: Any) -> dict[str, int]:
         """How many tokens of a passage the encoder reads, and how many passages are longer."""
+        from dupmae.index.encoding import windows
+
         limit = encoder[0].document_length
-        texts = [passage.full_text for passage in self.test.corpus.values()]
-        ids = encoder.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-        return {"tokens_read": limit, "passages_cut": sum(len(passage) > limit for passage in ids)}
+        cut = 0
+        for passages in windows(self.test.corpus.values(), 1000):
+            texts = [passage.full_text for passage in passages]
+            ids = encoder.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+            cut += sum(len(passage) > limit for passage in ids)
+        return {"tokens_read": limit, "passages_cut": cut}

@@ -408,7 +408,16 @@ def test_training_stops_where_nothing_is_gained_and_leaves_no_model_worse(
     assert "gained nothing on the held-out queries" in caplog.text
 
 
-def test_pool_holds_what_is_judged_and_what_bm25_finds_and_others(halves):
+def test_scales_do_not_decay_towards_one(benchmark, config, make_encoder, tmp_path):
+    encoder = make_encoder()
+    with torch.no_grad():
+        encoder.pooling.entry_log_scale.fill_(0.5)
+    tuned = finetune(encoder, benchmark, tmp_path / "run", replace(config, scale_learning_rate=0.1, weight_decay=0.5))
+    unmoved = tuned.pooling.entry_log_scale == 0.5
+    assert 0 < unmoved.sum() < len(unmoved)  # entries that no query has: no gradient, and no decay
+
+
+def test_pool_holds_what_is_judged_and_what_bm25_finds_and_others(halves, monkeypatch):
     _, dev = halves
     judged = {passage for grades in dev.qrels.values() for passage in grades}
     pool = validation.dev_pool(dev, len(judged) + 6, seed=1)
@@ -418,7 +427,9 @@ def test_pool_holds_what_is_judged_and_what_bm25_finds_and_others(halves):
     best = {next(iter(set(run) - judged), None) for run in validation.bm25_run(dev).values()}
     assert len(best & pool.corpus.keys()) > 0
     assert validation.dev_pool(dev, 24, seed=1) is dev
-    assert validation.dev_pool(dev, 1, seed=1).corpus.keys() == judged
+    with monkeypatch.context() as patched:
+        patched.setattr(validation, "bm25_run", None)  # not searched where the judged ones are enough
+        assert validation.dev_pool(dev, 1, seed=1).corpus.keys() == judged
     assert validation.dev_pool(dev, len(judged) + 6, seed=2).corpus != pool.corpus
 
 

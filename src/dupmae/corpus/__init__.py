@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_pairs, split_queries
+from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_pairs, read_splits, split_queries
 from dupmae.corpus.readers import Passage, read_passages
 from dupmae.corpus.trec import Qrels, Run, read_qrels, read_run, write_run
 
@@ -23,6 +23,7 @@ __all__ = [
     "read_passages",
     "read_qrels",
     "read_run",
+    "read_splits",
     "split_queries",
     "write_run",
 ]

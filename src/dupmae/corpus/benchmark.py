@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,18 +35,23 @@ class Benchmark:
 
 
 def read_benchmark(folder: str | Path, split: str, *, allow_unknown: bool = False) -> Benchmark:
+    """Read a folder in BEIR layout with one split's judgements; see :func:`read_splits`."""
+    return read_splits(folder, [split], allow_unknown=allow_unknown)[0]
+
+
+def read_splits(folder: str | Path, splits: Sequence[str], *, allow_unknown: bool = False) -> list[Benchmark]:
     """Read a folder in BEIR layout: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`, each compressed or not.
 
     Args:
         folder: The folder; its name becomes the benchmark's.
-        split: Which judgements to read.
+        splits: Which judgements to read.
         allow_unknown: Drop judgements of queries or passages that are not there (with a warning) instead of refusing.
 
     Returns:
-        The whole corpus and the queries with judgements in the split.
+        Of each split the queries with judgements in it, and the whole corpus, which is in memory once for all.
 
     Raises:
-        DupmaeError: A file is missing or malformed, the split does not exist (told with those that do), judgements name
+        DupmaeError: A file is missing or malformed, a split does not exist (told with those that do), judgements name
             unknown queries or passages, or none is left.
     """
     folder = Path(folder)
@@ -54,11 +59,15 @@ def read_benchmark(folder: str | Path, split: str, *, allow_unknown: bool = Fals
     missing = [f"{name}.jsonl" for name, file in files.items() if file is None]
     if missing:
         raise DupmaeError(f"{folder} is not a benchmark in BEIR layout: it has no {' and no '.join(missing)}.")
-    qrels_file = _qrels_file(folder, split)
+    qrels_files = {split: _qrels_file(folder, split) for split in splits}
     corpus = {passage.id: passage for passage in read_passages(files["corpus"] or folder)}
     texts = {query.id: query.text for query in read_passages(files["queries"] or folder)}
-    qrels = _known_qrels(qrels_file, read_qrels(qrels_file), texts, corpus, allow_unknown)
-    return Benchmark(folder.resolve().name, split, corpus, {query: texts[query] for query in qrels}, qrels)
+    name, benchmarks = folder.resolve().name, []
+    for split in splits:
+        file = qrels_files[split]
+        qrels = _known_qrels(file, read_qrels(file), texts, corpus, allow_unknown)
+        benchmarks.append(Benchmark(name, split, corpus, {query: texts[query] for query in qrels}, qrels))
+    return benchmarks
 
 
 def _qrels_file(folder: Path, split: str) -> Path:

@@ -112,7 +112,7 @@ def make_examples(
     elif config.negatives:
         pools = _bm25_pools(train, answers, config.negative_depth)
     if scores is None:
-        _fill(pools, train, answers, config, draw)
+        _fill(pools, passages, answers, config, draw, train.name)
     number_of_query = {query: number for number, query in enumerate(queries)}
     number_of_passage = {passage: number for number, passage in enumerate(passages)}
     rows = np.empty((int(len(pairs) * config.epochs) // together * together, 2 + config.negatives), np.int64)
@@ -173,19 +173,24 @@ def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: 
 
 def _fill(
     pools: Mapping[str, list[str]],
-    train: Benchmark,
+    passages: Sequence[str],
     answers: Mapping[str, frozenset[str]],
     config: FinetuneConfig,
     draw: random.Random,
+    name: str,
 ) -> None:
-    """Add other passages to the pools that are too small to draw a pair's negatives from."""
+    """Add other passages to the pools that are too small to draw a pair's negatives from.
+
+    A query costs what it draws, however many passages there are.
+    """
     for query, pool in pools.items():
         if not answers[query] or len(pool) >= config.negatives:
             continue
-        others = sorted(set(train.corpus).difference(answers[query], pool))
-        pool += draw.sample(others, min(len(others), config.negative_depth - len(pool)))
+        taken = answers[query].union(pool)
+        missing = min(config.negative_depth - len(pool), len(passages) - len(taken))
+        places = draw.sample(range(len(passages)), min(missing + len(taken), len(passages)))
+        pool += [passages[place] for place in places if passages[place] not in taken][:missing]
         if len(pool) < config.negatives:
             raise DupmaeError(
-                f"Query {query} of {train.name} has only {len(pool)} passages that are not its positives: "
-                "lower negatives."
+                f"Query {query} of {name} has only {len(pool)} passages that are not its positives: lower negatives."
             )

@@ -136,6 +136,10 @@ def finetune(
 class _Trainer(PlainTrainer, SparseEncoderTrainer):  # type: ignore[misc]
     """The trainer as it is used here."""
 
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """All but biases, norms and scales: these are logarithms, which decay would draw to a scale of 1, not of 0."""
+        return [name for name in super().get_decay_parameter_names(model) if "log_scale" not in name]
+
 
 @dataclass
 class _Collator(SparseEncoderDataCollator):  # type: ignore[misc]

@@ -127,10 +127,11 @@ def dev_pool(dev: Benchmark, size: int, seed: int) -> Benchmark:
         return dev
     chosen = dict.fromkeys(sorted({passage for grades in dev.qrels.values() for passage in grades}))
     hard = (size + len(chosen)) // 2
-    for turn in itertools.zip_longest(*bm25_run(dev, BM25_DEPTH).values()):
-        for passage in turn:
-            if passage is not None and len(chosen) < hard:
-                chosen[passage] = None
+    if len(chosen) < hard:
+        for turn in itertools.zip_longest(*bm25_run(dev, BM25_DEPTH).values()):
+            for passage in turn:
+                if passage is not None and len(chosen) < hard:
+                    chosen[passage] = None
     others = sorted(dev.corpus.keys() - chosen.keys())
     chosen |= dict.fromkeys(random.Random(seed).sample(others, max(size - len(chosen), 0)))
     return replace(dev, corpus={name: passage for name, passage in dev.corpus.items() if name in chosen})
