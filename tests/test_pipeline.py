@@ -312,6 +312,8 @@ def test_a_recipe_that_pretrains_for_another_representation_is_refused_before_an
         ({"hard_negatives__negatives": 60}, r"hard_negatives\.negatives is 60, more than the 50"),
         ({"distil__negative_depth": 2}, r"distil\.negatives is 7, more than the 2 of distil\.negative_depth"),
         ({"stages": 3, "teacher__epochs": 0}, "name it in teacher_start"),
+        ({"stages": 3, "distil__negatives": 0}, r"distil\.negatives is 0"),
+        ({"stages": 2, "mining__first": 9, "mining__last": 5}, r"mining\.first is 9 and mining\.last 5"),
         ({"stages": 3, "teacher_start": "./nowhere"}, r"there is no model folder \./nowhere"),
     ],
 )
@@ -554,6 +556,14 @@ def test_an_embedder_may_be_the_ready_teacher(full, full_recipe, embedder_folder
     ranked = read_run(folder / "6-teacher" / "dev.trec")
     assert ranked != read_run(full / "6-teacher" / "dev.trec")
     assert all(-20.01 < max(ranking.values()) < 20.01 for ranking in ranked.values())
+
+
+def test_the_teacher_of_a_run_without_pretraining_begins_with_the_start(full, full_recipe, tmp_path):
+    start, nothing = full / "3-finetune" / "model", {"pretrain__new_layers_steps": 0, "pretrain__steps": 0}
+    folder = pipeline.run_recipe(full_recipe(tmp_path / "run", start=start, baselines="[]", **nothing))
+    assert not (folder / "2-pretrain").exists()
+    assert json.loads((folder / "6-teacher" / "training" / "teacher.json").read_text())["start"] == str(start)
+    assert (folder / "report.md").is_file()
 
 
 def test_two_stages_end_with_the_mined_negatives(full, full_recipe, tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def adapt(corpus: str | Path, model: str, output: Path, config: AdaptConfig, pai
     )
     start = resolve_model(model)
     teacher = start if config.teacher is None else resolve_model(config.teacher)
-    _refuse(model, start, teacher, config, held_out=pairs is not None and config.dev_fraction > 0)
+    _refuse(model, start, config, held_out=pairs is not None and config.dev_fraction > 0)
     return _Adaptation(Path(corpus), start, teacher, output, config, pairs).run()
 
 
@@ -287,19 +287,14 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     return replace(train, corpus=joined, queries=queries, qrels=qrels)
 
 
-def _refuse(model: str, start: str, teacher: str, config: AdaptConfig, held_out: bool) -> None:
+def _refuse(model: str, start: str, config: AdaptConfig, held_out: bool) -> None:
     """Refuse a balance without queries, a teacher without scores, another vector than the start was trained for."""
     if config.finetune.balance and not held_out:
         raise DupmaeError("finetune.balance is chosen by held-out queries: give pairs, and set dev_fraction above 0")
     if config.stages > 2:
-        from dupmae.finetuning.cross_encoder import is_cross_encoder
-        from dupmae.finetuning.embedding_teacher import is_embedder
+        from dupmae.finetuning.teacher import refuse_no_teacher
 
-        if not is_embedder(teacher) and not is_cross_encoder(teacher):
-            raise DupmaeError(
-                f"{config.teacher or model} is neither an embedder nor a cross-encoder, so it has no scores to distil: "
-                "name another teacher, or take 2 stages"
-            )
+        refuse_no_teacher(config.teacher or model)
     refuse_disagreement(start, config.pretrain, config.duplex)
     trained = None if is_duplex(start) else _trained_pooling(Path(start))
     if trained not in (None, config.duplex.dense_pooling):

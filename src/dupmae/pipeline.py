@@ -102,8 +102,26 @@ def _refuse(recipe: Recipe) -> None:
                 f"{name}.negatives is {section.negatives}, more than the {section.negative_depth} of "
                 f"{name}.negative_depth that they are drawn from: raise it"
             )
-    if recipe.stages == 3 and not recipe.teacher.epochs and recipe.teacher_start is None:
-        raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
+    if recipe.stages > 1 and recipe.mining.first > recipe.mining.last:
+        raise DupmaeError(
+            f"mining.first is {recipe.mining.first} and mining.last {recipe.mining.last}, ranks that hold no passage: "
+            "last must be at least first"
+        )
+    if recipe.stages == 3:
+        _refuse_teacher(recipe)
+
+
+def _refuse_teacher(recipe: Recipe) -> None:
+    """Refuse a teacher that the third stage would only then find missing."""
+    if not recipe.distil.negatives:
+        raise DupmaeError("distil.negatives is 0, but distillation compares a positive with hard negatives: raise it")
+    if recipe.teacher_start is None:
+        if not recipe.teacher.epochs:
+            raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
+    elif not recipe.teacher.epochs:
+        from dupmae.finetuning.teacher import refuse_no_teacher
+
+        refuse_no_teacher(recipe.teacher_start)
 
 
 def read_data(data: DataConfig, seed: int) -> Splits:
@@ -259,7 +277,8 @@ class _Walk:
         from dupmae.finetuning.teacher import score_lists, train_teacher
 
         lists = self._lists
-        teacher = self.teacher_start or str(self.folder / "2-pretrain" / "model")
+        pretrained = str(self.folder / "2-pretrain" / "model") if self.pretrains else self.start
+        teacher = self.teacher_start or pretrained
         if self.recipe.teacher.epochs:
             teacher = train_teacher(teacher, self.train, lists, folder / "training", self.recipe.teacher)
         score_lists(teacher, self.train, lists, folder)

@@ -73,8 +73,8 @@ class Recipe(CheckedSettings):
     hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
     """Stage-2 fine-tuning."""
     teacher_start: str | None = None
-    """Encoder or cross-encoder that the teacher is trained from; null takes the pre-trained checkpoint. With
-    `teacher.epochs` 0 it is a ready teacher, a cross-encoder or an embedder."""
+    """Encoder or cross-encoder that the teacher is trained from; null takes the pre-trained checkpoint, or where
+    nothing is pre-trained the start. With `teacher.epochs` 0 it is a ready teacher, a cross-encoder or an embedder."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The cross-encoder of stage 3."""
     distil: DistilConfig = field(default_factory=DistilConfig)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from tqdm.auto import tqdm
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
 from dupmae.corpus.twins import with_twins
 from dupmae.errors import DupmaeError
-from dupmae.evaluation import bm25_run
+from dupmae.evaluation.baselines import bm25_searcher
+from dupmae.finetuning.blocks import BLOCK
 from dupmae.finetuning.lists import CandidateList
 
 logger = logging.getLogger(__name__)
@@ -161,13 +163,16 @@ def _in_turns(pairs: Sequence[tuple[str, str]], count: int) -> Sequence[tuple[st
 
 
 def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: int) -> dict[str, list[str]]:
-    """The best passages of BM25 for each query, none of them a positive."""
-    run = bm25_run(train, k=depth + max(map(len, answers.values())))
+    """The best passages of BM25 for each query, none of them a positive; a block of rankings is in memory at a time."""
+    search, queries = bm25_searcher(train.corpus), list(answers)
     pools = {}
-    for query, right in answers.items():
-        found = run.get(query, {})
-        best = sorted(found, key=lambda passage: (-found[passage], passage))
-        pools[query] = [passage for passage in best if passage not in right][:depth]
+    with tqdm(total=len(queries), desc="negatives", unit=" queries", dynamic_ncols=True, delay=2) as bar:
+        for start in range(0, len(queries), BLOCK):
+            block = queries[start : start + BLOCK]
+            deepest = depth + max(len(answers[query]) for query in block)
+            for query, ranking in search({query: train.queries[query] for query in block}, deepest).items():
+                pools[query] = [passage for passage in ranking if passage not in answers[query]][:depth]
+            bar.update(len(block))
     return pools
 
 

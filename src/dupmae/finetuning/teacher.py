@@ -22,7 +22,13 @@ from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
 from dupmae.finetuning.blocks import in_blocks
-from dupmae.finetuning.cross_encoder import Scorer, load_cross_encoder, score_pairs, start_cross_encoder
+from dupmae.finetuning.cross_encoder import (
+    Scorer,
+    is_cross_encoder,
+    load_cross_encoder,
+    score_pairs,
+    start_cross_encoder,
+)
 from dupmae.finetuning.embedding_teacher import EmbeddingTeacher, is_embedder
 from dupmae.finetuning.lists import CandidateList, read_lists, write_scores
 from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
@@ -135,6 +141,20 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     target = in_blocks(output / SCORES_FILE, SCORES_RECORD, mark, settings, list(candidates), write, "scoring")
     shutil.rmtree(output / VECTORS_FOLDER, ignore_errors=True)
     return target
+
+
+def refuse_no_teacher(name: str) -> None:
+    """Refuse a model that has no scores as it is.
+
+    Raises:
+        DupmaeError: It is neither a cross-encoder nor an embedder.
+    """
+    model = resolve_model(name)
+    if not is_embedder(model) and not is_cross_encoder(model):
+        raise DupmaeError(
+            f"{name} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another teacher, "
+            "or take 2 stages"
+        )
 
 
 def open_teacher(
