@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import datetime
 import io
+import logging
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from dupmae.errors import DupmaeError
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = datetime.timedelta(days=2)
 """How long processes wait for the first one, which may be tokenising or solving for a new head."""
@@ -15,6 +23,39 @@ LONGEST_WAIT = datetime.timedelta(days=2)
 def is_first_process() -> bool:
     """Whether this is the process that writes and speaks."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def refuse_several_processes(what: str) -> None:
+    """Refuse to have work done by each of several processes that only one can do.
+
+    Args:
+        what: The work, as the beginning of a sentence.
+
+    Raises:
+        DupmaeError: `torchrun` has started more than one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DupmaeError(
+            f"{what} is the work of one process: start it without torchrun, which is for pretrain, finetune and "
+            "index build"
+        )
+
+
+def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """Keep a Trainer's process to one of a machine's GPUs, and say so if there are more.
+
+    By itself it would share every batch out (`DataParallel`), for which nothing here is made: several GPUs take a
+    process each.
+    """
+    found = arguments.n_gpu
+    if found > 1:
+        arguments._n_gpu = 1
+        logger.warning(
+            "Training on one of %d GPUs: pretrain and finetune take all under torchrun --nproc-per-node %d",
+            found,
+            found,
+        )
+    return arguments
 
 
 def hush_other_processes() -> None:

@@ -18,6 +18,7 @@ from dupmae.evaluation.paper import TABLES, VARIANTS, Column, Table
 from dupmae.evaluation.retrievers import share_index
 from dupmae.evaluation.sources import find_benchmark, read_parts
 from dupmae.files import atomic_write, write_json
+from dupmae.models import resolve_model
 from dupmae.recipe import Recipe
 
 RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
@@ -56,6 +57,7 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
     Raises:
         DupmaeError: The recipe cannot be run, or at full scale MS MARCO cannot be had.
     """
+    resolve_model(recipe.start)  # before anything is fetched
     if not Path(recipe.data.benchmark).is_dir():
         _, folder = find_benchmark(recipe.data.benchmark, None, data)
         recipe = replace(recipe, data=replace(recipe.data, benchmark=str(folder)))

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
+from dupmae.processes import refuse_several_processes
 from dupmae.resuming import sole_run
 
 RUN_FILE = "run.json"
@@ -49,8 +50,10 @@ class RunFolder:
             settings: What `run.json` says of the run.
 
         Raises:
-            DupmaeError: The folder holds another run or other files, or another process is at work in it.
+            DupmaeError: The folder holds another run or other files, another process is at work in it, or `torchrun`
+                has started several.
         """
+        refuse_several_processes("A run of all stages")
         record_file = self.folder / RUN_FILE
         with sole_run(self.folder):
             if record_file.is_file():

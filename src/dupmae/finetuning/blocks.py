@@ -10,6 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from dupmae.files import atomic_write, write_json
+from dupmae.processes import refuse_several_processes
 from dupmae.resuming import read_record, sole_run
 
 BLOCK = 256
@@ -42,9 +43,10 @@ def in_blocks(
         `target`.
 
     Raises:
-        DupmaeError: The folder holds the same file made from something else, or without a record, or another process is
-            at work in it.
+        DupmaeError: The folder holds the same file made from something else, or without a record, another process is at
+            work in it, or this is one of several that `torchrun` started.
     """
+    refuse_several_processes(kind.capitalize())
     output = target.parent
     with sole_run(output):
         record = read_record(output, record_name, mark, kind, results=[target.name])

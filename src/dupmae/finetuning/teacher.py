@@ -35,6 +35,7 @@ from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
 from dupmae.precision import prepare_for_training
 from dupmae.pretraining.metrics import show_progress
+from dupmae.processes import on_one_device, refuse_several_processes
 from dupmae.quiet import hushed
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
 
@@ -70,6 +71,7 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
         DupmaeError: The lists do not fit the benchmark or are too few, `output` holds another run, another process is
             at work in it, or the loss stops being a number.
     """
+    refuse_several_processes("A teacher's training")
     target = output / "model"
     candidates = read_lists(lists, train)
     settings = asdict(config)
@@ -89,7 +91,7 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
         prepare_for_training(model.transformers_model, config.dropout, config.precision)
         trainer = _Trainer(
             model=model,
-            args=_arguments(output, config),
+            args=on_one_device(_arguments(output, config)),
             train_dataset=Dataset.from_dict(columns),
             loss=LambdaLoss(model, mini_batch_size=0),  # the whole batch in one forward pass
             callbacks=[StepLog(output / METRICS_FILE)],

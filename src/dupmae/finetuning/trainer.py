@@ -34,7 +34,7 @@ from dupmae.finetuning.validation import Validation, dev_pool, reading
 from dupmae.precision import prepare_for_training
 from dupmae.pretraining.keeping import CURVES_FILE
 from dupmae.pretraining.metrics import show_progress
-from dupmae.processes import is_first_process, join_processes
+from dupmae.processes import is_first_process, join_processes, on_one_device
 from dupmae.quiet import hushed
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
 
@@ -113,7 +113,7 @@ def finetune(
         validation = None if measured is None else Validation(encoder, start, measured, output, config, length)
         trainer = _Trainer(
             model=encoder,
-            args=_arguments(output, config),
+            args=on_one_device(_arguments(output, config)),
             train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
             data_collator=row_collator(encoder, examples),
             loss=DuplexLoss(encoder, examples, config),

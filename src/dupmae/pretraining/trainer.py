@@ -27,7 +27,7 @@ from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTra
 from dupmae.pretraining.sharding import forget_sharding, refuse_unshardable, shard_arguments
 from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
-from dupmae.processes import is_first_process, join_processes
+from dupmae.processes import is_first_process, join_processes, on_one_device
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def _run_phase(
         (config.seed, number),
         MetricsLog(output / METRICS_FILE, phase.name, done, writes=is_first_process()),
         keeper.measure,
-        args=arguments,
+        args=on_one_device(arguments),
         callbacks=tracker(config.report_to, output),
     )
     show_progress(trainer, f"pre-training, {phase.name}")
