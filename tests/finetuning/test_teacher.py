@@ -21,7 +21,7 @@ from dupmae.errors import DupmaeError
 from dupmae.finetuning import blocks, teacher
 from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank, score_pairs, start_cross_encoder
 from dupmae.finetuning.lists import CandidateList, read_lists, read_scores, write_lists
-from dupmae.finetuning.teacher import make_rows, score_lists, train_teacher
+from dupmae.finetuning.teacher import draw_rows, score_lists, train_teacher
 from dupmae.resuming import sole_run
 
 STEPS = 6
@@ -161,7 +161,7 @@ def test_killed_and_resumed_training_ends_like_an_uninterrupted_one(
     assert len(metrics(tmp_path / "whole")) == STEPS
     assert not (tmp_path / "killed" / "checkpoints").exists()
 
-    monkeypatch.setattr(teacher, "make_rows", lambda *_: pytest.fail("trains again"))
+    monkeypatch.setattr(teacher, "draw_rows", lambda *_: pytest.fail("trains again"))
     assert train_teacher(str(bert_folder), benchmark, lists, tmp_path / "whole", teacher_config) == str(whole)
     passage = Passage("p0a", "", "baba")
     for data, settings in (
@@ -187,32 +187,28 @@ def test_a_ready_cross_encoder_may_be_trained_on(ready, benchmark, lists, tmp_pa
 
 def test_each_epoch_draws_other_negatives_of_every_query(benchmark, lists, teacher_config):
     candidates = read_lists(lists, benchmark)
-    rows = make_rows(benchmark, candidates, teacher_config)
-    assert [len(column) for column in rows.values()] == [24] * 3
-    texts = {benchmark.queries[query]: query for query in benchmark.queries}
-    names = {passage.full_text: name for name, passage in benchmark.corpus.items()}
+    rows = draw_rows(benchmark, candidates, teacher_config)
+    assert len(rows) == 24
     seen: dict[str, list[set[str]]] = {query: [] for query in candidates}
-    for query, passages, label in zip(rows["query"], rows["passages"], rows["label"], strict=True):
-        first, *others = [names[text] for text in passages]
-        assert label == [1.0, 0.0, 0.0, 0.0]
-        assert first in candidates[texts[query]].positives
-        assert set(others) <= set(candidates[texts[query]].negatives)
-        assert len(set(others)) == 3
-        seen[texts[query]].append(set(others))
+    for query, (first, *others) in rows:
+        assert first in candidates[query].positives
+        assert set(others) <= set(candidates[query].negatives)
+        assert len(set(others)) == len(others) == 3
+        seen[query].append(set(others))
     assert {len(draws) for draws in seen.values()} == {2}
     assert any(one != other for one, other in seen.values())
-    assert make_rows(benchmark, candidates, teacher_config) == rows
-    assert make_rows(benchmark, candidates, replace(teacher_config, seed=1)) != rows
+    assert draw_rows(benchmark, candidates, teacher_config) == rows
+    assert draw_rows(benchmark, candidates, replace(teacher_config, seed=1)) != rows
 
 
 def test_lists_without_negatives_teach_nothing(benchmark, lists, teacher_config):
     candidates = read_lists(lists, benchmark)
     few = candidates | {query: replace(one, negatives={}) for query, one in list(candidates.items())[:9]}
     with pytest.raises(DupmaeError, match="3 lists have negatives, too few for a step of 4"):
-        make_rows(benchmark, few, teacher_config)
-    rows = make_rows(benchmark, few, replace(teacher_config, batch_size=3, negatives=99))
-    assert set(rows["query"]) == {benchmark.queries[query] for query in list(candidates)[9:]}
-    assert {len(passages) for passages in rows["passages"]} == {7}
+        draw_rows(benchmark, few, teacher_config)
+    rows = draw_rows(benchmark, few, replace(teacher_config, batch_size=3, negatives=99))
+    assert {query for query, _ in rows} == set(list(candidates)[9:])
+    assert {len(passages) for _, passages in rows} == {7}
 
 
 def test_an_encoder_gets_a_new_head_to_train_but_none_to_score_with(

@@ -7,13 +7,14 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 from sentence_transformers.cross_encoder.losses import LambdaLoss
 from transformers import set_seed
 
@@ -83,7 +84,7 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
         record = read_record(output, RUN_FILE, mark, "teacher")
         if record and record["finished"] and target.is_dir():
             return str(target)
-        columns = make_rows(train, candidates, config)
+        rows = draw_rows(train, candidates, config)
         write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": False})
         set_seed(config.seed)  # draws the new head
         model = start_cross_encoder(name)
@@ -92,7 +93,8 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
         trainer = _Trainer(
             model=model,
             args=on_one_device(_arguments(output, config)),
-            train_dataset=Dataset.from_dict(columns),
+            train_dataset=Dataset.from_dict({"label": list(range(len(rows)))}),
+            data_collator=_Collator(preprocess_fn=model.preprocess, train=train, rows=rows),
             loss=LambdaLoss(model, mini_batch_size=0),  # the whole batch in one forward pass
             callbacks=[StepLog(output / METRICS_FILE)],
         )
@@ -188,11 +190,12 @@ def _texts_mark(train: Benchmark, candidates: Mapping[str, Sequence[str]]) -> st
     return fingerprint([{query: train.queries[query] for query in candidates}, texts])
 
 
-def make_rows(train: Benchmark, lists: dict[str, CandidateList], config: TeacherConfig) -> dict[str, list[Any]]:
-    """Lay out all epochs' rows in an order drawn anew for each: a query, a positive, some of its negatives.
+Row = tuple[str, list[str]]
+"""Ids of a query and of passages, of which the first is a positive and the others are its negatives."""
 
-    Returns:
-        `query` (text), `passages` (texts, the positive first), `label` (1 for it, 0 for the others).
+
+def draw_rows(train: Benchmark, lists: Mapping[str, CandidateList], config: TeacherConfig) -> list[Row]:
+    """Lay out all epochs' rows in an order drawn anew for each: a query, a positive, some of its negatives.
 
     Raises:
         DupmaeError: Fewer lists have negatives than a step takes.
@@ -205,7 +208,7 @@ def make_rows(train: Benchmark, lists: dict[str, CandidateList], config: Teacher
         )
     draw = random.Random(config.seed)
     wanted = int(len(usable) * config.epochs) // config.batch_size * config.batch_size
-    rows: list[tuple[str, list[str]]] = []
+    rows: list[Row] = []
     while len(rows) < wanted:
         draw.shuffle(usable)
         for one in usable:
@@ -213,11 +216,27 @@ def make_rows(train: Benchmark, lists: dict[str, CandidateList], config: Teacher
             drawn = [draw.choice(list(one.positives)), *draw.sample(list(one.negatives), count)]
             rows.append((one.query_id, drawn))
     del rows[wanted:]
-    return {
-        "query": [train.queries[query] for query, _ in rows],
-        "passages": [[train.corpus[name].full_text for name in drawn] for _, drawn in rows],
-        "label": [[1.0, *[0.0] * (len(drawn) - 1)] for _, drawn in rows],
-    }
+    return rows
+
+
+@dataclass
+class _Collator(CrossEncoderDataCollator):  # type: ignore[misc]
+    """Looks up the texts of rows, given by their numbers: all epochs' texts would not fit into memory."""
+
+    train: Benchmark | None = None
+    rows: Sequence[Row] = ()
+
+    def __call__(self, features: list[dict[str, int]]) -> dict[str, Any]:
+        """A batch's queries and lists of passages; the label of a positive is 1, of the others 0."""
+        assert self.train is not None
+        found = []
+        for feature in features:
+            query, passages = self.rows[feature["label"]]
+            texts = [self.train.corpus[name].full_text for name in passages]
+            label = [1.0, *[0.0] * (len(passages) - 1)]
+            found.append({"query": self.train.queries[query], "passages": texts, "label": label})
+        batch: dict[str, Any] = super().__call__(found)
+        return batch
 
 
 def _arguments(output: Path, config: TeacherConfig) -> CrossEncoderTrainingArguments:
