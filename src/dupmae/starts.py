@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from dupmae.config import DuplexConfig, PretrainConfig
 from dupmae.errors import DupmaeError
-from dupmae.models import duplex_settings, is_duplex
+from dupmae.models import duplex_settings, is_duplex, model_file
+from dupmae.processes import is_first_process
 
 if TYPE_CHECKING:
     from dupmae.corpus import Passage
     from dupmae.duplex import DuplexEncoder
+
+logger = logging.getLogger(__name__)
 
 
 def pretrains(start: str, pretrain: PretrainConfig) -> bool:
@@ -48,6 +53,45 @@ def refuse_disagreement(start: str, pretrain: PretrainConfig, duplex: DuplexConf
             raise DupmaeError(f"pretrain.{name} is {before} and {where}{name} is {after}: give both the same")
 
 
+def trained_pooling(model: str) -> str | None:
+    """Which vector of its states an encoder was trained for, if its files say so and it is one of ours: cls, mean."""
+    from dupmae.pretraining.checkpoint import RECORD_FILE
+
+    if is_duplex(model):
+        return str(duplex_settings(Path(model))["dense_pooling"])
+    record_file, modules_file = model_file(model, RECORD_FILE), model_file(model, "modules.json")
+    if record_file is not None:
+        return str(json.loads(record_file.read_text(encoding="utf-8"))["dense_pooling"])
+    if modules_file is not None:
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        for module in json.loads(modules_file.read_text(encoding="utf-8")):
+            if module["type"].endswith(".Pooling"):
+                mode = Pooling.load(model, subfolder=module["path"]).pooling_mode
+                return mode if mode in ("cls", "mean") else None
+    return None
+
+
+def warn_of_pooling(model: str, pooling: str, setting: str) -> None:
+    """Tell of an encoder that is read off another vector than it was trained for.
+
+    Args:
+        model: What :func:`dupmae.models.resolve_model` returned.
+        pooling: The vector: `cls` or `mean`.
+        setting: Name of the setting that says so.
+    """
+    trained = trained_pooling(model)
+    if trained not in (None, pooling) and is_first_process():
+        logger.warning(
+            "%s was trained with the pooling %s, and %s is %s: set it to %s to begin with what the model knows.",
+            model,
+            trained,
+            setting,
+            pooling,
+            trained,
+        )
+
+
 def begin_duplex(
     start: str, checkpoint: str | None, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int
 ) -> DuplexEncoder:
@@ -66,6 +110,7 @@ def begin_duplex(
     if not is_duplex(start):
         from dupmae.duplex import start_duplex
 
+        warn_of_pooling(checkpoint or start, config.dense_pooling, "dense_pooling")
         return start_duplex(checkpoint or start, config, corpus, seed)
     from dupmae.duplex import DuplexEncoder, continue_duplex
 

@@ -20,7 +20,7 @@ from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
-from dupmae.models import is_duplex, resolve_model
+from dupmae.models import is_duplex, model_file, resolve_model
 from dupmae.quiet import hushed
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def _refuse_other_projection(path: str, config: DuplexConfig) -> None:
     """Refuse a checkpoint of ours whose vocabulary head was pre-trained for another projection."""
     from dupmae.pretraining.checkpoint import RECORD_FILE
 
-    record_file = Path(path) / RECORD_FILE
-    if not record_file.is_file():
+    record_file = model_file(path, RECORD_FILE)
+    if record_file is None:
         return
     trained = json.loads(record_file.read_text(encoding="utf-8"))["ot_projection"]
     if trained != config.ot_projection:

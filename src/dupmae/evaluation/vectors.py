@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ from sentence_transformers.base.modules import Transformer
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.definitions import Definition
 from dupmae.files import fingerprint
-from dupmae.models import is_duplex, model_fingerprint, resolve_model
+from dupmae.models import is_duplex, model_file, model_fingerprint, resolve_model
 from dupmae.precision import autocast, bfloat16_pays
 from dupmae.quiet import hushed
 from dupmae.shapes import LENGTH_MULTIPLE
@@ -82,10 +81,8 @@ def open_vectors(kind: Kind, path: str, definition: Definition) -> DenseVectors 
 
 def recorded_kind(path: str) -> str:
     """The class that sentence-transformers wrote into a model's files, of a folder or on the hub; empty without one."""
-    from transformers.utils.hub import cached_file
-
-    record = cached_file(path, "config_sentence_transformers.json", _raise_exceptions_for_missing_entries=False)
-    return str(json.loads(Path(record).read_text(encoding="utf-8")).get("model_type", "")) if record else ""
+    record = model_file(path, "config_sentence_transformers.json")
+    return "" if record is None else str(json.loads(record.read_text(encoding="utf-8")).get("model_type", ""))
 
 
 def limit_lengths(model: Any, definition: Definition) -> list[int | None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dupmae.corpus import Benchmark, Run
+from dupmae.models import model_file
 
 if TYPE_CHECKING:
     from dupmae.evaluation.encodings import Encodings
@@ -25,12 +26,9 @@ def is_embedder(model: str) -> bool:
     Args:
         model: What :func:`dupmae.models.resolve_model` returned: a folder, or a Hugging Face id.
     """
-    from transformers.utils.hub import cached_file
-
     from dupmae.evaluation.vectors import recorded_kind
 
-    listed = cached_file(model, "modules.json", _raise_exceptions_for_missing_entries=False)
-    return listed is not None and recorded_kind(model) != "CrossEncoder"
+    return model_file(model, "modules.json") is not None and recorded_kind(model) != "CrossEncoder"
 
 
 class EmbeddingTeacher:

@@ -29,6 +29,7 @@ from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.processes import is_first_process, join_processes, on_one_device
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
+from dupmae.starts import warn_of_pooling
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
             if is_first_process():
                 _clear(output)
             return target
+        warn_of_pooling(model, config.dense_pooling, "dense_pooling")
         set_seed(config.seed)
         objective, tokenizer = load_for_pretraining(model, config)
         objective.to(processes.device)
