@@ -7,7 +7,7 @@ import random
 import pytest
 
 from dupmae.corpus import Passage
-from dupmae.corpus.twins import unrepeated, with_twins
+from dupmae.corpus.twins import echoes, unrepeated, with_twins
 
 
 def corpus(*said: tuple[str, str]) -> dict[str, Passage]:
@@ -32,6 +32,11 @@ def corpus(*said: tuple[str, str]) -> dict[str, Passage]:
 def test_texts_count_and_titles_that_differ(one, other, twins):
     for passages in (corpus(one, other), corpus(other, one)):
         assert with_twins(passages, {"q": ["0"]}) == {"q": frozenset("01" if twins else "0")}
+
+
+def test_what_reads_like_the_query_is_an_echo_of_it_whatever_its_title():
+    passages = corpus(("", "a?"), ("Any title", "B  or\nA?"), ("", "b"), ("", "b or a"), ("", "A?"))
+    assert echoes(passages, {"q": "b or a?", "r": "c", "s": "A?"}) == {"q": frozenset("1"), "s": frozenset("04")}
 
 
 def test_every_positive_keeps_itself_and_queries_do_not_mix():

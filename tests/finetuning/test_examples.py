@@ -139,6 +139,18 @@ def test_other_passages_serve_where_bm25_finds_too_few(benchmark, config):
     assert all(set(row[2:]) < texts - {row[1]} for row in found)
 
 
+def test_what_reads_like_the_query_is_no_negative(benchmark, config):
+    asked = {f"echo-{query}": Passage(f"echo-{query}", "", f" {text}") for query, text in benchmark.queries.items()}
+    examples = make_examples(replace(benchmark, corpus=benchmark.corpus | asked), replace(config, epochs=20))
+    drawn = {
+        (examples.queries[query], examples.passages[passage])
+        for query, _, *negatives in examples.rows.tolist()
+        for passage in negatives
+    }
+    assert any(passage.startswith("echo-") for _, passage in drawn)  # another query's
+    assert not any(passage == f"echo-{query}" for query, passage in drawn)
+
+
 def test_numbers_name_what_stands_in_the_row(benchmark, config):
     examples = make_examples(benchmark, replace(config, negatives=2))
     texts: dict[tuple[bool, int], set[str]] = {}

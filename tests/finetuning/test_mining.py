@@ -92,6 +92,21 @@ def test_what_reads_like_a_positive_is_neither_negative_nor_positive(encoder, be
         assert not {name.removeprefix("twin-") for name in one.negatives} & right
 
 
+@pytest.mark.parametrize("source", ["duplex", "bm25", "both"])
+def test_what_reads_like_the_query_is_left_out_and_moves_no_margin(encoder, benchmark, tmp_path, source):
+    asked = {f"echo-{query}": Passage(f"echo-{query}", "Title", text) for query, text in benchmark.queries.items()}
+    index = DuplexIndex.build(tmp_path / "plain", encoder, benchmark.corpus.values(), model="tiny")
+    settings = {"source": source, "last": 50, "margin": 0.01}
+    before = {one.query_id: one for one in mined(index, benchmark, tmp_path / "before", **settings)}
+    more = replace(benchmark, corpus=benchmark.corpus | asked)
+    index = DuplexIndex.build(tmp_path / "more", encoder, more.corpus.values(), model="tiny")
+    for one in mined(index, more, tmp_path / "after", **settings):
+        assert f"echo-{one.query_id}" not in one.negatives
+        if source == "duplex":  # BM25's scores depend on the other passages
+            kept = [name for name in one.negatives if not name.startswith("echo-")]
+            assert kept == list(before[one.query_id].negatives)
+
+
 def test_bm25_alone_needs_no_index_and_lists_what_shares_a_word(benchmark, tmp_path):
     ranked = bm25_run(benchmark, 30)
     for one in mined(None, benchmark, tmp_path, source="bm25", last=4):

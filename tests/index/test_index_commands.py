@@ -46,6 +46,19 @@ def hits(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     return [hit["id"] for hit in json.loads(capsys.readouterr().out)["results"][0]["hits"]]
 
 
+@pytest.mark.parametrize("named", [[], ["--metadata", "year"]])
+def test_what_is_added_keeps_the_metadata_that_the_index_has_unless_others_are_named(
+    named: list[str],
+    index: str,
+    corpus: Callable[[str, range], str],
+    texts: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["index", "add", index, "--corpus", corpus("more.jsonl", range(8, 12)), *named]) == 0
+    german = {"p1", "p3", "p5", "p7"} | (set() if named else {"p9", "p11"})
+    assert set(hits(capsys, index, texts[3], "--where", "lang=de")) == german
+
+
 def test_an_index_is_built_changed_and_looked_after(
     index: str, corpus: Callable[[str, range], str], texts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

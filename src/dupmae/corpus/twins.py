@@ -37,6 +37,27 @@ def with_twins(corpus: Mapping[str, Passage], positives: Mapping[str, Collection
     return {query: frozenset(twin for one in found for twin in twins(one)) for query, found in positives.items()}
 
 
+def echoes(corpus: Mapping[str, Passage], queries: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """The passages whose text reads like a query, whatever their title: they are no answers, nor wrong ones.
+
+    Where questions are searched for by questions, as in Quora, a query stands in the corpus.
+
+    Args:
+        corpus: Passage id -> passage.
+        queries: Query id -> text.
+
+    Returns:
+        Query id -> ids, of the queries that have some.
+    """
+    asked = {query: _said(text) for query, text in queries.items()}
+    wanted, same = set(asked.values()), defaultdict[str, list[str]](list)
+    for identifier, passage in corpus.items():
+        text, _ = _words(passage)
+        if text in wanted:
+            same[text].append(identifier)
+    return {query: frozenset(same[text]) for query, text in asked.items() if text in same}
+
+
 def unrepeated(corpus: Mapping[str, Passage]) -> list[str]:
     """Ids, in order, of the passages whose text no other passage has, whatever its title, case and white space."""
     texts = {identifier: _words(passage)[0] for identifier, passage in corpus.items()}
@@ -46,5 +67,10 @@ def unrepeated(corpus: Mapping[str, Passage]) -> list[str]:
 
 def _words(passage: Passage) -> tuple[str, str]:
     """A passage's text and its title, in small letters with single spaces."""
-    title, text = (" ".join(part.split()).casefold() for part in (passage.title, passage.text))
+    title, text = _said(passage.title), _said(passage.text)
     return (text, title) if text else (title, "")
+
+
+def _said(text: str) -> str:
+    """A text in small letters with single spaces."""
+    return " ".join(text.split()).casefold()

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
-from dupmae.corpus.twins import with_twins
+from dupmae.corpus.twins import echoes, with_twins
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.baselines import bm25_searcher
 from dupmae.finetuning.blocks import BLOCK
@@ -36,7 +36,7 @@ class Examples:
     rows: npt.NDArray[np.int64]
     """Numbers of each row's query, its positive and its n hard negatives, (N, 2 + n)."""
     positives: Mapping[int, frozenset[int]]
-    """Numbers of each query's positive passages and of those that read the same, which are never its negatives."""
+    """Numbers of what is never a query's negative: its positives, and passages that read like one or like the query."""
     teacher: npt.NDArray[np.float32] | None = None
     """The teacher's logits of each row's passages, (N, 1 + n); minus infinity marks a place that a short list left
     empty, where the positive stands once more."""
@@ -69,8 +69,8 @@ def make_examples(
     before any query's second, so that queries with hundreds of positives leave room for the others.
 
     Negatives come from the `negative_depth` best candidates, a fresh draw an epoch. Without lists these are the best
-    passages of BM25 that are not judged positive, nor read like one that is. Where there are too few, any other
-    passages serve; but what is to be distilled has to have a score, so there the places stay empty.
+    passages of BM25 that are not judged positive, nor read like one that is or like the query. Where there are too
+    few, any other passages serve; but what is to be distilled has to have a score, so there the places stay empty.
 
     Args:
         train: Queries, passages and judgements.
@@ -107,6 +107,8 @@ def make_examples(
     if config.negatives:
         _warn_of_titles(train, [passage for _, passage in pairs])
     answers = with_twins(train.corpus, {query: [*found, *judged[query]] for query, found in positives.items()})
+    same = echoes(train.corpus, {query: train.queries[query] for query in positives})
+    answers |= {query: answers[query] | found for query, found in same.items()}
     draw = random.Random(config.seed)
     pools: dict[str, list[str]] = {query: [] for query in positives}
     if config.negatives and lists is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dupmae.config import MiningConfig
 from dupmae.corpus import Benchmark, Run
 from dupmae.corpus.digest import corpus_digest
-from dupmae.corpus.twins import with_twins
+from dupmae.corpus.twins import echoes, with_twins
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.finetuning.blocks import in_blocks
@@ -36,16 +36,16 @@ Search = Callable[[Mapping[str, str], int], Run]
 Judge = Callable[[list[CandidateList]], list[CandidateList]]
 """From lists to what is left of them."""
 Answers = Mapping[str, frozenset[str]]
-"""Query id -> its positives and what reads like one of them."""
+"""Query id -> passages, such as its positives and what reads like one of them."""
 
 
 def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: MiningConfig) -> Path:
     """Mine hard negatives of every training query (for Eq. 14 and 15).
 
-    The best passages of each query, its positives and what reads like one of them left out, ranks `first` to `last`,
-    less what the margins and the teacher take for an answer that nobody judged. With both sources their rankings are
-    taken in turn, index first, a passage once; a score then is 1 / place, because scores of different sources cannot be
-    compared.
+    The best passages of each query, its positives and what reads like one of them or like itself left out, ranks
+    `first` to `last`, less what the margins and the teacher take for an answer that nobody judged. With both sources
+    their rankings are taken in turn, index first, a passage once; a score then is 1 / place, because scores of
+    different sources cannot be compared.
 
     A call that was killed goes on at the block of queries where it was; a finished one is not done again.
 
@@ -72,7 +72,10 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
     @cache
     def sources() -> tuple[list[Search], Answers, Judge]:  # a finished run needs none of them
         answers = with_twins(train.corpus, {query: _positives(train, query) for query in queries})
-        return _searches(index, train, config), answers, _judge(train, config)
+        same = echoes(train.corpus, {query: train.queries[query] for query in queries})
+        apart = {query: found - answers[query] for query, found in same.items()}
+        searches = [_without(apart, search) for search in _searches(index, train, config)]
+        return searches, answers, _judge(train, config)
 
     def write(block: Sequence[str], path: Path) -> None:
         searches, answers, judge = sources()
@@ -133,6 +136,19 @@ def _searches(index: DuplexIndex | None, train: Benchmark, config: MiningConfig)
 
     searches: list[Search] = [] if config.source == "bm25" else [duplex]
     return searches if config.source == "duplex" else [*searches, bm25_searcher(train.corpus)]
+
+
+def _without(apart: Answers, search: Search) -> Search:
+    """A source without the passages that read like the query: their scores say nothing of its answers'."""
+
+    def rank(queries: Mapping[str, str], depth: int) -> Run:
+        most = max((len(apart.get(query, ())) for query in queries), default=0)
+        return {
+            query: {passage: score for passage, score in ranking.items() if passage not in apart.get(query, ())}
+            for query, ranking in search(queries, depth + most).items()
+        }
+
+    return rank
 
 
 def _lists(
