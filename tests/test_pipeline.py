@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from dupmae import cli, pipeline
-from dupmae.corpus import read_benchmark, read_qrels, read_run, split_queries
+from dupmae.corpus import Benchmark, read_benchmark, read_qrels, read_run, split_queries
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.recipe import Recipe
@@ -277,6 +277,28 @@ def test_the_folder_of_a_run_on_other_data_is_refused(finished_copy, small_recip
     (changed / file).write_text("\n".join(lines) + "\n")
     with pytest.raises(DupmaeError, match="other settings or data"):
         pipeline.run_recipe(small_recipe(finished_copy, data__benchmark=changed))
+
+
+def test_a_known_benchmark_is_read_and_measured_by_its_rules(small_recipe, benchmark_folder, tmp_path):
+    quora = Path(shutil.copytree(benchmark_folder, tmp_path / "quora"))  # no titles, and queries are passages
+    walk = pipeline._Walk(small_recipe(tmp_path / "run", data__benchmark=quora))
+    assert not any(passage.title for passage in walk.test.corpus.values())
+    assert walk.train.corpus is walk.dev.corpus is walk.test.corpus
+    query = next(iter(walk.test.queries))
+    (right,) = walk.test.qrels[query]
+    assert walk._save(tmp_path / "run", {query: {query: 2.0, right: 1.0}})["mrr@10"] == 1 / len(walk.test.queries)
+    assert read_run(tmp_path / "run" / "run.trec") == {query: {right: 1.0}}
+    asked = {}
+
+    def search(index: Any, benchmark: Benchmark, depth: int) -> Any:
+        asked.update(depth=depth)
+        return {name: {name: 2.0, "p1": 1.0} for name in benchmark.queries}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pipeline, "duplex_run", search)
+        walk._rank_dev(None, tmp_path / "run")
+    assert asked == {"depth": 101}
+    assert all(ranking == {"p1": 1.0} for ranking in read_run(tmp_path / "run" / "dev.trec").values())
 
 
 def test_a_folder_of_other_files_is_refused(small_recipe, tmp_path):

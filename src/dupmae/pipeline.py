@@ -41,6 +41,8 @@ from dupmae.corpus import (
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
+from dupmae.evaluation.comparison import by_the_rules
+from dupmae.evaluation.definitions import definition_of
 from dupmae.files import fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.pipeline_report import Splits, report
@@ -127,11 +129,18 @@ def _refuse_teacher(recipe: Recipe) -> None:
 def read_data(data: DataConfig, seed: int) -> Splits:
     """The queries to train on, to validate on (held out of the former, or a split of their own), and to test with.
 
+    A benchmark that figures are published for is read without titles if its rules say so
+    (:mod:`dupmae.evaluation.definitions`).
+
     Raises:
         DupmaeError: As :func:`dupmae.corpus.read_splits` and :func:`dupmae.corpus.split_queries`.
     """
     names = [data.train_split, data.test_split, *([] if data.dev_split is None else [data.dev_split])]
-    train, test, *given = read_splits(Path(data.benchmark), names, allow_unknown=data.allow_unknown)
+    found = read_splits(Path(data.benchmark), names, allow_unknown=data.allow_unknown)
+    if not definition_of(found[0].name, data.test_split).titles:
+        corpus = {name: replace(passage, title="") for name, passage in found[0].corpus.items()}
+        found = [replace(one, corpus=corpus) for one in found]
+    train, test, *given = found
     if given:
         return Splits(train, given[0], test)
     train, held_out = split_queries(train, data.dev_fraction, seed, data.hold_out)
@@ -174,6 +183,8 @@ class _Walk:
         self.teacher_start = None if recipe.teacher_start is None else resolve_model(recipe.teacher_start)
         self.splits = read_data(recipe.data, seed)
         self.train, self.dev, self.test = self.splits.train, self.splits.dev, self.splits.test
+        self.rules = definition_of(self.test.name, recipe.data.test_split)
+        self.depth = DEPTH + self.rules.drop_self
         self.stages = RunFolder(self.folder, [seed, self.start_mark])
         self.pretraining = [asdict(recipe.store), _pretraining(self.recipe)]  # what a pre-trained checkpoint depends on
 
@@ -232,7 +243,12 @@ class _Walk:
         stage("index", "Index the corpus", inputs, self._index)
         stage("8-evaluation", "Search the test queries", inputs, self._evaluate)
         if "bm25" in self.baselines:
-            stage("9-baselines/bm25", "Baseline: BM25", [], lambda place: self._save(place, bm25_run(self.test, DEPTH)))
+            stage(
+                "9-baselines/bm25",
+                "Baseline: BM25",
+                [],
+                lambda place: self._save(place, bm25_run(self.test, self.depth)),
+            )
         if "start" in self.baselines:
             stage("9-baselines/start", f"Baseline: {recipe.start} as it comes", [], self._search_start)
         if "finetuned-without-pretraining" in self.baselines:
@@ -323,7 +339,10 @@ class _Walk:
     def _search(self, folder: Path) -> dict[str, Any]:
         """Index the corpus with the model beside a folder, and rank with it."""
         index = build_index(folder.parent / "model", self.test.corpus.values(), folder / "index")
-        return {"dev": self._rank_dev(index, folder), "test": self._save(folder, duplex_run(index, self.test, DEPTH))}
+        return {
+            "dev": self._rank_dev(index, folder),
+            "test": self._save(folder, duplex_run(index, self.test, self.depth)),
+        }
 
     def _evaluate(self, folder: Path) -> dict[str, Any]:
         from dupmae.index import DuplexIndex
@@ -331,31 +350,32 @@ class _Walk:
         index = DuplexIndex.open(self.folder / "index")
         metrics: dict[str, Any] = {"dev": self._rank_dev(index, folder / "duplex")}
         for part, name in (("both", "duplex"), ("cls", "duplex-cls"), ("ot", "duplex-ot")):
-            metrics[name] = self._save(folder / name, duplex_run(index, self.test, DEPTH, part))  # type: ignore[arg-type]
+            metrics[name] = self._save(folder / name, duplex_run(index, self.test, self.depth, part))  # type: ignore[arg-type]
         return metrics
 
     def _search_start(self, folder: Path) -> dict[str, Any]:
         """Rank with the start as it comes."""
         if not is_duplex(self.start):
-            return self._save(folder, dense_run(self.recipe.start, self.test, DEPTH))
+            return self._save(folder, dense_run(self.recipe.start, self.test, self.depth))
         index = build_index(Path(self.start), self.test.corpus.values(), folder / "index")
-        return self._save(folder, duplex_run(index, self.test, DEPTH))
+        return self._save(folder, duplex_run(index, self.test, self.depth))
 
     def _without_pretraining(self, folder: Path) -> dict[str, Any]:
         self._finetune(None, folder / "finetune")
         index = build_index(folder / "finetune" / "model", self.test.corpus.values(), folder / "index")
-        return self._save(folder, duplex_run(index, self.test, DEPTH))
+        return self._save(folder, duplex_run(index, self.test, self.depth))
 
     def _rank_dev(self, index: DuplexIndex, folder: Path) -> dict[str, float]:
         """Rank the held-out queries, if there are any: `dev.trec`, and its figures."""
         if not self.dev.queries:
             return {}
-        run = duplex_run(index, self.dev, DEPTH)
+        run = by_the_rules(duplex_run(index, self.dev, self.depth), self.rules, DEPTH)
         write_run(folder / "dev.trec", run, tag="dev")
         return evaluate_run(run, self.dev.qrels)
 
     def _save(self, folder: Path, run: Run) -> dict[str, Any]:
-        """Write a ranking as a TREC run and measure it."""
+        """Write a ranking of the test queries as a TREC run and measure it."""
+        run = by_the_rules(run, self.rules, DEPTH)
         write_run(folder / "run.trec", run, tag=folder.name)
         return evaluate_run(run, self.test.qrels)
 
