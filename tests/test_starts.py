@@ -1,0 +1,77 @@
+"""What a run begins with, in folders and on the hub."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dupmae.config import DuplexConfig
+from dupmae.corpus import Passage
+from dupmae.duplex import DuplexEncoder
+from dupmae.models import is_duplex, model_file, resolve_model
+from dupmae.starts import begin_duplex, trained_pooling
+
+CORPUS = {f"p{number}": Passage(f"p{number}", "", f"ba be bi {number}") for number in range(30)}
+
+
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
+    """Puts a folder into a cache of the hub, as if it had been fetched; gives its id."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(folder: Path) -> str:
+        place = tmp_path / "hub" / f"models--somebody--{folder.name}"
+        (place / "refs").mkdir(parents=True)
+        (place / "refs" / "main").write_text("abc123")
+        shutil.copytree(folder, place / "snapshots" / "abc123")
+        return f"somebody/{folder.name}"
+
+    return put
+
+
+@pytest.fixture
+def duplex_folder(embedder_folder: Path, tmp_path: Path) -> Path:
+    encoder = DuplexEncoder.from_encoder(str(embedder_folder), DuplexConfig(dense_pooling="mean", top_k=24))
+    with torch.no_grad():
+        encoder.pooling.entry_log_scale.normal_()
+    encoder.save(str(tmp_path / "duplex"))
+    return tmp_path / "duplex"
+
+
+def test_a_duplex_model_on_the_hub_goes_on_as_one_in_a_folder_does(
+    publish: Callable[[Path], str], duplex_folder: Path
+) -> None:
+    found = resolve_model(publish(duplex_folder))
+    assert is_duplex(found)
+    there, here = (begin_duplex(start, None, DuplexConfig(), CORPUS, 0) for start in (found, str(duplex_folder)))
+    assert there.pooling.dense_pooling == "mean"
+    for one, other in zip(there.parameters(), here.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_another_model_on_the_hub_keeps_its_id_and_tells_its_pooling(
+    publish: Callable[[Path], str], embedder_folder: Path, bert_folder: Path
+) -> None:
+    name = publish(embedder_folder)
+    assert resolve_model(name) == name
+    assert trained_pooling(name) == trained_pooling(str(embedder_folder)) == "mean"
+    assert trained_pooling(publish(bert_folder)) is None
+    assert model_file("somebody/nothing", "modules.json") is None
+
+
+@pytest.mark.parametrize(("pooling", "told"), [("mean", False), ("cls", True)])
+def test_an_encoder_that_is_read_off_another_vector_than_it_was_trained_for_is_told_of(
+    pooling: str, told: bool, embedder_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        begin_duplex(str(embedder_folder), None, DuplexConfig(dense_pooling=pooling, top_k=24), CORPUS, 0)  # type: ignore[arg-type]
+    assert ("was trained with the pooling mean, and dense_pooling is cls" in caplog.text) == told
+
+
+def test_the_pooling_of_a_duplex_model_is_its_own(duplex_folder: Path) -> None:
+    assert trained_pooling(str(duplex_folder)) == "mean"
