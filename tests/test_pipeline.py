@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -288,6 +289,8 @@ def test_a_known_benchmark_is_read_and_measured_by_its_rules(small_recipe, bench
     (right,) = walk.test.qrels[query]
     assert walk._save(tmp_path / "run", {query: {query: 2.0, right: 1.0}})["mrr@10"] == 1 / len(walk.test.queries)
     assert read_run(tmp_path / "run" / "run.trec") == {query: {right: 1.0}}
+    walk.rules = replace(walk.rules, relevant_from=2)
+    assert walk._save(tmp_path / "run", {query: {right: 1.0}})["mrr@10"] == 0
     asked = {}
 
     def search(index: Any, benchmark: Benchmark, depth: int) -> Any:

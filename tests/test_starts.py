@@ -13,7 +13,7 @@ import torch
 from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
 from dupmae.duplex import DuplexEncoder
-from dupmae.models import is_duplex, model_file, resolve_model
+from dupmae.models import is_duplex, model_file, model_fingerprint, resolve_model
 from dupmae.starts import begin_duplex, trained_pooling
 
 CORPUS = {f"p{number}": Passage(f"p{number}", "", f"ba be bi {number}") for number in range(30)}
@@ -62,6 +62,18 @@ def test_another_model_on_the_hub_keeps_its_id_and_tells_its_pooling(
     assert trained_pooling(name) == trained_pooling(str(embedder_folder)) == "mean"
     assert trained_pooling(publish(bert_folder)) is None
     assert model_file("somebody/nothing", "modules.json") is None
+
+
+def test_a_new_version_of_a_model_on_the_hub_has_another_mark(
+    publish: Callable[[Path], str], embedder_folder: Path, tmp_path: Path
+) -> None:
+    name = publish(embedder_folder)
+    before = model_fingerprint(name)
+    assert before == model_fingerprint(name)
+    place = tmp_path / "hub" / f"models--somebody--{embedder_folder.name}"
+    (place / "snapshots" / "abc123").rename(place / "snapshots" / "def456")
+    (place / "refs" / "main").write_text("def456")
+    assert model_fingerprint(name) != before
 
 
 @pytest.mark.parametrize(("pooling", "told"), [("mean", False), ("cls", True)])

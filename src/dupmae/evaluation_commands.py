@@ -71,6 +71,8 @@ def evaluate(
         pass
     elif run is None or qrels is None or model is not None or benchmark is not None:
         raise DupmaeError("dupmae evaluate takes --benchmark with --model or --run or both, or --run and --qrels")
+    if reranker is not None and benchmark is None:
+        raise DupmaeError("--reranker reads queries and passages, which --qrels does not have: give --benchmark")
     if k < 1:
         raise DupmaeError(f"--k counts the passages to rank, at least 1, not {k}")
     from rich.console import Console
@@ -111,10 +113,10 @@ def evaluate(
                 write_json(place / "per_query.json", {system.name: system.values for system in comparison.systems})
     show_comparisons(Console(highlight=False), comparisons)
     record: dict[str, Any] = {"benchmarks": [as_record(comparison) for comparison in comparisons]}
-    if output is not None:
-        write_html(Path(output) / "report.html", Path(output).name, comparisons)
     for path in [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]:
         write_json(path, record)
+    if output is not None:
+        write_html(Path(output) / "report.html", Path(output).name, comparisons)
 
 
 def explain(

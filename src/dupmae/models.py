@@ -95,11 +95,12 @@ def model_fingerprint(name: str) -> str:
 
     Args:
         name: What `resolve_model` returns, or `SMALL`. Of a folder, the contents of the weights', tokenizer's and
-            settings' files count (not their dates, nor a model card); an id counts as its text.
+            settings' files count (not their dates, nor a model card); of an id its text and the version on the hub.
     """
     folder = Path(resolve_model(name) if name == SMALL else name)
     if not folder.is_dir():
-        return fingerprint(name)
+        config = model_file(name, "config.json")  # .../snapshots/COMMIT/config.json
+        return fingerprint(name if config is None else [name, config.parent.name])
     files = sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES and path.is_file())
     return fingerprint({path.relative_to(folder).as_posix(): file_fingerprint(path) for path in files})
 

@@ -377,7 +377,7 @@ class _Walk:
         """Write a ranking of the test queries as a TREC run and measure it."""
         run = by_the_rules(run, self.rules, DEPTH)
         write_run(folder / "run.trec", run, tag=folder.name)
-        return evaluate_run(run, self.test.qrels)
+        return evaluate_run(run, self.test.qrels, relevant_from=self.rules.relevant_from)
 
     def _cut(self, encoder: Any) -> dict[str, int]:
         """How many tokens of a passage the encoder reads, and how many passages are longer."""

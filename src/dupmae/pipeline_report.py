@@ -11,6 +11,7 @@ from scipy.stats import ttest_rel
 
 from dupmae.corpus import Benchmark, read_run
 from dupmae.evaluation import System, evaluate_run, per_query, write_report
+from dupmae.evaluation.definitions import definition_of
 from dupmae.evaluation.paper import ZERO_SHOT, Column
 from dupmae.files import write_json
 from dupmae.recipe import Baseline, Recipe
@@ -70,8 +71,12 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
         "duplex-cls": "8-evaluation/duplex-cls",
         "duplex-ot": "8-evaluation/duplex-ot",
     }
+    relevant_from = definition_of(test.name, test.split).relevant_from
     systems = [
-        System(name=name, metrics=evaluate_run(read_run(folder / place / "run.trec"), test.qrels))
+        System(
+            name=name,
+            metrics=evaluate_run(read_run(folder / place / "run.trec"), test.qrels, relevant_from=relevant_from),
+        )
         for name, place in rankings.items()
     ]
     column = Column(Path(recipe.data.benchmark).name, "ndcg@10")

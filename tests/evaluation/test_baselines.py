@@ -7,11 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from dupmae.corpus import Benchmark, Passage
-from dupmae.evaluation import bm25_run, dense_run, duplex_run
+from dupmae.evaluation import baselines, bm25_run, dense_run, duplex_run
 from dupmae.evaluation.baselines import bm25_searcher
 
 
@@ -71,14 +70,21 @@ def test_a_dense_run_finds_a_text_by_itself_and_cuts_passages_where_asked(embedd
     assert len(set(cut.values())) == 1
 
 
-def test_a_duplex_run_asks_the_index_for_the_part_and_keeps_query_ids() -> None:
+@pytest.mark.parametrize("at_a_time", [1, 1024])
+def test_a_duplex_run_asks_the_index_for_the_part_and_keeps_query_ids(
+    at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "QUERIES_AT_A_TIME", at_a_time)
     asked = []
 
-    def search(embeddings: np.ndarray, k: int, part: str) -> tuple[list[list[str]], list[list[float]]]:
+    def search(embeddings: list[str], k: int, part: str) -> tuple[list[list[str]], list[list[float]]]:
         asked.append((embeddings, k, part))
-        return [["b", "a"], ["a"]], [[2.0, 1.0], [3.0]]
+        found = {"first": (["b", "a"], [2.0, 1.0]), "second": (["a"], [3.0])}
+        ids, scores = zip(*(found[query] for query in embeddings), strict=True)
+        return list(ids), list(scores)
 
     index: Any = SimpleNamespace(encoder=SimpleNamespace(embed_queries=list), search_embeddings=search)
     data = benchmark({"a": "a", "b": "b"}, {"q9": "first", "q1": "second"})
     assert duplex_run(index, data, k=7, part="ot") == {"q9": {"b": 2.0, "a": 1.0}, "q1": {"a": 3.0}}
-    assert asked == [(["first", "second"], 7, "ot")]
+    asked_for = [["first"], ["second"]] if at_a_time == 1 else [["first", "second"]]
+    assert asked == [(queries, 7, "ot") for queries in asked_for]

@@ -227,6 +227,8 @@ def test_the_command_reranks_with_a_cross_encoder(
     from sentence_transformers import CrossEncoder
 
     CrossEncoder(str(bert_folder), num_labels=1).save_pretrained(str(tmp_path / "teacher"))
+    assert run_command("--run", "r.trec", "--qrels", "q.tsv", "--reranker", "teacher") == 2
+    assert "which --qrels does not have" in capsys.readouterr().err
     words = ["--model", "bm25", "--benchmark", str(benchmark_folder), "--reranker", str(tmp_path / "teacher")]
     assert run_command(*words, "--rerank_depth", "3", "--json", str(tmp_path / "r.json")) == 0
     plain, reranked = json.loads((tmp_path / "r.json").read_text())["benchmarks"][0]["systems"]

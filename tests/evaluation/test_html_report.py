@@ -107,6 +107,19 @@ def test_a_single_system_and_judgements_alone_make_a_report(tmp_path: Path) -> N
     assert "1 queries." in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_queries_that_fall_into_no_group_make_a_report(tmp_path: Path) -> None:
+    from dupmae import cli
+
+    folder = tmp_path / "data"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "d", "text": "a lamp"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "the"}\n')  # no word that BM25 counts
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    words = ["--benchmark", str(folder), "--model", "bm25", "bm25-fields", "--output", str(tmp_path / "out")]
+    assert cli.main(["evaluate", *words]) == 0
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_browser_opens_the_report_without_an_error(comparisons: list[Comparison], tmp_path: Path) -> None:
     write_html(tmp_path / "report.html", "Title", comparisons)

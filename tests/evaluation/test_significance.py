@@ -43,6 +43,11 @@ def test_luck_is_called_luck_and_a_steady_gain_is_not() -> None:
     assert compare_with_baseline(baseline, {"noisy": noisy})[0] == compare_with_baseline(baseline, {"noisy": noisy})[0]
 
 
+def test_a_single_query_says_nothing() -> None:
+    (found,) = compare_with_baseline({"q": 0.1}, {"other": {"q": 0.9}})
+    assert found.p == 1.0
+
+
 def test_equal_systems_do_not_differ() -> None:
     baseline = {"q1": 0.5, "q2": 1.0}
     (found,) = compare_with_baseline(baseline, {"twin": dict(baseline)})

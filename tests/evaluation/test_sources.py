@@ -152,7 +152,7 @@ def test_a_fetch_that_broke_off_goes_on_with_the_missing_parts(tmp_path: Path, i
     fetch(definition, folder)
     (folder / "tex" / "mark").write_text("")
     (folder / "unix").rename(tmp_path / "unix")
-    fetch(definition, folder)
+    assert find_benchmark("cqadupstack", None, tmp_path)[1] == folder
     assert (folder / "tex" / "mark").exists()
     assert (folder / "unix" / "corpus.jsonl").exists()
 

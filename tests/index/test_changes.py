@@ -16,7 +16,7 @@ from fake_index import D, FakeEncoder, V, build, random_rows, twin
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index import DuplexIndex, changes, duplex_index
+from dupmae.index import DuplexIndex, arrays, changes, duplex_index
 from dupmae.index.build import build_segments
 from dupmae.index.encoding import passages_within
 from dupmae.index.joining import process_of
@@ -160,11 +160,17 @@ def test_a_second_writer_is_refused(index: DuplexIndex) -> None:
             lambda: index.delete(["p00"]),
             lambda: index.add([Passage("new", "", "1")]),
             index.compact,
-            lambda: build(index.folder),
         ):
             with pytest.raises(DupmaeError, match="Another process is changing the index"):
                 change()
     assert index.delete(["p00"]) == []
+    with pytest.raises(KeyboardInterrupt):
+        build(index.folder.with_name("unfinished"), fail_after=20)
+    with (
+        changes.sole_writer(index.folder.with_name("unfinished")),
+        pytest.raises(DupmaeError, match="Another process is changing the index"),
+    ):
+        build(index.folder.with_name("unfinished"))
 
 
 def test_an_id_twice_in_one_call_is_refused_and_nothing_is_added(index: DuplexIndex) -> None:
@@ -198,6 +204,63 @@ def test_a_killed_build_encodes_no_passage_twice(tmp_path: Path) -> None:
     assert len(encoder.embedded) == 80 - 48  # units of eight batches of two; the third was finished
     whole, _, _ = build(tmp_path / "whole", count=80, segment=60)
     assert index.manifest == whole.manifest
+
+
+def test_what_another_model_embedded_before_a_kill_is_not_taken_over(tmp_path: Path) -> None:
+    cls, sparse = random_rows(np.random.default_rng(7), 80)
+    corpus = [Passage(f"p{n:02}", "", f"{n}") for n in range(80)]
+    with pytest.raises(KeyboardInterrupt):
+        DuplexIndex.build(tmp_path / "i", FakeEncoder(-cls, sparse, 40), corpus, model="wrong", batch_size=2)
+    assert list((tmp_path / "i" / "spool").rglob("*.safetensors"))
+    index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), corpus, model="right", batch_size=2)
+    assert ranking(index) == expected(index, rows(*range(80)))
+    assert not (index.folder / "spool").exists()
+
+
+def test_a_finished_index_is_recognised_while_another_process_holds_its_lock(index: DuplexIndex) -> None:
+    corpus = [Passage(f"p{n:02}", "", f"{n}", {"parity": "even" if n % 2 == 0 else "odd"}) for n in range(60)]
+    encoder = FakeEncoder(np.ones((1, D)), np.ones((1, V)), fail_after=0)
+    with changes.sole_writer(index.folder):
+        found = DuplexIndex.build(index.folder, encoder, corpus, model="m", segment_passages=25)
+        assert len(found) == 60
+        for other in (corpus[:-1], corpus[:50], [*corpus, Passage("p60", "", "60")], corpus[::-1]):
+            with pytest.raises(DupmaeError, match="index of other passages"):
+                DuplexIndex.build(index.folder, encoder, other, model="m", segment_passages=25)
+
+
+def test_more_files_are_allowed_where_an_index_takes_more_than_a_process_may_have_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = sum(1 for _ in Path("/dev/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, hard))
+    try:
+        index, _, _ = build(tmp_path / "i", count=60, segment=2)  # thirty segments
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > open_now + 40
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+        with pytest.raises(DupmaeError, match=r"100 files are open already .* \(dupmae index compact\)"):
+            arrays.allow_more_files(index.folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_forked_child_of_a_process_that_has_searched_searches_on(index: DuplexIndex) -> None:
+    code = (
+        "import os, sys\n"
+        "from dupmae.index import search\n"
+        "search.cores = lambda: 4\n"
+        "work = lambda tasks: search.share(list, tasks)\n"
+        "assert len(work(['a'] * 8)) == 8\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    import signal; signal.alarm(20)\n"
+        "    os._exit(len(work(['a'] * 8)) != 8)\n"
+        "sys.exit(os.waitpid(child, 0)[1] != 0)\n"
+    )
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, check=False).returncode == 0
 
 
 def test_embeddings_of_another_model_are_not_added(index: DuplexIndex) -> None:

@@ -92,6 +92,14 @@ def test_an_engine_filters_by_metadata_like_the_index(index: DuplexIndex, engine
     assert len(found) == COUNT // 2 - 1
 
 
+@pytest.mark.parametrize("field", ["dc.title", "Publication Year", "a[0]"])
+def test_a_metadata_field_may_have_any_name(index: DuplexIndex, engine: Any, field: str) -> None:
+    index.add([Passage("p3", "3", "new text", {field: "x"})])
+    push(index, engine)
+    (found,) = search(engine, index.encoder, index.manifest.model_fingerprint, ["3"], 50, {field: "x"})
+    assert [hit.id for hit in found] == ["p3"]
+
+
 def test_pushing_again_leaves_what_the_index_holds_now(index: DuplexIndex, engine: Any) -> None:
     push(index, engine)
     index.delete(["p1", "p2"])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
     from dupmae.index.search import Part
 
+QUERIES_AT_A_TIME = 1024
+"""Queries that an index is searched for together: what is in memory beside their rankings."""
 BM25_K1 = 0.9
 BM25_B = 0.4
 
@@ -141,8 +143,9 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
 
 def search_index(index: DuplexIndex, queries: Mapping[str, str], k: int, part: Part = "both") -> Run:
     """The k best passages of queries (id -> text); see :func:`duplex_run`."""
-    ids, scores = index.search_embeddings(index.encoder.embed_queries(list(queries.values())), k, part)
-    return {
-        query: dict(zip(*ranking, strict=True))
-        for query, ranking in zip(queries, zip(ids, scores, strict=True), strict=True)
-    }
+    names, run = list(queries), dict[str, dict[str, float]]()
+    for start in range(0, len(names), QUERIES_AT_A_TIME):
+        block = names[start : start + QUERIES_AT_A_TIME]
+        ids, scores = index.search_embeddings(index.encoder.embed_queries([queries[query] for query in block]), k, part)
+        run |= {query: dict(zip(*found, strict=True)) for query, *found in zip(block, ids, scores, strict=True)}
+    return run

@@ -56,6 +56,7 @@ def _section(comparison: Comparison) -> dict[str, Any]:
     groups = [("By length of the query", by_length(comparison, metric))]
     if comparison.parts[0].corpus:
         groups.append(("By how many of the query's words its answer has", by_overlap(comparison, metric)))
+    groups = [(title, found) for title, found in groups if found]
     figures = [
         (
             f"{heading} of every system",

@@ -54,7 +54,7 @@ def compare_with_baseline(
             raise DupmaeError(f"{name} was measured on other queries than the baseline: their values cannot be paired.")
         gains = np.array([values[query] - baseline[query] for query in baseline])
         p = 1.0
-        if gains.any():
+        if len(gains) > 1 and gains.any():
             p = permutation_test(
                 (gains,),
                 _mean,

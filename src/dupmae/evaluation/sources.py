@@ -46,7 +46,7 @@ def find_benchmark(name: str, split: str | None, data: Path) -> tuple[Definition
     if split not in (None, definition.split):
         definition = replace(definition, split=str(split), queries=None)
     folder = data / (definition.folder or definition.name)
-    if not folder.is_dir():
+    if not all((folder / part).is_dir() for part in definition.parts or ("",)):  # a fetch may have been interrupted
         fetch(definition, folder)
     return definition, folder
 
@@ -145,10 +145,16 @@ def _from_ir_datasets(definitions: list[Definition], part: str) -> Content:
         queries |= {query.query_id: query.text for query in data.queries_iter() if query.query_id in judgements[split]}
     documents = loaded[0][1]
     passages = (
-        Passage(document.doc_id, getattr(document, "title", ""), getattr(document, "body", "") or document.text)
+        Passage(document.doc_id, getattr(document, "title", ""), _text(document))
         for document in tqdm(documents.docs_iter(), total=documents.docs_count(), unit=" passages")
     )
     return passages, queries, judgements
+
+
+def _text(document: Any) -> str:
+    """What `ir_datasets` calls a document's text, or, of those with a title and an address, its body."""
+    text: str = document.body if hasattr(document, "body") else document.text
+    return text
 
 
 def _from_hub(definitions: list[Definition], part: str) -> Content:

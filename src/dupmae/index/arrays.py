@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from dupmae.errors import DupmaeError
 
 CHUNK = 1 << 24
 """Bytes hashed at a time."""
+MOST_FILES = 1 << 16
+"""How many open files a process is allowed at most, where its own limit turns out too low."""
 
 _TYPES = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "U16": np.uint16, "U32": np.uint32, "F32": np.float32}
 
@@ -24,6 +27,36 @@ _TYPES = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "U16": np.uint16, "U32
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays of the types this module reads to a new safetensors file."""
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+def _mapped(path: Path, size: int) -> mmap.mmap:
+    """Map a file; a mapping counts as an open file as long as it lasts."""
+    try:
+        with path.open("rb") as file:
+            found = file.seek(0, 2)
+            if found != size:
+                raise damaged(path, f"has {found} bytes instead of {size}")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise damaged(path, "is missing") from None
+
+
+def allow_more_files(path: Path) -> None:
+    """Raise the number of files that this process may have open, as far as it may.
+
+    Raises:
+        DupmaeError: It is as high as it gets.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft >= wanted:
+        raise DupmaeError(
+            f"{path} cannot be opened, {soft} files are open already and an index takes three a segment: raise the "
+            "limit (ulimit -n), or join its segments (dupmae index compact)."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class MappedFile:
@@ -37,20 +70,19 @@ class MappedFile:
             expected: Its `bytes` and `xxh3` as the manifest tells them.
 
         Raises:
-            DupmaeError: It is missing or has another size.
+            DupmaeError: It is missing or has another size, or too many files are open.
         """
         self.path = path
         self._expected = expected
         self.sound = False
         """Whether the content was compared with its checksum."""
         try:
-            with path.open("rb") as file:
-                size = file.seek(0, 2)
-                if size != expected["bytes"]:
-                    raise damaged(path, f"has {size} bytes instead of {expected['bytes']}")
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError:
-            raise damaged(path, "is missing") from None
+            self.data = _mapped(path, expected["bytes"])
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            allow_more_files(path)
+            self.data = _mapped(path, expected["bytes"])
 
     def check(self) -> None:
         """Compare the whole content with its checksum, once.

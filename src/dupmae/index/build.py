@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.index.changes import SPOOL, changing, commit, holds_other_files, is_index, sole_writer, sweep, without
-from dupmae.index.encoding import Encoder, encode_window, fingerprint_of, windows
+from dupmae.index.encoding import Encoder, encode_window, fingerprint_of, spool_of, windows
 from dupmae.index.joining import id_twice, join, other_passages, part_folder, recognise
 from dupmae.index.manifest import Manifest, SegmentEntry, relative_model
 from dupmae.index.passages import passage_table
@@ -99,7 +99,7 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
             for identifier, (number, _) in places.items():
                 if snapshot.segments[number].name in written:
                     raise id_twice(identifier)
-            rows, _ = encode_window(folder, encoder, window, batch_size, bar)
+            rows, _ = encode_window(spool_of(folder, manifest.model_fingerprint), encoder, window, batch_size, bar)
             if rows.high.shape[1] != manifest.cls_dimension or rows.ot.shape[1] != manifest.vocabulary_size:
                 raise DupmaeError(f"The embeddings do not fit the index {folder}: embed with the model that built it.")
             entry = _write(folder, manifest, window, rows, mark)
@@ -127,6 +127,16 @@ class _Builder:
         first = list(islice(iterator, 1))
         if not first:
             raise DupmaeError("There are no passages to index: the corpus is empty.")
+        if manifest is not None and manifest.complete:  # nothing is written, so that several may find it at once
+            with _bar(passages) as bar:
+                for number, window in enumerate(windows(chain(first, iterator), size), 1):
+                    entry = manifest.segments[number - 1] if number <= len(manifest.segments) else None
+                    if entry is None or entry.deleted or entry.fingerprint != fingerprint_of(window):
+                        raise other_passages(folder)
+                    bar.update(len(window))
+            if number != len(manifest.segments):
+                raise other_passages(folder)
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with sole_writer(folder), _bar(passages) as bar:
             manifest = _earlier_manifest(folder, self.model)  # another process may just have finished
@@ -159,12 +169,13 @@ class _Builder:
         if manifest is not None:
             for identifier in Snapshot.open(folder).find([passage.id for passage in window]):
                 raise id_twice(identifier)
-        rows, top_k = encode_window(folder, self.encoder, window, self.batch_size, bar)
+        model_mark = model_fingerprint(self.model) if manifest is None else manifest.model_fingerprint
+        rows, top_k = encode_window(spool_of(folder, model_mark), self.encoder, window, self.batch_size, bar)
         if manifest is None:
             manifest = Manifest(
                 model=self.model,
                 model_relative=relative_model(folder, self.model),
-                model_fingerprint=model_fingerprint(self.model),
+                model_fingerprint=model_mark,
                 cls_dimension=rows.high.shape[1],
                 vocabulary_size=rows.ot.shape[1],
                 top_k=top_k,

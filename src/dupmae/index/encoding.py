@@ -69,10 +69,22 @@ def fingerprint_of(window: Sequence[Passage]) -> str:
     return digest.hexdigest()[:16]
 
 
+def spool_of(folder: Path, model_mark: str) -> Path:
+    """Where an index's folder keeps what a model has embedded until it is committed."""
+    return folder / SPOOL / model_mark
+
+
 def encode_window(
-    folder: Path, encoder: Encoder, window: Sequence[Passage], batch_size: int, bar: tqdm[Any]
+    spool: Path, encoder: Encoder, window: Sequence[Passage], batch_size: int, bar: tqdm[Any]
 ) -> tuple[Rows, int]:
     """Embed a window in batches of similar length, longest first, and spool them; what is spooled is read back.
+
+    Args:
+        spool: Folder for batches by this model alone (:func:`spool_of`): they are found again by their texts.
+        encoder: The model.
+        window: The passages.
+        batch_size: Of them in a forward pass.
+        bar: Moves on with them.
 
     Returns:
         The stored numbers in the window's own order, and the most entries a passage may have.
@@ -87,7 +99,7 @@ def encode_window(
     step = batch_size * _BATCHES_PER_UNIT
     for start in range(0, len(order), step):
         unit = [window[number] for number in order[start : start + step]]
-        place = folder / SPOOL / fingerprint_of(unit)
+        place = spool / fingerprint_of(unit)
         if place.exists():
             embeddings = DuplexEmbeddings.load(place)
         else:

@@ -231,3 +231,7 @@ def cores() -> int:
 def _threads() -> ThreadPoolExecutor:
     """Threads that live as long as the process: starting them costs more than a small search."""
     return ThreadPoolExecutor(max_workers=cores(), thread_name_prefix="dupmae-index")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of its parent's threads

@@ -46,10 +46,12 @@ def measure(index: DuplexIndex, queries: DuplexEmbeddings, k: int) -> list[Trial
         Exact search first.
 
     Raises:
-        DupmaeError: No queries.
+        DupmaeError: No queries, or no passages.
     """
     if not len(queries):
         raise DupmaeError("There are no queries to tune with.")
+    if not len(index):
+        raise DupmaeError(f"There are no passages to tune with: all of {index.folder} are deleted.")
     probes = (0, *PROBES) if index.manifest.clusters is not None else (0,)
     grid = [Approximate(terms, depth * k, probe) for probe in probes for terms in TERMS for depth in DEPTHS]
     exact, first = _trial(index, queries, k, None, None)

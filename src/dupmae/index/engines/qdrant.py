@@ -74,7 +74,7 @@ class Qdrant:
         from qdrant_client import models
 
         conditions = [
-            models.FieldCondition(key=f"metadata.{field}", match=models.MatchAny(any=list(values)))
+            models.FieldCondition(key=f'metadata."{field}"', match=models.MatchAny(any=list(values)))
             for field, values in where.items()
         ]
         return self.client.query_points(
