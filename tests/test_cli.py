@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from dupmae import cli, packing
 from dupmae.config import FinetuneConfig
@@ -260,7 +261,7 @@ def pretraining_call(stub) -> dict[str, Any]:
     stub("dupmae.pretraining", pretrain=pretrain)
     alone = SimpleNamespace(main_process_first=contextlib.nullcontext)
     stub("dupmae.processes", join_processes=lambda: alone)
-    stub("transformers", AutoTokenizer=SimpleNamespace(from_pretrained=lambda name: f"tokenizer of {name}"))
+    stub("dupmae.pretraining.checkpoint", load_tokenizer=lambda name: f"tokenizer of {name}")
     return call
 
 
@@ -483,6 +484,9 @@ def test_search_refuses_a_model_that_did_not_build_the_index(stub, capsys, tmp_p
         (OSError(errno.ENOSPC, "No space left on device", "out/x"), 1, "no space left on the disk of out/x"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left on the disk of out; nothing half-written"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left on the disk of out;"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"), 1, "no space left on"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "not enough memory: take smaller"),
+        (MemoryError(), 1, "not enough memory"),
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "data/b"),
             2,

@@ -22,6 +22,13 @@ def test_auto_asks_the_processor_where_there_is_no_gpu(amx, avx512, pays, monkey
     assert product.dtype is (torch.bfloat16 if pays else torch.float32)
 
 
+@pytest.mark.parametrize("pays", [True, False])
+def test_auto_asks_a_gpu_for_products_that_are_not_emulated(pays, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or pays)
+    assert bfloat16_pays("auto") is pays
+
+
 @pytest.mark.parametrize(("precision", "attention"), [("float32", "sdpa"), ("bfloat16", "eager")])
 def test_a_processor_trains_with_the_attention_that_is_fast_in_its_arithmetic(
     precision, attention, bert_folder, monkeypatch

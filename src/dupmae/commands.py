@@ -85,11 +85,10 @@ def pretrain(
     """
     if (model is None) != from_scratch:
         raise DupmaeError("dupmae pretrain starts from either --model NAME or --from_scratch: give one of the two")
-    from transformers import AutoTokenizer
-
     from dupmae.corpus import build_token_store
     from dupmae.models import resolve_model
     from dupmae.pretraining import pretrain as train
+    from dupmae.pretraining.checkpoint import load_tokenizer
     from dupmae.processes import join_processes
 
     folder = Path(output)
@@ -100,7 +99,7 @@ def pretrain(
             encoder = str(new_encoder(partial(_texts, corpus), folder / "start", size, settings.seed))
         else:
             encoder = resolve_model(model)
-        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        tokenizer = load_tokenizer(encoder)
         token_store = build_token_store(_passages(corpus), tokenizer, folder / "store", store, corpus)
     _say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
     _say(f"Written: {train(token_store, encoder, folder, settings)}")
@@ -115,7 +114,7 @@ def encode(
       dupmae encode --model runs/finetuned/model --input articles.jsonl --output embeddings
 
     Writes the folder OUTPUT: the dense halves (cls), the vocabulary entries (ids, weights), and ids.json, the texts'
-    ids in the order of the rows.
+    ids in the order of the rows. All texts and their embeddings are in memory; `dupmae index build` is for millions.
 
     Args:
         model: Folder of a duplex model.

@@ -14,7 +14,10 @@ from typing import Any
 
 from dupmae.errors import DupmaeError
 
-BAD_INPUT, FULL_DISK, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
+BAD_INPUT, FULL_DISK, OUT_OF_MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 1, 1, 130, 141
+
+FULL = ("No space left on device", "inline_container.cc", "iostream error")
+"""How libraries say that a disk is full; the last two are PyTorch's words for a file that could not be written."""
 
 
 def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bool) -> tuple[str, int] | None:
@@ -34,9 +37,15 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         rest = "the same command goes on where it stopped" if resumable else "nothing half-written remains"
         return f"interrupted; {rest}", INTERRUPTED
     text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            "not enough memory: take smaller batches (in training with gradient_accumulation_steps, mini_batch_size or "
+            f"gradient_checkpointing) or shorter texts ({text[:200]})",
+            OUT_OF_MEMORY,
+        )
     # Libraries written in Rust or C++ report a full disk in words of their own exceptions.
     named = dict(_named(arguments))
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
+    if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in FULL):
         place = getattr(error, "filename", None) or named.get("output") or named.get("json") or Path.cwd()
         return f"no space left on the disk of {place}; nothing half-written remains", FULL_DISK
     if not isinstance(error, OSError):

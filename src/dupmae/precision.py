@@ -8,14 +8,15 @@ import torch
 
 
 def bfloat16_pays(precision: str) -> bool:
-    """Whether the forward pass runs in bfloat16; `auto` asks the processor for bfloat16 products.
+    """Whether the forward pass runs in bfloat16; `auto` asks GPU or processor for bfloat16 products.
 
-    These are AMX's matrix units or AVX-512's dot products (`benchmarks/encode.py` and `pretraining_step.py` with and
-    without bfloat16 have the ratios). Without them a processor converts every product and is slower than in float32.
+    Of a processor these are AMX's matrix units or AVX-512's dot products (`benchmarks/encode.py` and
+    `pretraining_step.py` with and without bfloat16 have the ratios). Without them a processor converts every product
+    and is slower than in float32; GPUs before Ampere emulate them, too.
     """
     if precision == "auto":
         if torch.cuda.is_available():
-            return bool(torch.cuda.is_bf16_supported())
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return precision == "bfloat16"
 

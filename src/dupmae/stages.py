@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def tokenise(passages: Iterable[Passage], start: str, folder: Path, config: StoreConfig) -> dict[str, Any]:
     """Make the token store `folder / "store"` with a start's tokenizer; returns what was counted."""
-    from transformers import AutoTokenizer
+    from dupmae.pretraining.checkpoint import load_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(start)
+    tokenizer = load_tokenizer(start)
     return build_token_store(passages, tokenizer, folder / "store", config).report
 
 

@@ -6,10 +6,12 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -170,6 +172,26 @@ def test_half_a_checkpoint_is_not_resumed_from(
     (half / "model.safetensors").write_bytes(b"torn")
     resumed = pretrain(store, start, tmp_path / "cut", settings())
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(resumed).items())
+
+
+def test_a_run_that_goes_on_saves_as_often_as_is_asked_for_now(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = (store, str(checkpoint("bert")), tmp_path / "run")
+    config = settings(new_layers_steps=0, steps=9, save_steps=4)
+    kill_in_step(monkeypatch, 6, *run, config)
+    kill_in_step(monkeypatch, 3, *run, replace(config, save_steps=1))  # the fourth is there; the seventh is not reached
+    (saved,) = (tmp_path / "run" / "checkpoints" / "joint").glob("checkpoint-*")
+    assert saved.name == "checkpoint-6"
+
+
+def test_a_store_with_one_text_too_long_is_refused_before_the_first_step(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "lengths", np.append(store.lengths[:-1], 4_000))
+    monkeypatch.setattr(trainer, "warm_start_head", None)
+    with pytest.raises(DupmaeError, match="sequences of 4000 tokens, but the encoder has positions for"):
+        pretrain(store, str(checkpoint("bert-without-head")), tmp_path / "run", settings())
 
 
 def test_a_finished_run_returns_at_once(

@@ -46,7 +46,8 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         self.path = path
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the lines up to the step that training goes on from."""
+        """Keep the lines up to the step that training goes on from, and save as often as is asked for now."""
+        state.save_steps = args.save_steps  # a checkpoint brings its own
         if is_first_process():
             rewind_metrics(self.path, None, state.global_step)
 

@@ -54,18 +54,13 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
         DupmaeError: The model cannot be loaded, is not a suitable encoder, has no tokenizer with a mask token, its
             decoder does not fit, or its family knows no gradient checkpointing.
     """
-    from transformers import AutoTokenizer
-
     backbone = load_backbone(model)
     prepare_for_training(backbone.model, config.dropout, config.precision)
     if torch.cuda.is_available():
         dtype = torch.bfloat16 if bfloat16_pays(config.precision) else torch.float32
         if not backbone.drop_padding(torch.device("cuda"), dtype):
             logger.info("Batches are padded: attention without padding is not to be had for %s here.", model)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise DupmaeError(f"Cannot load a tokenizer from {model}: {str(error).splitlines()[0]}") from error
+    tokenizer = load_tokenizer(model)
     if tokenizer.mask_token_id is None:
         raise DupmaeError(f"The tokenizer of {model} has no mask token, which masked pre-training needs.")
     if config.gradient_checkpointing:
@@ -87,6 +82,22 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
             ) from error
         logger.info("Pre-training goes on with the decoder of %s.", model)
     return objective, tokenizer
+
+
+def load_tokenizer(model: str) -> Any:
+    """Load a model's tokenizer.
+
+    Raises:
+        DupmaeError: It has none, or none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise DupmaeError(
+            f"{model} has no tokenizer that can be read; is it the model's own folder? ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def save_checkpoint(

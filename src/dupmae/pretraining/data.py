@@ -123,6 +123,19 @@ def without(numbers: npt.NDArray[np.int64], left_out: npt.NDArray[np.int64]) -> 
     return numbers + np.searchsorted(left_out - np.arange(len(left_out)), numbers, side="right")
 
 
+def refuse_long(length: int, max_length: int) -> None:
+    """Refuse sequences that an encoder has no positions for.
+
+    Raises:
+        DupmaeError: There are some.
+    """
+    if length > max_length:
+        raise DupmaeError(
+            f"The token store holds sequences of {length} tokens, but the encoder has positions for {max_length}: "
+            f"build the store with max_length {max_length} or less."
+        )
+
+
 def collator(
     pad_token_id: int, vocab_size: int, max_length: int
 ) -> Callable[[list[Mapping[str, Any]]], dict[str, torch.Tensor]]:
@@ -139,11 +152,7 @@ def collator(
 
     def collate(items: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         length = max(len(item["input_ids"]) for item in items)
-        if length > max_length:
-            raise DupmaeError(
-                f"The token store holds sequences of {length} tokens, but the encoder has positions for {max_length}: "
-                f"build the store with max_length {max_length} or less."
-            )
+        refuse_long(length, max_length)
         length = padded_length(length, max_length)
         input_ids = np.full((len(items), length), pad_token_id, dtype=np.int64)
         attention_mask = np.zeros((len(items), length), dtype=bool)

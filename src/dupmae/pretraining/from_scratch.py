@@ -14,6 +14,7 @@ from typing import Any
 from dupmae.config import ScratchConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.processes import is_first_process
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
     record_file = folder / RECORD_FILE
     if folder.exists() and not record_file.is_file():
         raise DupmaeError(f"{folder} exists and holds something else: choose another output folder or delete it.")
+    if record_file.is_file() and not is_first_process():
+        return folder  # which the first process has compared
     normalizer = _normalizer(config)
     content, characters = _survey(texts(), normalizer)
     if not characters:

@@ -51,6 +51,10 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         """Take the losses of one micro-batch, its shares of the whole batch's."""
         self._batches.append({name: loss.detach() for name, loss in losses.items()})
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let checkpoints be saved as often as is asked for now: the one that is gone on from brings its own number."""
+        state.save_steps = args.save_steps
+
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the learning rates of the step, before the schedule moves on."""
         groups = kwargs["optimizer"].param_groups

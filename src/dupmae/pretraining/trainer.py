@@ -18,7 +18,7 @@ from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
 from dupmae.models import model_fingerprint
 from dupmae.pretraining.checkpoint import load_for_pretraining
-from dupmae.pretraining.data import Sequences, collator
+from dupmae.pretraining.data import Sequences, collator, refuse_long
 from dupmae.pretraining.held_out import HeldOut, split
 from dupmae.pretraining.keeping import Keeper
 from dupmae.pretraining.metrics import MetricsLog, show_progress
@@ -81,6 +81,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         warn_of_pooling(model, config.dense_pooling, "dense_pooling")
         set_seed(config.seed)
         objective, tokenizer = load_for_pretraining(model, config)
+        refuse_long(int(store.lengths.max()), objective.backbone.max_length)
         objective.to(processes.device)
         held_out = split(store, config.held_out_texts)
         unfit = objective.backbone.new_head or objective.backbone.duplex_head

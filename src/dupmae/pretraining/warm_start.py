@@ -151,17 +151,19 @@ def _batches(
 
 
 def _states(objective: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Transformed states (B, L, E) of a batch, and which of them are ordinary tokens (B, L)."""
+    """What Eq. 6 multiplies the output matrix with, (B, L, E), of a batch, and which are ordinary tokens (B, L)."""
     ordinary = batch["attention_mask"].bool() & ~objective.special[batch["input_ids"]]
     with autocast(ordinary.device.type, objective.config.precision):
-        states = objective.backbone.states(batch["input_ids"], batch["attention_mask"])
-    return objective.backbone.transform(states.float()), ordinary
+        states = objective.backbone.states(batch["input_ids"], batch["attention_mask"]).float()
+    if objective.config.ot_projection == "mlm_head" or not objective.config.bow_weight:
+        states = objective.backbone.transform(states)
+    return states, ordinary
 
 
 def _accumulate(
     objective: DupMAE, batches: list[dict[str, torch.Tensor]]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums of the transformed states by token (V, E), counts (V,), and the sum of their outer products (E, E)."""
+    """Sums of these states by token (V, E), counts (V,), and the sum of their outer products (E, E)."""
     device, size = objective.backbone.output_weight.device, objective.backbone.head_size
     sums = torch.zeros(objective.backbone.vocab_size, size, dtype=torch.float64, device=device)
     counts = torch.zeros(objective.backbone.vocab_size, dtype=torch.float64, device=device)
