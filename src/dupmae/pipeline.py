@@ -117,10 +117,9 @@ def _refuse_teacher(recipe: Recipe) -> None:
     """Refuse a teacher that the third stage would only then find missing."""
     if not recipe.distil.negatives:
         raise DupmaeError("distil.negatives is 0, but distillation compares a positive with hard negatives: raise it")
-    if recipe.teacher_start is None:
-        if not recipe.teacher.epochs:
+    if not recipe.teacher.epochs:
+        if recipe.teacher_start is None:
             raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
-    elif not recipe.teacher.epochs:
         from dupmae.finetuning.teacher import refuse_no_teacher
 
         refuse_no_teacher(recipe.teacher_start)

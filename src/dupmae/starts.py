@@ -72,21 +72,19 @@ def trained_pooling(model: str) -> str | None:
     return None
 
 
-def warn_of_pooling(model: str, pooling: str, setting: str) -> None:
+def warn_of_pooling(model: str, pooling: str) -> None:
     """Tell of an encoder that is read off another vector than it was trained for.
 
     Args:
         model: What :func:`dupmae.models.resolve_model` returned.
-        pooling: The vector: `cls` or `mean`.
-        setting: Name of the setting that says so.
+        pooling: The vector, as `dense_pooling` says: `cls` or `mean`.
     """
     trained = trained_pooling(model)
     if trained not in (None, pooling) and is_first_process():
         logger.warning(
-            "%s was trained with the pooling %s, and %s is %s: set it to %s to begin with what the model knows.",
+            "%s was trained with the pooling %s, and dense_pooling is %s: set it to %s to keep what the model knows.",
             model,
             trained,
-            setting,
             pooling,
             trained,
         )
@@ -110,7 +108,7 @@ def begin_duplex(
     if not is_duplex(start):
         from dupmae.duplex import start_duplex
 
-        warn_of_pooling(checkpoint or start, config.dense_pooling, "dense_pooling")
+        warn_of_pooling(checkpoint or start, config.dense_pooling)
         return start_duplex(checkpoint or start, config, corpus, seed)
     from dupmae.duplex import DuplexEncoder, continue_duplex
 

@@ -128,13 +128,12 @@ class _Builder:
         if not first:
             raise DupmaeError("There are no passages to index: the corpus is empty.")
         if manifest is not None and manifest.complete:  # nothing is written, so that several may find it at once
+            found = []
             with _bar(passages) as bar:
-                for number, window in enumerate(windows(chain(first, iterator), size), 1):
-                    entry = manifest.segments[number - 1] if number <= len(manifest.segments) else None
-                    if entry is None or entry.deleted or entry.fingerprint != fingerprint_of(window):
-                        raise other_passages(folder)
+                for window in windows(chain(first, iterator), size):
+                    found.append(fingerprint_of(window))
                     bar.update(len(window))
-            if number != len(manifest.segments):
+            if found != [None if entry.deleted else entry.fingerprint for entry in manifest.segments]:
                 raise other_passages(folder)
             return
         folder.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
             if is_first_process():
                 _clear(output)
             return target
-        warn_of_pooling(model, config.dense_pooling, "dense_pooling")
+        warn_of_pooling(model, config.dense_pooling)
         set_seed(config.seed)
         objective, tokenizer = load_for_pretraining(model, config)
         refuse_long(int(store.lengths.max()), objective.backbone.max_length)
