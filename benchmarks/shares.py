@@ -21,7 +21,7 @@ from dupmae.cli import load_recipe
 from dupmae.duplex import DuplexEncoder, start_duplex
 from dupmae.files import write_json
 from dupmae.finetuning.averaging import part_way, weights_of
-from dupmae.pipeline import read_data
+from dupmae.splits import read_data
 
 
 def main() -> None:

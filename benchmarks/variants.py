@@ -38,7 +38,7 @@ from dupmae.files import write_json
 from dupmae.finetuning.balance import FACTORS
 from dupmae.finetuning.validation import dev_pool
 from dupmae.index import DuplexIndex
-from dupmae.pipeline import read_data
+from dupmae.splits import read_data
 
 BASE = "both"
 """What the others are compared with."""

@@ -24,6 +24,7 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.recipe import Recipe
 from dupmae.resuming import sole_run
+from dupmae.splits import read_data
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "scifact.yaml"
 FULL_RECIPE = RECIPE.with_name("scifact-full.yaml")
@@ -258,7 +259,7 @@ def test_train_and_dev_queries_of_a_recipe_share_no_passage_unless_it_says_so(sm
 
     def shared(**changes: Any) -> set[str]:
         recipe = small_recipe(tmp_path / "run", data__benchmark=own, data__dev_fraction=0.3, **changes)
-        splits = pipeline.read_data(recipe.data, recipe.seed)
+        splits = read_data(recipe.data, recipe.seed)
         train, dev = splits.train, splits.dev
         assert dev.queries
         assert train.corpus is dev.corpus is splits.test.corpus  # in memory once

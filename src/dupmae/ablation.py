@@ -36,9 +36,10 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     from dupmae.duplex import start_duplex
     from dupmae.finetuning import finetune
     from dupmae.models import is_duplex, model_fingerprint, resolve_model
-    from dupmae.pipeline import pretrain_recipe, read_data, settings_of
+    from dupmae.pipeline import pretrain_recipe, settings_of
     from dupmae.pretraining import pretrain
     from dupmae.run_folder import RunFolder
+    from dupmae.splits import read_data
 
     start, seed = resolve_model(recipe.start), recipe.seed
     if is_duplex(start):

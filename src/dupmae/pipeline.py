@@ -31,13 +31,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dupmae.corpus import (
-    Run,
-    read_run,
-    read_splits,
-    split_queries,
-    write_run,
-)
+from dupmae.corpus import Run, read_run, write_run
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
@@ -45,9 +39,10 @@ from dupmae.evaluation.comparison import by_the_rules
 from dupmae.evaluation.definitions import definition_of
 from dupmae.files import fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
-from dupmae.pipeline_report import Splits, report
-from dupmae.recipe import Baseline, DataConfig, Recipe
+from dupmae.pipeline_report import report
+from dupmae.recipe import Baseline, Recipe
 from dupmae.run_folder import RunFolder
+from dupmae.splits import read_data
 from dupmae.stages import build_index, finetune_further, pretrain_on, tokenise
 from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
 
@@ -123,27 +118,6 @@ def _refuse_teacher(recipe: Recipe) -> None:
         from dupmae.finetuning.teacher import refuse_no_teacher
 
         refuse_no_teacher(recipe.teacher_start)
-
-
-def read_data(data: DataConfig, seed: int) -> Splits:
-    """The queries to train on, to validate on (held out of the former, or a split of their own), and to test with.
-
-    A benchmark that figures are published for is read without titles if its rules say so
-    (:mod:`dupmae.evaluation.definitions`).
-
-    Raises:
-        DupmaeError: As :func:`dupmae.corpus.read_splits` and :func:`dupmae.corpus.split_queries`.
-    """
-    names = [data.train_split, data.test_split, *([] if data.dev_split is None else [data.dev_split])]
-    found = read_splits(Path(data.benchmark), names, allow_unknown=data.allow_unknown)
-    if not definition_of(found[0].name, data.test_split).titles:
-        corpus = {name: replace(passage, title="") for name, passage in found[0].corpus.items()}
-        found = [replace(one, corpus=corpus) for one in found]
-    train, test, *given = found
-    if given:
-        return Splits(train, given[0], test)
-    train, held_out = split_queries(train, data.dev_fraction, seed, data.hold_out)
-    return Splits(train, held_out, test)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

@@ -9,30 +9,19 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ttest_rel
 
-from dupmae.corpus import Benchmark, read_run
+from dupmae.corpus import read_run
 from dupmae.evaluation import System, evaluate_run, per_query, write_report
 from dupmae.evaluation.definitions import definition_of
 from dupmae.evaluation.paper import ZERO_SHOT, Column
 from dupmae.files import write_json
 from dupmae.recipe import Baseline, Recipe
 from dupmae.run_folder import RunFolder
+from dupmae.splits import Splits
 
 QUOTED = ("scifact", "nfcorpus")
 """Benchmarks, by the name of their folder, beside whose systems stands what the paper reports of them."""
 GAINS_FILE = "gains.json"
 """What each stage gained, in the run's folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """The queries of a run; all have the same corpus."""
-
-    train: Benchmark
-    """Trained on."""
-    dev: Benchmark
-    """Held out of the train queries, or a split of their own; may be empty."""
-    test: Benchmark
-    """Only reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
