@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
 from dupmae.duplex import DuplexEncoder
+from dupmae.errors import DupmaeError
 from dupmae.models import is_duplex, model_file, model_fingerprint, resolve_model
 from dupmae.starts import begin_duplex, trained_pooling
 
@@ -74,6 +76,41 @@ def test_a_new_version_of_a_model_on_the_hub_has_another_mark(
     (place / "snapshots" / "abc123").rename(place / "snapshots" / "def456")
     (place / "refs" / "main").write_text("def456")
     assert model_fingerprint(name) != before
+
+
+def test_a_duplex_model_on_the_hub_is_opened_in_the_version_that_is_asked_for(
+    publish: Callable[[Path], str], duplex_folder: Path, tmp_path: Path
+) -> None:
+    name = publish(duplex_folder)
+    place = tmp_path / "hub" / "models--somebody--duplex"
+    other = DuplexEncoder(str(duplex_folder))
+    with torch.no_grad():
+        other.pooling.cls_log_scale.fill_(1.5)
+    other.save(str(place / "snapshots" / "def456"))
+    (place / "refs" / "v2").write_text("def456")
+    assert DuplexEncoder(name, revision="v2").pooling.cls_log_scale == 1.5
+    assert DuplexEncoder(name).pooling.cls_log_scale != 1.5
+
+
+def test_an_encoder_on_the_hub_is_no_duplex_model(publish: Callable[[Path], str], embedder_folder: Path) -> None:
+    with pytest.raises(DupmaeError, match="somebody/tiny-embedder does not hold a duplex model"):
+        DuplexEncoder(publish(embedder_folder))
+
+
+def test_an_encoders_own_prompts_are_read_unless_others_are_given(embedder_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(embedder_folder, tmp_path / "prompted"))
+    file = folder / "config_sentence_transformers.json"
+    prompts = {"query": "search: ", "passage": "text: "}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prompts": prompts}))
+
+    def begun(**settings: str) -> dict[str, str]:
+        config = DuplexConfig(dense_pooling="mean", top_k=24, **settings)
+        found: dict[str, str] = DuplexEncoder.from_encoder(str(folder), config).prompts
+        return found
+
+    assert begun() == {"query": "search: ", "document": "text: "}
+    assert begun(query_prompt="") == {"query": "", "document": "text: "}
+    assert begun(document_prompt="be ") == {"query": "search: ", "document": "be "}
 
 
 @pytest.mark.parametrize(("pooling", "told"), [("mean", False), ("cls", True)])

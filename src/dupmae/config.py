@@ -165,10 +165,11 @@ class DuplexConfig(CheckedSettings):
     document_max_length: Length | None = None
     """Tokens of a document; what is longer is cut (and counted in the report). None takes 256, or what a duplex start
     has."""
-    query_prompt: str = ""
-    """Put before every query, in training and in search; encoders such as E5 want `query: `."""
-    document_prompt: str = ""
-    """Put before every document."""
+    query_prompt: str | None = None
+    """Put before every query, in training and in search; encoders such as E5 want `query: `. Its words count among the
+    query's. None takes what the encoder's own folder says (`config_sentence_transformers.json`), else nothing."""
+    document_prompt: str | None = None
+    """Put before every document; None as for queries."""
 
 
 @dataclass(kw_only=True)

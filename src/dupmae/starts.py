@@ -72,6 +72,24 @@ def trained_pooling(model: str) -> str | None:
     return None
 
 
+def trained_prompts(model: str) -> dict[str, str]:
+    """What an encoder was trained to read before a `query` and a `document`, as far as its files say so.
+
+    Args:
+        model: What :func:`dupmae.models.resolve_model` returned: an embedder of sentence-transformers, whose prompt of
+            documents may have another name, or a checkpoint of ours, which has taken over what its start had.
+    """
+    from dupmae.pretraining.checkpoint import RECORD_FILE
+
+    found: dict[str, str] = {}
+    for name in ("config_sentence_transformers.json", RECORD_FILE):
+        file = model_file(model, name)
+        if file is not None:
+            found = json.loads(file.read_text(encoding="utf-8")).get("prompts") or {}
+    document = (found[name] for name in ("document", "passage", "corpus") if name in found)
+    return {"query": found.get("query", ""), "document": next(document, "")}
+
+
 def warn_of_pooling(model: str, pooling: str) -> None:
     """Tell of an encoder that is read off another vector than it was trained for.
 

@@ -14,15 +14,22 @@ import torch
 from naive_duplex import V
 from safetensors.torch import load_file
 from sentence_transformers import SparseEncoder
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 from transformers import (
+    AutoTokenizer,
     BertForMaskedLM,
     BertModel,
     DistilBertConfig,
     DistilBertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
+    RobertaTokenizer,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -85,6 +92,19 @@ def test_plain_sentence_transformers_gives_the_same_scores(encoder, texts, tmp_p
     plain = SparseEncoder(str(tmp_path / "model"), trust_remote_code=True, device="cpu")
     assert type(plain) is SparseEncoder
     np.testing.assert_array_equal(scores(plain, texts), scores(encoder, texts))
+
+
+def test_what_plain_sentence_transformers_saves_again_it_loads_again(encoder, texts, tmp_path):
+    encoder.save_pretrained(str(tmp_path / "model"))
+    SparseEncoder(str(tmp_path / "model"), trust_remote_code=True, device="cpu").save(str(tmp_path / "again"))
+    again = SparseEncoder(str(tmp_path / "again"), trust_remote_code=True, device="cpu")
+    np.testing.assert_array_equal(scores(again, texts), scores(encoder, texts))
+
+
+def test_batches_stay_padded_wherever_the_model_is_loaded(encoder, tmp_path):
+    encoder.save_pretrained(str(tmp_path / "model"))
+    plain = SparseEncoder(str(tmp_path / "model"), trust_remote_code=True, device="cpu")
+    assert plain[0].unpad_inputs is DuplexEncoder(str(tmp_path / "model"))[0].unpad_inputs is False
 
 
 def test_folder_gives_the_same_scores_where_dupmae_is_not_installed(encoder, texts, tmp_path):
@@ -223,7 +243,49 @@ def test_half_precision_checkpoint_is_loaded_in_float32(bert_folder, write_token
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("kind", [PreTrainedTokenizerFast, RobertaTokenizer])
+def test_a_byte_level_tokenizer_reads_the_first_word_as_any_other(kind, tmp_path):
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    special = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<m>"}
+    trainer = BpeTrainer(special_tokens=[*special.values()], initial_alphabet=ByteLevel.alphabet(), vocab_size=300)
+    tokenizer.train_from_iterator(["boke zali boke zali"] * 9, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    made = {"tokenizer_object": tokenizer}
+    if kind is RobertaTokenizer:
+        made = {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
+    kind(**made, **special).save_pretrained(tmp_path / "start")
+    size = len(model["vocab"])
+    widths = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = RobertaConfig(vocab_size=size, max_position_embeddings=20, pad_token_id=1, **widths)
+    RobertaForMaskedLM(config).save_pretrained(tmp_path / "start")
+    encoder = DuplexEncoder.from_encoder(str(tmp_path / "start"), DuplexConfig(top_k=10))
+    encoder.save_pretrained(str(tmp_path / "model"))
+    for one in (encoder, DuplexEncoder(str(tmp_path / "model"))):
+        assert one.tokenizer.tokenize("boke zali") == ["Ġboke", "Ġzali"]
+
+
+def test_rows_of_the_vocabulary_that_no_token_has_are_never_entries(bert_folder, tmp_path, texts):
+    model = BertForMaskedLM.from_pretrained(bert_folder)
+    model.resize_token_embeddings(V + 40)
+    with torch.no_grad():
+        model.cls.predictions.decoder.bias[V:] = 100.0
+    shutil.copytree(bert_folder, tmp_path / "padded")
+    model.save_pretrained(tmp_path / "padded")
+    encoder = DuplexEncoder.from_encoder(str(tmp_path / "padded"), DuplexConfig(top_k=10))
+    assert encoder.embed_documents(texts).ids.max() < V
+
+
 # What is refused
+
+
+def test_a_tokenizer_with_special_tokens_that_the_encoder_does_not_know_is_refused(bert_folder, tmp_path):
+    folder = shutil.copytree(bert_folder, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[NEW]"]})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(DupmaeError, match="special tokens beyond the 176"):
+        DuplexEncoder.from_encoder(str(folder), DuplexConfig(top_k=10))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from dupmae.errors import DupmaeError
 from dupmae.precision import bfloat16_pays
 from dupmae.pretraining import pretrain, trainer
 from dupmae.pretraining.checkpoint import load_for_pretraining
+from dupmae.pretraining.keeping import Keeper
 from dupmae.pretraining.phase import PhaseTrainer
 from dupmae.resuming import sole_run
 
@@ -42,6 +43,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors") | {
         f"decoder.{name}": tensor for name, tensor in load_file(folder / "decoder.safetensors").items()
     }
+
+
+def raise_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def kill_in_step(monkeypatch: pytest.MonkeyPatch, step: int, *run: Any) -> None:
@@ -159,6 +164,21 @@ def test_a_run_killed_after_its_best_measurement_still_keeps_it(
     resumed = pretrain(store, start, tmp_path / "cut", rising)
     assert json.loads((resumed / "dupmae.json").read_text())["kept"] == kept
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(resumed).items())
+
+
+def test_a_run_killed_while_it_writes_its_result_ends_as_one_that_was_not(
+    store: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, config = str(checkpoint("bert")), settings(keep="last")
+    whole = pretrain(store, start, tmp_path / "whole", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "finish", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(store, start, tmp_path / "cut", config)
+    resumed = pretrain(store, start, tmp_path / "cut", config)
+    for file in ("dupmae.json", "README.md"):
+        assert (resumed / file).read_text() == (whole / file).read_text()
+    assert json.loads((resumed / "dupmae.json").read_text())["kept"] == {"phase": "joint", "step": 6}
 
 
 def test_half_a_checkpoint_is_not_resumed_from(

@@ -44,6 +44,18 @@ def test_tiled_cross_entropy_survives_logits_far_above_the_targets() -> None:
     same_as_naive(hidden, weight, None)
 
 
+def test_gradients_survive_where_only_their_sums_would_overflow() -> None:
+    hidden, weight = torch.zeros(2, D), torch.zeros(V, D)
+    hidden[:, 0], weight[7, 0], weight[7, 1] = 1.0, 87.0, 100.0  # e^87 is a float32, a hundred times it is not
+    targets = torch.tensor([3, 3])
+    found, wanted = [], []
+    for leaves_of, function in ((found, linear_cross_entropy), (wanted, naive.linear_cross_entropy)):
+        inputs = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+        leaves_of += torch.autograd.grad(function(*inputs, None, targets), inputs)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_bias_is_not_rounded_to_bfloat16() -> None:
     hidden, weight = torch.zeros(3, D), torch.zeros(V, D)
     bias = torch.full((V,), 100.0)

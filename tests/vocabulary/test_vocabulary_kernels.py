@@ -136,6 +136,16 @@ def test_a_sequence_without_pooled_tokens_gives_zeros_and_no_gradient() -> None:
     assert all(gradient.eq(0).all() for gradient in gradients(pooled.sum(), [hidden, weight, bias]))
 
 
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_number_that_is_none_is_not_hidden_by_the_pool(learning: bool) -> None:
+    hidden, weight, bias = leaves((2, 3, D), (V, D), (V,))
+    with torch.no_grad():
+        weight[5] = torch.nan
+    with torch.set_grad_enabled(learning):
+        pooled = linear_max_pool(hidden, weight, bias, torch.ones(2, 3, dtype=torch.bool))
+    assert pooled.isnan().nonzero()[:, 1].unique().tolist() == [5]
+
+
 def test_tokens_outside_the_mask_cannot_change_the_pool() -> None:
     hidden, weight, bias = (leaf.detach() for leaf in leaves((4, 11, D), (V, D), (V,)))
     mask = pooling_mask()

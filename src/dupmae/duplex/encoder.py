@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,22 +11,21 @@ import numpy as np
 import torch
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from dupmae.config import DuplexConfig
-from dupmae.duplex import pooling as pooling_file
 from dupmae.duplex.embedding import embed
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.duplex.pooling import DuplexPooling
+from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import is_duplex, model_file, resolve_model
 from dupmae.quiet import hushed
+from dupmae.starts import trained_prompts
 
 if TYPE_CHECKING:
     from dupmae.pretraining.backbones import Backbone
 
-CODE_FILE = "modeling_duplex.py"
-"""Name under which the pooling module's code travels in a model folder."""
 MODULE_TYPE = "modeling_duplex.DuplexPooling"
 """How `modules.json` names the pooling module."""
 MAX_CLS_DIMENSION = 384
@@ -58,15 +56,21 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         # The folder's own copy of the module is never run: this package's class takes its place.
         self._module_classes = {MODULE_TYPE: DuplexPooling}
         if model_name_or_path is not None:
-            model_name_or_path = resolve_model(str(model_name_or_path))
-            folder = Path(model_name_or_path)
-            if folder.is_dir() and not is_duplex(str(folder)):
+            model_name_or_path = resolve_model(
+                str(model_name_or_path),
+                revision=kwargs.get("revision"),
+                token=kwargs.get("token"),
+                cache_dir=kwargs.get("cache_folder"),
+                local_files_only=kwargs.get("local_files_only", False),
+            )
+            if not is_duplex(model_name_or_path):
                 raise DupmaeError(
-                    f"{folder} does not hold a duplex model: build one from it with DuplexEncoder.from_encoder or "
-                    "`dupmae finetune`."
+                    f"{model_name_or_path} does not hold a duplex model (or, on the hub, cannot be reached): build one "
+                    "from an encoder with DuplexEncoder.from_encoder or `dupmae finetune`."
                 )
         kwargs.setdefault("similarity_fn_name", "dot")
         super().__init__(model_name_or_path, **kwargs)
+        self[0].unpad_inputs = False  # flattened batches have no attention mask, which the pooling reads
         self.model_card_data.generate_widget_examples = False  # they would be embedded at every save
 
     @classmethod
@@ -96,9 +100,9 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             raise DupmaeError(
                 f"cls_dimension is {width}, but {model} is only {backbone.hidden_size} wide: ask for at most that."
             )
-        asked = ((config.query_max_length, QUERY_LENGTH), (config.document_max_length, DOCUMENT_LENGTH))
+        lengths = ((config.query_max_length, QUERY_LENGTH), (config.document_max_length, DOCUMENT_LENGTH))
         query_length, document_length = (
-            min(default if length is None else length, backbone.max_length) for length, default in asked
+            min(default if length is None else length, backbone.max_length) for length, default in lengths
         )
         with hushed():
             transformer = Transformer(
@@ -108,13 +112,21 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 query_length=query_length,
                 document_length=document_length,
             )
+        _lead_with_space(transformer.tokenizer)
+        special = set(transformer.tokenizer.all_special_ids)
+        if max(special, default=0) >= backbone.vocab_size:
+            raise DupmaeError(
+                f"The tokenizer of {model} has special tokens beyond the {backbone.vocab_size} that its encoder knows: "
+                "enlarge the encoder with resize_token_embeddings, or take the tokenizer that belongs to it."
+            )
+        padding = range(len(transformer.tokenizer), backbone.vocab_size)  # rows of no token
         try:
             pooling = DuplexPooling(
                 hidden_size=backbone.hidden_size,
                 vocabulary_size=backbone.vocab_size,
                 cls_dimension=width,
                 top_k=config.top_k,
-                special_ids=sorted(set(transformer.tokenizer.all_special_ids)),
+                special_ids=sorted(special.union(padding)),
                 dense_pooling=config.dense_pooling,
                 ot_projection=config.ot_projection,
                 ot_activation=config.ot_activation,
@@ -139,10 +151,9 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             take_transform(pooling, backbone)
             pooling.cls_log_scale.fill_(np.log(config.cls_scale))
             pooling.ot_log_scale.fill_(np.log(config.ot_scale))
-        return cls(
-            modules=[transformer, pooling],
-            prompts={"query": config.query_prompt, "document": config.document_prompt},
-        )
+        asked = {"query": config.query_prompt, "document": config.document_prompt}
+        given = {task: prompt for task, prompt in asked.items() if prompt is not None}
+        return cls(modules=[transformer, pooling], prompts=trained_prompts(path) | given)
 
     @property
     def pooling(self) -> DuplexPooling:
@@ -178,7 +189,17 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 if module["type"].endswith(".DuplexPooling"):
                     module["type"] = MODULE_TYPE
             write_json(modules_file, modules)
-            shutil.copy(str(pooling_file.__file__), folder / CODE_FILE)
+
+
+def _lead_with_space(tokenizer: Any) -> None:
+    """Let a byte-level tokenizer read the word that a text begins with as it reads it elsewhere, behind a space.
+
+    RoBERTa's has two entries for it otherwise, and a query's first word would not be found within passages.
+    """
+    first = tokenizer.backend_tokenizer.pre_tokenizer
+    if isinstance(first, ByteLevel):
+        first.add_prefix_space = True
+        tokenizer.add_prefix_space = True  # RoBERTa's is built anew from this when it is loaded
 
 
 def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:

@@ -6,6 +6,7 @@ installed: it imports nothing of `dupmae` that it cannot do without.
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,10 @@ except ImportError:  # the copy inside a model folder, on a machine without dupm
             for states, keep in zip(hidden, mask, strict=True)
         ]
         return torch.stack(pooled)
+
+
+CODE_FILE = "modeling_duplex.py"
+"""Name under which this file travels in a model folder, where sentence-transformers looks for it."""
 
 
 class DuplexPooling(Module):  # type: ignore[misc]
@@ -247,8 +252,9 @@ class DuplexPooling(Module):  # type: ignore[misc]
         return self.vocabulary_size + self.cls_dimension
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write configuration and weights (always safetensors) to a folder."""
+        """Write configuration and weights (always safetensors) to this module's folder, this file to the model's."""
         Path(output_path).mkdir(parents=True, exist_ok=True)
+        shutil.copy(__file__, Path(output_path).parent / CODE_FILE)
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=True)
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
+from dupmae.models import model_file
 from dupmae.precision import bfloat16_pays, prepare_for_training
 from dupmae.pretraining.backbones import load_backbone
 from dupmae.pretraining.objective import DupMAE
@@ -72,8 +73,8 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
                 "backward pass: set gradient_checkpointing to false."
             ) from error
     objective = DupMAE(backbone, tokenizer.all_special_ids, tokenizer.mask_token_id, config)
-    decoder_file = Path(model) / DECODER_FILE
-    if decoder_file.is_file():
+    decoder_file = model_file(model, DECODER_FILE)
+    if decoder_file is not None:
         try:
             objective.decoder.load_state_dict(load_file(decoder_file))
         except (SafetensorError, RuntimeError) as error:

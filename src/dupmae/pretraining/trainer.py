@@ -29,7 +29,7 @@ from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.processes import is_first_process, join_processes, on_one_device
 from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
-from dupmae.starts import warn_of_pooling
+from dupmae.starts import trained_prompts, warn_of_pooling
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         keeper.finish(
             {
                 "start": model,
+                "prompts": trained_prompts(model),
                 "steps": {phase.name: phase.steps for phase in schedule},
                 "processes": processes.num_processes,
                 "fingerprint": run["fingerprint"],
@@ -136,6 +137,7 @@ def _run_phase(
     if checkpoint is not None:
         load_model(objective, checkpoint / WEIGHTS_FILE)
     if done == phase.steps:
+        keeper.phase = phase.name  # what it would save is the end of this one
         return
     objective.learn(set(phase.learning_rates))
     arguments = TrainingArguments(

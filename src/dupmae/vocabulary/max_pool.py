@@ -94,7 +94,7 @@ def _pooled(
                 value, index = part.max(dim=0)  # (v,)
                 better = value > known
                 winner[sequence, entries] = torch.where(better, index.int() + first, winner[sequence, entries])
-                torch.where(better, value.to(wide), known, out=known)
+                torch.maximum(value.to(wide), known, out=known)  # unlike `better`, it lets a NaN through
     best[counts == 0] = 0.0
     return best, winner
 
