@@ -15,6 +15,7 @@ Writes OUTPUT/variants.json; the same command goes on where it was interrupted.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from dupmae.cli import load_recipe
 from dupmae.corpus import Benchmark, Qrels, Run
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run, per_query
-from dupmae.evaluation.comparison import compare
+from dupmae.evaluation.comparison import by_the_rules, compare
 from dupmae.evaluation.definitions import definition_of
 from dupmae.evaluation.paper import VARIANTS, Variant
 from dupmae.evaluation.retrievers import share_index
@@ -112,24 +113,29 @@ def main() -> None:
 def weighted_runs(model: str, queries: Benchmark, folder: Path) -> list[Run]:
     """The rankings with each factor of the vocabulary half, through an index in a folder; queries carry the factor."""
     index = DuplexIndex.build(folder, DuplexEncoder(model), queries.corpus.values(), model=model)
+    rules = definition_of(queries.name, queries.split)
     embedded, runs = index.encoder.embed_queries(list(queries.queries.values())), list[Run]()
     for factor in FACTORS:
-        found = index.search_embeddings(replace(embedded, weights=embedded.weights * np.float32(factor)), 100)
-        runs.append(
-            {query: dict(zip(*best, strict=True)) for query, *best in zip(queries.queries, *found, strict=True)}
-        )
+        weighted = replace(embedded, weights=embedded.weights * np.float32(factor))
+        found = index.search_embeddings(weighted, 100 + rules.drop_self)
+        run = {query: dict(zip(*best, strict=True)) for query, *best in zip(queries.queries, *found, strict=True)}
+        runs.append(by_the_rules(run, rules, 100))
     return runs
 
 
 def balanced(runs: Sequence[Run], qrels: Qrels, seed: int) -> dict[str, float]:
-    """NDCG@10 of each query, by the ranking that is best for the half of the queries that it is not in."""
+    """NDCG@10 of each query, by the ranking that is best for the half of the queries that it is not in.
+
+    Of equally good ones that with the factor nearest to 1 counts, as in fine-tuning.
+    """
     names = random.Random(seed).sample(sorted(qrels), len(qrels))
     parts = names[: len(names) // 2], names[len(names) // 2 :]
     found: dict[str, float] = {}
     for chosen_on, measured_on in (parts, parts[::-1]):
         judged, held = ({name: qrels[name] for name in part} for part in (chosen_on, measured_on))
-        best = max(runs, key=lambda run: evaluate_run(run, judged)["ndcg@10"])
-        found |= per_query(best, held, "ndcg@10")
+        figures = [evaluate_run(run, judged)["ndcg@10"] for run in runs]
+        best = max(range(len(runs)), key=lambda place: (figures[place], -abs(math.log(FACTORS[place]))))
+        found |= per_query(runs[best], held, "ndcg@10")
     return {name: found[name] for name in qrels}
 
 

@@ -207,6 +207,36 @@ def test_the_folder_of_another_run_is_refused(
             adapt(text, str(embedder_folder), finished, settings)
 
 
+def test_corrected_answers_of_the_given_pairs_are_another_run(
+    corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("dupmae.adapting._Adaptation._stages", lambda _: None)
+    monkeypatch.setattr("dupmae.adapting._Adaptation._report", lambda _: None)
+    for answer in ("a wrong answer", "the right one"):
+        (tmp_path / "pairs.jsonl").write_text(json.dumps({"query": "what is baba?", "positive": answer}) + "\n")
+        run = corpus, str(embedder_folder), tmp_path / "run", config, read_pairs(tmp_path / "pairs.jsonl")
+        if answer == "a wrong answer":
+            adapt(*run)
+        else:
+            with pytest.raises(DupmaeError, match="other settings or data"):
+                adapt(*run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"stages": 2, "mining": MiningConfig(first=9, last=5)}, r"mining\.first is 9 and mining\.last 5"),
+        ({"finetune": FinetuneConfig(batch_size=999)}, r"fewer than one batch of 999: lower finetune\.batch_size"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_refused_before_any_work(
+    changes: dict[str, Any], sentence: str, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(DupmaeError, match=sentence):
+        adapt(corpus, str(embedder_folder), tmp_path / "run", replace(config, **changes))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_pooling_that_the_start_was_not_trained_for_is_refused(
     finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
 ) -> None:
@@ -271,7 +301,7 @@ def test_a_given_passage_of_the_corpus_is_that_passage_and_a_held_out_one_teache
     given = Benchmark(
         "g",
         "train",
-        {"x": Passage("x", "", "On text b"), "y": Passage("y", "", "On text c"), "z": Passage("z", "On", "else")},
+        {"x": Passage("x", "", "On text b"), "y": Passage("y", "", "TEXT  c"), "z": Passage("z", "On", "else")},
         {"1": "one", "2": "two", "3": "three"},
         {"1": {"x": 2, "y": 1}, "2": {"y": 1}, "3": {"z": 1, "x": 0}},
     )

@@ -205,7 +205,6 @@ def test_a_second_call_does_nothing_again(finished_copy, monkeypatch, overrides,
         {"finetune__epochs": 2},
         {"data__dev_fraction": 0.2},
         {"data__hold_out": "passages"},
-        {"data__dev_split": "test"},
         {"duplex__ot_scale": 5},
     ],
 )
@@ -225,10 +224,11 @@ def test_a_finished_folder_is_that_of_every_recipe_that_holds_the_same_queries_o
             {"data__hold_out": "passages"},
             {"data__dev_split": "test"},
             {"output": "elsewhere"},
-            {"pretrain__shard": "true"},
+            {"pretrain__shard": "true", "pretrain__gradient_checkpointing": "true", "pretrain__report_to": "wandb"},
+            {"finetune__mini_batch_size": 4, "finetune__save_steps": 7, "teacher__save_steps": 7},
         )
     ]
-    assert found[1:] == found[:1] * 4
+    assert found[1:] == found[:1] * 5
     assert found[0]["data"]["dev_fraction"] == 0.1
 
 
@@ -269,6 +269,24 @@ def test_train_and_dev_queries_of_a_recipe_share_no_passage_unless_it_says_so(sm
 
     assert not shared(data__hold_out="passages")
     assert shared()  # SciFact's recipe holds out queries
+
+
+def test_the_folder_of_a_run_with_other_held_out_judgements_is_refused(
+    finished_copy, small_recipe, benchmark_folder, tmp_path
+):
+    changed = Path(shutil.copytree(benchmark_folder, tmp_path / "scifact"))
+    recipe = small_recipe(finished_copy, data__benchmark=changed)
+    held_out = next(iter(read_data(recipe.data, recipe.seed).dev.queries))
+    with (changed / "qrels" / "train.tsv").open("a") as file:
+        file.write(f"{held_out}\tp50\t1\n")
+    assert held_out in read_data(recipe.data, recipe.seed).dev.queries
+    with pytest.raises(DupmaeError, match="other settings or data"):
+        pipeline.run_recipe(recipe)
+
+
+def test_a_half_that_is_left_out_is_not_reported(small_recipe, tmp_path):
+    folder = pipeline.run_recipe(small_recipe(tmp_path / "run", duplex__top_k=0, finetune__ot_weight=0, baselines="[]"))
+    assert [row["name"] for row in systems(folder) if not row["quoted"]] == ["duplex"]
 
 
 @pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels/train.tsv"])
@@ -335,8 +353,15 @@ def test_a_recipe_that_pretrains_for_another_representation_is_refused_before_an
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"hard_negatives__negatives": 60}, r"hard_negatives\.negatives is 60, more than the 50"),
-        ({"distil__negative_depth": 2}, r"distil\.negatives is 7, more than the 2 of distil\.negative_depth"),
+        ({"stages": 2, "hard_negatives__negatives": 60}, r"hard_negatives\.negatives is 60, more than the 50"),
+        ({"finetune__batch_size": 99}, r"fewer than one batch of 99: lower finetune\.batch_size"),
+        ({"stages": 2, "hard_negatives__batch_size": 99}, r"of 99: lower hard_negatives\.batch_size"),
+        ({"data__dev_split": "test"}, "two are the same"),
+        ({"data__test_split": "train"}, "two are the same"),
+        (
+            {"stages": 3, "distil__negative_depth": 2},
+            r"distil\.negatives is 7, more than the 2",
+        ),
         ({"stages": 3, "teacher__epochs": 0}, "name it in teacher_start"),
         ({"stages": 3, "distil__negatives": 0}, r"distil\.negatives is 0"),
         ({"stages": 2, "mining__first": 9, "mining__last": 5}, r"mining\.first is 9 and mining\.last 5"),

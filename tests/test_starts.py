@@ -113,6 +113,16 @@ def test_an_encoders_own_prompts_are_read_unless_others_are_given(embedder_folde
     assert begun(document_prompt="be ") == {"query": "search: ", "document": "be "}
 
 
+def test_settings_that_a_duplex_start_does_not_follow_are_told_of(
+    duplex_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        begin_duplex(str(duplex_folder), None, DuplexConfig(dense_pooling="mean", query_max_length=9), CORPUS, 0)
+        assert not caplog.text
+        begin_duplex(str(duplex_folder), None, DuplexConfig(top_k=12, query_entries="logits"), CORPUS, 0)
+    assert "top_k stays 24, not 12, query_entries stays tokens, not logits" in caplog.text
+
+
 @pytest.mark.parametrize(("pooling", "told"), [("mean", False), ("cls", True)])
 def test_an_encoder_that_is_read_off_another_vector_than_it_was_trained_for_is_told_of(
     pooling: str, told: bool, embedder_folder: Path, caplog: pytest.LogCaptureFixture

@@ -31,6 +31,7 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
         DupmaeError: The start is a duplex model, whose representation is what it is; the folder holds something else;
             or a stage refuses its input.
     """
+    from dupmae.config import decisive
     from dupmae.corpus import TokenStore
     from dupmae.corpus.digest import corpus_digest
     from dupmae.duplex import start_duplex
@@ -64,8 +65,8 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
             weights = {"cls_weight": variant.dense, "ot_weight": variant.entries}
             off = {name: 0.0 for name, share in weights.items() if not share}
             finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
-            before = None if pretraining is None else asdict(pretraining)
-            after = [asdict(representation), asdict(finetuning)]
+            before = None if pretraining is None else decisive(pretraining)
+            after = [asdict(representation), decisive(finetuning)]
             pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
 
             def work(place: Path, pretraining: Any = pretraining) -> None:

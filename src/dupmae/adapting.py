@@ -26,10 +26,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dupmae.config import decisive
 from dupmae.corpus import Benchmark, Passage, read_passages, split_queries
 from dupmae.corpus.digest import corpus_digest
+from dupmae.corpus.twins import said
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
 from dupmae.files import atomic_write, fingerprint
@@ -37,18 +39,22 @@ from dupmae.finetuning.pseudo_queries import known_items, pseudo_queries
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.recipe import AdaptConfig
 from dupmae.run_folder import RunFolder
-from dupmae.stages import build_index, finetune_further, pretrain_on, tokenise
+from dupmae.stages import (
+    build_index,
+    finetune_further,
+    mining_inputs,
+    parts_of,
+    pretrain_on,
+    refuse_few_pairs,
+    refuse_impossible,
+    tokenise,
+)
 from dupmae.starts import begin_duplex, pretrains, refuse_disagreement, trained_pooling
-
-if TYPE_CHECKING:
-    from dupmae.index.search import Part
 
 PAIRS_FILE = "pairs.jsonl"
 """The training pairs, in a form that people and `dupmae finetune --pairs` can read."""
 BASELINES = ("bm25", "start")
 """What is measured before."""
-PARTS: dict[str, Part] = {"": "both", "-cls": "cls", "-ot": "ot"}
-"""What is measured of a duplex model, and how its row in the report ends."""
 
 Figures = dict[str, dict[str, float]]
 
@@ -102,6 +108,7 @@ class _Adaptation:
             given, kept_apart = split_queries(pairs, config.dev_fraction, config.seed)
             self.dev = with_pairs(replace(self.train, queries={}, qrels={}), kept_apart, self.corpus)
             self.train = with_pairs(self.train, given, self.corpus)
+        refuse_few_pairs(self.train, config)
         self.start, self.start_mark, self.continues = start, model_fingerprint(start), is_duplex(start)
         self.teacher, self.config, self.folder = teacher, config, output
         self.stages = RunFolder(output, [config.seed, self.start_mark])
@@ -109,10 +116,9 @@ class _Adaptation:
     def run(self) -> Path:
         """All stages in order, and the report."""
         config = self.config
-        data = [corpus_digest(self.corpus.values()), self.train.queries, self.train.qrels]
-        if self.dev is not None:
-            data += [self.dev.queries, self.dev.qrels]
-        with self.stages.claim(fingerprint([asdict(config), self.start_mark, data]), asdict(config)):
+        data: list[Any] = [corpus_digest(one.values()) for one in (self.corpus, self.train.corpus)]
+        data += [[one.queries, one.qrels] for one in (self.train, self.dev) if one is not None]
+        with self.stages.claim(fingerprint([decisive(config), self.start_mark, data]), asdict(config)):
             self._stages()
             self._report()
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
@@ -122,7 +128,7 @@ class _Adaptation:
     def _stages(self) -> None:
         config, stage = self.config, self.stages.stage
         stored = [asdict(config.store), config.known_items]
-        inputs: Any = [stored, asdict(config.pretrain)]
+        inputs: Any = [stored, decisive(config.pretrain)]
         checkpoint = None
         if pretrains(self.start, config.pretrain):
             start, text = self.start, self.text.values()
@@ -136,15 +142,15 @@ class _Adaptation:
             )
             checkpoint = str(self.folder / "2-pretrain" / "model")
         stage("3-queries", "Draw queries from the text", asdict(config.queries), self._pairs)
-        inputs = [inputs, asdict(config.queries), asdict(config.duplex), asdict(config.finetune)]
+        inputs = [inputs, asdict(config.queries), asdict(config.duplex), decisive(config.finetune)]
         stage("4-finetune", "Fine-tune (Eq. 13)", inputs, lambda folder: self._finetune(checkpoint, folder))
         if config.stages > 1:
-            inputs = [inputs, asdict(config.mining)]
+            inputs = [inputs, mining_inputs(config.mining)]
             stage("5-mine", "Mine hard negatives", inputs, self._mine)
-            inputs = [inputs, asdict(config.hard_negatives)]
+            inputs = [inputs, decisive(config.hard_negatives)]
             stage("6-hard-negatives", "Fine-tune with mined negatives (Eq. 14)", inputs, self._harden)
         if config.stages > 2:
-            inputs = [inputs, model_fingerprint(self.teacher), asdict(config.distil)]
+            inputs = [inputs, model_fingerprint(self.teacher), decisive(config.distil)]
             stage("6-distil", "Distil the teacher (Eq. 15)", inputs, self._distil)
         pool = [config.known_items, config.known_item_pool]
         for name in BASELINES:
@@ -203,7 +209,8 @@ class _Adaptation:
         found = self._measure(Path(model), folder / "index", "duplex")
         if self.continues:
             before = {name.replace("start", "duplex"): row for name, row in self._before("start").items()}
-            if any(found[name]["ndcg@10"] < before[name]["ndcg@10"] for name in ("duplex", "duplex-cls")):
+            names = [name for name in ("duplex", "duplex-cls") if name in found]
+            if any(found[name]["ndcg@10"] < before[name]["ndcg@10"] for name in names):
                 kept, model, found = "start", self.start, before
         DuplexEncoder(model).save(str(folder / "model"))
         return found | {"kept": kept}
@@ -217,7 +224,7 @@ class _Adaptation:
         index = build_index(model, self.items.corpus.values(), folder)
         return {
             f"{name}{ending}": evaluate_run(duplex_run(index, self.items, part=part), self.items.qrels)
-            for ending, part in PARTS.items()
+            for ending, part in parts_of(index).items()
         }
 
     def _index(self, folder: Path) -> dict[str, Any]:
@@ -263,7 +270,8 @@ class _Adaptation:
 def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]) -> Benchmark:
     """Join given pairs to those drawn from a corpus.
 
-    A given passage that reads like one of the corpus is that one: it must not become a negative of its own query.
+    A given passage that reads like one of the corpus, with its title or, where it has none, without, whatever its case
+    and white space, is that one: it must not become a negative of its own query, nor be trained on if it is held out.
 
     Args:
         train: Pairs drawn from (a part of) the corpus.
@@ -271,10 +279,14 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
         corpus: The passages as they were before queries were drawn from them. Judgements of those that `train` lacks,
             because they are held out, are dropped.
     """
-    names = {passage.full_text: identifier for identifier, passage in corpus.items()}
+    names: dict[str, str] = {}
+    for identifier, passage in corpus.items():
+        names.setdefault(said(passage.full_text), identifier)
+    for identifier, passage in corpus.items():
+        names.setdefault(said(passage.text), identifier)
     joined, known = dict(train.corpus), dict[str, str]()
     for identifier, passage in pairs.corpus.items():
-        name = names.setdefault(passage.full_text, f"given:{identifier}")
+        name = names.setdefault(said(passage.full_text), f"given:{identifier}")
         if name not in corpus:
             joined[name] = replace(passage, id=name)
         if name in joined:
@@ -291,6 +303,7 @@ def _refuse(model: str, start: str, config: AdaptConfig, held_out: bool) -> None
     """Refuse a balance without queries, a teacher without scores, another vector than the start was trained for."""
     if config.finetune.balance and not held_out:
         raise DupmaeError("finetune.balance is chosen by held-out queries: give pairs, and set dev_fraction above 0")
+    refuse_impossible(config)
     if config.stages > 2:
         from dupmae.finetuning.teacher import refuse_no_teacher
 

@@ -7,7 +7,7 @@ precedence: the defaults here, a YAML file, the command line.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from dupmae.ranges import (
     AboveZero,
@@ -24,6 +24,18 @@ from dupmae.ranges import (
 
 HoldOut = Literal["passages", "queries"]
 """What is kept apart when queries are held out."""
+NEUTRAL = ("gradient_checkpointing", "mini_batch_size", "report_to", "save_steps", "shard")
+"""Settings of how a result comes about, not of what it is: a run may go on with others, say after running out of
+memory."""
+
+
+def decisive(settings: CheckedSettings) -> dict[str, Any]:
+    """The settings that a result depends on, those of sections included, for fingerprints."""
+    return {
+        name: decisive(value) if isinstance(value, CheckedSettings) else value
+        for name, value in vars(settings).items()
+        if name not in NEUTRAL
+    }
 
 
 @dataclass(kw_only=True)

@@ -64,6 +64,10 @@ def finetune(
     """
     if dev_split is not None and (benchmark is None or dev_fraction):
         raise DupmaeError("--dev_split names judgements of --benchmark, and takes the place of --dev_fraction")
+    if dev_split == train_split:
+        raise DupmaeError(
+            f"--dev_split {dev_split} is what is trained on: name other judgements, or give --dev_fraction"
+        )
     train = _read_train("finetune", benchmark, pairs, train_split, allow_unknown)
     from dupmae.corpus import read_benchmark, split_queries
     from dupmae.finetuning import finetune as train_on

@@ -25,12 +25,14 @@ A start that is a duplex model keeps its representation. Without steps of pre-tr
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from dupmae.config import decisive
 from dupmae.corpus import Run, read_run, write_run
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
@@ -43,7 +45,16 @@ from dupmae.pipeline_report import report
 from dupmae.recipe import Baseline, Recipe
 from dupmae.run_folder import RunFolder
 from dupmae.splits import read_data
-from dupmae.stages import build_index, finetune_further, pretrain_on, tokenise
+from dupmae.stages import (
+    build_index,
+    finetune_further,
+    mining_inputs,
+    parts_of,
+    pretrain_on,
+    refuse_few_pairs,
+    refuse_impossible,
+    tokenise,
+)
 from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
 
 if TYPE_CHECKING:
@@ -92,27 +103,8 @@ def _refuse(recipe: Recipe) -> None:
     if not recipe.data.benchmark:
         raise DupmaeError("the recipe names no benchmark: set data.benchmark to a folder in BEIR layout")
     refuse_disagreement(resolve_model(recipe.start), recipe.pretrain, recipe.duplex)
-    for name in ("finetune", "hard_negatives", "distil"):
-        section = getattr(recipe, name)
-        if section.negatives > section.negative_depth:
-            raise DupmaeError(
-                f"{name}.negatives is {section.negatives}, more than the {section.negative_depth} of "
-                f"{name}.negative_depth that they are drawn from: raise it"
-            )
-    if recipe.stages > 1 and recipe.mining.first > recipe.mining.last:
-        raise DupmaeError(
-            f"mining.first is {recipe.mining.first} and mining.last {recipe.mining.last}, ranks that hold no passage: "
-            "last must be at least first"
-        )
-    if recipe.stages == 3:
-        _refuse_teacher(recipe)
-
-
-def _refuse_teacher(recipe: Recipe) -> None:
-    """Refuse a teacher that the third stage would only then find missing."""
-    if not recipe.distil.negatives:
-        raise DupmaeError("distil.negatives is 0, but distillation compares a positive with hard negatives: raise it")
-    if not recipe.teacher.epochs:
+    refuse_impossible(recipe)
+    if recipe.stages == 3 and not recipe.teacher.epochs:
         if recipe.teacher_start is None:
             raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
         from dupmae.finetuning.teacher import refuse_no_teacher
@@ -121,21 +113,16 @@ def _refuse_teacher(recipe: Recipe) -> None:
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """What a fingerprint says of a recipe's settings: not where results go, how dev queries were chosen, or what the
-    result is compared with.
+    """What a fingerprint says of a recipe's settings: not where results go, how dev queries were chosen, what the
+    result is compared with, or what does not change it.
 
     The queries themselves stand in the fingerprint, too.
     """
-    settings = asdict(recipe) | {"output": None, "pretrain": _pretraining(recipe)}
-    del settings["baselines"]
+    settings = decisive(recipe)
+    del settings["output"], settings["baselines"]
     for name in ("hold_out", "dev_split"):
         del settings["data"][name]
     return settings
-
-
-def _pretraining(recipe: Recipe) -> dict[str, Any]:
-    """The settings of pre-training that change its result."""
-    return {name: value for name, value in asdict(recipe.pretrain).items() if name != "shard"}
 
 
 class _Walk:
@@ -156,10 +143,11 @@ class _Walk:
         self.teacher_start = None if recipe.teacher_start is None else resolve_model(recipe.teacher_start)
         self.splits = read_data(recipe.data, seed)
         self.train, self.dev, self.test = self.splits.train, self.splits.dev, self.splits.test
+        refuse_few_pairs(self.train, self.recipe)
         self.rules = definition_of(self.test.name, recipe.data.test_split)
         self.depth = DEPTH + self.rules.drop_self
         self.stages = RunFolder(self.folder, [seed, self.start_mark])
-        self.pretraining = [asdict(recipe.store), _pretraining(self.recipe)]  # what a pre-trained checkpoint depends on
+        self.pretraining = [asdict(recipe.store), decisive(self.recipe.pretrain)]  # what the checkpoint depends on
 
     def pretrain(self) -> Path:
         """The first two stages."""
@@ -196,22 +184,22 @@ class _Walk:
 
     def _finetune_and_measure(self) -> None:
         recipe, stage = self.recipe, self.stages.stage
-        finetuned = [asdict(recipe.duplex), asdict(recipe.finetune), recipe.data.dev_fraction]
+        finetuned = [asdict(recipe.duplex), decisive(recipe.finetune), recipe.data.dev_fraction]
         inputs: Any = [self.pretraining, finetuned]
         checkpoint = str(self.folder / "2-pretrain" / "model") if self.pretrains else None
         stage("3-finetune", "Fine-tune (Eq. 13)", inputs, lambda folder: self._finetune(checkpoint, folder))
         if recipe.stages > 1:
             stage("3-finetune/evaluation", "Search with stage 1's model", inputs, self._search)
-            inputs = [inputs, asdict(recipe.mining)]
+            inputs = [inputs, mining_inputs(recipe.mining)]
             stage("4-mine", "Mine hard negatives", inputs, self._mine)
-            inputs = [inputs, asdict(recipe.hard_negatives)]
+            inputs = [inputs, decisive(recipe.hard_negatives)]
             stage("5-hard-negatives", "Fine-tune with mined negatives (Eq. 14)", inputs, self._harden)
         if recipe.stages > 2:
             stage("5-hard-negatives/evaluation", "Search with stage 2's model", inputs, self._search)
             teacher = None if self.teacher_start is None else model_fingerprint(self.teacher_start)
-            inputs = [inputs, teacher, asdict(recipe.teacher)]
+            inputs = [inputs, teacher, decisive(recipe.teacher)]
             stage("6-teacher", "Train the teacher and score the lists", inputs, self._teach)
-            inputs = [inputs, asdict(recipe.distil)]
+            inputs = [inputs, decisive(recipe.distil)]
             stage("7-distil", "Distil the teacher (Eq. 15)", inputs, self._distil)
         stage("index", "Index the corpus", inputs, self._index)
         stage("8-evaluation", "Search the test queries", inputs, self._evaluate)
@@ -236,12 +224,10 @@ class _Walk:
 
     def _claim(self) -> AbstractContextManager[None]:
         """Make the run folder this run's while it is at work, or refuse one that holds another's results."""
-        settings = settings_of(self.recipe)
-        test, train, corpus = self.test, self.train, corpus_digest(self.test.corpus.values())
-        data = [test.qrels, train.qrels, test.queries, train.queries, corpus]
-        if self.recipe.data.dev_split is not None:  # what is held out follows from what is not
-            data += [self.dev.qrels, self.dev.queries]
-        return self.stages.claim(fingerprint([settings, self.start_mark, *data]), asdict(self.recipe))
+        queries = [[one.qrels, one.queries] for one in (self.train, self.dev, self.test)]
+        data = [corpus_digest(self.test.corpus.values()), *queries]
+        mark = fingerprint([settings_of(self.recipe), self.start_mark, *data])
+        return self.stages.claim(mark, asdict(self.recipe))
 
     def _finetune(self, checkpoint: str | None, folder: Path) -> None:
         """Stage 1, of the start with what pre-training made of it, or as it is."""
@@ -322,14 +308,18 @@ class _Walk:
 
         index = DuplexIndex.open(self.folder / "index")
         metrics: dict[str, Any] = {"dev": self._rank_dev(index, folder / "duplex")}
-        for part, name in (("both", "duplex"), ("cls", "duplex-cls"), ("ot", "duplex-ot")):
-            metrics[name] = self._save(folder / name, duplex_run(index, self.test, self.depth, part))  # type: ignore[arg-type]
+        for name, part in parts_of(index).items():
+            run = duplex_run(index, self.test, self.depth, part)
+            metrics[f"duplex{name}"] = self._save(folder / f"duplex{name}", run)
         return metrics
 
     def _search_start(self, folder: Path) -> dict[str, Any]:
         """Rank with the start as it comes."""
         if not is_duplex(self.start):
-            return self._save(folder, dense_run(self.recipe.start, self.test, self.depth))
+            vectors = folder / "vectors"
+            figures = self._save(folder, dense_run(self.recipe.start, self.test, self.depth, folder=vectors))
+            shutil.rmtree(vectors)
+            return figures
         index = build_index(Path(self.start), self.test.corpus.values(), folder / "index")
         return self._save(folder, duplex_run(index, self.test, self.depth))
 

@@ -56,9 +56,7 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
     rankings = {
         **{str(name): f"9-baselines/{name}" for name in baselines},
         **earlier,
-        "duplex": "8-evaluation/duplex",
-        "duplex-cls": "8-evaluation/duplex-cls",
-        "duplex-ot": "8-evaluation/duplex-ot",
+        **{name: f"8-evaluation/{name}" for name in stages.metrics("8-evaluation") if name != "dev"},
     }
     relevant_from = definition_of(test.name, test.split).relevant_from
     systems = [

@@ -61,18 +61,17 @@ def read_settings(path: Path, known: Sequence[str]) -> list[Setting]:
 
 
 def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
-    """The end of a sentence about an unknown key: the nearest known one."""
+    """The end of a sentence about an unknown key: the known ones that end in it, or else the nearest."""
     if any(entry.startswith(f"{word}.") for entry in known):
         return f"; it is a section, with keys such as {next(e for e in known if e.startswith(f'{word}.'))!r}"
-    close = nearest(word, known)
-    return f"; did you mean {prefix}{close}?" if close else ""
+    same = [entry for entry in known if entry.rpartition(".")[2] == word]
+    close = same or [entry for entry in [nearest(word, known)] if entry]
+    return f"; did you mean {' or '.join(f'{prefix}{entry}' for entry in close)}?" if close else ""
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The entry of `known` most like `word`: ending in just that word, or else alike, or alike after its last dot."""
+    """The entry of `known` most like `word`, or most like it after its last dot."""
     tails = {entry.rpartition(".")[2]: entry for entry in reversed(known)}
-    if word in tails:
-        return tails[word]
     whole = difflib.get_close_matches(word, known, n=1)
     if whole:
         return whole[0]

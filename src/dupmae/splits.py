@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dupmae.corpus import Benchmark, read_splits, split_queries
+from dupmae.errors import DupmaeError
 from dupmae.evaluation.definitions import definition_of
 from dupmae.recipe import DataConfig
 
@@ -29,9 +30,15 @@ def read_data(data: DataConfig, seed: int) -> Splits:
     (:mod:`dupmae.evaluation.definitions`).
 
     Raises:
-        DupmaeError: As :func:`dupmae.corpus.read_splits` and :func:`dupmae.corpus.split_queries`.
+        DupmaeError: Two of the splits are the same one, or as :func:`dupmae.corpus.read_splits` and
+            :func:`dupmae.corpus.split_queries`.
     """
     names = [data.train_split, data.test_split, *([] if data.dev_split is None else [data.dev_split])]
+    if len(set(names)) < len(names):
+        raise DupmaeError(
+            "of data.train_split, data.dev_split and data.test_split two are the same: what is trained on, or chosen "
+            "by, says nothing of other queries"
+        )
     found = read_splits(Path(data.benchmark), names, allow_unknown=data.allow_unknown)
     if not definition_of(found[0].name, data.test_split).titles:
         corpus = {name: replace(passage, title="") for name, passage in found[0].corpus.items()}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import DistilConfig, FinetuneConfig, HardNegativesConfig, PretrainConfig, StoreConfig
+from dupmae.config import DistilConfig, FinetuneConfig, HardNegativesConfig, MiningConfig, PretrainConfig, StoreConfig
 from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store
+from dupmae.errors import DupmaeError
+from dupmae.models import model_fingerprint, resolve_model
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
+    from dupmae.index.search import Part
+    from dupmae.recipe import AdaptConfig, Recipe
 
 
 def tokenise(passages: Iterable[Passage], start: str, folder: Path, config: StoreConfig) -> dict[str, Any]:
@@ -64,3 +68,51 @@ def build_index(model: Path, passages: Iterable[Passage], folder: Path) -> Duple
     from dupmae.index import DuplexIndex
 
     return DuplexIndex.build(folder, DuplexEncoder(str(model)), passages, model=str(model))
+
+
+def parts_of(index: DuplexIndex) -> dict[str, Part]:
+    """What is measured of a duplex model, by how its row in a report ends: the sum, and of two halves each alone."""
+    both = index.encoder.pooling.cls_dimension and index.encoder.pooling.top_k
+    return {"": "both", "-cls": "cls", "-ot": "ot"} if both else {"": "both"}
+
+
+def mining_inputs(config: MiningConfig) -> list[Any]:
+    """What mined lists depend on beside model and data: the settings, and what the teacher is that they name."""
+    teacher = None if config.teacher is None else model_fingerprint(resolve_model(config.teacher))
+    return [asdict(config), teacher]
+
+
+def refuse_impossible(config: Recipe | AdaptConfig) -> None:
+    """Refuse numbers that only a later stage would find to contradict each other.
+
+    Raises:
+        DupmaeError: More negatives are asked for than are drawn from, ranks hold no passage, or nothing is distilled.
+    """
+    for name in ("finetune", "hard_negatives", "distil")[: config.stages]:
+        section = getattr(config, name)
+        if section.negatives > section.negative_depth:
+            raise DupmaeError(
+                f"{name}.negatives is {section.negatives}, more than the {section.negative_depth} of "
+                f"{name}.negative_depth that they are drawn from: raise it"
+            )
+    if config.stages > 1 and config.mining.first > config.mining.last:
+        raise DupmaeError(
+            f"mining.first is {config.mining.first} and mining.last {config.mining.last}, ranks that hold no passage: "
+            "last must be at least first"
+        )
+    if config.stages == 3 and not config.distil.negatives:
+        raise DupmaeError("distil.negatives is 0, but distillation compares a positive with hard negatives: raise it")
+
+
+def refuse_few_pairs(train: Benchmark, config: Recipe | AdaptConfig) -> None:
+    """Refuse queries of which a stage would have not one full batch.
+
+    Raises:
+        DupmaeError: A stage's `batch_size` is more than the pairs of its epochs.
+    """
+    from dupmae.finetuning.examples import refuse_few
+
+    pairs = sum(grade > 0 for query in train.queries for grade in train.qrels.get(query, {}).values())
+    for name in ("finetune", "hard_negatives", "distil")[: config.stages]:
+        section = getattr(config, name)
+        refuse_few(train.name, pairs, section.epochs, section.batch_size, f"{name}.")

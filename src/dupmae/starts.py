@@ -131,9 +131,22 @@ def begin_duplex(
     from dupmae.duplex import DuplexEncoder, continue_duplex
 
     encoder = DuplexEncoder(start) if checkpoint is None else continue_duplex(start, checkpoint)
+    _warn_of_representation(start, config)
     if config.query_max_length is not None or config.document_max_length is not None:
         _read_to(encoder, start, config)
     return encoder
+
+
+def _warn_of_representation(start: str, config: DuplexConfig) -> None:
+    """Tell of settings that are not the defaults, and which a duplex start does not follow."""
+    own, asked, default = duplex_settings(Path(start)), asdict(config), asdict(DuplexConfig())
+    ignored = [name for name in own if name in asked and asked[name] not in (default[name], own[name])]
+    if ignored and is_first_process():
+        logger.warning(
+            "%s keeps its representation: %s. For another one, start from an encoder.",
+            start,
+            ", ".join(f"{name} stays {own[name]}, not {asked[name]}" for name in ignored),
+        )
 
 
 def _read_to(encoder: DuplexEncoder, start: str, config: DuplexConfig) -> None:

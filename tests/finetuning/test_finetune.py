@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.normalizers import BertNormalizer
 
 from dupmae.corpus import Benchmark, Passage
 from dupmae.duplex import DuplexEncoder
@@ -130,9 +131,10 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
     monkeypatch.setattr(trainer, "make_examples", lambda *_, **__: pytest.fail("trains again"))
     assert_same_weights(finetune(make_encoder(), benchmark, tmp_path / "run", replace(config, save_steps=9)), model)
 
-    other_start = make_encoder()
+    other_start, other_tokenizer = make_encoder(), make_encoder()
     with torch.no_grad():
         next(other_start.parameters())[7, 7] += 1e-6
+    other_tokenizer.tokenizer.backend_tokenizer.normalizer = BertNormalizer(lowercase=False)
     passage = Passage("p0a", "", "baba")
     qrels = benchmark.qrels | {"q0": {"p0a": 1, "p0b": 1}}
     for encoder, data, settings in (
@@ -141,6 +143,7 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
         (make_encoder(document_max_length=30), benchmark, config),
         (make_encoder(query_prompt="ba"), benchmark, config),
         (other_start, benchmark, config),
+        (other_tokenizer, benchmark, config),
         (make_encoder(), replace(benchmark, qrels=qrels), config),
         (make_encoder(), replace(benchmark, queries=benchmark.queries | {"q1": "baba"}), config),
         (make_encoder(), replace(benchmark, corpus=benchmark.corpus | {"p0a": passage}), config),

@@ -248,6 +248,9 @@ def test_what_cannot_be_mined_is_refused(index, benchmark, encoder, tmp_path):
     smaller = replace(smaller, qrels={query: smaller.qrels[query] for query in ("q1", "q2")})
     with pytest.raises(DupmaeError, match="holds the passage 'p5a', which toy does not"):
         mine(index, smaller, tmp_path / "out", MiningConfig())
+    assert mine(
+        index, benchmark, tmp_path / "out", MiningConfig()
+    ).is_file()  # what was refused has not taken the folder
 
 
 def test_mining_shows_one_bar(index, benchmark, tmp_path, capfd):

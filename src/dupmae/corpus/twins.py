@@ -49,7 +49,7 @@ def echoes(corpus: Mapping[str, Passage], queries: Mapping[str, str]) -> dict[st
     Returns:
         Query id -> ids, of the queries that have some.
     """
-    asked = {query: _said(text) for query, text in queries.items()}
+    asked = {query: said(text) for query, text in queries.items()}
     wanted, same = set(asked.values()), defaultdict[str, list[str]](list)
     for identifier, passage in corpus.items():
         text, _ = _words(passage)
@@ -67,10 +67,10 @@ def unrepeated(corpus: Mapping[str, Passage]) -> list[str]:
 
 def _words(passage: Passage) -> tuple[str, str]:
     """A passage's text and its title, in small letters with single spaces."""
-    title, text = _said(passage.title), _said(passage.text)
+    title, text = said(passage.title), said(passage.text)
     return (text, title) if text else (title, "")
 
 
-def _said(text: str) -> str:
+def said(text: str) -> str:
     """A text in small letters with single spaces."""
     return " ".join(text.split()).casefold()

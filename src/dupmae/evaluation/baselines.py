@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,9 @@ def bm25_words(texts: Sequence[str]) -> list[list[str]]:
     return words
 
 
-def dense_run(model: str, benchmark: Benchmark, k: int = 100, max_length: int | None = None) -> Run:
+def dense_run(
+    model: str, benchmark: Benchmark, k: int = 100, max_length: int | None = None, folder: Path | None = None
+) -> Run:
     """Rank by the similarity of one dense vector per text, exactly.
 
     Args:
@@ -114,6 +117,7 @@ def dense_run(model: str, benchmark: Benchmark, k: int = 100, max_length: int | 
         benchmark: Corpus and queries.
         k: Passages kept of each query.
         max_length: Tokens of a passage; longer ones are cut. None keeps the model's own limit.
+        folder: Where the vectors are kept, so that a call that was killed goes on; None keeps them while it lasts.
 
     Returns:
         Scores of the best passages by the model's own similarity (cosine unless it says otherwise), equal ones by id.
@@ -124,7 +128,7 @@ def dense_run(model: str, benchmark: Benchmark, k: int = 100, max_length: int | 
 
     rules = Definition(name=benchmark.name, document_length=max_length)
     vectors = DenseVectors(resolve_model(model), rules)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
         encodings = encode_corpus(vectors, benchmark.corpus, Path(place))
         return search_encodings(vectors, encodings, benchmark.queries, k)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def in_blocks(
             return target
         write_json(output / record_name, {"fingerprint": mark, "settings": settings, "finished": False})
         folder = output / f"{target.stem}-blocks"
-        blocks = []
-        with tqdm(total=len(queries), desc=kind, unit=" queries", dynamic_ncols=True) as bar:
+        blocks: list[Path] = []
+        bar = tqdm(total=len(queries), desc=kind, unit=" queries", dynamic_ncols=True)
+        with _unless_begun(output / record_name, folder), bar:
             for start in range(0, len(queries), BLOCK):
                 block = queries[start : start + BLOCK]
                 path = folder / f"{start}-{start + len(block)}.jsonl"
@@ -70,3 +72,14 @@ def in_blocks(
         write_json(output / record_name, {"fingerprint": mark, "settings": settings, "finished": True})
         shutil.rmtree(folder)
     return target
+
+
+@contextmanager
+def _unless_begun(record_file: Path, folder: Path) -> Iterator[None]:
+    """Take the record back where work fails before its first block is there: the folder is still anybody's."""
+    try:
+        yield
+    except Exception:
+        if not folder.is_dir():
+            record_file.unlink()
+        raise

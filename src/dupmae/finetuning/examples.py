@@ -98,12 +98,8 @@ def make_examples(
     if lists is not None:
         positives = {query: sorted(lists[query].positives) for query in queries if query in lists}
     pairs = [(query, passage) for query, found in positives.items() for passage in found]
-    available, together = int(len(pairs) * min(config.epochs, 1)), config.batch_size * processes
-    if available < together:
-        raise DupmaeError(
-            f"{train.name} gives {available} training pairs, fewer than one batch of {together}: "
-            "lower batch_size or add pairs."
-        )
+    together = config.batch_size * processes
+    refuse_few(train.name, len(pairs), config.epochs, together)
     if config.negatives:
         _warn_of_titles(train, [passage for _, passage in pairs])
     answers = with_twins(train.corpus, {query: [*found, *judged[query]] for query, found in positives.items()})
@@ -115,8 +111,7 @@ def make_examples(
         pools = {query: list(lists[query].negatives)[: config.negative_depth] for query in positives}
     elif config.negatives:
         pools = _bm25_pools(train, answers, config.negative_depth)
-    if scores is None:
-        _fill(pools, passages, answers, config, draw, train.name)
+    others = {} if scores is not None else _others(pools, passages, answers, config, draw, train.name)
     number_of_query = {query: number for number, query in enumerate(queries)}
     number_of_passage = {passage: number for number, passage in enumerate(passages)}
     rows = np.empty((int(len(pairs) * config.epochs) // together * together, 2 + config.negatives), np.int64)
@@ -127,6 +122,8 @@ def make_examples(
             epoch = _in_turns(pairs, int(len(pairs) * config.epochs) - place)
         query, positive = epoch[place % len(pairs)]
         drawn = draw.sample(pools[query], min(config.negatives, len(pools[query])))
+        if query in others:
+            drawn += draw.sample(others[query], config.negatives - len(drawn))
         row = [positive, *drawn, *[positive] * (config.negatives - len(drawn))]
         rows[place] = [number_of_query[query], *(number_of_passage[passage] for passage in row)]
         if scores is not None and teacher is not None:
@@ -136,6 +133,27 @@ def make_examples(
         for query, found in answers.items()
     }
     return Examples(train, queries, passages, rows, never, teacher)
+
+
+def refuse_few(name: str, pairs: int, epochs: float, batch: int, section: str = "") -> None:
+    """Refuse a stage that has not one full batch.
+
+    Args:
+        name: What the pairs are of.
+        pairs: How many there are.
+        epochs: Passes over them.
+        batch: Pairs of a step, of all processes.
+        section: How the names of the stage's settings begin, where it is one of several.
+
+    Raises:
+        DupmaeError: There are too few.
+    """
+    available = int(pairs * min(epochs, 1))
+    if available < batch:
+        raise DupmaeError(
+            f"{name} gives {available} training pairs, fewer than one batch of {batch}: "
+            f"lower {section}batch_size or add pairs."
+        )
 
 
 def _warn_of_titles(train: Benchmark, positives: Sequence[str]) -> None:
@@ -178,26 +196,28 @@ def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: 
     return pools
 
 
-def _fill(
+def _others(
     pools: Mapping[str, list[str]],
     passages: Sequence[str],
     answers: Mapping[str, frozenset[str]],
     config: FinetuneConfig,
     draw: random.Random,
     name: str,
-) -> None:
-    """Add other passages to the pools that are too small to draw a pair's negatives from.
+) -> dict[str, list[str]]:
+    """Any other passages, `negative_depth` at most, for the queries whose pools are too small for a pair's negatives.
 
     A query costs what it draws, however many passages there are.
     """
+    others = {}
     for query, pool in pools.items():
         if not answers[query] or len(pool) >= config.negatives:
             continue
         taken = answers[query].union(pool)
-        missing = min(config.negative_depth - len(pool), len(passages) - len(taken))
-        places = draw.sample(range(len(passages)), min(missing + len(taken), len(passages)))
-        pool += [passages[place] for place in places if passages[place] not in taken][:missing]
-        if len(pool) < config.negatives:
+        wanted = min(config.negative_depth - len(pool), len(passages) - len(taken))
+        places = draw.sample(range(len(passages)), min(wanted + len(taken), len(passages)))
+        others[query] = [passages[place] for place in places if passages[place] not in taken][:wanted]
+        if (found := len(pool) + len(others[query])) < config.negatives:
             raise DupmaeError(
-                f"Query {query} of {name} has only {len(pool)} passages that are not its positives: lower negatives."
+                f"Query {query} of {name} has only {found} passages that are not its positives: lower negatives."
             )
+    return others

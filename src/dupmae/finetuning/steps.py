@@ -74,7 +74,7 @@ def step_arguments(output: Path, config: FinetuneConfig | TeacherConfig) -> dict
         "num_train_epochs": 1,  # the rows of all epochs are laid out beforehand
         "per_device_train_batch_size": config.batch_size,
         "learning_rate": config.learning_rate,
-        "warmup_steps": config.warmup_ratio,
+        "warmup_steps": min(config.warmup_ratio, 0.9999),  # from 1 on it would be a count
         "lr_scheduler_type": "linear",
         "weight_decay": config.weight_decay,
         "bf16": bfloat16_pays(config.precision),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCo
 from sentence_transformers.cross_encoder.losses import LambdaLoss
 from transformers import set_seed
 
-from dupmae.config import TeacherConfig
+from dupmae.config import TeacherConfig, decisive
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
@@ -75,8 +75,9 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
     refuse_several_processes("A teacher's training")
     target = output / "model"
     candidates = read_lists(lists, train)
-    settings = asdict(config)
-    del settings["save_steps"]  # how often to save does not change the result
+    if not config.epochs:
+        raise DupmaeError("epochs is 0, so no teacher is trained: raise it, or take a ready one")
+    settings = decisive(config)
     name = resolve_model(start)
     texts = _texts_mark(train, {query: one.passages for query, one in candidates.items()})
     mark = fingerprint([settings, model_fingerprint(name), file_fingerprint(lists), texts])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sentence_transformers.sparse_encoder import (
 )
 from transformers import set_seed
 
-from dupmae.config import FinetuneConfig
+from dupmae.config import FinetuneConfig, decisive
 from dupmae.corpus import Benchmark
 from dupmae.corpus.digest import corpus_digest
 from dupmae.duplex import DuplexEncoder
@@ -91,8 +92,7 @@ def finetune(
     balanced = held_out if config.balance and both else None
     processes = join_processes()
     target = output / "model"
-    settings = asdict(config)
-    del settings["save_steps"]  # how often to save does not change the result
+    settings = decisive(config)
     mark = _fingerprint(encoder, train, measured or balanced, [settings, processes.num_processes], [lists, scores])
     with sole_run(output):
         with processes.main_process_first():
@@ -234,6 +234,9 @@ def _fingerprint(
     weights = hashlib.sha256()
     for parameter in encoder.parameters():
         weights.update(parameter.detach().cpu().reshape(-1).numpy())
+    tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    for changing in ("padding", "truncation"):  # as the last texts were read
+        del tokenizer[changing]
     data = [train] if dev is None else [train, dev]
     corpora = [train.corpus] if dev is None or dev.corpus is train.corpus else [train.corpus, dev.corpus]
     return fingerprint(
@@ -245,6 +248,7 @@ def _fingerprint(
             "representation": encoder.pooling.get_config_dict(),
             "lengths": [encoder[0].query_length, encoder[0].document_length],
             "prompts": encoder.prompts,
+            "tokenizer": tokenizer,
             "start": weights.hexdigest(),
         }
     )

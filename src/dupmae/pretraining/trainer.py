@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from accelerate.utils import set_seed as set_seed_by_process
 from safetensors.torch import load_model
 from transformers import TrainingArguments, set_seed
 
-from dupmae.config import PretrainConfig
+from dupmae.config import PretrainConfig, decisive
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
 from dupmae.models import model_fingerprint
@@ -188,9 +187,7 @@ def _run_phase(
 
 def _open_run(output: Path, store: Sequences, model: str, config: PretrainConfig, processes: int) -> dict[str, Any]:
     """The run's record: the one in `output` if it is of the same run, else a new one in a folder without another's."""
-    settings = asdict(config)
-    for name in ("save_steps", "report_to"):
-        del settings[name]  # they do not change the result
+    settings = decisive(config)
     inputs = {"settings": settings, "start": model_fingerprint(model), "store": store.fingerprint}
     mark = fingerprint(inputs | {"processes": processes})
     found = read_record(output, RUN_FILE, mark, "pre-training")
