@@ -328,9 +328,9 @@ def test_finetune_takes_held_out_queries_lists_and_scores(stub, tmp_path):
     stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
     model = tmp_path / "model"
     model.mkdir()
-    (model / "modules.json").write_text(
-        '[{"type": "modeling_duplex.DuplexPooling"}]'
-    )  # a duplex model goes on with its own representation
+    # a duplex model goes on with its own representation
+    (model / "modules.json").write_text('[{"type": "modeling_duplex.DuplexPooling", "path": ""}]')
+    (model / "config.json").write_text("{}")
     words = ["finetune", "--model", str(model), "--benchmark", "b", "--output", "o"]
     assert cli.main([*words, "--dev_split", "dev", "--lists", "n.jsonl", "--scores", "t.jsonl"]) == 0
     assert call["args"][:2] == (str(model), "b train")
