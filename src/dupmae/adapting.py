@@ -175,8 +175,10 @@ class _Adaptation:
     def _mine(self, folder: Path) -> None:
         from dupmae.finetuning.mining import mine
 
-        # The passages as they are trained on: without their queries, and none that is held out.
-        index = build_index(self.folder / "4-finetune" / "model", self.train.corpus.values(), folder / "index")
+        index = None
+        if self.config.mining.source != "bm25":
+            # The passages as they are trained on: without their queries, and none that is held out.
+            index = build_index(self.folder / "4-finetune" / "model", self.train.corpus.values(), folder / "index")
         mine(index, self.train, folder, self.config.mining)
 
     def _harden(self, folder: Path) -> None:
