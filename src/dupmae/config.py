@@ -307,7 +307,8 @@ class PseudoQueryConfig(CheckedSettings):
     sentence_weight: Weight = 1.0
     """How often it is a sentence."""
     crop_weight: Weight = 0.5
-    """How often it is a run of 4 to 16 words, wherever it begins; the passage keeps them, unless a sentence with them is drawn, too."""
+    """How often it is a run of 4 to 16 words, wherever it begins; the passage keeps them, unless a sentence with them
+    is drawn, too."""
     passages: Positive = 20000
     """Passages that queries are drawn from, at most; of a larger corpus so many at random."""
     seed: Seed = 42
