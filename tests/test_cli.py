@@ -236,6 +236,30 @@ def test_a_bad_command_line_gets_one_sentence_and_exit_2(words, sentence, capsys
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["encode", "--model", "m", "--input", "i", "--output", "a.jsonl/y"], "a.jsonl/y cannot be written (a.jsonl:"),
+        (["pack", "m", "a.jsonl/y"], "a.jsonl/y cannot be written (a.jsonl: file exists): name another place."),
+        (["pack", "m", "folder"], "folder is a folder: name a file."),
+        (["rerank", "--model", "m", "--run", "r", "--benchmark", "b", "--output", "folder"], "folder is a folder:"),
+        (["evaluate", "--model", "m", "--benchmark", "b", "--json", "folder"], "folder is a folder: name a file."),
+        (["evaluate", "--model", "m", "--benchmark", "b", "--output", "a.jsonl"], "a.jsonl/results.json cannot be"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work_for_it(
+    words, sentence, stub, tmp_path, monkeypatch, capsys
+):
+    stub("dupmae.duplex", DuplexEncoder=raising(AssertionError("the work began")))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", "")
+    (tmp_path / "folder").mkdir()
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
 # Stages
 
 
@@ -497,6 +521,9 @@ def test_search_refuses_a_model_that_did_not_build_the_index(stub, capsys, tmp_p
             2,
             "corpus.jsonl: permission denied",
         ),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "data"), 2, "data (on the way to data/b): not a dir"),
+        (OSError(errno.EACCES, "Permission denied", ".out.17.tmp", None, "out"), 2, "out: permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", ".out.17.tmp"), 2, "out: permission denied"),
         (OSError("org/model is not a valid model identifier\nlisted anywhere"), 2, "org/model is not a valid model"),
         (
             OSError("We couldn't connect to 'https://huggingface.co'."),

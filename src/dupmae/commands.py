@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dupmae.config import PretrainConfig, ScratchConfig, StoreConfig
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, refuse_foreign, write_json
+from dupmae.files import atomic_folder, refuse_foreign, refuse_unwritable, refuse_unwritable_file, write_json
 from dupmae.index_commands import open_index, read_filter
 from dupmae.recipe import Recipe
 
@@ -127,6 +127,7 @@ def encode(
 
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
+    refuse_unwritable(folder)
     encoder = DuplexEncoder(model)
     passages = list(_passages([input]))
     texts = [passage.full_text for passage in passages]
@@ -158,6 +159,7 @@ def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -
     from dupmae.models import resolve_model
     from dupmae.packing import pack as pack_into
 
+    refuse_unwritable_file(Path(file))
     figures = pack_into(Path(resolve_model(model)), Path(file), bits, vocabulary_bits)
     _say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dupmae.errors import DupmaeError
-from dupmae.files import write_json
+from dupmae.files import refuse_unwritable_file, write_json
 
 if TYPE_CHECKING:
     from dupmae.evaluation.comparison import Comparison, Rerank
@@ -75,6 +75,9 @@ def evaluate(
         raise DupmaeError("--reranker reads queries and passages, which --qrels does not have: give --benchmark")
     if k < 1:
         raise DupmaeError(f"--k counts the passages to rank, at least 1, not {k}")
+    results = [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]
+    for path in results:
+        refuse_unwritable_file(path)
     from rich.console import Console
 
     from dupmae.display import show_comparisons
@@ -113,7 +116,7 @@ def evaluate(
                 write_json(place / "per_query.json", {system.name: system.values for system in comparison.systems})
     show_comparisons(Console(highlight=False), comparisons)
     record: dict[str, Any] = {"benchmarks": [as_record(comparison) for comparison in comparisons]}
-    for path in [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]:
+    for path in results:
         write_json(path, record)
     if output is not None:
         write_html(Path(output) / "report.html", Path(output).name, comparisons)

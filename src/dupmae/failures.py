@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,9 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         return None
     names = {value for _, value in _named(arguments)}
     model = named.get("model") or named.get("start")
-    if isinstance(error.filename, str | os.PathLike) and error.strerror:
-        path = Path(error.filename)
-        mine = {str(path), *map(str, path.parents)} & {str(Path(name)) for name in names}
-        return (f"{path}: {error.strerror.lower()}", BAD_INPUT) if mine else None
+    if error.strerror and any(isinstance(path, str | os.PathLike) for path in (error.filename, error.filename2)):
+        place = _place(error, sorted(names))
+        return None if place is None else (f"{place}: {error.strerror.lower()}", BAD_INPUT)
     # transformers says so, without a number, when it cannot find a model or cannot reach the hub.
     if model and error.errno is None and ("huggingface.co" in text or any(name in text for name in names)):
         return f"the model {model} cannot be loaded: {text}", BAD_INPUT
@@ -85,6 +84,25 @@ def hush() -> None:
     warnings.simplefilter("ignore")
     for library in ("transformers", "sentence_transformers", "datasets", "huggingface_hub", "torch", "bm25s"):
         logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _place(error: OSError, names: Sequence[str]) -> str | None:
+    """Where a file's error happened, if that is at, within or on the way to a path that the arguments name.
+
+    An output is written as `.NAME.PROCESS.tmp` beside its place, which such an error stands for, too.
+    """
+    for touched in (error.filename2, error.filename):
+        if not isinstance(touched, str | os.PathLike):
+            continue
+        path = Path(touched)
+        for name in map(Path, names):
+            if path.is_relative_to(name):
+                return str(path)
+            if path.parent == name.parent and path.name.startswith(f".{name.name}."):
+                return str(name)
+            if name.is_relative_to(path):
+                return f"{path} (on the way to {name})"
+    return None
 
 
 def _named(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

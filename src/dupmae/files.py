@@ -88,6 +88,34 @@ def refuse_foreign(folder: Path, mark: str) -> None:
         raise DupmaeError(f"{folder} exists and holds something else: name another folder, or delete it first.")
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Make sure, before long work, that its result can be put at `path`; the folder around it is created.
+
+    Raises:
+        DupmaeError: There can be no such folder, or nothing may be written to it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{error.filename}: {(error.strerror or '').lower()}"
+    else:
+        if os.access(path.parent, os.W_OK | os.X_OK):
+            return
+        reason = f"{path.parent}: permission denied"
+    raise DupmaeError(f"{path} cannot be written ({reason}): name another place.")
+
+
+def refuse_unwritable_file(file: Path) -> None:
+    """The same for a result that is a file.
+
+    Raises:
+        DupmaeError: `file` is a folder, or as :func:`refuse_unwritable`.
+    """
+    if file.is_dir():
+        raise DupmaeError(f"{file} is a folder: name a file.")
+    refuse_unwritable(file)
+
+
 @contextmanager
 def locked(lock_file: Path, taken: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock, which the system takes back when the process dies.

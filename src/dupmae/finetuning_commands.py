@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dupmae.config import DuplexConfig, FinetuneConfig, HoldOut, MiningConfig, TeacherConfig
 from dupmae.errors import DupmaeError
+from dupmae.files import refuse_unwritable_file
 from dupmae.index_commands import open_index
 from dupmae.models import SMALL
 from dupmae.recipe import AdaptConfig
@@ -197,6 +198,7 @@ def rerank(
     """
     if depth < 1:
         raise DupmaeError(f"--depth counts the passages to score, at least 1, not {depth}")
+    refuse_unwritable_file(Path(output))
     from functools import partial
 
     from rich.console import Console
