@@ -54,6 +54,24 @@ def test_a_file_is_no_model(tmp_path):
         models.resolve_model(str(tmp_path / "weights.bin"))
 
 
+def test_a_folder_without_a_model_is_refused_with_the_one_that_may_be_meant(tmp_path):
+    from dupmae.evaluation.definitions import Definition
+    from dupmae.evaluation.vectors import open_vectors
+    from dupmae.finetuning.cross_encoder import load_cross_encoder, start_cross_encoder
+
+    def opened(folder):
+        return open_vectors("dense", folder, Definition(name="x"))
+
+    for load in (load_cross_encoder, start_cross_encoder, opened):
+        with pytest.raises(DupmaeError, match=r"holds no model \(no config.json\): name the folder of one"):
+            load(str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(DupmaeError, match=f"holds no model: is {tmp_path / 'model'} meant?"):
+        load_cross_encoder(str(tmp_path))
+    models.refuse_no_model(str(tmp_path / "model"))
+
+
 def test_an_empty_name_is_refused():
     with pytest.raises(DupmaeError, match="no name"):
         models.resolve_model("")

@@ -9,7 +9,7 @@ from dupmae.config import DuplexConfig, FinetuneConfig, HoldOut, MiningConfig, T
 from dupmae.errors import DupmaeError
 from dupmae.files import refuse_unwritable_file
 from dupmae.index_commands import open_index
-from dupmae.models import SMALL
+from dupmae.models import SMALL, refuse_no_model, resolve_model
 from dupmae.recipe import AdaptConfig
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def finetune(
     train = _read_train("finetune", benchmark, pairs, train_split, allow_unknown)
     from dupmae.corpus import read_benchmark, split_queries
     from dupmae.finetuning import finetune as train_on
-    from dupmae.models import resolve_model
     from dupmae.starts import begin_duplex
 
     dev: Benchmark | None = None
@@ -158,6 +157,7 @@ def teach(
         settings: The training.
     """
     train = _read_train("teach", benchmark, pairs, train_split, allow_unknown)
+    refuse_no_model(resolve_model(model))
     from dupmae.finetuning.teacher import score_lists, train_teacher
 
     folder = Path(output)

@@ -79,6 +79,25 @@ def resolve_model(name: str, **hub: Any) -> str:
     return name
 
 
+def refuse_no_model(name: str) -> None:
+    """Refuse a folder that holds no model before a library says so in words of its own.
+
+    Args:
+        name: What :func:`resolve_model` returned; an id is not looked at.
+
+    Raises:
+        DupmaeError: A folder without the file that models of all kinds have.
+    """
+    folder = Path(name)
+    if not folder.is_dir() or _holds_model(folder):
+        return
+    inner = folder / "model"
+    raise DupmaeError(
+        f"{folder} holds no model"
+        + (f": is {inner} meant?" if _holds_model(inner) else " (no config.json): name the folder of one.")
+    )
+
+
 def model_file(model: str, file: str, **hub: Any) -> Path | None:
     """A file of a model in a folder or on the Hugging Face hub; None if it has none such, or there is no such model.
 
@@ -128,6 +147,11 @@ def duplex_settings(model: Path) -> dict[str, Any]:
     """What the configuration of a duplex model's pooling module says."""
     settings: dict[str, Any] = json.loads((pooling_folder(model) / "config.json").read_text(encoding="utf-8"))
     return settings
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether a folder has a file that transformers or sentence-transformers would begin with."""
+    return any((folder / name).is_file() for name in ("config.json", "modules.json", "adapter_config.json"))
 
 
 def _unpacked(file: Path, sha256: str | None = None) -> Path:

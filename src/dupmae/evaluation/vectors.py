@@ -14,7 +14,7 @@ from sentence_transformers.base.modules import Transformer
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.definitions import Definition
 from dupmae.files import fingerprint
-from dupmae.models import is_duplex, model_file, model_fingerprint, resolve_model
+from dupmae.models import is_duplex, model_file, model_fingerprint, refuse_no_model, resolve_model
 from dupmae.precision import autocast, bfloat16_pays
 from dupmae.quiet import hushed
 from dupmae.shapes import LENGTH_MULTIPLE
@@ -74,8 +74,9 @@ def open_vectors(kind: Kind, path: str, definition: Definition) -> DenseVectors 
         definition: The benchmark, whose rules on lengths are kept.
 
     Raises:
-        DupmaeError: As :class:`SparseVectors`.
+        DupmaeError: A folder that holds no model, or as :class:`SparseVectors`.
     """
+    refuse_no_model(path)
     return DenseVectors(path, definition) if kind == "dense" else SparseVectors(path, definition)
 
 

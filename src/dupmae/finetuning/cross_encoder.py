@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from dupmae.corpus import Benchmark, Run
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.vectors import recorded_kind
-from dupmae.models import resolve_model
+from dupmae.models import refuse_no_model, resolve_model
 from dupmae.precision import autocast
 from dupmae.quiet import hushed
 
@@ -24,7 +24,11 @@ def is_cross_encoder(model: str) -> bool:
 
     Args:
         model: What :func:`dupmae.models.resolve_model` returned: a folder, or a Hugging Face id.
+
+    Raises:
+        DupmaeError: A folder that holds no model.
     """
+    refuse_no_model(model)
     architectures = AutoConfig.from_pretrained(model).architectures or [""]
     return recorded_kind(model) == "CrossEncoder" or architectures[0].endswith(
         ("ForSequenceClassification", "ForCausalLM")
@@ -39,7 +43,8 @@ def load_cross_encoder(name: str) -> CrossEncoder:
             (:func:`dupmae.models.resolve_model`).
 
     Raises:
-        DupmaeError: The model is an encoder that was never trained to rank, or gives several numbers a pair.
+        DupmaeError: A folder that holds no model, an encoder that was never trained to rank, or a model that gives
+            several numbers a pair.
     """
     if not is_cross_encoder(resolve_model(name)):
         raise DupmaeError(
@@ -58,10 +63,12 @@ def start_cross_encoder(name: str) -> CrossEncoder:
         name: As for :func:`load_cross_encoder`.
 
     Raises:
-        DupmaeError: The model gives several numbers a pair.
+        DupmaeError: A folder that holds no model, or the model gives several numbers a pair.
     """
+    path = resolve_model(name)
+    refuse_no_model(path)
     with hushed():
-        model = CrossEncoder(resolve_model(name))
+        model = CrossEncoder(path)
     if model.num_labels != 1:
         raise DupmaeError(
             f"{name} gives {model.num_labels} numbers for a query and a passage, where one is needed: name a "
