@@ -86,6 +86,11 @@ def raising(error: BaseException):
     return stage
 
 
+def piped(content: bytes) -> io.TextIOWrapper:
+    """A standard input in a locale that knows ASCII alone."""
+    return io.TextIOWrapper(io.BytesIO(content), encoding="ascii", errors="surrogateescape")
+
+
 def write(path: Path, text: str) -> str:
     path.write_text(text)
     return str(path)
@@ -457,17 +462,24 @@ def test_search_json_is_one_document_and_nothing_else(stub, capsys):
 
 def test_search_json_of_no_query_at_all_is_still_a_document(stub, capsys, monkeypatch):
     stub("dupmae.index", DuplexIndex=FakeIndex)
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    monkeypatch.setattr(sys, "stdin", piped(b""))
     assert cli.main(["search", "folder", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"results": []}
 
 
 def test_search_takes_a_query_a_line_from_a_pipe(stub, capsys, monkeypatch):
     stub("dupmae.index", DuplexIndex=FakeIndex)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("first\n\n  second \n"))
+    monkeypatch.setattr(sys, "stdin", piped("\ufefffirst\r\n\n  z\u00fcrich \n".encode()))
     assert cli.main(["search", "folder", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
-    assert [result["query"] for result in results] == ["first", "second"]
+    assert [result["query"] for result in results] == ["first", "z\u00fcrich"]
+
+
+def test_search_refuses_queries_from_a_pipe_that_are_not_utf8(stub, capsys, monkeypatch):
+    stub("dupmae.index", DuplexIndex=FakeIndex)
+    monkeypatch.setattr(sys, "stdin", piped(b"first\nz\xfcrich\n"))
+    assert cli.main(["search", "folder", "--json"]) == 2
+    assert "standard input, line 2: byte 2 is not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["", EOFError()])
