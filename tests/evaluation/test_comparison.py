@@ -162,7 +162,7 @@ def test_the_grades_that_count_come_from_the_rules(tmp_path: Path) -> None:
 
 
 def test_the_record_says_what_was_measured_and_how_far_it_is_not_the_published_set(tmp_path: Path) -> None:
-    write_run(tmp_path / "r.trec", {"q1": {"d1": 1.0}}, "t")
+    write_run(tmp_path / "r.trec", {"q1": {"d1": 1.0}, "q2": {"d1": 1.0}}, "t")
     definition = Definition(name="scifact", passages=5_183, queries=2, split="test")
     record = as_record(compare(definition, [by_hand()], [], [tmp_path / "r.trec"], tmp_path))
     (system,) = record.pop("systems")
@@ -182,6 +182,19 @@ def test_runs_are_measured_against_judgements_alone(tmp_path: Path) -> None:
     (tmp_path / "r.tsv").write_text("q1\td1\t1\n")
     (system,) = from_qrels(tmp_path / "q.tsv", [tmp_path / "r.tsv"]).systems
     assert system.metrics["mrr@10"] == 0.5
+
+
+def test_a_run_that_lacks_judged_queries_is_told_of_and_one_that_lacks_all_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n")
+    for name, queries, note in [
+        ("all", ["q1", "q2", "q3"], ""),
+        ("some", ["q1", "q3"], "some has 1 of the 2 judged queries; the others count 0."),
+    ]:
+        write_run(tmp_path / name, {query: {"d1": 1.0} for query in queries}, "t")
+        assert from_qrels(tmp_path / "q.tsv", [tmp_path / name]).note.removeprefix(f"{tmp_path}/") == note
+    write_run(tmp_path / "none", {"Q1": {"d1": 1.0}}, "t")
+    with pytest.raises(DupmaeError, match=r"none ranks passages for none of the 2 queries that .*q\.tsv judges"):
+        from_qrels(tmp_path / "q.tsv", [tmp_path / "none"])
 
 
 # The command

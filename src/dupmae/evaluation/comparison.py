@@ -54,7 +54,7 @@ class Comparison:
     parts: Sequence[Benchmark]
     """The benchmark, or its sub-collections."""
     note: str
-    """How far it is not the published one; empty if it is."""
+    """How far it is not the published one, and which runs lack queries of it; empty if there is nothing to say."""
     systems: Sequence[Measured]
     """The systems in order."""
 
@@ -102,9 +102,10 @@ def compare(
         ties: How equal scores are ordered.
 
     Raises:
-        DupmaeError: A system cannot be opened, or a run is malformed or misses a part.
+        DupmaeError: A system cannot be opened, or a run is malformed, misses a part or has none of its judged queries.
     """
     tallies: dict[str, _Tally] = {}
+    missing: list[str] = []
     names = ["" if len(parts) == 1 else part.name for part in parts]
     for name, part in zip(names, parts, strict=True):
         searched = part if window_words is None else replace(part, corpus=cut_windows(part.corpus, window_words))
@@ -120,20 +121,22 @@ def compare(
         for path in runs:
             tally = tallies.setdefault(str(path), _Tally())
             tally.runs[name] = by_the_rules(_read(path, name), definition, k)
+            missing.append(_unranked(path / f"{name}.trec" if name else path, tally.runs[name], part))
         if rerank is not None:
             for title, tally in [row for row in tallies.items() if not row[0].endswith(f" > {rerank[0]}")]:
                 twin = tallies.setdefault(f"{title} > {rerank[0]}", _Tally())
                 twin.runs[name] = rerank[1](part, tally.runs[name])
     by_name = dict(zip(names, parts, strict=True))
     measured = [_measure(title, tally, by_name, definition, ties) for title, tally in tallies.items()]
-    return Comparison(definition=definition, parts=parts, note=differences(definition, parts), systems=measured)
+    note = " ".join(filter(None, [differences(definition, parts), *missing]))
+    return Comparison(definition=definition, parts=parts, note=note, systems=measured)
 
 
 def from_qrels(qrels_file: Path, runs: Sequence[Path], *, k: int = 1000, ties: Ties = "id") -> Comparison:
     """Measure runs against judgements alone.
 
     Raises:
-        DupmaeError: A file is missing or malformed.
+        DupmaeError: A file is missing or malformed, or a run has none of the judged queries.
     """
     qrels = read_qrels(qrels_file)
     judged = Benchmark(str(qrels_file), "", {}, dict.fromkeys(qrels, ""), qrels)
@@ -246,6 +249,21 @@ def _read(path: Path, part: str) -> Run:
     if not path.is_dir():
         raise DupmaeError(f"{path} must be a folder with a run for each part, such as {part}.trec.")
     return read_run(path / f"{part}.trec")
+
+
+def _unranked(path: Path, run: Run, part: Benchmark) -> str:
+    """What to say of a run that lacks judged queries; empty of one that has all.
+
+    Raises:
+        DupmaeError: It has none of them.
+    """
+    judged, ranked = len(part.qrels), len(part.qrels.keys() & run.keys())
+    if judged and not ranked:
+        raise DupmaeError(
+            f"{path} ranks passages for none of the {judged:,} queries that {part.name} judges: are both of the same "
+            "benchmark?"
+        )
+    return "" if ranked == judged else f"{path} has {ranked:,} of the {judged:,} judged queries; the others count 0."
 
 
 def _sum(values: Sequence[float | None] | Sequence[int | None]) -> float | None:
