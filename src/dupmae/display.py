@@ -99,7 +99,8 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison]) -> Non
         title = f"{definition.title or definition.name} {definition.split}: {comparison.queries:,} queries"
         table = Table(title=title, title_justify="left", caption=comparison.note or None, caption_justify="left")
         table.add_column("system", overflow="fold")
-        metrics = dict.fromkeys([*SHOWN_METRICS, definition.metric])
+        shown = dict.fromkeys([*SHOWN_METRICS, definition.metric])
+        metrics = [metric for metric in shown if metric in comparison.systems[0].metrics]
         for heading in (*(HEADINGS[metric] for metric in metrics), "psg/s", "B/psg", "ms"):
             table.add_column(heading, justify="right", no_wrap=True)
         for system in comparison.systems:

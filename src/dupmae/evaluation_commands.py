@@ -57,7 +57,7 @@ def evaluate(
         data: Folder in which benchmarks that are given by name are kept.
         output: Folder of the results.
         encodings: Folder of encoded corpora, to share it between outputs; OUTPUT/encodings if not given.
-        k: Passages ranked of each query.
+        k: Passages ranked of each query, 10 or more; metrics that look deeper are left out.
         halves: Measure each half of duplex models, too.
         reranker: A cross-encoder, folder or Hugging Face id; each system is measured once more with its best passages
             ranked by it.
@@ -73,8 +73,8 @@ def evaluate(
         raise DupmaeError("dupmae evaluate takes --benchmark with --model or --run or both, or --run and --qrels")
     if reranker is not None and benchmark is None:
         raise DupmaeError("--reranker reads queries and passages, which --qrels does not have: give --benchmark")
-    if k < 1:
-        raise DupmaeError(f"--k counts the passages to rank, at least 1, not {k}")
+    if k < 10:
+        raise DupmaeError(f"--k counts the passages to rank, at least the 10 that NDCG@10 looks at, not {k}")
     results = [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]
     for path in results:
         refuse_unwritable_file(path)
@@ -84,6 +84,7 @@ def evaluate(
     from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
     from dupmae.evaluation.definitions import expand_groups
     from dupmae.evaluation.html_report import write_html
+    from dupmae.evaluation.metrics import HEADINGS, depth
     from dupmae.evaluation.sources import find_benchmark, read_parts
 
     rerank = None if reranker is None else (reranker, _rerank(reranker, rerank_depth))
@@ -95,6 +96,12 @@ def evaluate(
             comparisons.append(from_qrels(Path(qrels), runs, k=k, ties=ties))
         # All are looked for before the first is measured.
         found = [find_benchmark(name, split, Path(data)) for name in expand_groups(benchmark or [])]
+        for definition, _ in found:
+            if depth(definition.metric) > k:
+                metric = HEADINGS[definition.metric]
+                raise DupmaeError(
+                    f"{definition.name} is ranked by {metric}: give --k {depth(definition.metric)} or more"
+                )
         for definition, folder in found:
             parts = read_parts(definition, folder, allow_unknown=allow_unknown)
             comparison = compare(

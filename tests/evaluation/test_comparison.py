@@ -234,6 +234,27 @@ def test_the_command_measures_runs_against_judgements(tmp_path: Path, capsys: py
     assert "0.5000" in capsys.readouterr().out
 
 
+def test_metrics_that_look_deeper_than_what_is_ranked_are_left_out(
+    write_benchmark: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("scifact", "msmarco-document"):
+        write_benchmark(tmp_path / name)
+    (tmp_path / "msmarco-document" / "qrels" / "test.tsv").rename(tmp_path / "msmarco-document" / "qrels" / "dev.tsv")
+    words = ["--model", "bm25", "--data", str(tmp_path), "--k", "20", "--output", str(tmp_path / "out"), "--benchmark"]
+    assert run_command(*words, "scifact") == 0
+    printed, page = capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()
+    (system,) = json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"][0]["systems"]
+    assert [name for name in ("ndcg@10", "mrr@100", "map", "recall@100", "recall@1000") if name in system] == [
+        "ndcg@10",
+        "map",
+    ]
+    assert "NDCG@10" in printed
+    assert "NDCG@10" in page
+    assert "R@100" not in printed + page
+    assert run_command(*words, "msmarco-document-dev") == 2
+    assert "msmarco-document-dev is ranked by MRR@100: give --k 100 or more" in capsys.readouterr().err
+
+
 def test_the_command_reranks_with_a_cross_encoder(
     benchmark_folder: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

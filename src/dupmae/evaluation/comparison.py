@@ -13,7 +13,7 @@ from typing import Any
 from dupmae.corpus import Benchmark, Run, read_qrels, read_run, write_run
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.definitions import Definition
-from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, values_per_query
+from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, depth, values_per_query
 from dupmae.evaluation.retrievers import Retriever, open_retrievers
 from dupmae.evaluation.sources import differences
 from dupmae.evaluation.windows import by_best_window, cut_windows
@@ -95,7 +95,7 @@ def compare(
         models: Systems, as :func:`dupmae.evaluation.retrievers.open_retrievers` takes them.
         runs: TREC or MS MARCO runs that others made; for a benchmark with parts, folders of `PART.trec`.
         encodings: Where encoded corpora are kept.
-        k: Passages ranked of each query.
+        k: Passages ranked of each query; metrics that look deeper are left out.
         halves: Whether duplex models are followed by each half alone.
         window_words: Cut documents into windows of so many words; a document scores what its best window scores.
         rerank: Name of a reranker and what it does; every system is followed by its reranked twin.
@@ -127,7 +127,8 @@ def compare(
                 twin = tallies.setdefault(f"{title} > {rerank[0]}", _Tally())
                 twin.runs[name] = rerank[1](part, tally.runs[name])
     by_name = dict(zip(names, parts, strict=True))
-    measured = [_measure(title, tally, by_name, definition, ties) for title, tally in tallies.items()]
+    metrics = [metric for metric in ALL_METRICS if depth(metric) <= k]
+    measured = [_measure(title, tally, by_name, definition, metrics, ties) for title, tally in tallies.items()]
     note = " ".join(filter(None, [differences(definition, parts), *missing]))
     return Comparison(definition=definition, parts=parts, note=note, systems=measured)
 
@@ -143,18 +144,23 @@ def from_qrels(qrels_file: Path, runs: Sequence[Path], *, k: int = 1000, ties: T
     return compare(Definition(name=str(qrels_file), split=""), [judged], [], runs, Path(), k=k, ties=ties)
 
 
-def _measure(title: str, tally: _Tally, parts: Mapping[str, Benchmark], definition: Definition, ties: Ties) -> Measured:
+def _measure(
+    title: str,
+    tally: _Tally,
+    parts: Mapping[str, Benchmark],
+    definition: Definition,
+    names: Sequence[str],
+    ties: Ties,
+) -> Measured:
     """A system's figures over all parts."""
     passages = sum(len(part.corpus) for part in parts.values())
     found = {
-        name: values_per_query(
-            tally.runs[name], part.qrels, ALL_METRICS, relevant_from=definition.relevant_from, ties=ties
-        )
+        name: values_per_query(tally.runs[name], part.qrels, names, relevant_from=definition.relevant_from, ties=ties)
         for name, part in parts.items()
     }
     values: dict[str, dict[str, float]] = {}
     metrics: dict[str, float] = {}
-    for metric in ALL_METRICS:
+    for metric in names:
         metrics[metric] = statistics.fmean(statistics.fmean(of_part[metric].values()) for of_part in found.values())
         values[metric] = {
             f"{name}/{query}" if name else query: value

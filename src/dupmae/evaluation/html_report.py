@@ -75,7 +75,13 @@ def _section(comparison: Comparison) -> dict[str, Any]:
         "heading": f"{definition.title or definition.name} {definition.split}",
         "summary": f"{comparison.queries:,} queries" + (f", {passages:,} passages." if passages else "."),
         "note": comparison.note,
-        "headings": ["system", *HEADINGS.values(), "passages/s", "bytes/passage", "ms/query"],
+        "headings": [
+            "system",
+            *(HEADINGS[metric] for metric in baseline.metrics),
+            "passages/s",
+            "bytes/passage",
+            "ms/query",
+        ],
         "rows": _rows(systems),
         "figures": [(caption, _inline(figure)) for caption, figure in figures],
         "baseline": baseline.name,
@@ -89,11 +95,11 @@ def _section(comparison: Comparison) -> dict[str, Any]:
 
 def _rows(systems: Sequence[Measured]) -> list[list[tuple[str, bool]]]:
     """Cells of the table, each with whether it is the best of its column."""
-    best = {metric: max(system.metrics[metric] for system in systems) for metric in HEADINGS}
+    best = {metric: max(system.metrics[metric] for system in systems) for metric in systems[0].metrics}
     return [
         [
             (system.name, False),
-            *((f"{system.metrics[metric]:.4f}", system.metrics[metric] == best[metric]) for metric in HEADINGS),
+            *((f"{system.metrics[metric]:.4f}", system.metrics[metric] == best[metric]) for metric in best),
             (whole(system.passages_per_second), False),
             (whole(system.bytes_per_passage), False),
             ("" if system.query_ms is None else f"{system.query_ms:.1f}", False),

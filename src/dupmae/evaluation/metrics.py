@@ -49,6 +49,11 @@ HEADINGS = {
 """Their names in tables."""
 
 
+def depth(metric: str) -> int:
+    """How many passages of a ranking a metric looks at; 0 for MAP, which takes the whole ranking, however long."""
+    return int(metric.partition("@")[2] or 0)
+
+
 def evaluate_run(
     run: Run, qrels: Qrels, metrics: Sequence[str] = METRICS, *, relevant_from: int = 1, ties: Ties = "id"
 ) -> dict[str, float]:
