@@ -1,4 +1,4 @@
-"""The one exception that is meant for users."""
+"""The one exception that is meant for users, and a mistake that is easily made."""
 
 
 class DupmaeError(Exception):
@@ -6,3 +6,17 @@ class DupmaeError(Exception):
 
     The command line prints the sentence and exits with 2; a traceback means a defect of ours.
     """
+
+
+def refuse_string(values: object, name: str) -> None:
+    """Refuse one string where several are asked for: it would be taken for the list of its letters.
+
+    Args:
+        values: What was given.
+        name: What it is called in the sentence.
+
+    Raises:
+        DupmaeError: It is a string.
+    """
+    if isinstance(values, str):
+        raise DupmaeError(f"{name} is the string {values[:40]!r}, not a list of strings: put it in brackets.")

@@ -122,6 +122,13 @@ def test_no_texts_give_no_rows(make_encoder):
         assert embeddings.ids.dtype == np.uint16
 
 
+def test_one_string_instead_of_a_list_is_refused(make_encoder):
+    encoder = make_encoder()
+    for embed in (encoder.embed_queries, encoder.embed_documents):
+        with pytest.raises(DupmaeError, match=r"texts is the string 'dogs', not a list of strings"):
+            embed("dogs")
+
+
 def test_empty_text_has_no_weights(make_encoder):
     embeddings = make_encoder().embed_documents(["", "baba bedi"])
     assert not embeddings.weights[0].any()
@@ -135,6 +142,7 @@ def test_empty_text_has_no_weights(make_encoder):
 def test_saved_embeddings_are_the_same_when_loaded(embeddings, tmp_path):
     embeddings[::-2].save(tmp_path / "e")  # not contiguous in memory
     assert same(DuplexEmbeddings.load(tmp_path / "e"), embeddings[::-2])
+    assert same(DuplexEmbeddings.load(str(tmp_path / "e")), embeddings[::-2])
 
 
 def test_rows_are_chosen_by_slices_and_arrays(embeddings):

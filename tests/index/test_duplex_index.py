@@ -251,6 +251,16 @@ def test_k_below_one_and_unknown_parts_are_refused(tmp_path: Path) -> None:
         index.search_embeddings(encoder.embed_queries(["1"]), 3, "dense")
 
 
+def test_a_string_where_a_list_belongs_is_refused(tmp_path: Path) -> None:
+    index, _, _ = build(tmp_path / "i")
+    with pytest.raises(DupmaeError, match=r"queries is the string '12', not a list of strings: put it in brackets"):
+        index.search("12")
+    for use in (index.delete, lambda ids: index.explain("1", ids)):
+        with pytest.raises(DupmaeError, match="ids is the string 'd1'"):
+            use("d1")
+    assert len(index) == 23
+
+
 def test_queries_of_another_model_are_refused(tmp_path: Path) -> None:
     index, _, _ = build(tmp_path / "i")
     with pytest.raises(DupmaeError, match="3 dimensions and the index's 8"):

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from tqdm.auto import tqdm
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, refuse_string
 from dupmae.precision import bfloat16_pays
 from dupmae.shapes import padded_length
 
@@ -51,8 +51,9 @@ def embed(
     """Embed texts, whatever their order, in batches of `batch_size` texts of similar length.
 
     Raises:
-        DupmaeError: A batch of no texts.
+        DupmaeError: A batch of no texts, or one string instead of a list.
     """
+    refuse_string(texts, "texts")
     if batch_size < 1:
         raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
     encoder.eval()

@@ -45,24 +45,26 @@ class DuplexEmbeddings:
     def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> DuplexEmbeddings:
         return DuplexEmbeddings(self.cls[rows], self.ids[rows], self.weights[rows])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write the three arrays to `folder`, whole or not at all.
 
         Raises:
             DupmaeError: `folder` holds something else than embeddings.
         """
+        folder = Path(folder)
         refuse_foreign(folder, FILE)
         with atomic_folder(folder) as temporary:
             arrays = {"cls": self.cls, "ids": self.ids, "weights": self.weights}
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary / FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> DuplexEmbeddings:
+    def load(cls, folder: Path | str) -> DuplexEmbeddings:
         """Read what :meth:`save` wrote.
 
         Raises:
             DupmaeError: The folder holds no duplex embeddings, or they are damaged.
         """
+        folder = Path(folder)
         try:
             arrays = load_file(folder / FILE)
             return cls(arrays["cls"], arrays["ids"], arrays["weights"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.approximate import Approximate, approximate_top_k
 from dupmae.index.build import add_passages, build_segments
 from dupmae.index.changes import build_clusters, compact_segments, delete_passages, require_finished
@@ -145,8 +145,9 @@ class DuplexIndex:
             The ids that are not in the index.
 
         Raises:
-            DupmaeError: Another process is changing the index.
+            DupmaeError: A string instead of a list, or another process is changing the index.
         """
+        refuse_string(ids, "ids")
         missing = delete_passages(self.folder, ids)
         self.refresh()
         return missing
@@ -185,8 +186,9 @@ class DuplexIndex:
             approximate: Trade recall for speed; exact if None.
 
         Raises:
-            DupmaeError: k < 1, the model cannot be used, or a file is damaged.
+            DupmaeError: A string instead of a list, k < 1, the model cannot be used, or a file is damaged.
         """
+        refuse_string(queries, "queries")
         if not queries:
             return []
         snapshot, tokenizer = self.snapshot, self.encoder.tokenizer
@@ -207,8 +209,10 @@ class DuplexIndex:
             ids: The passages, in the order in which they come back.
 
         Raises:
-            DupmaeError: An id that is not there, the model cannot be used, or a file is damaged.
+            DupmaeError: A string instead of a list, an id that is not there, the model cannot be used, or a file is
+                damaged.
         """
+        refuse_string(ids, "ids")
         snapshot = self.snapshot
         places = snapshot.find(list(ids))
         if missing := [identifier for identifier in ids if identifier not in places]:

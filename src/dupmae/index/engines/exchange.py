@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.duplex_index import DuplexIndex
 from dupmae.index.engines import Document, Engine, SparseVector
 from dupmae.index.hits import Hit, Where, wanted_values
@@ -48,8 +48,9 @@ def search(
         where: Only passages with these metadata.
 
     Raises:
-        DupmaeError: The engine refuses, or holds another model's vectors.
+        DupmaeError: A string instead of a list, or the engine refuses, or holds another model's vectors.
     """
+    refuse_string(queries, "queries")
     vocabulary = encoder.pooling.vocabulary_size
     wanted = {field: wanted_values(values) for field, values in (where or {}).items()}
     answers = []
