@@ -400,6 +400,30 @@ def test_encode_writes_embeddings_of_the_task_and_ids_in_order(task, rows, encod
     assert json.loads((tmp_path / "e" / "ids.json").read_text()) == ["x", "y"]
 
 
+def test_of_a_text_file_every_line_is_a_query_and_every_paragraph_a_document(stub, tmp_path, capsys):
+    class Encoder:
+        def __init__(self, path: str) -> None: ...
+
+        def embed_documents(self, texts, **_):
+            read.append(texts)
+            return SimpleNamespace(save=lambda folder: None)
+
+        embed_queries = embed_documents
+
+    read: list[list[str]] = []
+    stub("dupmae.duplex", DuplexEncoder=Encoder)
+    file = write(tmp_path / "my q.txt", "first\n  second \n\n third\n")
+    words = ["encode", "--model", "m", "--input", file, "--output", str(tmp_path / "e"), "--task"]
+    assert cli.main([*words, "document"]) == 0
+    assert cli.main([*words, "query"]) == 0
+    assert [len(texts) for texts in read] == [2, 3]
+    assert read[1] == ["first", "second", "third"]
+    assert json.loads((tmp_path / "e" / "ids.json").read_text()) == ["my_q.txt#1", "my_q.txt#2", "my_q.txt#4"]
+    write(tmp_path / "my q.txt", "\n \n")
+    assert cli.main([*words, "query"]) == 2
+    assert "my q.txt is empty: no query was found in it." in capsys.readouterr().err
+
+
 def test_encode_never_replaces_a_folder_that_holds_something_else(encoder, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert cli.main(["encode", "--model", "m", "--input", "i", "--output", str(tmp_path)]) == 2

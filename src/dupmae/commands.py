@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dupmae.config import PretrainConfig, ScratchConfig, StoreConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, refuse_unwritable, refuse_unwritable_file, write_json
-from dupmae.index_commands import open_index, read_filter
+from dupmae.index_commands import open_index, read_filter, read_queries
 from dupmae.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -119,18 +119,19 @@ def encode(
 
     Args:
         model: Folder of a duplex model.
-        input: Texts, in any format that `dupmae pretrain --corpus` takes.
+        input: Texts, in any format that `dupmae pretrain --corpus` takes; with --task query every line of a .txt file
+            is a query, else every paragraph a document.
         output: Folder of the results.
         task: What the texts are; a document is cut to its heaviest vocabulary entries, a query is not.
         batch_size: Texts encoded at a time.
     """
-    from dupmae.duplex import DuplexEncoder
-
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
     refuse_unwritable(folder)
+    from dupmae.duplex import DuplexEncoder
+
     encoder = DuplexEncoder(model)
-    passages = list(_passages([input]))
+    passages = list(read_queries(Path(input)) if task == "query" else _passages([input]))
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents
     embeddings = embed(texts, batch_size=batch_size, show_progress_bar=True)

@@ -202,7 +202,8 @@ def tune(
 
     Args:
         index: Folder of the index.
-        queries: Queries like those that will come, in any format that `dupmae pretrain --corpus` takes; 200 are used.
+        queries: Queries like those that will come, in any format that `dupmae pretrain --corpus` takes, but of a .txt
+            file every line is a query; 200 are used.
         k: Passages that a search asks for.
         recall: Share of the exact top k that a proposed setting must find.
         clusters: Make clusters of the dense halves first and try them too; needs faiss and d' bytes a passage.
@@ -219,7 +220,7 @@ def tune(
     if not 0 <= recall <= 1:
         raise DupmaeError(f"--recall is the share of passages that must be found, from 0 to 1, not {recall}")
     opened = open_index(Path(index), model)
-    texts = [passage.full_text for passage in islice(_passages([queries], None), 200)]
+    texts = [passage.full_text for passage in islice(read_queries(Path(queries)), 200)]
     if clusters:
         opened.cluster()
     trials = measure(opened, opened.encoder.embed_queries(texts), k)
@@ -292,6 +293,28 @@ def read_filter(conditions: list[str] | None) -> dict[str, list[str]] | None:
             raise DupmaeError(f"--where takes FIELD=VALUE, not {condition!r}")
         where.setdefault(field, []).append(value)
     return where
+
+
+def read_queries(path: Path) -> Iterator[Passage]:
+    """Read queries as passages are read, but of a text file every line that is not blank, as `dupmae search` does.
+
+    Raises:
+        DupmaeError: As :func:`dupmae.corpus.read_passages`.
+    """
+    from dupmae.corpus.opening import file_type, numbered_lines
+
+    if not path.is_file() or file_type(path) != ".txt":
+        yield from _passages([str(path)], None)
+        return
+    from dupmae.corpus import Passage
+
+    name, empty = "_".join(path.name.split()), True
+    for number, line in numbered_lines(path):
+        if text := line.strip():
+            empty = False
+            yield Passage(f"{name}#{number}", "", text)
+    if empty:
+        raise DupmaeError(f"{path} is empty: no query was found in it.")
 
 
 def _passages(paths: list[str], metadata: list[str] | None) -> Iterator[Passage]:
