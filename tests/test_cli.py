@@ -218,6 +218,7 @@ def test_a_bad_recipe_gets_one_sentence_with_file_and_line(text, sentence, tmp_p
         (["encode", "--task", "both"], "--task takes one of query, document, not 'both'"),
         (["run", "missing.yaml"], "missing.yaml: no such settings file"),
         (["search", "i", "--k", "0"], "--k counts the passages to show, at least 1, not 0"),
+        (["explain", "i", "q", "--k", "-147"], "--k counts the passages to explain, at least 1, not -147"),
         (["finetune", "--model", "m", "--output", "o"], "either --benchmark FOLDER or --pairs FILE"),
         (
             ["finetune", "--model", "m", "--output", "o", "--pairs", "p", "--dev_split", "dev"],

@@ -157,6 +157,8 @@ def explain(
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
         json: Print one JSON document instead, for programs.
     """
+    if k < 1:
+        raise DupmaeError(f"--k counts the passages to explain, at least 1, not {k}")
     from rich.console import Console
 
     from dupmae.display import show_explanation

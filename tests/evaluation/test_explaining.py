@@ -36,6 +36,11 @@ def test_a_passages_score_is_taken_apart_as_search_does_it(index: DuplexIndex, q
         index.explain(query, ["nobody"])
 
 
+def test_no_passage_at_all_is_refused(index: DuplexIndex, query: str) -> None:
+    with pytest.raises(DupmaeError, match="k is 0: ask for at least one passage"):
+        explain(index, query, k=0)
+
+
 def test_the_best_of_all_three_rankings_are_shown_with_their_ranks(index: DuplexIndex, query: str) -> None:
     explanation = explain(index, query, k=2, ids=["p00"])
     shown = {explained.hit.id: explained.ranks for explained in explanation.hits}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index import DuplexIndex, Hit
 
 DEPTH = 1000
@@ -65,8 +66,11 @@ def explain(index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = ())
         ids: Further passages, whether they are found or not.
 
     Raises:
-        DupmaeError: k < 1, an id that is not in the index, or the model cannot be used.
+        DupmaeError: k < 1, a string instead of a list, an id that is not in the index, or the model cannot be used.
     """
+    if k < 1:
+        raise DupmaeError(f"k is {k}: ask for at least one passage.")
+    refuse_string(ids, "ids")
     embeddings = index.encoder.embed_queries([query])
     rankings = [index.search_embeddings(embeddings, max(k, DEPTH), part)[0][0] for part in _PARTS]  # type: ignore[arg-type]
     ranks = [{passage: rank for rank, passage in enumerate(ranking, 1)} for ranking in rankings]

@@ -19,10 +19,10 @@ _NAMESPACE = uuid.UUID("6a3b1a3e-3f0f-5d55-9d4e-0d3c9e6f2b11")  # makes points' 
 
 
 class Qdrant:
-    """A collection of a Qdrant server (or of the client's local mode)."""
+    """A collection of a Qdrant server, which stands at `address` (or of the client's local mode)."""
 
-    def __init__(self, client: Any, collection: str) -> None:
-        self.client, self.collection = client, collection
+    def __init__(self, client: Any, collection: str, address: str = "") -> None:
+        self.client, self.collection, self.address = client, collection, address
 
     @classmethod
     def connect(cls, url: str, collection: str) -> Qdrant:
@@ -35,7 +35,7 @@ class Qdrant:
             from qdrant_client import QdrantClient
         except ModuleNotFoundError:
             raise DupmaeError("Qdrant needs its client: pip install 'dupmae[qdrant]'") from None
-        return cls(QdrantClient(url=url, timeout=60, check_compatibility=False), collection)
+        return cls(QdrantClient(url=url, timeout=60, check_compatibility=False), collection, url)
 
     def push(self, documents: Iterator[Document], dimensions: int) -> int:
         """Write all documents under ids made of the passages' ids, then delete the points of earlier pushes.
@@ -88,9 +88,20 @@ class Qdrant:
         ).points
 
     def _do(self, work: Any) -> Any:
-        from qdrant_client.http.exceptions import ApiException
+        from httpx import TransportError
+        from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
-        return translated(work, f"The Qdrant collection {self.collection}", (ApiException, ValueError))
+        def reached() -> Any:
+            try:
+                return work()
+            except ResponseHandlingException as error:
+                if not isinstance(error.source, TransportError):
+                    raise
+                raise DupmaeError(
+                    f"The Qdrant server {self.address} cannot be reached ({error.source}): is it running there?"
+                ) from error
+
+        return translated(reached, f"The Qdrant collection {self.collection}", (ApiException, ValueError))
 
 
 def _point(document: Document, mark: str) -> dict[str, Any]:
