@@ -77,19 +77,22 @@ def add(
       dupmae index add index --corpus new-articles.jsonl
 
     Writes to the folder INDEX. Searches that run meanwhile see the index before or after, never between. Give the same
-    command after an interruption and it goes on.
+    command after an interruption and it goes on. Prints how many passages are new and how many took another's place.
 
     Args:
         index: Folder of the index.
-        corpus: Passages, in any format that `dupmae pretrain --corpus` takes; several are read one after the other.
+        corpus: Passages, in any format that `dupmae pretrain --corpus` takes, if each has an id of its own; several are
+            read one after the other.
         batch_size: Passages encoded at a time.
         metadata: Fields of the corpus to keep; those that the index has, where none is named.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
     """
     opened = open_index(Path(index), model)
     fields = opened.info()["metadata"] if metadata is None else metadata
-    count = opened.add(_passages(corpus, fields), batch_size)
-    _say(f"Added to {index}: {count} passages; it holds {len(opened)}")
+    before = len(opened)
+    count = opened.add(_passages(corpus, fields, need_ids=True), batch_size)
+    new = len(opened) - before
+    _say(f"Added to {index}: {new} new passages, {count - new} in the place of earlier ones; it holds {len(opened)}")
 
 
 def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = None) -> None:
@@ -317,12 +320,12 @@ def read_queries(path: Path) -> Iterator[Passage]:
         raise DupmaeError(f"{path} is empty: no query was found in it.")
 
 
-def _passages(paths: list[str], metadata: list[str] | None) -> Iterator[Passage]:
+def _passages(paths: list[str], metadata: list[str] | None, *, need_ids: bool = False) -> Iterator[Passage]:
     """The passages of several files or folders, one after the other."""
     from dupmae.corpus import read_passages
 
     for path in paths:
-        yield from read_passages(Path(path), metadata_fields=metadata or ())
+        yield from read_passages(Path(path), metadata_fields=metadata or (), need_ids=need_ids)
 
 
 def _say(sentence: str) -> None:

@@ -65,6 +65,39 @@ def test_jsonl_without_ids_is_numbered_by_lines_and_blank_lines_are_passed_over(
     assert read(path) == [Passage("1", "", "one"), Passage("3", "", "three")]
 
 
+@pytest.mark.parametrize("name", ["_id", "id", "docid", "doc_id", "pid", "passage_id"])
+def test_ids_are_found_under_their_usual_names(tmp_path: Path, name: str) -> None:
+    expected = [Passage("a", "", "one"), Passage("b", "", "two")]
+    rows = [{name: passage.id, "text": passage.text, "url": "u"} for passage in expected]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+
+    assert read(tmp_path / "x.parquet") == expected
+    assert read(write(tmp_path / "x.jsonl", jsonl(*rows))) == expected
+    assert read(write(tmp_path / "x.tsv", f"{name}\ttext\na\tone\nb\ttwo\n")) == expected
+
+
+def test_the_first_record_decides_which_field_holds_the_ids(tmp_path: Path) -> None:
+    both = {"id": "x", "_id": "a", "text": "one"}
+
+    assert read(write(tmp_path / "x.jsonl", jsonl(both, {"_id": "b", "text": "two"})))[1].id == "b"
+    assert "line 2: no field '_id' (the id)" in error(write(tmp_path / "y.jsonl", jsonl(both, {"id": "y", "text": ""})))
+
+
+def test_a_field_that_was_asked_for_and_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", jsonl({"_id": "a", "text": "one"}, {"_id": "b", "text": "two", "head": None}))
+
+    assert "line 1: no field 'number' (the id), and each passage must have one" in error(path, id_field="number")
+    assert "no line has a field 'headline' (the title)" in error(path, title_field="headline")
+    assert len(read(path, title_field="head")) == 2
+
+
+def test_passages_without_ids_are_refused_where_ids_are_needed(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", jsonl({"text": "one"}))
+
+    with pytest.raises(DupmaeError, match=r"line 1: no field '_id' \(the id\), and each passage must have one"):
+        list(read_passages(path, need_ids=True))
+
+
 def test_a_byte_order_mark_and_unicode_line_separators_do_no_harm(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", b"\xef\xbb\xbf" + jsonl({"_id": "a", "text": "one\u2028two\x85"}))
 
@@ -137,6 +170,11 @@ def test_tsv_whose_header_has_no_id_is_numbered_by_lines(tmp_path: Path) -> None
         ("a\tb\tc\td\n", "line 1: 4 columns; without a header that names 'text' there must be two (id, text) or three"),
         ("lonely\n", "line 1: 1 columns"),
         ("1\tone\n2\ttwo\tmore\n", "line 2: 3 columns where the first line has 2"),
+        (
+            "doc_id\tcontents\n1\tone\n",
+            "line 1: a heading ('doc_id') without a column 'text': call the text's column so",
+        ),
+        ("url\tID\tbody\nu\t1\tone\n", "line 1: a heading ('ID') without a column 'text'"),
         ("_id\ttext\n1\n", "line 2: 1 columns where the first line has 2"),
         ("_id\ttext\n", "is empty"),
         (b"1\tone\n2\t\xe4\n", "line 2: byte 3 is not UTF-8"),

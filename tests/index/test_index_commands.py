@@ -63,7 +63,7 @@ def test_an_index_is_built_changed_and_looked_after(
     index: str, corpus: Callable[[str, range], str], texts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["index", "add", index, "--corpus", corpus("more.jsonl", range(6, 12)), "--metadata", "lang"]) == 0
-    assert "Added to" in capsys.readouterr().out
+    assert "4 new passages, 2 in the place of earlier ones; it holds 12" in capsys.readouterr().out
     assert cli.main(["index", "delete", index, "--ids", "p0", "nobody"]) == 0
     told = capsys.readouterr().out
     assert "1 passages; it holds 11" in told
@@ -79,6 +79,14 @@ def test_an_index_is_built_changed_and_looked_after(
     assert "Sound:" in capsys.readouterr().out
     assert cli.main(["index", "info", index]) == 0
     assert "passages: 11" in capsys.readouterr().out
+
+
+def test_passages_that_only_line_numbers_tell_apart_are_not_added(
+    index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more.jsonl").write_text('{"text": "x"}\n')
+    assert cli.main(["index", "add", index, "--corpus", str(tmp_path / "more.jsonl")]) == 2
+    assert "more.jsonl, line 1: no field '_id' (the id), and each passage must have one" in capsys.readouterr().err
 
 
 def test_ids_to_delete_may_stand_in_a_file(index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from dupmae.errors import DupmaeError
 DATA_TYPES = (".jsonl", ".ndjson", ".tsv", ".parquet")
 TEXT_TYPES = (".txt", ".md")
 SUPPORTED = ".jsonl, .ndjson, .tsv, .txt, .md (each also with .gz, .xz or .zst added) and .parquet"
+ID_FIELDS = ("_id", "id", "docid", "doc_id", "pid", "passage_id")
+"""What the field with the id may be called where no name is asked for; the first that a record has counts."""
+TITLE_FIELD = "title"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +43,38 @@ class Passage:
 class _Fields:
     """Names of the fields or columns that hold a passage's parts."""
 
-    id: str
+    ids: tuple[str, ...]
+    """Names that the id's may have."""
     title: str
     text: str
     metadata: tuple[str, ...]
+    need_ids: bool
+    """Whether records must have one of `ids`."""
+
+    def id_in(self, columns: Iterable[str]) -> str | None:
+        """The one of `ids` that `columns` has, if any."""
+        return next((name for name in self.ids if name in columns), None)
 
     def present(self, columns: Iterable[str]) -> list[str]:
         """Those that `columns` has."""
-        return [name for name in columns if name in (self.id, self.title, self.text, *self.metadata)]
+        return [name for name in columns if name in (*self.ids, self.title, self.text, *self.metadata)]
 
 
 def read_passages(
     path: str | Path,
     *,
-    id_field: str = "_id",
-    title_field: str = "title",
+    id_field: str | None = None,
+    title_field: str = TITLE_FIELD,
     text_field: str = "text",
     metadata_fields: Sequence[str] = (),
+    need_ids: bool = False,
 ) -> Iterator[Passage]:
     """Read passages one at a time from a file or a folder; the name tells the format.
 
     * `.jsonl`, `.ndjson`: one passage per line; blank lines are passed over.
     * `.tsv`: one passage per line; columns are split at tabs and quotes mean nothing. The first line is a header if one
-      of its columns is called `text_field`. Without a header, two columns are id and text, three id, title and text.
+      of its columns is called `text_field`; one that names an id but no text is refused. Without a header, two columns
+      are id and text, three id, title and text.
     * `.txt`, `.md`: one passage per paragraph, that is, lines between blank lines; its id is the file's name, `#` and
       the paragraph's number.
     * `.parquet`: one passage per row.
@@ -71,17 +84,20 @@ def read_passages(
       files and other types are passed over. If it holds nothing but text files, each of them is ONE passage, and its
       path within the folder is the id; beside data files, text files are taken for notes and passed over.
 
-    Everything but Parquet may be compressed (`.gz`, `.xz`, `.zst`). A title may be missing or null. If the first record
-    of a file has no id field, none may have one, and the ids are the numbers of the lines (or rows) from 1, with the
-    file's path in front where a folder is read. White space in an id made from a file's name becomes `_`.
+    Everything but Parquet may be compressed (`.gz`, `.xz`, `.zst`). A title may be missing or null. The first record of
+    a file decides which field holds its ids. If it has none, no record may have one, and the ids are the numbers of the
+    lines (or rows) from 1, with the file's path in front where a folder is read. White space in an id made from a
+    file's name becomes `_`.
 
     Args:
         path: File or folder.
-        id_field: Field that holds the id, a string or a whole number.
-        title_field: Field that holds the title.
+        id_field: Field that holds the id, a string or a whole number; every record must have it. If None, the first of
+            `_id`, `id`, `docid`, `doc_id`, `pid` and `passage_id` that there is.
+        title_field: Field that holds the title; one other than `title` must be in a record of each file.
         text_field: Field that holds the text.
         metadata_fields: Further fields to keep; strings, numbers, true and false, all kept as strings. Null or a
             missing field is no value.
+        need_ids: Refuse records without an id instead of numbering them.
 
     Returns:
         An iterator. Texts are not kept in memory; ids are, to find duplicates.
@@ -90,7 +106,8 @@ def read_passages(
         DupmaeError: The path does not exist or its type is unknown (at the call); a record is malformed, an id occurs
             twice, or there is no passage at all (on the way).
     """
-    path, fields = Path(path), _Fields(id_field, title_field, text_field, tuple(metadata_fields))
+    path, ids = Path(path), ID_FIELDS if id_field is None else (id_field,)
+    fields = _Fields(ids, title_field, text_field, tuple(metadata_fields), need_ids or id_field is not None)
     if not path.exists():
         raise DupmaeError(f"{path} does not exist.")
     return _checked(path, _read_folder(path, fields) if path.is_dir() else _read_file(path, fields, ""))
@@ -164,28 +181,40 @@ def _from_records(
     source: str, unit: str, records: Iterable[tuple[int, Mapping[str, Any]]], fields: _Fields, prefix: str
 ) -> Iterator[tuple[str, Passage]]:
     """Turn numbered records into passages, each with the words that say where it stands."""
-    has_ids: bool | None = None
-    for number, record in records:
+    iterator = iter(records)
+    first = list(islice(iterator, 1))
+    id_field = fields.id_in(first[0][1]) if first else None
+    titled = fields.title == TITLE_FIELD or not first
+    for number, record in chain(first, iterator):
         place = f"{source}, {unit} {number}"
-        if has_ids is None:
-            has_ids = fields.id in record
-        if has_ids and fields.id not in record:
-            raise DupmaeError(f"{place}: no field {fields.id!r} (the id); {_listing(record)}.")
-        if not has_ids and fields.id in record:
-            raise DupmaeError(f"{place}: has the field {fields.id!r}, but the first {unit} has none; give all an id.")
-        if fields.text not in record:
-            raise DupmaeError(f"{place}: no field {fields.text!r} (the text); {_listing(record)}.")
-        identifier = _identifier(record[fields.id], fields.id, place) if has_ids else f"{prefix}{number}"
+        _check_fields(record, fields, id_field, f"the first {unit}", place)
+        titled = titled or fields.title in record
         title = record.get(fields.title)
         yield (
             place,
             Passage(
-                identifier,
+                f"{prefix}{number}" if id_field is None else _identifier(record[id_field], id_field, place),
                 "" if title is None else string_field(title, fields.title, place),
                 string_field(record[fields.text], fields.text, place),
                 _metadata(record, fields.metadata, place),
             ),
         )
+    if not titled:
+        raise DupmaeError(f"{source}: no {unit} has a field {fields.title!r} (the title).")
+
+
+def _check_fields(record: Collection[str], fields: _Fields, id_field: str | None, first: str, place: str) -> None:
+    """Refuse a record without a text, or without the id that the file's first record has, and the reverse."""
+    if id_field is not None and id_field not in record:
+        raise DupmaeError(f"{place}: no field {id_field!r} (the id); {_listing(record)}.")
+    if id_field is None and fields.need_ids:
+        raise DupmaeError(
+            f"{place}: no field {fields.ids[0]!r} (the id), and each passage must have one; {_listing(record)}."
+        )
+    if id_field is None and (found := fields.id_in(record)) is not None:
+        raise DupmaeError(f"{place}: has the field {found!r}, but {first} has none; give all an id.")
+    if fields.text not in record:
+        raise DupmaeError(f"{place}: no field {fields.text!r} (the text); {_listing(record)}.")
 
 
 def _metadata(record: Mapping[str, Any], names: Iterable[str], place: str) -> dict[str, str]:
@@ -243,15 +272,27 @@ def _tsv_records(path: Path, fields: _Fields) -> Iterator[tuple[int, dict[str, s
             header = columns
             continue
         if not header:
+            _refuse_heading(columns, fields, f"{path}, line {number}")
             if len(columns) not in (2, 3):
                 raise DupmaeError(
                     f"{path}, line {number}: {len(columns)} columns; without a header that names {fields.text!r} "
                     "there must be two (id, text) or three (id, title, text)."
                 )
-            header = [fields.id, fields.text] if len(columns) == 2 else [fields.id, fields.title, fields.text]
+            titles = [fields.title] if len(columns) == 3 else []
+            header = [fields.ids[0], *titles, fields.text]
         if len(columns) != len(header):
             raise DupmaeError(f"{path}, line {number}: {len(columns)} columns where the first line has {len(header)}.")
         yield number, dict(zip(header, columns, strict=True))
+
+
+def _refuse_heading(columns: list[str], fields: _Fields, place: str) -> None:
+    """Refuse a first line that names an id but no text: read as a passage, it would name no column."""
+    for column in columns:
+        if column in fields.ids or column.lower() in ID_FIELDS:
+            raise DupmaeError(
+                f"{place}: a heading ({column!r}) without a column {fields.text!r}: "
+                "call the text's column so, or give its name in Python (text_field)."
+            )
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[str, Passage]]:
