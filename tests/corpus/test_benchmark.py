@@ -66,6 +66,15 @@ def test_judgements_of_unknown_queries_and_passages_are_counted_listed_and_refus
         read_benchmark(folder, "train")
 
 
+@pytest.mark.parametrize(("name", "what"), [("corpus.jsonl", "passage"), ("queries.jsonl", "query")])
+def test_ids_that_no_run_can_hold_are_refused_when_the_folder_is_read(folder: Path, name: str, what: str) -> None:
+    next(folder.glob(f"{name}*")).unlink()
+    (folder / name).write_bytes(jsonl({"_id": "fine", "text": "x"}, {"_id": "doc 152245", "text": "x"}))
+
+    with pytest.raises(DupmaeError, match=rf"{name}: the {what} id 'doc 152245' is empty or holds white space"):
+        read_benchmark(folder, "test")
+
+
 def test_unknown_judgements_are_dropped_with_a_warning_when_allowed(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

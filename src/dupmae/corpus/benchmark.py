@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dupmae.config import HoldOut
 from dupmae.corpus.opening import COMPRESSIONS, find_file, json_objects
 from dupmae.corpus.readers import Passage, read_passages, string_field
-from dupmae.corpus.trec import Qrels, read_qrels
+from dupmae.corpus.trec import Qrels, check_word, read_qrels
 from dupmae.corpus.twins import with_twins
 from dupmae.errors import DupmaeError
 
@@ -51,8 +51,8 @@ def read_splits(folder: str | Path, splits: Sequence[str], *, allow_unknown: boo
         Of each split the queries with judgements in it, and the whole corpus, which is in memory once for all.
 
     Raises:
-        DupmaeError: A file is missing or malformed, a split does not exist (told with those that do), judgements name
-            unknown queries or passages, or none is left.
+        DupmaeError: A file is missing or malformed, an id holds white space (no run could name it), a split does not
+            exist (told with those that do), judgements name unknown queries or passages, or none is left.
     """
     folder = Path(folder)
     files = {name: find_file(folder, f"{name}.jsonl") for name in ("corpus", "queries")}
@@ -60,14 +60,21 @@ def read_splits(folder: str | Path, splits: Sequence[str], *, allow_unknown: boo
     if missing:
         raise DupmaeError(f"{folder} is not a benchmark in BEIR layout: it has no {' and no '.join(missing)}.")
     qrels_files = {split: _qrels_file(folder, split) for split in splits}
-    corpus = {passage.id: passage for passage in read_passages(files["corpus"] or folder)}
-    texts = {query.id: query.text for query in read_passages(files["queries"] or folder)}
+    corpus = {passage.id: passage for passage in _read_named(files["corpus"] or folder, "passage id")}
+    texts = {query.id: query.text for query in _read_named(files["queries"] or folder, "query id")}
     name, benchmarks = folder.resolve().name, []
     for split in splits:
         file = qrels_files[split]
         qrels = _known_qrels(file, read_qrels(file), texts, corpus, allow_unknown)
         benchmarks.append(Benchmark(name, split, corpus, {query: texts[query] for query in qrels}, qrels))
     return benchmarks
+
+
+def _read_named(file: Path, what: str) -> Iterator[Passage]:
+    """Read passages or queries whose ids can stand in a run."""
+    for passage in read_passages(file):
+        check_word(passage.id, what, file)
+        yield passage
 
 
 def _qrels_file(folder: Path, split: str) -> Path:

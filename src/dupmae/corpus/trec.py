@@ -114,13 +114,13 @@ def write_run(path: str | Path, run: Run, tag: str) -> None:
         DupmaeError: An id or the tag is empty or holds white space, or a score is not finite.
     """
     path = Path(path)
-    _check_word(tag, "tag", path)
+    check_word(tag, "tag", path)
     with atomic_write(path) as file:
         for query, results in run.items():
-            _check_word(query, "query id", path)
+            check_word(query, "query id", path)
             ranked = sorted(results.items(), key=lambda result: (-result[1], result[0]))
             for rank, (passage, score) in enumerate(ranked, 1):
-                _check_word(passage, "passage id", path)
+                check_word(passage, "passage id", path)
                 if not math.isfinite(score):
                     raise DupmaeError(f"{path}: the score of {passage!r} for query {query!r} is {score}; not written.")
                 file.write(f"{query} Q0 {passage} {rank} {float(score)!r} {tag}\n")
@@ -141,9 +141,19 @@ def _is_number(word: str) -> bool:
         return False
 
 
-def _check_word(word: str, what: str, path: Path) -> None:
-    """Refuse what would be read back as no column or several."""
-    if len(word.split()) != 1 or word.split()[0] != word:
+def check_word(word: str, what: str, path: Path) -> None:
+    """Refuse what would be read back from a run as no column or several.
+
+    Args:
+        word: An id or a tag.
+        what: What it is, for the error.
+        path: The file that holds it or was to hold it.
+
+    Raises:
+        DupmaeError: It is empty or holds white space.
+    """
+    if word.split() != [word]:
         raise DupmaeError(
-            f"{path}: the {what} {word!r} is empty or holds white space, which a run cannot hold; not written."
+            f"{path}: the {what} {word!r} is empty or holds white space, which a run cannot hold: write it without, "
+            "for instance with `_` instead."
         )
