@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from dupmae.models import SMALL, resolve_model
 if TYPE_CHECKING:
     from dupmae.corpus import Passage
     from dupmae.index import DuplexIndex
+
+logger = logging.getLogger(__name__)
 
 
 def build(
@@ -49,17 +52,19 @@ def build(
     from dupmae.index.encoding import passages_within
     from dupmae.index.joining import process_of
 
+    missing = _asked_for(metadata)
     folder, process = resolve_model(model), process_of(os.environ)
     build_segments(
         Path(output),
         DuplexEncoder(folder),
-        _passages(corpus, metadata),
+        _striking_off(missing, _passages(corpus, metadata)),
         model=SMALL if model == SMALL else folder,  # its folder is in this user's cache, and others must find it, too
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
         process=process,
     )
     _say(f"Written: {output}" + (f" (share of process {process[0]})" if process[1] > 1 else ""))
+    _tell_missing(missing)
 
 
 def add(
@@ -87,12 +92,14 @@ def add(
         metadata: Fields of the corpus to keep; those that the index has, where none is named.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
     """
+    missing = _asked_for(metadata)
     opened = open_index(Path(index), model)
     fields = opened.info()["metadata"] if metadata is None else metadata
     before = len(opened)
-    count = opened.add(_passages(corpus, fields, need_ids=True), batch_size)
+    count = opened.add(_striking_off(missing, _passages(corpus, fields, need_ids=True)), batch_size)
     new = len(opened) - before
     _say(f"Added to {index}: {new} new passages, {count - new} in the place of earlier ones; it holds {len(opened)}")
+    _tell_missing(missing)
 
 
 def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = None) -> None:
@@ -326,6 +333,28 @@ def _passages(paths: list[str], metadata: list[str] | None, *, need_ids: bool = 
 
     for path in paths:
         yield from read_passages(Path(path), metadata_fields=metadata or (), need_ids=need_ids)
+
+
+def _asked_for(metadata: list[str] | None) -> set[str]:
+    """The metadata fields named, if an index can have them."""
+    from dupmae.index.passages import refuse_reserved
+
+    refuse_reserved(metadata or ())
+    return set(metadata or ())
+
+
+def _striking_off(missing: set[str], passages: Iterator[Passage]) -> Iterator[Passage]:
+    """The same passages; a metadata field that one of them has leaves `missing`."""
+    for passage in passages:
+        if missing:
+            missing.difference_update(passage.metadata)
+        yield passage
+
+
+def _tell_missing(fields: set[str]) -> None:
+    """Warn of metadata fields that were asked for and that no passage had."""
+    for field in sorted(fields):
+        logger.warning("No passage of the corpus has a value in the field %r: check the name after --metadata.", field)
 
 
 def _say(sentence: str) -> None:

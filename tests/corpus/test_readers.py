@@ -322,6 +322,15 @@ def test_metadata_fields_are_kept_as_strings(tmp_path: Path) -> None:
     assert second.metadata == {"score": "0.5"}
 
 
+def test_metadata_may_be_nested_as_in_beir_and_whole_numbers_have_no_fraction(tmp_path: Path) -> None:
+    rows = [{"_id": "a", "text": "x", "year": 2020.0, "metadata": {"focus": "bees", "year": "old", "depth": 1.5}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+
+    for path in (write(tmp_path / "c.jsonl", jsonl(*rows)), tmp_path / "c.parquet"):
+        (passage,) = read_passages(path, metadata_fields=["focus", "year", "depth", "none"])
+        assert passage.metadata == {"focus": "bees", "year": "2020", "depth": "1.5"}
+
+
 def test_a_metadata_field_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "x", "tags": ["t"]}\n')
     with pytest.raises(DupmaeError, match=r"line 1: the field 'tags' is .*, but must be a string"):

@@ -81,6 +81,26 @@ def test_an_index_is_built_changed_and_looked_after(
     assert "passages: 11" in capsys.readouterr().out
 
 
+def test_a_metadata_field_that_no_passage_has_is_told_of(
+    index: str, corpus: Callable[[str, range], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["index", "add", index, "--corpus", corpus("more.jsonl", range(8, 10)), "--metadata", "lang", "yaer"]
+    assert cli.main(words) == 0
+    assert "No passage of the corpus has a value in the field 'yaer'" in caplog.text
+    assert "'lang'" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["title", "check"])
+def test_reserved_metadata_fields_are_refused_before_anything_is_read(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--corpus", "nowhere.jsonl", "--metadata", name]
+    assert cli.main(["index", "build", "--output", str(tmp_path / "index"), *words]) == 2
+    assert f"The metadata field '{name}' is called like a field of every passage" in capsys.readouterr().err
+    assert cli.main(["index", "add", "nowhere", *words]) == 2
+    assert f"The metadata field '{name}' is called like a field of every passage" in capsys.readouterr().err
+
+
 def test_passages_that_only_line_numbers_tell_apart_are_not_added(
     index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

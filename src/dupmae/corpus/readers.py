@@ -18,6 +18,8 @@ SUPPORTED = ".jsonl, .ndjson, .tsv, .txt, .md (each also with .gz, .xz or .zst a
 ID_FIELDS = ("_id", "id", "docid", "doc_id", "pid", "passage_id")
 """What the field with the id may be called where no name is asked for; the first that a record has counts."""
 TITLE_FIELD = "title"
+NESTED_FIELD = "metadata"
+"""The field in which BEIR puts a passage's further fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class _Fields:
 
     def present(self, columns: Iterable[str]) -> list[str]:
         """Those that `columns` has."""
-        return [name for name in columns if name in (*self.ids, self.title, self.text, *self.metadata)]
+        nested = (NESTED_FIELD,) if self.metadata else ()
+        return [name for name in columns if name in (*self.ids, self.title, self.text, *self.metadata, *nested)]
 
 
 def read_passages(
@@ -95,8 +98,9 @@ def read_passages(
             `_id`, `id`, `docid`, `doc_id`, `pid` and `passage_id` that there is.
         title_field: Field that holds the title; one other than `title` must be in a record of each file.
         text_field: Field that holds the text.
-        metadata_fields: Further fields to keep; strings, numbers, true and false, all kept as strings. Null or a
-            missing field is no value.
+        metadata_fields: Further fields to keep, of the record or of an object in its field `metadata`: strings,
+            numbers, true and false, all kept as strings, a number without a fraction as a whole one (`2020` for
+            2020.0). Null or a missing field is no value.
         need_ids: Refuse records without an id instead of numbering them.
 
     Returns:
@@ -219,16 +223,23 @@ def _check_fields(record: Collection[str], fields: _Fields, id_field: str | None
 
 def _metadata(record: Mapping[str, Any], names: Iterable[str], place: str) -> dict[str, str]:
     """The metadata fields that have a value, as strings; true and false are spelled as in JSON."""
+    nested = record.get(NESTED_FIELD)
+    further = nested if isinstance(nested, Mapping) else {}
     metadata = {}
     for name in names:
-        value = record.get(name)
+        value = further.get(name) if record.get(name) is None else record[name]
         if isinstance(value, bool):
             metadata[name] = str(value).lower()
         elif isinstance(value, int | float):
-            metadata[name] = str(value)
+            metadata[name] = _number_text(value)
         elif value is not None:
             metadata[name] = string_field(value, name, place)
     return metadata
+
+
+def _number_text(value: float) -> str:
+    """A number as a string; one that is whole without a fraction, however it was written."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _listing(columns: Iterable[str]) -> str:

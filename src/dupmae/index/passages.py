@@ -5,7 +5,7 @@ A row of texts carries its own checksum, so a hit is read and checked without re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,16 @@ FIXED = ("id", "title", "text")
 """Fields every passage has; metadata fields have other names."""
 
 
+def refuse_reserved(fields: Iterable[str]) -> None:
+    """Refuse names that metadata fields cannot have.
+
+    Raises:
+        DupmaeError: A metadata field is called like one of the fixed fields.
+    """
+    if clash := {*FIXED, "check"}.intersection(fields):
+        raise DupmaeError(f"The metadata field {min(clash)!r} is called like a field of every passage: rename it.")
+
+
 def passage_table(passages: Sequence[Passage]) -> pa.Table:
     """Passages as a table of strings, a column a field, with the checksum of each row's texts.
 
@@ -33,8 +43,7 @@ def passage_table(passages: Sequence[Passage]) -> pa.Table:
         DupmaeError: A metadata field is called like one of the fixed fields.
     """
     fields = sorted({field for passage in passages for field in passage.metadata})
-    if clash := set(fields) & {*FIXED, "check"}:
-        raise DupmaeError(f"The metadata field {min(clash)!r} is called like a field of every passage: rename it.")
+    refuse_reserved(fields)
     columns: dict[str, Any] = {name: [getattr(passage, name) for passage in passages] for name in FIXED}
     columns |= {field: [passage.metadata.get(field) for passage in passages] for field in fields}
     table = pa.table({name: pa.array(values, pa.large_string()) for name, values in columns.items()})
