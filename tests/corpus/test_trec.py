@@ -42,10 +42,15 @@ def test_trec_judgements_are_read(tmp_path: Path, separator: str) -> None:
     ("content", "message"),
     [
         ("query-id\tcorpus-id\tscore\nq\td\t0.5\n", "line 2: the score '0.5' is not a whole number"),
-        ("query-id\tcorpus-id\tscore\nq\td\n", "line 2: 2 columns, expected query-id, corpus-id, score"),
-        ("q 0 d 1\nq 0 d 2 x\n", "line 2: 5 columns, expected three (BEIR) or four (TREC)"),
+        ("query-id\tcorpus-id\tscore\nq\td\n", "line 2: 2 columns, expected three columns split by tabs (BEIR"),
+        ("q 0 d 1\nq 0 d 2 x\n", "line 2: 5 columns, expected four split by white space (TREC"),
+        (
+            "q d 1\n",
+            "line 1: neither three columns split by tabs (BEIR: query-id, corpus-id, score), nor four split by",
+        ),
+        ("query-id,corpus-id,score\nq,d,1\n", "line 1: neither three columns split by tabs"),
         ("q 0 d high\n", "line 1: the score 'high' is not a whole number"),
-        ("q d\n", "line 1: 2 columns"),
+        ("q d\n", "line 1: neither three columns"),
         ("q 0 d 1\nq 0 d 2\n", "line 2: 'd' was judged differently for query 'q' before"),
         ("query-id\tcorpus-id\tscore\n", "holds no judgements"),
         ("", "holds no judgements"),

@@ -16,6 +16,9 @@ Qrels = dict[str, dict[str, int]]
 Run = dict[str, dict[str, float]]
 """Query id -> passage id -> score; higher is better."""
 
+_BEIR_COLUMNS = "three columns split by tabs (BEIR: query-id, corpus-id, score)"
+_TREC_COLUMNS = "four split by white space (TREC: query, iteration, passage, grade)"
+
 
 def read_qrels(path: str | Path) -> Qrels:
     """Read judgements, compressed or not.
@@ -37,12 +40,12 @@ def read_qrels(path: str | Path) -> Qrels:
     for number, line in _lines(path):
         tabbed, columns = line.split("\t"), line.split()
         if not width:
-            width = 3 if len(tabbed) == 3 else 4
+            width = _qrels_width(line, f"{path}, line {number}")
             if width == 3 and not _is_number(tabbed[2]):
                 continue
         columns = tabbed if width == 3 else columns
         if len(columns) != width:
-            expected = "query-id, corpus-id, score, split by tabs" if width == 3 else "three (BEIR) or four (TREC)"
+            expected = _BEIR_COLUMNS if width == 3 else _TREC_COLUMNS
             raise DupmaeError(f"{path}, line {number}: {len(columns)} columns, expected {expected}.")
         query, passage, grade = columns[0], columns[-2], columns[-1].strip()
         if not re.fullmatch(r"[+-]?[0-9]+", grade):
@@ -52,6 +55,15 @@ def read_qrels(path: str | Path) -> Qrels:
     if not qrels:
         raise DupmaeError(f"{path} holds no judgements.")
     return qrels
+
+
+def _qrels_width(line: str, place: str) -> int:
+    """How many columns judgements have, by their first line."""
+    if len(line.split("\t")) == 3:
+        return 3
+    if len(line.split()) == 4:
+        return 4
+    raise DupmaeError(f"{place}: neither {_BEIR_COLUMNS}, nor {_TREC_COLUMNS}: separate the columns like that.")
 
 
 def read_run(path: str | Path) -> Run:
