@@ -9,8 +9,13 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\sa-z])|[。！？]+[」』”’）]*|(?=\n\s*\n)")  # noqa: RUF001
-"""A full stop and what closes with it, if no lower-case letter follows; its CJK kin; a blank line."""
+SENTENCE_END = re.compile(
+    r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s++[^\sa-z])|[。！？]+[」』”’）]*|(?=\n[^\S\n]*\n)"  # noqa: RUF001
+)
+"""A full stop and what closes with it, if no lower-case letter follows; its CJK kin; a blank line.
+
+Long runs of full stops or line breaks take time in proportion to their length.
+"""
 
 WHITE_SPACE = re.compile(r"\s+")
 
