@@ -77,6 +77,16 @@ def test_either_a_benchmark_or_pairs_are_needed(command: str, capsys: pytest.Cap
     assert cli.main([*words, "--benchmark", "b", "--pairs", "p"]) == 2
 
 
+def test_a_folder_without_a_model_is_no_teacher_and_leaves_no_trace(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = ["teach", "--ready", "--model", str(tmp_path / "empty"), "--lists", "l", "--benchmark", folder]
+    assert cli.main([*words, "--output", str(tmp_path / "taught")]) == 2
+    assert "empty holds no model" in capsys.readouterr().err
+    assert not (tmp_path / "taught").exists()
+
+
 def test_reranking_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["rerank", "--model", "m", "--run", "r", "--benchmark", "b", "--output", "o", "--depth", "0"]
     assert cli.main(words) == 2
