@@ -297,7 +297,7 @@ def test_a_filter_limits_what_is_found_before_the_top_k_is_formed(index: DuplexI
 
 def test_numbers_and_truth_values_of_a_filter_are_compared_as_they_are_stored(index: DuplexIndex) -> None:
     index.add([Passage("new", "", "70", {"year": "2020", "open": "true"})])
-    assert ranking(index, where={"year": 2020})[0] == [["new"]] * 6
+    assert ranking(index, where={"year": 2020})[0] == ranking(index, where={"year": 2020.0})[0] == [["new"]] * 6
     assert ranking(index, where={"open": True, "year": [2019, 2020]})[0] == [["new"]] * 6
     assert ranking(index, where={"open": True, "parity": "odd"})[0] == [[]] * 6
 

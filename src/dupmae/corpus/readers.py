@@ -231,13 +231,13 @@ def _metadata(record: Mapping[str, Any], names: Iterable[str], place: str) -> di
         if isinstance(value, bool):
             metadata[name] = str(value).lower()
         elif isinstance(value, int | float):
-            metadata[name] = _number_text(value)
+            metadata[name] = number_text(value)
         elif value is not None:
             metadata[name] = string_field(value, name, place)
     return metadata
 
 
-def _number_text(value: float) -> str:
+def number_text(value: float) -> str:
     """A number as a string; one that is whole without a fraction, however it was written."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
