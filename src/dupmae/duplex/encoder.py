@@ -19,7 +19,7 @@ from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
-from dupmae.models import is_duplex, model_file, resolve_model
+from dupmae.models import is_duplex, model_file, refuse_no_model, resolve_model
 from dupmae.quiet import hushed
 from dupmae.starts import trained_prompts
 
@@ -49,7 +49,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         **kwargs: As for `SparseEncoder`.
 
     Raises:
-        DupmaeError: The folder does not hold a duplex model.
+        DupmaeError: There is no duplex model of this name.
     """
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
@@ -63,6 +63,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 cache_dir=kwargs.get("cache_folder"),
                 local_files_only=kwargs.get("local_files_only", False),
             )
+            refuse_no_model(model_name_or_path)
             if not is_duplex(model_name_or_path):
                 raise DupmaeError(
                     f"{model_name_or_path} does not hold a duplex model (or, on the hub, cannot be reached): build one "
