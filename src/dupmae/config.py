@@ -6,7 +6,7 @@ precedence: the defaults here, a YAML file, the command line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from dupmae.ranges import (
@@ -29,13 +29,11 @@ NEUTRAL = ("gradient_checkpointing", "mini_batch_size", "report_to", "save_steps
 memory."""
 
 
-def decisive(settings: CheckedSettings) -> dict[str, Any]:
-    """The settings that a result depends on, those of sections included, for fingerprints."""
-    return {
-        name: decisive(value) if isinstance(value, CheckedSettings) else value
-        for name, value in vars(settings).items()
-        if name not in NEUTRAL
-    }
+def decisive(settings: Any) -> dict[str, Any]:
+    """The settings of a dataclass that a result depends on, those of its sections included, for fingerprints."""
+    names = [one.name for one in fields(settings) if one.name not in NEUTRAL]  # no attributes that a trainer has added
+    found = {name: getattr(settings, name) for name in names}
+    return {name: decisive(value) if isinstance(value, CheckedSettings) else value for name, value in found.items()}
 
 
 @dataclass(kw_only=True)
