@@ -15,7 +15,6 @@ Writes OUTPUT/variants.json; the same command goes on where it was interrupted.
 from __future__ import annotations
 
 import argparse
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +35,7 @@ from dupmae.evaluation.paper import VARIANTS, Variant
 from dupmae.evaluation.retrievers import share_index
 from dupmae.evaluation.significance import compare_with_baseline
 from dupmae.files import write_json
-from dupmae.finetuning.balance import FACTORS
+from dupmae.finetuning.balance import FACTORS, best_factor
 from dupmae.finetuning.validation import dev_pool
 from dupmae.index import DuplexIndex
 from dupmae.splits import read_data
@@ -130,12 +129,11 @@ def balanced(runs: Sequence[Run], qrels: Qrels, seed: int) -> dict[str, float]:
     """
     names = random.Random(seed).sample(sorted(qrels), len(qrels))
     parts = names[: len(names) // 2], names[len(names) // 2 :]
-    found: dict[str, float] = {}
+    found, by_factor = dict[str, float](), dict(zip(FACTORS, runs, strict=False))
     for chosen_on, measured_on in (parts, parts[::-1]):
         judged, held = ({name: qrels[name] for name in part} for part in (chosen_on, measured_on))
-        figures = [evaluate_run(run, judged)["ndcg@10"] for run in runs]
-        best = max(range(len(runs)), key=lambda place: (figures[place], -abs(math.log(FACTORS[place]))))
-        found |= per_query(runs[best], held, "ndcg@10")
+        best = best_factor({factor: evaluate_run(run, judged)["ndcg@10"] for factor, run in by_factor.items()})
+        found |= per_query(by_factor[best], held, "ndcg@10")
     return {name: found[name] for name in qrels}
 
 

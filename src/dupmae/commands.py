@@ -6,7 +6,6 @@ The stages are imported where they run, so that `dupmae --help` answers at once.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import importlib
 import sys
@@ -285,18 +284,9 @@ def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
         while text := _ask():
             yield text
     else:
-        yield from filter(None, map(str.strip, _input_lines()))
+        from dupmae.corpus.opening import decoded_lines
 
-
-def _input_lines() -> Iterator[str]:
-    """The lines of the standard input, read as those of a file are: UTF-8 whatever the locale, without a mark."""
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DupmaeError(
-                f"standard input, line {number}: byte {error.start + 1} is not UTF-8: convert it to UTF-8."
-            ) from None
+        yield from filter(None, (line.strip() for _, line in decoded_lines(sys.stdin.buffer, "standard input")))
 
 
 def _ask() -> str:

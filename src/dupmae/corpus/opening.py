@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -49,16 +50,28 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with _open_bytes(path) as file:
-            for number, line in enumerate(file, 1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                yield number, line.rstrip(b"\r\n").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DupmaeError(
-            f"{path}, line {number}: byte {error.start + 1} is not UTF-8: convert the file to UTF-8."
-        ) from None
+            for number, line in decoded_lines(file, path):
+                yield number, line
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DupmaeError(f"{path} cannot be read{f' past line {number}' if number else ''} ({error}).") from None
+
+
+def decoded_lines(lines: Iterable[bytes], source: str | Path) -> Iterator[tuple[int, str]]:
+    """Number and decode lines, from a file or a pipe, as :func:`numbered_lines` says.
+
+    Raises:
+        DupmaeError: A line is not UTF-8; the sentence begins with `source`.
+    """
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        try:
+            text = line.rstrip(b"\r\n").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DupmaeError(
+                f"{source}, line {number}: byte {error.start + 1} is not UTF-8: convert it to UTF-8."
+            ) from None
+        yield number, text
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -228,17 +228,17 @@ def _metadata(record: Mapping[str, Any], names: Iterable[str], place: str) -> di
     metadata = {}
     for name in names:
         value = further.get(name) if record.get(name) is None else record[name]
-        if isinstance(value, bool):
-            metadata[name] = str(value).lower()
-        elif isinstance(value, int | float):
-            metadata[name] = number_text(value)
+        if isinstance(value, int | float):
+            metadata[name] = value_text(value)
         elif value is not None:
             metadata[name] = string_field(value, name, place)
     return metadata
 
 
-def number_text(value: float) -> str:
-    """A number as a string; one that is whole without a fraction, however it was written."""
+def value_text(value: str | float) -> str:
+    """A metadata value as it is stored: true and false as in JSON, a whole number without a fraction."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -13,6 +14,11 @@ from dupmae.finetuning.validation import METRIC, rank_weighted
 
 FACTORS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 """What the vocabulary half's scale may be multiplied with."""
+
+
+def best_factor(figures: Mapping[float, float]) -> float:
+    """Of factors, each with its figure, the best; of equal ones the nearest to 1."""
+    return max(figures, key=lambda factor: (figures[factor], -abs(math.log(factor))))
 
 
 def balance(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
@@ -32,7 +38,7 @@ def balance(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
     """
     runs = rank_weighted(encoder, pool, FACTORS, show_progress_bar=True)
     figures = {factor: evaluate_run(run, pool.qrels)[METRIC] for factor, run in zip(FACTORS, runs, strict=True)}
-    best = max(FACTORS, key=lambda factor: (figures[factor], -abs(math.log(factor))))
+    best = best_factor(figures)
     with torch.no_grad():
         encoder.pooling.ot_log_scale.add_(math.log(best))
     return {"factor": best, "before": figures[1.0], "after": figures[best]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dupmae.corpus.readers import number_text
+from dupmae.corpus.readers import value_text
 
 Where = Mapping[str, str | int | float | Sequence[str | int | float]]
 """A filter: metadata field to the value, or the values, that a passage must have one of; all fields must agree."""
@@ -34,9 +34,6 @@ class Hit:
 
 
 def wanted_values(values: str | int | float | Sequence[str | int | float]) -> list[str]:
-    """The values of one field of a filter as they are stored: strings, true and false as in JSON, 2020.0 as 2020."""
+    """The values of one field of a filter as they are stored."""
     several = [values] if isinstance(values, str | int | float) else values
-    return [
-        str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else number_text(value)
-        for value in several
-    ]
+    return [value_text(value) for value in several]
