@@ -37,7 +37,7 @@ bench: $(STAMP)
 ifdef NAME
 	$(BIN)/python benchmarks/$(NAME).py
 else
-	@echo "make bench NAME=... with one of:"; ls benchmarks/*.py | sed 's|benchmarks/|  |; s|\.py$$||'
+	@echo "make bench NAME=... with one of:"; ls benchmarks/*/*.py | sed 's|benchmarks/|  |; s|\.py$$||'
 endif
 
 clean:

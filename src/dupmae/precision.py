@@ -10,7 +10,7 @@ import torch
 def bfloat16_pays(precision: str) -> bool:
     """Whether the forward pass runs in bfloat16; `auto` asks GPU or processor for bfloat16 products.
 
-    Of a processor these are AMX's matrix units or AVX-512's dot products (`benchmarks/encode.py` and
+    Of a processor these are AMX's matrix units or AVX-512's dot products (`benchmarks/speed/encode.py` and
     `pretraining_step.py` with and without bfloat16 have the ratios). Without them a processor converts every product
     and is slower than in float32; GPUs before Ampere emulate them, too.
     """

@@ -17,7 +17,7 @@ from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.objective import DupMAE
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "speed"
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_set_and_system_is_named_and_the_figures_in_the_documents_can_be_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "quality")
     import draw_sets
 
     source = ROOT / "docs" / "results" / "raw" / "pairs-42.json"

@@ -23,7 +23,7 @@ def test_an_untuned_model_is_ranked_with_its_vocabulary_half_multiplied(
     embedder_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for folder in ("benchmarks", "recipes"):
+    for folder in ("benchmarks/quality", "recipes"):
         monkeypatch.syspath_prepend(ROOT / folder)
     import factors
     import untuned_duplex

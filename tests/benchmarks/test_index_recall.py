@@ -13,7 +13,7 @@ from dupmae.config import DuplexConfig
 from dupmae.duplex import DuplexEncoder
 from dupmae.duplex.embeddings import DuplexEmbeddings
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "reliability"
 
 
 @pytest.fixture(autouse=True)

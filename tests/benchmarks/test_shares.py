@@ -24,7 +24,7 @@ def test_the_whole_share_is_the_fine_tuned_model_and_a_part_lies_before_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "quality")
     import shares
 
     data = {"data.benchmark": write_data(tmp_path / "toy"), "data.dev_fraction": 0.3, "finetune.share": 1.0}

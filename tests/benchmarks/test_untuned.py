@@ -22,7 +22,7 @@ def test_the_dense_half_of_an_embedder_ranks_as_it_does_and_the_other_ones_figur
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "quality")
     import untuned
 
     data, model, file = write_data(tmp_path / "toy"), str(embedder_folder), tmp_path / "untuned.json"

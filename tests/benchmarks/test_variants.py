@@ -31,7 +31,7 @@ def arguments(
 def test_variants_are_ranked_with_their_halves_and_compared_with_the_full_method(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "quality")
     import variants
 
     monkeypatch.setattr(sys, "argv", ["variants.py", *arguments, "--test", "--only", "768:0", "linear", "none"])
@@ -54,7 +54,7 @@ def test_variants_are_ranked_with_their_halves_and_compared_with_the_full_method
 def test_held_out_queries_may_look_among_fewer_passages(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "quality")
     import variants
 
     searched = []
@@ -69,7 +69,7 @@ def test_held_out_queries_may_look_among_fewer_passages(
 def test_the_halves_are_balanced_on_other_queries_than_they_are_measured_on(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "quality")
     import variants
 
     ranked = []

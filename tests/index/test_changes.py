@@ -436,7 +436,7 @@ def test_opening_loads_neither_an_encoder_nor_torch(index: DuplexIndex) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills and file size limits are tried on Unix")
 def test_kills_and_failing_writes_lose_nothing_and_readers_see_committed_states_alone() -> None:
     """A few rounds of what the benchmark does 200 times."""
-    script = ROOT / "benchmarks" / "index_crashes.py"
+    script = ROOT / "benchmarks" / "reliability" / "index_crashes.py"
     words = ["--kills", "4", "--failures", "4", "--readers", "2", "--changes", "6"]
     run = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]

@@ -1,8 +1,9 @@
 """One pre-training step: collation, forward, backward, optimiser. Ours, its naive twin, and the package `pretense`.
 
-    python benchmarks/pretraining_step.py [--bf16] [--natural] [--batch 32] [--length 128] [--layers 4] [--hidden 256]
+    python benchmarks/speed/pretraining_step.py [--bf16] [--natural] [--batch 32] [--length 128] [--layers 4] \\
+        [--hidden 256]
         [--peer-python PATH]
-    python benchmarks/pretraining_step.py --json --system dupmae|naive ...
+    python benchmarks/speed/pretraining_step.py --json --system dupmae|naive ...
 
 Random weights, synthetic words of one token each. The first form prints a table; each system has a process of its own,
 and they take turns, step by step. `--peer-python` names the Python of an environment in which `pretense` is installed.

@@ -1,7 +1,7 @@
 """A fine-tuning step, forward and backward, in three ways: memory and time, and what becomes of the gradient.
 
-    python benchmarks/finetuning_step.py [--batch 128] [--mini 16] [--negatives 1] [--length 128] [--layers 6]
-    python benchmarks/finetuning_step.py --json
+    python benchmarks/speed/finetuning_step.py [--batch 128] [--mini 16] [--negatives 1] [--length 128] [--layers 6]
+    python benchmarks/speed/finetuning_step.py --json
 
 `every entry` computes the passages' whole vocabulary halves and cuts them to their top k, as encoding does; the whole
 batch and the mini-batches compute those entries alone that a query of the step has.

@@ -1,6 +1,6 @@
 """Kills, full disks and concurrent readers: does an index ever lose or invent a passage?
 
-    python benchmarks/index_crashes.py [--kills 200] [--failures 50] [--readers 20]
+    python benchmarks/reliability/index_crashes.py [--kills 200] [--failures 50] [--readers 20]
 
 A process adds, replaces and deletes passages and compacts at random; before each change it notes down what it is about
 to do. It is killed (SIGKILL) at random moments, or its writes fail beyond a random file size. After each, the index

@@ -1,6 +1,6 @@
 """A duplex model as it is on several sets: its halves, and their sum with the vocabulary half's score multiplied.
 
-    python benchmarks/factors.py MODEL --benchmark data/scifact:train data/scifact:test --indexes runs/indexes
+    python benchmarks/quality/factors.py MODEL --benchmark data/scifact:train data/scifact:test --indexes runs/indexes
 
 A set is a folder in BEIR layout and the judgements to measure on. Passages are encoded once a folder, for queries alone
 carry the scale. Prints and, with --json, writes NDCG@10.

@@ -1,6 +1,6 @@
 """The vocabulary kernels against their naive twins: forward and backward, interleaved in one process.
 
-    python benchmarks/vocabulary.py [--bf16] [--batch 32] [--length 128] [--hidden 384] [--vocabulary 30522] ...
+    python benchmarks/speed/vocabulary.py [--bf16] [--batch 32] [--length 128] [--hidden 384] [--vocabulary 30522] ...
 
 Prints, for each kernel, the best time of both and their ratio, and the memory that each allocates on top of its inputs
 (the peak of torch's own allocations, taken in a separate pass).

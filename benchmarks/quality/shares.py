@@ -1,6 +1,6 @@
 """How much of what fine-tuning changed should be kept? Rank with the weights at several shares of the way.
 
-    python benchmarks/shares.py recipes/pairs-encoder.yaml --checkpoint RUN/2-pretrain/model \\
+    python benchmarks/quality/shares.py recipes/pairs-encoder.yaml --checkpoint RUN/2-pretrain/model \\
         --model RUN/3-finetune/model --shares .25 .5 1 --data.benchmark data/scifact
 
 MODEL was fine-tuned from CHECKPOINT by the recipe with `finetune.share` 1; the recipe's `duplex` settings, given as

@@ -1,6 +1,7 @@
 """Recall of exact index search on a model's own embeddings, against the scores of every passage in double precision.
 
-    python benchmarks/index_recall.py MODEL BENCHMARK [--split test] [--k 100] [--document_length 64] [--json]
+    python benchmarks/reliability/index_recall.py MODEL BENCHMARK [--split test] [--k 100] [--document_length 64] \\
+        [--json]
 
 BENCHMARK is a folder in BEIR layout. Its encodings are kept (--encodings), a thousand passages a time: an interrupted
 run goes on from there, and the next one encodes nothing. An index of them is asked for the k best passages of every

@@ -1,7 +1,8 @@
 """Encoding passages: `DuplexEncoder`, and sentence-transformers' `SparseEncoder` with `SpladePooling`, same weights.
 
-    python benchmarks/encode.py [--float32] [--passages 256] [--length 256] [--batch 32] [--layers 6] [--hidden 384]
-    python benchmarks/encode.py --json
+    python benchmarks/speed/encode.py [--float32] [--passages 256] [--length 256] [--batch 32] [--layers 6] \\
+        [--hidden 384]
+    python benchmarks/speed/encode.py --json
 
 The passages are the first of the bundled SciFact; the weights are random, a BERT with its MLM head in a vocabulary of
 30,522, written once and loaded by both. Each system has a process of its own, and they take turns. Both run in bfloat16
@@ -30,7 +31,7 @@ from transformers import BertTokenizerFast
 
 from dupmae.corpus import read_benchmark
 
-SCIFACT = Path(__file__).parents[1] / "data" / "scifact"
+SCIFACT = Path(__file__).parents[2] / "data" / "scifact"
 PROBES, HEAVIEST = 4, 50
 """Passages that are compared before the timing, and by how many of their entries."""
 VOCABULARY = 30_522

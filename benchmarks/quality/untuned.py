@@ -1,6 +1,6 @@
 """What do pre-trained checkpoints find before any fine-tuning? Both halves, calibrated on the corpus and no more.
 
-    python benchmarks/untuned.py runs/a/model runs/b/model --benchmark data/nfcorpus --split dev
+    python benchmarks/quality/untuned.py runs/a/model runs/b/model --benchmark data/nfcorpus --split dev
 
 Prints and, with --json, writes NDCG@10 of the sum and of each half.
 """

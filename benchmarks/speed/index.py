@@ -1,7 +1,7 @@
 """Exact index search against scipy CSR + BLAS, interleaved in one process, one query at a time and in batches.
 
-    python benchmarks/index.py [--passages 10000] [--queries 30] [--json]
-    python benchmarks/index.py --documents embeddings/documents --query_embeddings embeddings/queries
+    python benchmarks/speed/index.py [--passages 10000] [--queries 30] [--json]
+    python benchmarks/speed/index.py --documents embeddings/documents --query_embeddings embeddings/queries
 
 Synthetic vectors with a seed: gaussian dense halves, vocabulary entries of a Zipf law; or what `dupmae encode` wrote.
 Prints how long building (without encoding) and opening take, how the bytes are spent, and for each number of query
