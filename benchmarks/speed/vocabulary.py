@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from dupmae import vocabulary
-from dupmae.vocabulary import naive
+from dupmae import kernels as vocabulary
+from dupmae.kernels import naive
 
 
 def main() -> None:

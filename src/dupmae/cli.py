@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dupmae import commands, evaluation_commands, finetuning_commands, index_commands
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, nearest
 from dupmae.failures import explain, fail, hush, leave_quietly
 from dupmae.parsing import description, parse_command
 from dupmae.processes import hush_other_processes
 from dupmae.recipe import Recipe
-from dupmae.settings_file import nearest
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": commands.run,

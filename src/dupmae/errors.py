@@ -1,5 +1,8 @@
 """The one exception that is meant for users, and a mistake that is easily made."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class DupmaeError(Exception):
     """Bad input or an impossible request, told in one sentence: what is wrong, where, and what to do.
@@ -20,3 +23,13 @@ def refuse_string(values: object, name: str) -> None:
     """
     if isinstance(values, str):
         raise DupmaeError(f"{name} is the string {values[:40]!r}, not a list of strings: put it in brackets.")
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The entry of `known` most like `word`, or most like it after its last dot."""
+    tails = {entry.rpartition(".")[2]: entry for entry in reversed(known)}
+    whole = difflib.get_close_matches(word, known, n=1)
+    if whole:
+        return whole[0]
+    tail = difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)
+    return tails[tail[0]] if tail else None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +66,6 @@ def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
     same = [entry for entry in known if entry.rpartition(".")[2] == word]
     close = same or [entry for entry in [nearest(word, known)] if entry]
     return f"; did you mean {' or '.join(f'{prefix}{entry}' for entry in close)}?" if close else ""
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The entry of `known` most like `word`, or most like it after its last dot."""
-    tails = {entry.rpartition(".")[2]: entry for entry in reversed(known)}
-    whole = difflib.get_close_matches(word, known, n=1)
-    if whole:
-        return whole[0]
-    tail = difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)
-    return tails[tail[0]] if tail else None
 
 
 def _walk(node: yaml.MappingNode, prefix: str) -> Iterator[Setting]:

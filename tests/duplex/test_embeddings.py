@@ -13,7 +13,7 @@ from dupmae.duplex import DuplexEmbeddings
 from dupmae.duplex.embedding import _sizes
 from dupmae.duplex.embeddings import FILE
 from dupmae.errors import DupmaeError
-from dupmae.shapes import padded_length
+from dupmae.kernels.shapes import padded_length
 
 
 def dense(embeddings: DuplexEmbeddings) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 try:
-    from dupmae.vocabulary import linear_max_pool
+    from dupmae.kernels import linear_max_pool
 except ImportError:  # the copy inside a model folder, on a machine without dupmae
 
     def linear_max_pool(

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dupmae.errors import DupmaeError
-from dupmae.settings_file import nearest
+from dupmae.errors import DupmaeError, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

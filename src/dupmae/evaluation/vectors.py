@@ -14,10 +14,10 @@ from sentence_transformers.base.modules import Transformer
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.definitions import Definition
 from dupmae.files import fingerprint
+from dupmae.kernels.shapes import LENGTH_MULTIPLE
 from dupmae.models import is_duplex, model_file, model_fingerprint, refuse_no_model, resolve_model
 from dupmae.precision import autocast, bfloat16_pays
 from dupmae.quiet import hushed
-from dupmae.shapes import LENGTH_MULTIPLE
 
 Kind = Literal["dense", "sparse", "duplex"]
 Task = Literal["query", "document"]
@@ -112,9 +112,9 @@ def limit_lengths(model: Any, definition: Definition) -> list[int | None]:
 def encoding_options(model: Any, lengths: list[int | None]) -> dict[str, Any]:
     """What makes `encode` of a sentence-transformers model fast on its device.
 
-    Texts are padded to few lengths (:mod:`dupmae.shapes`) unless that would exceed a limit, and a processor's batches
-    are small enough for its caches: on two cores all-MiniLM-L6-v2 encoded 44 passages of SciFact a second in batches of
-    16, 40 in batches of 8 or 32.
+    Texts are padded to few lengths (:mod:`dupmae.kernels.shapes`) unless that would exceed a limit, and a processor's
+    batches are small enough for its caches: on two cores all-MiniLM-L6-v2 encoded 44 passages of SciFact a second in
+    batches of 16, 40 in batches of 8 or 32.
 
     Args:
         model: The model.

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Sampler
 
 from dupmae.errors import DupmaeError
-from dupmae.shapes import padded_length
+from dupmae.kernels.shapes import padded_length
 
 POOL_BATCHES = 50
 """Batches drawn together and then cut by length: more waste less padding, fewer mix more."""
@@ -139,7 +139,7 @@ def refuse_long(length: int, max_length: int) -> None:
 def collator(
     pad_token_id: int, vocab_size: int, max_length: int
 ) -> Callable[[list[Mapping[str, Any]]], dict[str, torch.Tensor]]:
-    """A function that pads sequences to the longest of them, rounded up (:mod:`dupmae.shapes`).
+    """A function that pads sequences to the longest of them, rounded up (:mod:`dupmae.kernels.shapes`).
 
     Args:
         pad_token_id: What `input_ids` are padded with.

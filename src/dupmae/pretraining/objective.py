@@ -9,12 +9,12 @@ from torch import nn
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
+from dupmae.kernels import linear_max_pool_packed, weighted_linear_cross_entropy
+from dupmae.kernels.shapes import pad_rows
 from dupmae.pretraining.anchor import Anchor, distances
 from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.decoder import ClsDecoder
 from dupmae.pretraining.masking import decoder_visibility, mask_whole_words
-from dupmae.shapes import pad_rows
-from dupmae.vocabulary import linear_max_pool_packed, weighted_linear_cross_entropy
 
 TERMS = ("mlm", "cls", "bow")
 """The three losses, by the names that they have everywhere."""

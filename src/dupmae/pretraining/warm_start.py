@@ -17,11 +17,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from dupmae.kernels import linear_max_pool
 from dupmae.precision import autocast
 from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled, without
 from dupmae.pretraining.objective import DupMAE
-from dupmae.vocabulary import linear_max_pool
 
 logger = logging.getLogger(__name__)
 

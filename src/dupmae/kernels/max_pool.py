@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from dupmae.vocabulary.precision import accumulation_dtype, compute_dtype
-from dupmae.vocabulary.segments import gradient_of_rows, pooled_in_tiles, segments_pay
+from dupmae.kernels.dtypes import accumulation_dtype, compute_dtype
+from dupmae.kernels.max_pool_cpu import gradient_of_rows, pooled_in_tiles, segments_pay
 
 CHUNK_ROWS = 256
 """Tokens whose logits exist at the same time."""

@@ -15,15 +15,15 @@ The tiles of `CHUNK_ROWS` rows wait for their Z: reading them again costs less t
 with the vocabulary first, and the table is kept transposed as well: then no large matrix is read across its rows, which
 halves a product's speed.
 
-Rows and vocabulary are padded, so that all products have one of a few shapes (:mod:`dupmae.shapes`).
+Rows and vocabulary are padded, so that all products have one of a few shapes (:mod:`dupmae.kernels.shapes`).
 """
 
 from __future__ import annotations
 
 import torch
 
-from dupmae.shapes import pad_rows, padded_rows
-from dupmae.vocabulary.precision import accumulation_dtype
+from dupmae.kernels.dtypes import accumulation_dtype
+from dupmae.kernels.shapes import pad_rows, padded_rows
 
 CHUNK_ROWS = 1024
 """Rows of a tile."""

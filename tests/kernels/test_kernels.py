@@ -8,7 +8,7 @@ import pytest
 import torch
 from drawn_leaves import D, V, leaves
 
-from dupmae.vocabulary import (
+from dupmae.kernels import (
     cross_entropy,
     linear_cross_entropy,
     linear_max_pool,

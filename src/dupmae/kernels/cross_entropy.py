@@ -3,7 +3,7 @@
 The gradient of a cross-entropy with respect to its logits is `softmax - one_hot`, known as soon as the logits are. So
 each chunk of rows builds its logits, takes loss and gradients from them, and forgets them; the backward pass only
 multiplies what is already there by the gradient that arrives. On a processor tiles take the place of whole rows of
-logits (:mod:`dupmae.vocabulary.tiles`).
+logits (:mod:`dupmae.kernels.cross_entropy_cpu`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from dupmae.vocabulary.precision import accumulation_dtype, compute_dtype
-from dupmae.vocabulary.tiles import Found, tiled_cross_entropy, tiles_pay
+from dupmae.kernels.cross_entropy_cpu import Found, tiled_cross_entropy, tiles_pay
+from dupmae.kernels.dtypes import accumulation_dtype, compute_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _chunked_cross_entropy(
     need_hidden: bool,
     need_table: bool,
 ) -> Found:
-    """As :func:`dupmae.vocabulary.tiles.tiled_cross_entropy`, with all logits of `CHUNK_ROWS` rows at a time."""
+    """Compute what `cross_entropy_cpu.tiled_cross_entropy` does, with all logits of `CHUNK_ROWS` rows at a time."""
     wide, device = accumulation_dtype(dtype), hidden.device
     losses = torch.empty(len(hidden), dtype=wide, device=device)
     grad_hidden = torch.empty_like(hidden, dtype=wide) if need_hidden else None

@@ -6,10 +6,11 @@ import pytest
 import torch
 from drawn_leaves import D, V, leaves
 
-from dupmae import shapes
-from dupmae.vocabulary import linear_cross_entropy, linear_max_pool_packed, naive, segments, tiles
-from dupmae.vocabulary.segments import pooled_in_tiles
-from dupmae.vocabulary.tiles import tiled_cross_entropy
+from dupmae.kernels import cross_entropy_cpu as tiles
+from dupmae.kernels import linear_cross_entropy, linear_max_pool_packed, naive, shapes
+from dupmae.kernels import max_pool_cpu as segments
+from dupmae.kernels.cross_entropy_cpu import tiled_cross_entropy
+from dupmae.kernels.max_pool_cpu import pooled_in_tiles
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dupmae.shapes import pad_rows
+from dupmae.kernels.shapes import pad_rows
 
 CHUNK_ROWS = 1024
 """Tokens of a tile; a longer sequence gets tiles of its own."""

@@ -1,7 +1,7 @@
 import torch
 
-from dupmae.vocabulary import linear_max_pool
-from dupmae.vocabulary.naive import linear_max_pool as naive_max_pool
+from dupmae.kernels import linear_max_pool
+from dupmae.kernels.naive import linear_max_pool as naive_max_pool
 
 
 def test_a_gradient_of_few_entries_equals_the_naive_one():

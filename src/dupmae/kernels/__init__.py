@@ -5,7 +5,7 @@ softmax and accumulation stay in float32 (float64 for float64 input). On a GPU w
 products is compiled, where that works. `naive` holds their readable twins.
 """
 
-from dupmae.vocabulary.cross_entropy import linear_cross_entropy, weighted_linear_cross_entropy
-from dupmae.vocabulary.max_pool import linear_max_pool, linear_max_pool_packed
+from dupmae.kernels.cross_entropy import linear_cross_entropy, weighted_linear_cross_entropy
+from dupmae.kernels.max_pool import linear_max_pool, linear_max_pool_packed
 
 __all__ = ["linear_cross_entropy", "linear_max_pool", "linear_max_pool_packed", "weighted_linear_cross_entropy"]
