@@ -17,6 +17,7 @@ import torch
 from dupmae import adapting, cli
 from dupmae.adapting import adapt, with_pairs
 from dupmae.config import (
+    AdaptConfig,
     DistilConfig,
     DuplexConfig,
     FinetuneConfig,
@@ -28,7 +29,6 @@ from dupmae.config import (
 from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs
 from dupmae.errors import DupmaeError
 from dupmae.parsing import parse_command
-from dupmae.recipe import AdaptConfig
 
 SYSTEMS = ["bm25", "start", "duplex", "duplex-cls", "duplex-ot"]
 

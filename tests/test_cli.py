@@ -19,10 +19,9 @@ import pytest
 import torch
 
 from dupmae import cli, packing
-from dupmae.config import FinetuneConfig
+from dupmae.config import FinetuneConfig, Recipe
 from dupmae.errors import DupmaeError
 from dupmae.parsing import option_types
-from dupmae.recipe import Recipe
 
 
 @dataclass

@@ -19,10 +19,10 @@ import pytest
 import torch
 
 from dupmae import cli, pipeline
+from dupmae.config import Recipe
 from dupmae.corpus import Benchmark, read_benchmark, read_qrels, read_run, split_queries
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run, per_query
-from dupmae.recipe import Recipe
 from dupmae.resuming import sole_run
 from dupmae.splits import read_data
 

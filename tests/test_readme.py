@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from dupmae import cli
+from dupmae.config import AdaptConfig, Recipe
 from dupmae.corpus import read_pairs
 from dupmae.parsing import parse_command
-from dupmae.recipe import AdaptConfig, Recipe
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dupmae.adapting import adapt as adapt
+    from dupmae.config import AdaptConfig as AdaptConfig
+    from dupmae.config import DataConfig as DataConfig
     from dupmae.config import DuplexConfig as DuplexConfig
     from dupmae.config import FinetuneConfig as FinetuneConfig
     from dupmae.config import PretrainConfig as PretrainConfig
+    from dupmae.config import Recipe as Recipe
     from dupmae.config import StoreConfig as StoreConfig
     from dupmae.corpus import build_token_store as build_token_store
     from dupmae.corpus import read_benchmark as read_benchmark
@@ -28,13 +31,18 @@ if TYPE_CHECKING:
     from dupmae.index import DuplexIndex as DuplexIndex
     from dupmae.pipeline import run_recipe as run_recipe
     from dupmae.pretraining import pretrain as pretrain
-    from dupmae.recipe import AdaptConfig as AdaptConfig
-    from dupmae.recipe import DataConfig as DataConfig
-    from dupmae.recipe import Recipe as Recipe
 
 _HOMES = {
     "dupmae.adapting": ("adapt",),
-    "dupmae.config": ("DuplexConfig", "FinetuneConfig", "PretrainConfig", "StoreConfig"),
+    "dupmae.config": (
+        "AdaptConfig",
+        "DataConfig",
+        "DuplexConfig",
+        "FinetuneConfig",
+        "PretrainConfig",
+        "Recipe",
+        "StoreConfig",
+    ),
     "dupmae.corpus": ("build_token_store", "read_benchmark", "read_passages"),
     "dupmae.duplex": ("DuplexEmbeddings", "DuplexEncoder"),
     "dupmae.errors": ("DupmaeError",),
@@ -43,7 +51,6 @@ _HOMES = {
     "dupmae.index": ("DuplexIndex",),
     "dupmae.pipeline": ("run_recipe",),
     "dupmae.pretraining": ("pretrain",),
-    "dupmae.recipe": ("AdaptConfig", "DataConfig", "Recipe"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.paper import Variant
 from dupmae.files import fingerprint
-from dupmae.recipe import Recipe
 
 
 def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]) -> dict[str, str]:

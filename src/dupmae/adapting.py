@@ -28,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dupmae.config import decisive
+from dupmae.config import AdaptConfig, decisive
 from dupmae.corpus import Benchmark, Passage, read_passages, split_queries
 from dupmae.corpus.digest import corpus_digest
 from dupmae.corpus.twins import said
@@ -37,7 +37,6 @@ from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_
 from dupmae.files import atomic_write, fingerprint
 from dupmae.finetuning.pseudo_queries import known_items, pseudo_queries
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
-from dupmae.recipe import AdaptConfig
 from dupmae.run_folder import RunFolder
 from dupmae.stages import (
     build_index,

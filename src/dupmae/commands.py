@@ -14,11 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dupmae.config import PretrainConfig, ScratchConfig, StoreConfig
+from dupmae.config import PretrainConfig, Recipe, ScratchConfig, StoreConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, refuse_unwritable, refuse_unwritable_file, write_json
 from dupmae.index_commands import open_index, read_filter, read_queries
-from dupmae.recipe import Recipe
 
 if TYPE_CHECKING:
     from dupmae.corpus import Passage

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dupmae.config import DuplexConfig, FinetuneConfig, HoldOut, MiningConfig, TeacherConfig
+from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, HoldOut, MiningConfig, TeacherConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import refuse_unwritable_file
 from dupmae.index_commands import open_index
 from dupmae.models import SMALL, refuse_no_model, resolve_model
-from dupmae.recipe import AdaptConfig
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark

@@ -20,8 +20,8 @@ from typing import Any, get_args, get_type_hints
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from dupmae.config.ranges import OutOfRangeError
 from dupmae.errors import DupmaeError
-from dupmae.ranges import OutOfRangeError
 from dupmae.settings_file import Setting, read_settings, suggestion
 
 FLAG = object()

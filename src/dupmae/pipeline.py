@@ -32,7 +32,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dupmae.config import decisive
+from dupmae.config import Baseline, Recipe, decisive
 from dupmae.corpus import Run, read_run, write_run
 from dupmae.corpus.digest import corpus_digest
 from dupmae.errors import DupmaeError
@@ -42,7 +42,6 @@ from dupmae.evaluation.definitions import definition_of
 from dupmae.files import fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.pipeline_report import report
-from dupmae.recipe import Baseline, Recipe
 from dupmae.run_folder import RunFolder
 from dupmae.splits import read_data
 from dupmae.stages import (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.ablation import encoder_width, train_variants
+from dupmae.config import Recipe
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.comparison import compare
@@ -19,7 +20,6 @@ from dupmae.evaluation.retrievers import share_index
 from dupmae.evaluation.sources import find_benchmark, read_parts
 from dupmae.files import atomic_write, write_json
 from dupmae.models import resolve_model
-from dupmae.recipe import Recipe
 
 RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
 """Scales and their recipes."""

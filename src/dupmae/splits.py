@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dupmae.config import DataConfig
 from dupmae.corpus import Benchmark, read_splits, split_queries
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.definitions import definition_of
-from dupmae.recipe import DataConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from dupmae.errors import DupmaeError
 from dupmae.models import model_fingerprint, resolve_model
 
 if TYPE_CHECKING:
+    from dupmae.config import AdaptConfig, Recipe
     from dupmae.index import DuplexIndex
     from dupmae.index.search import Part
-    from dupmae.recipe import AdaptConfig, Recipe
 
 
 def tokenise(passages: Iterable[Passage], start: str, folder: Path, config: StoreConfig) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from typing import get_type_hints
 
 import pytest
 
-from dupmae import config, recipe
+from dupmae.config import recipe, sections
+from dupmae.config.ranges import AboveZero, CheckedSettings, Fraction, FractionBelowOne, Positive, Range
 from dupmae.errors import DupmaeError
-from dupmae.ranges import AboveZero, CheckedSettings, Fraction, FractionBelowOne, Positive, Range
 
 SETTINGS = [
     kind
-    for module in (config, recipe)
+    for module in (sections, recipe)
     for kind in vars(module).values()
     if is_dataclass(kind) and kind.__module__ == module.__name__
 ]
@@ -49,9 +49,9 @@ def test_every_number_of_the_settings_has_a_range_that_is_checked(kind):
 
 
 def test_none_is_in_the_range_of_what_may_be_none():
-    assert config.DuplexConfig(document_max_length=None).document_max_length is None
+    assert sections.DuplexConfig(document_max_length=None).document_max_length is None
     with pytest.raises(DupmaeError, match="document_max_length must be at least 3, not 2"):
-        config.DuplexConfig(document_max_length=2)
+        sections.DuplexConfig(document_max_length=2)
 
 
 def test_a_range_with_open_ends_says_so():

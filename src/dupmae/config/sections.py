@@ -1,6 +1,6 @@
 """Settings of every stage: one dataclass a stage, whose attribute docstrings are the command line's help.
 
-A run's settings (:mod:`dupmae.recipe`) nest them under the stages' names. Values come from, in rising order of
+A run's settings (:mod:`dupmae.config.recipe`) nest them under the stages' names. Values come from, in rising order of
 precedence: the defaults here, a YAML file, the command line.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from dupmae.ranges import (
+from dupmae.config.ranges import (
     AboveZero,
     CheckedSettings,
     Count,

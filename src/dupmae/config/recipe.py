@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from dupmae.config import (
+from dupmae.config.ranges import CheckedSettings, FractionBelowOne, Positive, Seed
+from dupmae.config.sections import (
     DistilConfig,
     DuplexConfig,
     FinetuneConfig,
@@ -17,7 +18,6 @@ from dupmae.config import (
     StoreConfig,
     TeacherConfig,
 )
-from dupmae.ranges import CheckedSettings, FractionBelowOne, Positive, Seed
 
 Baseline = Literal["bm25", "start", "finetuned-without-pretraining"]
 

@@ -1,0 +1,40 @@
+"""Settings of every stage and of whole runs, and the ranges that their numbers keep."""
+
+from dupmae.config.ranges import CheckedSettings
+from dupmae.config.recipe import AdaptConfig, Baseline, DataConfig, Recipe
+from dupmae.config.sections import (
+    NEUTRAL,
+    DistilConfig,
+    DuplexConfig,
+    FinetuneConfig,
+    HardNegativesConfig,
+    HoldOut,
+    MiningConfig,
+    PretrainConfig,
+    PseudoQueryConfig,
+    ScratchConfig,
+    StoreConfig,
+    TeacherConfig,
+    decisive,
+)
+
+__all__ = [
+    "NEUTRAL",
+    "AdaptConfig",
+    "Baseline",
+    "CheckedSettings",
+    "DataConfig",
+    "DistilConfig",
+    "DuplexConfig",
+    "FinetuneConfig",
+    "HardNegativesConfig",
+    "HoldOut",
+    "MiningConfig",
+    "PretrainConfig",
+    "PseudoQueryConfig",
+    "Recipe",
+    "ScratchConfig",
+    "StoreConfig",
+    "TeacherConfig",
+    "decisive",
+]
