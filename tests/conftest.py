@@ -41,11 +41,11 @@ def _seeds() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def save_figure() -> Iterator[Callable[[Any, Path], None]]:
     """What writes a figure, for tests that look at one; all others get an empty picture, which takes no time."""
-    from dupmae.evaluation import figures
+    from dupmae.runtime import curves
 
-    genuine = figures._save
+    genuine = curves.save_figure
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_save", _save_nothing)
+        patch.setattr(curves, "save_figure", _save_nothing)
         yield genuine
 
 

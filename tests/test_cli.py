@@ -289,7 +289,7 @@ def pretraining_call(stub) -> dict[str, Any]:
     )
     stub("dupmae.pretraining", pretrain=pretrain)
     alone = SimpleNamespace(main_process_first=contextlib.nullcontext)
-    stub("dupmae.processes", join_processes=lambda: alone)
+    stub("dupmae.runtime.processes", join_processes=lambda: alone)
     stub("dupmae.pretraining.checkpoint", load_tokenizer=lambda name: f"tokenizer of {name}")
     return call
 

@@ -23,7 +23,7 @@ from dupmae.config import Recipe
 from dupmae.corpus import Benchmark, read_benchmark, read_qrels, read_run, split_queries
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run, per_query
-from dupmae.resuming import sole_run
+from dupmae.runtime.resuming import sole_run
 from dupmae.splits import read_data
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "scifact.yaml"

@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace) -> None:
     from dupmae.finetuning.examples import make_examples
     from dupmae.finetuning.loss import DuplexLoss
     from dupmae.finetuning.trainer import row_collator
-    from dupmae.precision import autocast, prepare_for_training
+    from dupmae.runtime.precision import autocast, prepare_for_training
 
     torch.set_num_threads(options.threads)
     words = vocabulary(options.vocabulary)[5:]

@@ -37,11 +37,11 @@ from transformers import BertTokenizerFast
 
 from dupmae.config import PretrainConfig, StoreConfig
 from dupmae.corpus import TokenStore, build_token_store
-from dupmae.precision import autocast, prepare_for_training
 from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.data import LengthBuckets, collator
 from dupmae.pretraining.masking import decoder_visibility, step_generator
 from dupmae.pretraining.objective import DupMAE
+from dupmae.runtime.precision import autocast, prepare_for_training
 
 BATCHES = 50
 """Batches of text in the store: the pool from which batches of similar length are cut."""

@@ -11,9 +11,9 @@ from typing import Any
 from dupmae import commands, evaluation_commands, finetuning_commands, index_commands
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError, nearest
-from dupmae.failures import explain, fail, hush, leave_quietly
+from dupmae.failures import explain, fail, leave_quietly
 from dupmae.parsing import description, parse_command
-from dupmae.processes import hush_other_processes
+from dupmae.runtime.quiet import hush, hush_other_processes
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": commands.run,

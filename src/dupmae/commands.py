@@ -88,7 +88,7 @@ def pretrain(
     from dupmae.models import resolve_model
     from dupmae.pretraining import pretrain as train
     from dupmae.pretraining.checkpoint import load_tokenizer
-    from dupmae.processes import join_processes
+    from dupmae.runtime.processes import join_processes
 
     folder = Path(output)
     with join_processes().main_process_first():

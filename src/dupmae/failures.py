@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -73,17 +71,6 @@ def leave_quietly() -> int:
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
     return BROKEN_PIPE
-
-
-def hush() -> None:
-    """Keep warnings, load reports and loading bars of the libraries off the screen; their errors still show."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.simplefilter("ignore")
-    for library in ("transformers", "sentence_transformers", "datasets", "huggingface_hub", "torch", "bm25s"):
-        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _place(error: OSError, names: Sequence[str]) -> str | None:

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
-from dupmae.processes import refuse_several_processes
-from dupmae.resuming import sole_run
+from dupmae.runtime.processes import refuse_several_processes
+from dupmae.runtime.resuming import sole_run
 
 RUN_FILE = "run.json"
 """Names the run that a folder belongs to."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dupmae.config import DuplexConfig, PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.models import duplex_settings, is_duplex, model_file
-from dupmae.processes import is_first_process
+from dupmae.runtime.processes import is_first_process
 
 if TYPE_CHECKING:
     from dupmae.corpus import Passage

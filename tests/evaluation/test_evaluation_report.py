@@ -11,7 +11,7 @@ import pytest
 
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, figures, write_report
-from dupmae.evaluation.figures import read_curves
+from dupmae.runtime.curves import read_curves
 
 
 @pytest.fixture(autouse=True)

@@ -188,7 +188,7 @@ def test_entries_that_no_query_has_are_not_computed_and_change_nothing(
 @pytest.mark.parametrize("taught", [False, True])
 def test_mini_batches_give_the_losses_and_the_gradient_of_the_whole_batch(benchmark, config, make_encoder, taught):
     """With dropout, whose random numbers the second pass has to draw again: one text a mini-batch on either side."""
-    from dupmae.precision import prepare_for_training
+    from dupmae.runtime.precision import prepare_for_training
 
     examples = make_examples(benchmark, replace(config, negatives=2))
     if taught:

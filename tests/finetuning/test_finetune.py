@@ -16,7 +16,7 @@ from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.finetuning import finetune, trainer, validation
 from dupmae.finetuning.lists import CandidateList, write_lists, write_scores
-from dupmae.resuming import sole_run
+from dupmae.runtime.resuming import sole_run
 
 STEPS = 9
 

@@ -19,7 +19,7 @@ from dupmae.finetuning import blocks, mining
 from dupmae.finetuning.lists import CandidateList, read_lists
 from dupmae.finetuning.mining import mine
 from dupmae.index import DuplexIndex
-from dupmae.resuming import sole_run
+from dupmae.runtime.resuming import sole_run
 
 Rankings = dict[str, dict[str, float]]
 

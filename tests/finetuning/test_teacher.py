@@ -22,7 +22,7 @@ from dupmae.finetuning import blocks, teacher
 from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank, score_pairs, start_cross_encoder
 from dupmae.finetuning.lists import CandidateList, read_lists, read_scores, write_lists
 from dupmae.finetuning.teacher import draw_rows, score_lists, train_teacher
-from dupmae.resuming import sole_run
+from dupmae.runtime.resuming import sole_run
 
 STEPS = 6
 
@@ -30,7 +30,7 @@ STEPS = 6
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score in float32 on every machine."""
-    monkeypatch.setattr("dupmae.precision.bfloat16_pays", lambda _: False)
+    monkeypatch.setattr("dupmae.runtime.precision.bfloat16_pays", lambda _: False)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_scores_are_the_raw_logits_of_each_pair_alone(ready, benchmark, lists, t
 
 
 def test_scores_in_bfloat16_are_not_rounded_to_it(ready, benchmark, lists, tmp_path, monkeypatch):
-    monkeypatch.setattr("dupmae.precision.bfloat16_pays", lambda _: True)
+    monkeypatch.setattr("dupmae.runtime.precision.bfloat16_pays", lambda _: True)
     scores = read_scores(
         score_lists(ready, benchmark, lists, tmp_path / "scores"), read_lists(lists, benchmark)
     ).values()

@@ -16,7 +16,6 @@ from transformers import AutoModel, AutoModelForMaskedLM, BartConfig, BertConfig
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
-from dupmae.precision import prepare_for_training
 from dupmae.pretraining import pretrain
 from dupmae.pretraining.backbones import FAMILIES, Backbone, load_backbone
 from dupmae.pretraining.backbones.backbone import sinusoids
@@ -25,6 +24,7 @@ from dupmae.pretraining.checkpoint import RECOMPUTING, load_for_pretraining, sav
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.sharding import whole_weights
+from dupmae.runtime.precision import prepare_for_training
 
 KINDS = ["bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "electra", "deberta", "modernbert"]
 RELATIVE = ["deberta", "modernbert"]

@@ -10,7 +10,7 @@ import torch
 
 from dupmae.corpus import Passage
 from dupmae.duplex.encoder import DuplexEncoder
-from dupmae.precision import autocast
+from dupmae.runtime.precision import autocast
 
 ACTIVE = 2
 """How many times `top_k` entries a passage has above the threshold, on average."""

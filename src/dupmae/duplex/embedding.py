@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.kernels.shapes import padded_length
-from dupmae.precision import bfloat16_pays
+from dupmae.runtime.precision import bfloat16_pays
 
 if TYPE_CHECKING:
     from dupmae.duplex.encoder import DuplexEncoder

@@ -20,7 +20,7 @@ from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import is_duplex, model_file, refuse_no_model, resolve_model
-from dupmae.quiet import hushed
+from dupmae.runtime.quiet import hushed
 from dupmae.starts import trained_prompts
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from dupmae.evaluation.figures import draw_curves, draw_systems
+from dupmae.evaluation.figures import draw_systems
 from dupmae.evaluation.metrics import HEADINGS, METRICS
 from dupmae.files import atomic_write, write_json
+from dupmae.runtime.curves import draw_curves
 
 
 @dataclass(frozen=True, kw_only=True)

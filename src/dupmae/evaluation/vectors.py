@@ -16,8 +16,8 @@ from dupmae.evaluation.definitions import Definition
 from dupmae.files import fingerprint
 from dupmae.kernels.shapes import LENGTH_MULTIPLE
 from dupmae.models import is_duplex, model_file, model_fingerprint, refuse_no_model, resolve_model
-from dupmae.precision import autocast, bfloat16_pays
-from dupmae.quiet import hushed
+from dupmae.runtime.precision import autocast, bfloat16_pays
+from dupmae.runtime.quiet import hushed
 
 Kind = Literal["dense", "sparse", "duplex"]
 Task = Literal["query", "document"]

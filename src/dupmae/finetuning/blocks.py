@@ -11,8 +11,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from dupmae.files import atomic_write, write_json
-from dupmae.processes import refuse_several_processes
-from dupmae.resuming import read_record, sole_run
+from dupmae.runtime.processes import refuse_several_processes
+from dupmae.runtime.resuming import read_record, sole_run
 
 BLOCK = 256
 """Queries in a block: what is in memory at a time, and what a kill loses at most."""

@@ -12,8 +12,8 @@ from dupmae.corpus import Benchmark, Run
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.vectors import recorded_kind
 from dupmae.models import refuse_no_model, resolve_model
-from dupmae.precision import autocast
-from dupmae.quiet import hushed
+from dupmae.runtime.precision import autocast
+from dupmae.runtime.quiet import hushed
 
 Scorer = Callable[[Mapping[str, Sequence[str]]], Run]
 """From query ids with the ids of passages to query id -> passage id -> score, in the order given."""

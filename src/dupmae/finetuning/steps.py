@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 
 from dupmae.config import FinetuneConfig, TeacherConfig
 from dupmae.errors import DupmaeError
-from dupmae.precision import bfloat16_pays
-from dupmae.pretraining.metrics import append_metrics, rewind_metrics
-from dupmae.processes import is_first_process
+from dupmae.runtime.log import append_metrics, rewind_metrics
+from dupmae.runtime.precision import bfloat16_pays
+from dupmae.runtime.processes import is_first_process
 
 PARTS = ("contrastive", "distil")
 """How the names of a loss's parts begin."""

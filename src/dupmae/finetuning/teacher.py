@@ -34,11 +34,12 @@ from dupmae.finetuning.embedding_teacher import EmbeddingTeacher, is_embedder
 from dupmae.finetuning.lists import CandidateList, read_lists, write_scores
 from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
-from dupmae.precision import prepare_for_training
-from dupmae.pretraining.metrics import show_progress
-from dupmae.processes import on_one_device, refuse_several_processes
-from dupmae.quiet import hushed
-from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
+from dupmae.runtime.log import METRICS_FILE
+from dupmae.runtime.precision import prepare_for_training
+from dupmae.runtime.processes import on_one_device, refuse_several_processes
+from dupmae.runtime.progress import show_progress
+from dupmae.runtime.quiet import hushed
+from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
 
 RUN_FILE = "teacher.json"
 """Record of the training in its output folder."""

@@ -23,7 +23,6 @@ from dupmae.corpus import Benchmark
 from dupmae.corpus.digest import corpus_digest
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.figures import draw_curves
 from dupmae.files import file_fingerprint, fingerprint, write_json
 from dupmae.finetuning.averaging import part_way, weights_of
 from dupmae.finetuning.balance import balance
@@ -32,12 +31,13 @@ from dupmae.finetuning.lists import read_lists, read_scores
 from dupmae.finetuning.loss import DuplexLoss
 from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
 from dupmae.finetuning.validation import Validation, dev_pool, reading
-from dupmae.precision import prepare_for_training
-from dupmae.pretraining.keeping import CURVES_FILE
-from dupmae.pretraining.metrics import show_progress
-from dupmae.processes import is_first_process, join_processes, on_one_device
-from dupmae.quiet import hushed
-from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
+from dupmae.runtime.curves import CURVES_FILE, draw_curves
+from dupmae.runtime.log import METRICS_FILE
+from dupmae.runtime.precision import prepare_for_training
+from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
+from dupmae.runtime.progress import show_progress
+from dupmae.runtime.quiet import hushed
+from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
 
 logger = logging.getLogger(__name__)
 

@@ -24,9 +24,8 @@ from dupmae.evaluation import bm25_run, evaluate_run
 from dupmae.evaluation.blocks import Floats, as_run, search_slabs
 from dupmae.files import atomic_folder, write_json
 from dupmae.finetuning.averaging import part_way
-from dupmae.pretraining.keeping import HELD_OUT_FILE
-from dupmae.pretraining.metrics import append_metrics, read_metrics, rewind_metrics
-from dupmae.processes import is_first_process
+from dupmae.runtime.log import HELD_OUT_FILE, append_metrics, read_metrics, rewind_metrics
+from dupmae.runtime.processes import is_first_process
 
 METRIC = "ndcg@10"
 """What decides which state is best."""

@@ -23,9 +23,9 @@ from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
 from dupmae.models import model_file
-from dupmae.precision import bfloat16_pays, prepare_for_training
 from dupmae.pretraining.backbones import load_backbone
 from dupmae.pretraining.objective import DupMAE
+from dupmae.runtime.precision import bfloat16_pays, prepare_for_training
 
 logger = logging.getLogger(__name__)
 

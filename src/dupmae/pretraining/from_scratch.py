@@ -14,7 +14,7 @@ from typing import Any
 from dupmae.config import ScratchConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
-from dupmae.processes import is_first_process
+from dupmae.runtime.processes import is_first_process
 
 logger = logging.getLogger(__name__)
 

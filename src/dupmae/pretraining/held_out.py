@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from dupmae.precision import autocast
 from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled
 from dupmae.pretraining.masking import decoder_visibility, step_generator
 from dupmae.pretraining.objective import TERMS, DupMAE
 from dupmae.pretraining.probe import Pair, known_item_pairs, probe
+from dupmae.runtime.precision import autocast
 
 LARGEST_SHARE = 10
 """At most one text in this many is held out."""

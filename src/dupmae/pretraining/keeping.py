@@ -10,21 +10,15 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from dupmae.config import PretrainConfig
-from dupmae.evaluation.figures import draw_curves
 from dupmae.files import atomic_folder, write_json
 from dupmae.pretraining.card import write_card
 from dupmae.pretraining.checkpoint import RECORD_FILE, save_checkpoint
 from dupmae.pretraining.data import Sequences
 from dupmae.pretraining.held_out import HeldOut
-from dupmae.pretraining.metrics import append_metrics, last_losses, read_metrics, rewind_metrics
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.sharding import callable_parts, whole_weights
-from dupmae.resuming import METRICS_FILE
-
-HELD_OUT_FILE = "held_out.jsonl"
-"""What was measured on held-out text, in a run's folder: a line a measurement."""
-CURVES_FILE = "curves.png"
-"""Losses and held-out figures over the steps, in the final checkpoint."""
+from dupmae.runtime.curves import CURVES_FILE, draw_curves
+from dupmae.runtime.log import HELD_OUT_FILE, METRICS_FILE, append_metrics, last_losses, read_metrics, rewind_metrics
 
 
 class Keeper:

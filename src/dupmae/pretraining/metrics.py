@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import reduce
-from tqdm.auto import tqdm
-from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer_callback import TrainerCallback
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_write
+from dupmae.runtime.log import append_metrics, rewind_metrics
 
 FLUSH_STEPS = 10
 """Steps whose losses wait on the device before they are written, so that a step need not wait for them."""
@@ -94,77 +92,3 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             append_metrics(self.path, lines)
         self._waiting = []
         self.report({name: lines[-1][name] for name in (*names, *rates)})
-
-
-class PhaseBar(ProgressCallback):  # type: ignore[misc]
-    """The Trainer's progress bar with a description and without its lines of logs.
-
-    Args:
-        description: What stands before the bar.
-    """
-
-    def __init__(self, description: str) -> None:
-        super().__init__()
-        self.description = description
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar; the steps before a resumption are there already and count for no speed."""
-        self.current_step = state.global_step
-        if state.is_world_process_zero:
-            self.training_bar = tqdm(
-                total=state.max_steps,
-                initial=self.current_step,
-                desc=self.description,
-                unit=" steps",
-                dynamic_ncols=True,
-            )
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Print nothing: the losses are in the JSONL file."""
-
-
-def show_progress(trainer: Any, description: str) -> None:
-    """Give a Trainer a :class:`PhaseBar` in place of its own bar and its printed lines of logs."""
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(PhaseBar(description))
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that was cut off by an interruption is left out."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
-
-
-def append_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Add lines to a metrics file, which is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-
-
-def rewind_metrics(path: Path, phase: str | None, done: int) -> None:
-    """Drop a phase's lines beyond step `done` from a metrics file, if there is one: those steps are taken again.
-
-    Args:
-        path: The file.
-        phase: Name of the phase; None for a run that has none.
-        done: The last step whose lines stay.
-    """
-    if path.exists():
-        lines = [line for line in read_metrics(path) if line.get("phase") != phase or line["step"] <= done]
-        with atomic_write(path) as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-
-
-def last_losses(path: Path, steps: int = 20) -> dict[str, float]:
-    """Mean losses by term over the last `steps` steps of the last phase; empty if no step was taken."""
-    lines = read_metrics(path) if path.exists() else []
-    last = [line for line in lines if line["phase"] == lines[-1]["phase"]][-steps:]
-    terms = [name for name in ("mlm", "cls", "bow", "anchor", "loss") if last and name in last[0]]
-    return {name: sum(line[name] for line in last) / len(last) for name in terms}

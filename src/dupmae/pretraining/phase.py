@@ -22,12 +22,12 @@ from transformers import Trainer
 from transformers.trainer_callback import TrainerCallback
 
 from dupmae.config import PretrainConfig
-from dupmae.precision import autocast
 from dupmae.pretraining.data import LengthBuckets, Sequences
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.metrics import MetricsLog
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.sharding import whole_weights
+from dupmae.runtime.precision import autocast
 
 WEIGHTS_FILE = "model.safetensors"
 """All weights, in the folder of an interrupted phase's checkpoint."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.processes import is_first_process
+from dupmae.runtime.processes import is_first_process
 
 
 def tracker(name: str, output: Path) -> list[Any]:

@@ -20,14 +20,16 @@ from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import Sequences, collator, refuse_long
 from dupmae.pretraining.held_out import HeldOut, split
 from dupmae.pretraining.keeping import Keeper
-from dupmae.pretraining.metrics import MetricsLog, show_progress
+from dupmae.pretraining.metrics import MetricsLog
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTrainer, phases
 from dupmae.pretraining.sharding import forget_sharding, refuse_unshardable, shard_arguments
 from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
-from dupmae.processes import is_first_process, join_processes, on_one_device
-from dupmae.resuming import METRICS_FILE, last_checkpoint, read_record, sole_run
+from dupmae.runtime.log import METRICS_FILE
+from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
+from dupmae.runtime.progress import show_progress
+from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
 from dupmae.starts import trained_prompts, warn_of_pooling
 
 logger = logging.getLogger(__name__)

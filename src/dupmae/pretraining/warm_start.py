@@ -18,10 +18,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from dupmae.kernels import linear_max_pool
-from dupmae.precision import autocast
 from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled, without
 from dupmae.pretraining.objective import DupMAE
+from dupmae.runtime.precision import autocast
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import io
 import logging
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from dupmae.errors import DupmaeError
@@ -56,13 +54,6 @@ def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
             found,
         )
     return arguments
-
-
-def hush_other_processes() -> None:
-    """Keep what every process would print, and every progress bar, to the first one; errors still show."""
-    if not is_first_process():
-        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
-        sys.stdout = io.StringIO()
 
 
 def join_processes() -> Any:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from dupmae.precision import autocast, bfloat16_pays, prepare_for_training
+from dupmae.runtime.precision import autocast, bfloat16_pays, prepare_for_training
 
 
 @pytest.mark.parametrize(("amx", "avx512", "pays"), [(True, True, True), (False, True, True), (False, False, False)])

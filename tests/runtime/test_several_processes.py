@@ -14,8 +14,8 @@ from dupmae.corpus import Benchmark, Passage
 from dupmae.errors import DupmaeError
 from dupmae.finetuning.mining import mine
 from dupmae.finetuning.teacher import train_teacher
-from dupmae.processes import on_one_device
 from dupmae.run_folder import RunFolder
+from dupmae.runtime.processes import on_one_device
 
 
 def test_what_one_process_does_is_refused_to_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

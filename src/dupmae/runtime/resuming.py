@@ -11,10 +11,8 @@ from typing import Any
 
 from dupmae.errors import DupmaeError
 from dupmae.files import locked
-from dupmae.processes import is_first_process
-
-METRICS_FILE = "metrics.jsonl"
-"""Losses and learning rates of every step, in a training run's folder."""
+from dupmae.runtime.log import METRICS_FILE
+from dupmae.runtime.processes import is_first_process
 
 
 @contextmanager

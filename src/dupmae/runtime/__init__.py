@@ -1,0 +1,1 @@
+"""What every long computation needs: processes, arithmetic, quiet libraries, logs, progress, curves, resuming."""

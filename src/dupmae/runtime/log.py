@@ -1,0 +1,54 @@
+"""Logs of training: a JSON object a line, whole lines only, cut back to where a resumed run goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dupmae.files import atomic_write
+
+HELD_OUT_FILE = "held_out.jsonl"
+"""What was measured on held-out text, in a run's folder: a line a measurement."""
+METRICS_FILE = "metrics.jsonl"
+"""Losses and learning rates of every step, in a training run's folder."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that was cut off by an interruption is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def append_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Add lines to a metrics file, which is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def rewind_metrics(path: Path, phase: str | None, done: int) -> None:
+    """Drop a phase's lines beyond step `done` from a metrics file, if there is one: those steps are taken again.
+
+    Args:
+        path: The file.
+        phase: Name of the phase; None for a run that has none.
+        done: The last step whose lines stay.
+    """
+    if path.exists():
+        lines = [line for line in read_metrics(path) if line.get("phase") != phase or line["step"] <= done]
+        with atomic_write(path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def last_losses(path: Path, steps: int = 20) -> dict[str, float]:
+    """Mean losses by term over the last `steps` steps of the last phase; empty if no step was taken."""
+    lines = read_metrics(path) if path.exists() else []
+    last = [line for line in lines if line["phase"] == lines[-1]["phase"]][-steps:]
+    terms = [name for name in ("mlm", "cls", "bow", "anchor", "loss") if last and name in last[0]]
+    return {name: sum(line[name] for line in last) / len(last) for name in terms}

@@ -1,0 +1,48 @@
+"""Silence where the libraries would say what is of no use to a user."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dupmae.runtime.processes import is_first_process
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Within the context transformers shows no bars for loading and saving, and no tables of missing weights."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    if bars:
+        logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def hush() -> None:
+    """Keep warnings, load reports and loading bars of the libraries off the screen; their errors still show."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore")
+    for library in ("transformers", "sentence_transformers", "datasets", "huggingface_hub", "torch", "bm25s"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def hush_other_processes() -> None:
+    """Keep what every process would print, and every progress bar, to the first one; errors still show."""
+    if not is_first_process():
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+        sys.stdout = io.StringIO()
