@@ -29,7 +29,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from dupmae.corpus import Passage, read_benchmark
-from dupmae.corpus.digest import corpus_digest
+from dupmae.corpus.passage import corpus_digest
 from dupmae.duplex import DuplexEncoder
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.files import fingerprint

@@ -33,7 +33,7 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     """
     from dupmae.config import decisive
     from dupmae.corpus import TokenStore
-    from dupmae.corpus.digest import corpus_digest
+    from dupmae.corpus.passage import corpus_digest
     from dupmae.duplex import start_duplex
     from dupmae.finetuning import finetune
     from dupmae.models import is_duplex, model_fingerprint, resolve_model

@@ -30,12 +30,12 @@ from typing import Any
 
 from dupmae.config import AdaptConfig, decisive
 from dupmae.corpus import Benchmark, Passage, read_passages, split_queries
-from dupmae.corpus.digest import corpus_digest
-from dupmae.corpus.twins import said
+from dupmae.corpus.duplicates import said
+from dupmae.corpus.passage import corpus_digest
+from dupmae.corpus.pseudo_queries import known_items, pseudo_queries
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
 from dupmae.files import atomic_write, fingerprint
-from dupmae.finetuning.pseudo_queries import known_items, pseudo_queries
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.run_folder import RunFolder
 from dupmae.stages import (

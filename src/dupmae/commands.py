@@ -283,7 +283,7 @@ def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
         while text := _ask():
             yield text
     else:
-        from dupmae.corpus.opening import decoded_lines
+        from dupmae.corpus.lines import decoded_lines
 
         yield from filter(None, (line.strip() for _, line in decoded_lines(sys.stdin.buffer, "standard input")))
 

@@ -118,7 +118,7 @@ def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = No
     """
     if (ids is None) == (file is None):
         raise DupmaeError("dupmae index delete takes either --ids or --file")
-    from dupmae.corpus.opening import numbered_lines
+    from dupmae.corpus.lines import numbered_lines
     from dupmae.index import DuplexIndex
 
     lines = ids if ids is not None else [line for _, line in numbered_lines(Path(str(file)))]
@@ -311,7 +311,7 @@ def read_queries(path: Path) -> Iterator[Passage]:
     Raises:
         DupmaeError: As :func:`dupmae.corpus.read_passages`.
     """
-    from dupmae.corpus.opening import file_type, numbered_lines
+    from dupmae.corpus.lines import file_type, numbered_lines
 
     if not path.is_file() or file_type(path) != ".txt":
         yield from _passages([str(path)], None)

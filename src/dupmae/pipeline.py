@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from dupmae.config import Baseline, Recipe, decisive
 from dupmae.corpus import Run, read_run, write_run
-from dupmae.corpus.digest import corpus_digest
+from dupmae.corpus.passage import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
 from dupmae.evaluation.comparison import by_the_rules

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_pairs, read_splits, split_queries
-from dupmae.corpus.readers import Passage, read_passages
+from dupmae.corpus.passage import Passage
+from dupmae.corpus.readers import read_passages
 from dupmae.corpus.trec import Qrels, Run, read_qrels, read_run, write_run
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dupmae.config import HoldOut
-from dupmae.corpus.opening import COMPRESSIONS, find_file, json_objects
-from dupmae.corpus.readers import Passage, read_passages, string_field
+from dupmae.corpus.duplicates import with_twins
+from dupmae.corpus.lines import COMPRESSIONS, find_file, json_objects
+from dupmae.corpus.passage import Passage
+from dupmae.corpus.readers import read_passages, string_field
 from dupmae.corpus.trec import Qrels, check_word, read_qrels
-from dupmae.corpus.twins import with_twins
 from dupmae.errors import DupmaeError
 
 logger = logging.getLogger(__name__)

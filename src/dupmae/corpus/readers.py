@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from dupmae.corpus.opening import file_type, find_file, json_kind, json_objects, numbered_lines
+from dupmae.corpus.lines import file_type, find_file, json_kind, json_objects, numbered_lines
+from dupmae.corpus.passage import Passage, value_text
 from dupmae.errors import DupmaeError
 
 DATA_TYPES = (".jsonl", ".ndjson", ".tsv", ".parquet")
@@ -20,25 +21,6 @@ ID_FIELDS = ("_id", "id", "docid", "doc_id", "pid", "passage_id")
 TITLE_FIELD = "title"
 NESTED_FIELD = "metadata"
 """The field in which BEIR puts a passage's further fields."""
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """One unit of retrieval."""
-
-    id: str
-    """Its name in judgements, runs and results."""
-    title: str
-    """May be empty."""
-    text: str
-    """May be empty: some collections hold empty documents."""
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Further fields that a search can be limited by."""
-
-    @property
-    def full_text(self) -> str:
-        """Title and text joined by one space, as they are encoded; the text alone without a title."""
-        return f"{self.title} {self.text}" if self.title else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +215,6 @@ def _metadata(record: Mapping[str, Any], names: Iterable[str], place: str) -> di
         elif value is not None:
             metadata[name] = string_field(value, name, place)
     return metadata
-
-
-def value_text(value: str | float) -> str:
-    """A metadata value as it is stored: true and false as in JSON, a whole number without a fraction."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _listing(columns: Iterable[str]) -> str:

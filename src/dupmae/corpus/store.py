@@ -15,7 +15,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from dupmae.config import StoreConfig
-from dupmae.corpus.readers import Passage
+from dupmae.corpus.passage import Passage
 from dupmae.corpus.tokenising import batches, prepare, text_bytes, tokenise, with_ends
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json

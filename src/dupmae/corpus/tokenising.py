@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dupmae.corpus.chunking import UNSPACED, chunk_lengths, unspaced_word_starts
-from dupmae.corpus.readers import Passage
+from dupmae.corpus.passage import Passage
 from dupmae.errors import DupmaeError
 
 BATCH_TEXTS = 1000

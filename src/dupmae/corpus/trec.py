@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from dupmae.corpus.opening import numbered_lines
+from dupmae.corpus.lines import numbered_lines
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_write
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 
 from dupmae.corpus import Passage, Run
-from dupmae.corpus.digest import corpus_digest
+from dupmae.corpus.passage import corpus_digest
 from dupmae.evaluation.blocks import as_run, search_slabs
 from dupmae.evaluation.vectors import Matrix, Vectors
 from dupmae.files import atomic_folder, fingerprint, write_json

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dupmae.corpus import Benchmark
-from dupmae.corpus.digest import corpus_digest
+from dupmae.corpus.passage import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.baselines import bm25_searcher, search_index
 from dupmae.evaluation.definitions import Definition

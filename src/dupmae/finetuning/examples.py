@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
-from dupmae.corpus.twins import echoes, with_twins
+from dupmae.corpus.duplicates import echoes, with_twins
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.baselines import bm25_searcher
 from dupmae.finetuning.blocks import BLOCK

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from dupmae.config import MiningConfig
 from dupmae.corpus import Benchmark, Run
-from dupmae.corpus.digest import corpus_digest
-from dupmae.corpus.twins import echoes, with_twins
+from dupmae.corpus.duplicates import echoes, with_twins
+from dupmae.corpus.passage import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.finetuning.blocks import in_blocks

@@ -20,7 +20,7 @@ from transformers import set_seed
 
 from dupmae.config import FinetuneConfig, decisive
 from dupmae.corpus import Benchmark
-from dupmae.corpus.digest import corpus_digest
+from dupmae.corpus.passage import corpus_digest
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint, write_json

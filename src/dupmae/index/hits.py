@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dupmae.corpus.readers import value_text
+from dupmae.corpus.passage import value_text
 
 Where = Mapping[str, str | int | float | Sequence[str | int | float]]
 """A filter: metadata field to the value, or the values, that a passage must have one of; all fields must agree."""

@@ -9,8 +9,8 @@ import pytest
 
 from dupmae.config import PseudoQueryConfig
 from dupmae.corpus import Passage
+from dupmae.corpus.pseudo_queries import draw_queries, known_items, pseudo_queries
 from dupmae.errors import DupmaeError
-from dupmae.finetuning.pseudo_queries import draw_queries, known_items, pseudo_queries
 
 TITLES = PseudoQueryConfig(sentence_weight=0, crop_weight=0)
 SENTENCES = PseudoQueryConfig(title_weight=0, crop_weight=0)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from dupmae.config import PseudoQueryConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.corpus.chunking import UNSPACED, sentences_of
-from dupmae.corpus.twins import unrepeated
+from dupmae.corpus.duplicates import unrepeated
 from dupmae.errors import DupmaeError
 
 SPLIT = "pseudo"

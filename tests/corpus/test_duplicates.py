@@ -7,7 +7,7 @@ import random
 import pytest
 
 from dupmae.corpus import Passage
-from dupmae.corpus.twins import echoes, unrepeated, with_twins
+from dupmae.corpus.duplicates import echoes, unrepeated, with_twins
 
 
 def corpus(*said: tuple[str, str]) -> dict[str, Passage]:

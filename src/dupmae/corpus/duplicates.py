@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 
-from dupmae.corpus.readers import Passage
+from dupmae.corpus.passage import Passage
 
 
 def with_twins(corpus: Mapping[str, Passage], positives: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
