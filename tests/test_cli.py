@@ -18,9 +18,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from dupmae import cli, packing
+from dupmae import cli
 from dupmae.config import FinetuneConfig, Recipe
 from dupmae.errors import DupmaeError
+from dupmae.models import packing
 from dupmae.parsing import option_types
 
 

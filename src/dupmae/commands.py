@@ -157,7 +157,7 @@ def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -
         vocabulary_bits: Bits of a weight in the matrices that have a row for each entry of the vocabulary.
     """
     from dupmae.models import resolve_model
-    from dupmae.packing import pack as pack_into
+    from dupmae.models.packing import pack as pack_into
 
     refuse_unwritable_file(Path(file))
     figures = pack_into(Path(resolve_model(model)), Path(file), bits, vocabulary_bits)

@@ -55,7 +55,7 @@ def refuse_disagreement(start: str, pretrain: PretrainConfig, duplex: DuplexConf
 
 def trained_pooling(model: str) -> str | None:
     """Which vector of its states an encoder was trained for, if its files say so and it is one of ours: cls, mean."""
-    from dupmae.pretraining.checkpoint import RECORD_FILE
+    from dupmae.models import RECORD_FILE
 
     if is_duplex(model):
         return str(duplex_settings(Path(model))["dense_pooling"])
@@ -79,7 +79,7 @@ def trained_prompts(model: str) -> dict[str, str]:
         model: What :func:`dupmae.models.resolve_model` returned: an embedder of sentence-transformers, whose prompt of
             documents may have another name, or a checkpoint of ours, which has taken over what its start had.
     """
-    from dupmae.pretraining.checkpoint import RECORD_FILE
+    from dupmae.models import RECORD_FILE
 
     found: dict[str, str] = {}
     for name in ("config_sentence_transformers.json", RECORD_FILE):

