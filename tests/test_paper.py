@@ -16,8 +16,8 @@ from transformers import (
     ModernBertForMaskedLM,
 )
 
+from dupmae.backbones import Backbone
 from dupmae.config import PretrainConfig
-from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.masking import decoder_visibility, mask_whole_words, select_whole_words, step_generator
 from dupmae.pretraining.objective import DupMAE
 

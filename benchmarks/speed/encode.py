@@ -51,7 +51,8 @@ def write_encoder(folder: Path, texts: list[str], options: argparse.Namespace) -
 def ours(folder: Path, options: argparse.Namespace) -> Callable[[list[str]], list[list[int]]]:
     """A function that embeds texts and gives each one's entries, heaviest first."""
     from dupmae.config import DuplexConfig
-    from dupmae.duplex import DuplexEncoder, embedding
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.duplex import inference as embedding
 
     if options.float32:
         embedding.bfloat16_pays = lambda _: False

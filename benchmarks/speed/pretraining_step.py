@@ -35,9 +35,9 @@ from synthetic_text import SPECIAL, draw_texts, vocabulary
 from torch.utils.data import DataLoader
 from transformers import BertTokenizerFast
 
+from dupmae.backbones import Backbone
 from dupmae.config import PretrainConfig, StoreConfig
 from dupmae.corpus import TokenStore, build_token_store
-from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.data import LengthBuckets, collator
 from dupmae.pretraining.masking import decoder_visibility, step_generator
 from dupmae.pretraining.objective import DupMAE

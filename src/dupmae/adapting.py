@@ -28,13 +28,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from dupmae.backbones.declared import trained_pooling
 from dupmae.config import AdaptConfig, decisive
 from dupmae.corpus import Benchmark, Passage, read_passages, split_queries
 from dupmae.corpus.duplicates import said
 from dupmae.corpus.passage import corpus_digest
 from dupmae.corpus.pseudo_queries import known_items, pseudo_queries
+from dupmae.duplex.starting import begin_duplex
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, bm25_run, dense_run, duplex_run, evaluate_run, write_report
+from dupmae.experiments.checks import pretrains, refuse_disagreement
 from dupmae.files import atomic_write, fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.run_folder import RunFolder
@@ -48,7 +51,6 @@ from dupmae.stages import (
     refuse_impossible,
     tokenise,
 )
-from dupmae.starts import begin_duplex, pretrains, refuse_disagreement, trained_pooling
 
 PAIRS_FILE = "pairs.jsonl"
 """The training pairs, in a form that people and `dupmae finetune --pairs` can read."""

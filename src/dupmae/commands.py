@@ -93,7 +93,7 @@ def pretrain(
     folder = Path(output)
     with join_processes().main_process_first():
         if model is None:
-            from dupmae.pretraining.from_scratch import new_encoder
+            from dupmae.backbones.from_scratch import new_encoder
 
             encoder = str(new_encoder(partial(_texts, corpus), folder / "start", size, settings.seed))
         else:

@@ -70,8 +70,8 @@ def finetune(
         )
     train = _read_train("finetune", benchmark, pairs, train_split, allow_unknown)
     from dupmae.corpus import read_benchmark, split_queries
+    from dupmae.duplex.starting import begin_duplex
     from dupmae.finetuning import finetune as train_on
-    from dupmae.starts import begin_duplex
 
     dev: Benchmark | None = None
     if dev_fraction:

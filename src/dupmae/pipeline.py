@@ -35,10 +35,12 @@ from typing import TYPE_CHECKING, Any, get_args
 from dupmae.config import Baseline, Recipe, decisive
 from dupmae.corpus import Run, read_run, write_run
 from dupmae.corpus.passage import corpus_digest
+from dupmae.duplex.starting import begin_duplex
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
 from dupmae.evaluation.comparison import by_the_rules
 from dupmae.evaluation.definitions import definition_of
+from dupmae.experiments.checks import pretrains, refuse_disagreement
 from dupmae.files import fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
 from dupmae.pipeline_report import report
@@ -54,7 +56,6 @@ from dupmae.stages import (
     refuse_impossible,
     tokenise,
 )
-from dupmae.starts import begin_duplex, pretrains, refuse_disagreement
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex

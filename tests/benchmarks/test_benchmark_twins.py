@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from dupmae.backbones import Backbone
 from dupmae.config import PretrainConfig
-from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.objective import DupMAE
 

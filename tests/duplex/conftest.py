@@ -17,7 +17,7 @@ from dupmae.duplex import DuplexEncoder
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Embed in float32 on every machine."""
-    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)
+    monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: False)
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from transformers import (
     RobertaConfig,
 )
 
+from dupmae.backbones import load_backbone
 from dupmae.config import DuplexConfig, PretrainConfig
 from dupmae.duplex import DuplexEncoder, continue_duplex
 from dupmae.errors import DupmaeError
-from dupmae.pretraining.backbones import load_backbone
 from dupmae.pretraining.checkpoint import load_for_pretraining, save_checkpoint
 
 WIDTHS: dict[str, Any] = {

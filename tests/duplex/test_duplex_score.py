@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Transformer
 
 from dupmae.config import DuplexConfig
 from dupmae.duplex import DuplexEncoder, DuplexPooling
-from dupmae.starts import begin_duplex
+from dupmae.duplex.starting import begin_duplex
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 from naive_duplex import V
 
 from dupmae.duplex import DuplexEmbeddings
-from dupmae.duplex.embedding import _sizes
 from dupmae.duplex.embeddings import FILE
+from dupmae.duplex.inference import _sizes
 from dupmae.errors import DupmaeError
 from dupmae.kernels.shapes import padded_length
 
@@ -60,7 +60,7 @@ def test_embedding_in_bfloat16_gives_the_same_up_to_rounding(make_encoder, texts
     encoder = make_encoder(query_entries="logits", document_norm="unit")
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     exact = encoder.embed_documents(texts), encoder.embed_queries(texts)
-    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: True)
+    monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: True)
     rounded = encoder.embed_documents(texts), encoder.embed_queries(texts)
     for one, other, least in zip(exact, rounded, (0.95, 0.999), strict=True):  # a document's last entry may be another
         a, b = dense(one), dense(other)
@@ -74,7 +74,7 @@ def test_embedding_in_bfloat16_gives_the_same_up_to_rounding(make_encoder, texts
 def test_slabs_and_padding_on_either_side_do_not_show(make_encoder, texts, monkeypatch):
     encoder = make_encoder()
     together = dense(encoder.embed_documents(texts))
-    monkeypatch.setattr("dupmae.duplex.embedding.SLAB_BATCHES", 2)
+    monkeypatch.setattr("dupmae.duplex.inference.SLAB_BATCHES", 2)
     np.testing.assert_allclose(dense(encoder.embed_documents(texts, batch_size=2)), together, atol=1e-5, rtol=1e-4)
     shapes = []
     encoder[0].register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0]["input_ids"].shape))
@@ -92,7 +92,7 @@ def test_a_processors_batches_hold_few_tokens_and_one_text_at_least(make_encoder
     together = dense(encoder.embed_documents(texts))
     shapes = []
     encoder[0].register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0]["input_ids"].shape))
-    monkeypatch.setattr("dupmae.duplex.embedding.CACHED_TOKENS", 40)
+    monkeypatch.setattr("dupmae.duplex.inference.CACHED_TOKENS", 40)
     np.testing.assert_allclose(dense(encoder.embed_documents(texts)), together, atol=1e-5, rtol=1e-4)
     assert sum(rows for rows, _ in shapes) == len(texts)
     assert all(rows == 1 or rows * length <= 40 for rows, length in shapes)

@@ -25,7 +25,7 @@ Halves = tuple[Benchmark, Benchmark]
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)  # it would round to ties
+    monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: False)  # it would round to ties
 
 
 def scaled(encoder: DuplexEncoder, factor: float) -> DuplexEncoder:

@@ -321,7 +321,7 @@ def test_training_reads_the_prompts_that_search_reads(benchmark, config, make_en
 def test_held_out_queries_choose_the_state_and_the_same_when_killed(
     halves, config, make_encoder, lists, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)  # it would round to ties
+    monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: False)  # it would round to ties
     train, dev = halves
     settings = {"eval_steps": 2, "dev_pool_size": 20, "learning_rate": 3e-3, "batch_size": 4}
     config = replace(config, **settings)
@@ -372,7 +372,7 @@ def test_a_share_of_what_training_changed_is_kept_and_the_same_when_killed(
 
 
 def test_held_out_queries_measure_what_would_be_the_result(halves, config, make_encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)
+    monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: False)
     train, dev = halves
     ranked, rank, name = [], validation.rank, "1.output.weight"
 
@@ -437,7 +437,7 @@ def test_pool_holds_what_is_judged_and_what_bm25_finds_and_others(halves, monkey
 
 
 def test_ranking_without_an_index_is_that_of_the_vectors(benchmark, make_encoder, monkeypatch):
-    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)
+    monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: False)
     encoder = make_encoder()
     ids = sorted(benchmark.corpus)
     documents = encoder.encode_document([benchmark.corpus[name].full_text for name in ids], convert_to_tensor=True)

@@ -27,7 +27,7 @@ Rankings = dict[str, dict[str, float]]
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Embed in float32 on every machine, and work in blocks of five queries."""
-    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)
+    monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: False)
     monkeypatch.setattr(blocks, "BLOCK", 5)
 
 

@@ -13,18 +13,18 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from tokenizers.pre_tokenizers import ByteLevel
 
+from dupmae.backbones.declared import trained_prompts
 from dupmae.config import DuplexConfig
-from dupmae.duplex.embedding import embed
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.inference import embed
 from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import is_duplex, model_file, refuse_no_model, resolve_model
 from dupmae.runtime.quiet import hushed
-from dupmae.starts import trained_prompts
 
 if TYPE_CHECKING:
-    from dupmae.pretraining.backbones import Backbone
+    from dupmae.backbones import Backbone
 
 MODULE_TYPE = "modeling_duplex.DuplexPooling"
 """How `modules.json` names the pooling module."""
@@ -89,7 +89,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         Raises:
             DupmaeError: The model cannot be loaded, is not an encoder of a supported family, or does not fit `config`.
         """
-        from dupmae.pretraining.backbones import load_backbone
+        from dupmae.backbones import load_backbone
 
         path = resolve_model(model)
         _refuse_other_projection(path, config)

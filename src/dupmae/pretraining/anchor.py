@@ -7,7 +7,7 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from dupmae.pretraining.backbones import Backbone
+from dupmae.backbones import Backbone
 
 
 class Anchor:

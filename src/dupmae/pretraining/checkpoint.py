@@ -19,11 +19,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from dupmae.backbones import load_backbone
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
 from dupmae.models import RECORD_FILE, model_file
-from dupmae.pretraining.backbones import load_backbone
 from dupmae.pretraining.objective import DupMAE
 from dupmae.runtime.precision import bfloat16_pays, prepare_for_training
 

@@ -7,12 +7,12 @@ from typing import Self
 import torch
 from torch import nn
 
+from dupmae.backbones import Backbone
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.kernels import linear_max_pool_packed, weighted_linear_cross_entropy
 from dupmae.kernels.shapes import pad_rows
 from dupmae.pretraining.anchor import Anchor, distances
-from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.decoder import ClsDecoder
 from dupmae.pretraining.masking import decoder_visibility, mask_whole_words
 

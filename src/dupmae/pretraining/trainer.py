@@ -12,6 +12,7 @@ from accelerate.utils import set_seed as set_seed_by_process
 from safetensors.torch import load_model
 from transformers import TrainingArguments, set_seed
 
+from dupmae.backbones.declared import trained_prompts, warn_of_pooling
 from dupmae.config import PretrainConfig, decisive
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
@@ -30,7 +31,6 @@ from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
 from dupmae.runtime.progress import show_progress
 from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
-from dupmae.starts import trained_prompts, warn_of_pooling
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from dupmae.backbones import Backbone
 from dupmae.kernels import linear_max_pool
-from dupmae.pretraining.backbones import Backbone
 from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled, without
 from dupmae.pretraining.objective import DupMAE
 from dupmae.runtime.precision import autocast

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, BartConfig, BertConfig, GPT2Config, XLNetConfig
 
+from dupmae.backbones import FAMILIES, Backbone, load_backbone
+from dupmae.backbones.backbone import sinusoids
+from dupmae.backbones.unpadded import attends_here
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.pretraining import pretrain
-from dupmae.pretraining.backbones import FAMILIES, Backbone, load_backbone
-from dupmae.pretraining.backbones.backbone import sinusoids
-from dupmae.pretraining.backbones.unpadded import attends_here
 from dupmae.pretraining.checkpoint import RECOMPUTING, load_for_pretraining, save_checkpoint
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.objective import DupMAE
@@ -197,7 +197,7 @@ def test_padding_stays_where_attention_without_it_does_not_work(
 
     for dtype in (torch.float32, torch.bfloat16):
         assert attends_here(2, 8, torch.device("cpu"), dtype)
-    monkeypatch.setattr("dupmae.pretraining.backbones.unpadded.attend", attend)
+    monkeypatch.setattr("dupmae.backbones.unpadded.attend", attend)
     for dtype in (torch.float32, torch.bfloat16):
         assert not backbone.drop_padding(torch.device("cpu"), dtype)
     assert not backbone.unpadded

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from dupmae.backbones.from_scratch import new_encoder
 from dupmae.cli import main
 from dupmae.config import ScratchConfig
 from dupmae.errors import DupmaeError
-from dupmae.pretraining.from_scratch import new_encoder
 
 
 def config(**changes: Any) -> ScratchConfig:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 
-from dupmae.pretraining.backbones.families import FAMILIES
-from dupmae.pretraining.backbones.unpadded import ATTENTION, attends_here, encode
+from dupmae.backbones.families import FAMILIES
+from dupmae.backbones.unpadded import ATTENTION, attends_here, encode
 
 WAVELENGTH = 10_000.0
 """The slowest of the sinusoids that stand in for positions turns once in 2 pi times this many tokens."""
@@ -36,7 +36,7 @@ class Backbone(nn.Module):
         self.head_activation = self.family.activation(model.config)
         """Name of the activation in the vocabulary head's transform."""
         self.new_head = False
-        """Whether the vocabulary head is new (:func:`dupmae.pretraining.backbones.fresh_head`)."""
+        """Whether the vocabulary head is new (:func:`dupmae.backbones.fresh_head`)."""
         self.duplex_head = False
         """Whether it is a duplex model's, whose logits are no masked-language model's: their scale and biases are
         others (:func:`dupmae.pretraining.warm_start.warm_start_head`)."""

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from dupmae.backbones.backbone import Backbone
+from dupmae.backbones.families import FAMILIES
 from dupmae.errors import DupmaeError
 from dupmae.models import WEIGHTS, is_duplex, pooling_folder
-from dupmae.pretraining.backbones.backbone import Backbone
-from dupmae.pretraining.backbones.families import FAMILIES
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from dupmae.backbones.declared import trained_pooling
 from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
 from dupmae.duplex import DuplexEncoder
+from dupmae.duplex.starting import begin_duplex
 from dupmae.errors import DupmaeError
 from dupmae.models import is_duplex, model_file, model_fingerprint, resolve_model
-from dupmae.starts import begin_duplex, trained_pooling
 
 CORPUS = {f"p{number}": Passage(f"p{number}", "", f"ba be bi {number}") for number in range(30)}
 
