@@ -450,10 +450,10 @@ def test_index_build_streams_the_passages_of_every_corpus(encoder, stub, tmp_pat
         call.update(options, folder=folder, ids=[passage.id for passage in passages])
 
     stub("dupmae.index", DuplexIndex=None)
-    stub("dupmae.index.build", build_segments=build)
-    stub("dupmae.index.encoding", passages_within=lambda mb: 10 * mb)
-    stub("dupmae.index.joining", process_of=lambda _: (0, 1))
-    stub("dupmae.index.passages", refuse_reserved=lambda fields: None)
+    stub("dupmae.index.writing.build", build_segments=build)
+    stub("dupmae.index.writing.encoding", passages_within=lambda mb: 10 * mb)
+    stub("dupmae.index.writing.joining", process_of=lambda _: (0, 1))
+    stub("dupmae.index.storage.passages", refuse_reserved=lambda fields: None)
     words = ["index", "build", "--model", str(tmp_path), "--corpus", "a", "b", "--output", "o", "--batch_size", "4"]
     assert cli.main([*words, "--memory_mb", "7"]) == 0
     assert (call["folder"], call["ids"]) == (Path("o"), ["x", "y", "x", "y"])

@@ -426,7 +426,7 @@ class Killer:
 
 def test_a_run_killed_at_every_stage_ends_as_one_that_was_not(finished, small_recipe, tmp_path, monkeypatch):
     from dupmae.finetuning.loss import DuplexLoss
-    from dupmae.index import build
+    from dupmae.index.writing import build
     from dupmae.pretraining.phase import PhaseTrainer
 
     cut_into_segments(monkeypatch)

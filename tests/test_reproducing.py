@@ -16,7 +16,7 @@ from dupmae.ablation import train_variants
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.paper import ABLATION, PASSAGES, TABLES, VARIANTS, ZERO_SHOT, Column, Variant
-from dupmae.index import build
+from dupmae.index.writing import build
 from dupmae.reproducing import Reproduced, as_markdown, reproduce
 
 ROOT = Path(__file__).parents[1]

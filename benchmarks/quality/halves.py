@@ -10,7 +10,7 @@ from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import duplex_run, evaluate_run
 from dupmae.index import DuplexIndex
-from dupmae.index.search import Part
+from dupmae.index.scoring.exact import Part
 
 PARTS: tuple[Part, ...] = ("both", "cls", "ot")
 """The sum, the dense half, the vocabulary half."""

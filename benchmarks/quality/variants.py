@@ -31,8 +31,8 @@ from dupmae.cli import load_recipe
 from dupmae.corpus import Benchmark, Qrels, Run
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run, per_query
+from dupmae.evaluation.benchmarks import definition_of
 from dupmae.evaluation.comparison import by_the_rules, compare
-from dupmae.evaluation.definitions import definition_of
 from dupmae.evaluation.paper import VARIANTS, Variant
 from dupmae.evaluation.retrievers import share_index
 from dupmae.evaluation.significance import compare_with_baseline

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from dupmae.corpus import Run, read_benchmark
 from dupmae.evaluation import evaluate_run
-from dupmae.evaluation.definitions import Definition
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.retrievers import open_retrievers
 from dupmae.files import write_json
 from dupmae.models import is_duplex, resolve_model

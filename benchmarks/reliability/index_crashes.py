@@ -240,7 +240,7 @@ def read_during_changes(context: ForkServerContext, folder: Path, state: State, 
 
 
 def refuses_a_second_writer(folder: Path) -> bool:
-    from dupmae.index.changes import sole_writer
+    from dupmae.index.writing.changes import sole_writer
 
     try:
         with sole_writer(folder):

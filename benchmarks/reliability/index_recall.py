@@ -34,7 +34,7 @@ from dupmae.duplex import DuplexEncoder
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.files import fingerprint
 from dupmae.index import DuplexIndex
-from dupmae.index.quantise import quantise
+from dupmae.index.storage.quantise import quantise
 from dupmae.models import model_fingerprint
 
 CHUNK = 1024

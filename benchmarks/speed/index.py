@@ -31,9 +31,9 @@ from rich.table import Table
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.index import DuplexIndex
-from dupmae.index.arrays import MappedFile
-from dupmae.index.search import cores
-from dupmae.index.segments import VECTORS_FILE
+from dupmae.index.scoring.exact import cores
+from dupmae.index.storage.arrays import MappedFile
+from dupmae.index.storage.segments import VECTORS_FILE
 
 K = 100
 BLAS_REST = 0.1

@@ -14,8 +14,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from dupmae.evaluation.comparison import Comparison
-    from dupmae.evaluation.explaining import Entry, Explanation
     from dupmae.index import Hit
+    from dupmae.index.explanation import Entry, Explanation
     from dupmae.index.tune import Trial
 
 SNIPPET_LENGTH = 300

@@ -81,8 +81,8 @@ def evaluate(
     from rich.console import Console
 
     from dupmae.display import show_comparisons
+    from dupmae.evaluation.benchmarks import expand_groups
     from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
-    from dupmae.evaluation.definitions import expand_groups
     from dupmae.evaluation.html_report import write_html
     from dupmae.evaluation.metrics import HEADINGS, depth
     from dupmae.evaluation.sources import find_benchmark, read_parts
@@ -162,8 +162,8 @@ def explain(
     from rich.console import Console
 
     from dupmae.display import show_explanation
-    from dupmae.evaluation.explaining import explain as explain_query
-    from dupmae.evaluation.explaining import explanation_as_record
+    from dupmae.index.explanation import explain as explain_query
+    from dupmae.index.explanation import explanation_as_record
     from dupmae.index_commands import open_index
 
     explanation = explain_query(open_index(Path(index), model), query, k, ids or [])

@@ -48,9 +48,9 @@ def build(
         metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
     """
     from dupmae.duplex import DuplexEncoder
-    from dupmae.index.build import build_segments
-    from dupmae.index.encoding import passages_within
-    from dupmae.index.joining import process_of
+    from dupmae.index.writing.build import build_segments
+    from dupmae.index.writing.encoding import passages_within
+    from dupmae.index.writing.joining import process_of
 
     missing = _asked_for(metadata)
     folder, process = resolve_model(model), process_of(os.environ)
@@ -337,7 +337,7 @@ def _passages(paths: list[str], metadata: list[str] | None, *, need_ids: bool = 
 
 def _asked_for(metadata: list[str] | None) -> set[str]:
     """The metadata fields named, if an index can have them."""
-    from dupmae.index.passages import refuse_reserved
+    from dupmae.index.storage.passages import refuse_reserved
 
     refuse_reserved(metadata or ())
     return set(metadata or ())

@@ -38,8 +38,8 @@ from dupmae.corpus.passage import corpus_digest
 from dupmae.duplex.starting import begin_duplex
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
+from dupmae.evaluation.benchmarks import definition_of
 from dupmae.evaluation.comparison import by_the_rules
-from dupmae.evaluation.definitions import definition_of
 from dupmae.experiments.checks import pretrains, refuse_disagreement
 from dupmae.files import fingerprint
 from dupmae.models import is_duplex, model_fingerprint, resolve_model
@@ -344,7 +344,7 @@ class _Walk:
 
     def _cut(self, encoder: Any) -> dict[str, int]:
         """How many tokens of a passage the encoder reads, and how many passages are longer."""
-        from dupmae.index.encoding import windows
+        from dupmae.index.writing.encoding import windows
 
         limit = encoder[0].document_length
         cut = 0

@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 from dupmae.config import Baseline, Recipe
 from dupmae.corpus import read_run
 from dupmae.evaluation import System, evaluate_run, per_query, write_report
-from dupmae.evaluation.definitions import definition_of
+from dupmae.evaluation.benchmarks import definition_of
 from dupmae.evaluation.paper import ZERO_SHOT, Column
 from dupmae.files import write_json
 from dupmae.run_folder import RunFolder

@@ -12,8 +12,8 @@ from dupmae.ablation import encoder_width, train_variants
 from dupmae.config import Recipe
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
+from dupmae.evaluation.benchmarks import DEFINITIONS, Definition, definition_of
 from dupmae.evaluation.comparison import compare
-from dupmae.evaluation.definitions import DEFINITIONS, Definition, definition_of
 from dupmae.evaluation.metrics import HEADINGS
 from dupmae.evaluation.paper import TABLES, VARIANTS, Column, Table
 from dupmae.evaluation.retrievers import share_index

@@ -8,7 +8,7 @@ from pathlib import Path
 from dupmae.config import DataConfig
 from dupmae.corpus import Benchmark, read_splits, split_queries
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.definitions import definition_of
+from dupmae.evaluation.benchmarks import definition_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ def read_data(data: DataConfig, seed: int) -> Splits:
     """The queries to train on, to validate on (held out of the former, or a split of their own), and to test with.
 
     A benchmark that figures are published for is read without titles if its rules say so
-    (:mod:`dupmae.evaluation.definitions`).
+    (:mod:`dupmae.evaluation.benchmarks`).
 
     Raises:
         DupmaeError: Two of the splits are the same one, or as :func:`dupmae.corpus.read_splits` and

@@ -15,7 +15,7 @@ from dupmae.models import model_fingerprint, resolve_model
 if TYPE_CHECKING:
     from dupmae.config import AdaptConfig, Recipe
     from dupmae.index import DuplexIndex
-    from dupmae.index.search import Part
+    from dupmae.index.scoring.exact import Part
 
 
 def tokenise(passages: Iterable[Passage], start: str, folder: Path, config: StoreConfig) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def finetune_further(
         folder: The stage's folder.
         config: The first stage's settings ...
         changes: ... and those that this stage has instead.
-        lists: Candidate lists (:mod:`dupmae.finetuning.lists`).
+        lists: Candidate lists (:mod:`dupmae.finetuning.candidates`).
         scores: A teacher's scores of them, to distil.
         dev: Held-out queries, where there are any.
     """

@@ -13,8 +13,8 @@ from dupmae.corpus import Benchmark, Passage, Run, read_benchmark, read_run, wri
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run, comparison, evaluate_run
 from dupmae.evaluation.baselines import search_index
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
-from dupmae.evaluation.definitions import Definition
 from dupmae.evaluation.retrievers import open_retrievers, share_index
 
 PLAIN = Definition(name="tiny")

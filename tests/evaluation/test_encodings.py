@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from dupmae.corpus import Passage, read_benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import encodings
-from dupmae.evaluation.definitions import Definition
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.encodings import encode_corpus, search_encodings
 from dupmae.evaluation.vectors import DenseVectors, SparseVectors, limit_lengths, split_kind
 

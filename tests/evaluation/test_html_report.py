@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dupmae.corpus import Benchmark, Passage, write_run
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.comparison import Comparison, compare
-from dupmae.evaluation.definitions import Definition
 from dupmae.evaluation.html_report import write_html
 
 VOID = {"meta", "link", "img", "br"}

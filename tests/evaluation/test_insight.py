@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dupmae.corpus import Benchmark, Passage, write_run
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.comparison import Comparison, compare
-from dupmae.evaluation.definitions import Definition
 from dupmae.evaluation.insight import by_length, by_overlap, largest_differences
 
 CORPUS = {

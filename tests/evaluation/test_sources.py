@@ -14,7 +14,7 @@ import pytest
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.definitions import DEFINITIONS
+from dupmae.evaluation.benchmarks import DEFINITIONS
 from dupmae.evaluation.sources import differences, fetch, find_benchmark, read_parts
 
 

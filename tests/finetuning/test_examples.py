@@ -12,8 +12,8 @@ import pytest
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.errors import DupmaeError
+from dupmae.finetuning.candidates import CandidateList
 from dupmae.finetuning.examples import make_examples
-from dupmae.finetuning.lists import CandidateList
 
 PAIRS = 18  # of the toy benchmark: twelve queries, every other one with two positives
 

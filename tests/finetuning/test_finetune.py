@@ -15,7 +15,7 @@ from dupmae.corpus import Benchmark, Passage
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.finetuning import finetune, trainer, validation
-from dupmae.finetuning.lists import CandidateList, write_lists, write_scores
+from dupmae.finetuning.candidates import CandidateList, write_lists, write_scores
 from dupmae.runtime.resuming import sole_run
 
 STEPS = 9

@@ -11,7 +11,7 @@ import pytest
 from dupmae import cli
 from dupmae.corpus import Benchmark, read_benchmark, read_run, write_run
 from dupmae.evaluation import bm25_run, evaluate_run
-from dupmae.finetuning.lists import read_lists, read_scores
+from dupmae.finetuning.candidates import read_lists, read_scores
 
 
 @pytest.fixture(autouse=True)

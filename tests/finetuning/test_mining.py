@@ -15,8 +15,9 @@ from dupmae.corpus import Benchmark, Passage
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import bm25_run
-from dupmae.finetuning import blocks, mining
-from dupmae.finetuning.lists import CandidateList, read_lists
+from dupmae.finetuning import jsonl_blocks as blocks
+from dupmae.finetuning import mining
+from dupmae.finetuning.candidates import CandidateList, read_lists
 from dupmae.finetuning.mining import mine
 from dupmae.index import DuplexIndex
 from dupmae.runtime.resuming import sole_run

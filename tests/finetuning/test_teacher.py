@@ -18,9 +18,10 @@ from dupmae.config import DuplexConfig, TeacherConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
-from dupmae.finetuning import blocks, teacher
+from dupmae.finetuning import jsonl_blocks as blocks
+from dupmae.finetuning import teacher
+from dupmae.finetuning.candidates import CandidateList, read_lists, read_scores, write_lists
 from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank, score_pairs, start_cross_encoder
-from dupmae.finetuning.lists import CandidateList, read_lists, read_scores, write_lists
 from dupmae.finetuning.teacher import draw_rows, score_lists, train_teacher
 from dupmae.runtime.resuming import sole_run
 

@@ -16,10 +16,12 @@ from fake_index import D, FakeEncoder, V, build, random_rows, twin
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index import DuplexIndex, arrays, changes, duplex_index
-from dupmae.index.build import build_segments
-from dupmae.index.encoding import passages_within
-from dupmae.index.joining import process_of
+from dupmae.index import DuplexIndex, duplex_index
+from dupmae.index.storage import arrays
+from dupmae.index.writing import changes
+from dupmae.index.writing.build import build_segments
+from dupmae.index.writing.encoding import passages_within
+from dupmae.index.writing.joining import process_of
 
 ROOT = Path(__file__).parents[2]
 QUERIES = [str(number) for number in range(6)]
@@ -145,7 +147,7 @@ def test_a_search_keeps_to_the_state_it_began_with_when_another_thread_moves_on(
 def test_a_reader_that_opens_between_manifest_and_files_gets_the_newer_state(
     index: DuplexIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dupmae.index import snapshot
+    from dupmae.index.scoring import snapshot
 
     read, stale = snapshot.Manifest.read, [snapshot.Manifest.read(index.folder)]
     index.delete(["p00"])

@@ -9,8 +9,9 @@ import pytest
 from fake_index import FakeEncoder, V, embeddings, passages, random_rows
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.index import DuplexIndex, search
-from dupmae.index import segments as segments_module
+from dupmae.index import DuplexIndex
+from dupmae.index.scoring import exact as search
+from dupmae.index.storage import segments as segments_module
 
 
 @pytest.fixture

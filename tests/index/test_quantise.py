@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.index import segments as segments_module
-from dupmae.index.kernels import exact_dense_of
-from dupmae.index.manifest import SegmentEntry
-from dupmae.index.passages import passage_table
-from dupmae.index.quantise import concatenate_rows, dense_slack, quantise
-from dupmae.index.scanning import scan_dense
-from dupmae.index.segments import Segment, write_segment
+from dupmae.index.scoring.loops import exact_dense_of
+from dupmae.index.scoring.scanning import scan_dense
+from dupmae.index.storage import segments as segments_module
+from dupmae.index.storage.manifest import SegmentEntry
+from dupmae.index.storage.passages import passage_table
+from dupmae.index.storage.quantise import concatenate_rows, dense_slack, quantise
+from dupmae.index.storage.segments import Segment, write_segment
 
 
 def gaussian(rng: np.random.Generator, count: int, dimension: int, scale: float = 1.0) -> DuplexEmbeddings:

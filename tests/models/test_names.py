@@ -55,7 +55,7 @@ def test_a_file_is_no_model(tmp_path):
 
 
 def test_a_folder_without_a_model_is_refused_with_the_one_that_may_be_meant(tmp_path):
-    from dupmae.evaluation.definitions import Definition
+    from dupmae.evaluation.benchmarks import Definition
     from dupmae.evaluation.vectors import open_vectors
     from dupmae.finetuning.cross_encoder import load_cross_encoder, start_cross_encoder
 

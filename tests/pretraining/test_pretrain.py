@@ -20,8 +20,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.pretraining import pretrain, trainer
+from dupmae.pretraining.best import Keeper
 from dupmae.pretraining.checkpoint import load_for_pretraining
-from dupmae.pretraining.keeping import Keeper
 from dupmae.pretraining.phase import PhaseTrainer
 from dupmae.runtime.precision import bfloat16_pays
 from dupmae.runtime.resuming import sole_run

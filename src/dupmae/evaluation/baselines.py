@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dupmae.corpus import Benchmark, Passage, Run
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.blocks import best_rows
-from dupmae.evaluation.definitions import Definition
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
-    from dupmae.index.search import Part
+    from dupmae.index.scoring.exact import Part
 
 QUERIES_AT_A_TIME = 1024
 """Queries that an index is searched for together: what is in memory beside their rankings."""

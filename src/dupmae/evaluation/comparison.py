@@ -12,7 +12,7 @@ from typing import Any
 
 from dupmae.corpus import Benchmark, Run, read_qrels, read_run, write_run
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.definitions import Definition
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, depth, values_per_query
 from dupmae.evaluation.retrievers import Retriever, open_retrievers
 from dupmae.evaluation.sources import differences

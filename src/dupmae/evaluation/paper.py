@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A figure of merit: a benchmark by its name in `dupmae.evaluation.definitions`, and a metric."""
+    """A figure of merit: a benchmark by its name in `dupmae.evaluation.benchmarks`, and a metric."""
 
     benchmark: str
     metric: str

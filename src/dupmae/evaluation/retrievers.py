@@ -13,7 +13,7 @@ from dupmae.corpus import Benchmark
 from dupmae.corpus.passage import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.baselines import bm25_searcher, search_index
-from dupmae.evaluation.definitions import Definition
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.windows import Search
 from dupmae.files import atomic_folder, fingerprint, write_json
 
@@ -85,7 +85,7 @@ def share_index(index: Path, benchmark: Benchmark, definition: Definition, encod
         DupmaeError: No index, or its model cannot be used.
     """
     from dupmae.index import DuplexIndex
-    from dupmae.index.joining import recognise
+    from dupmae.index.writing.joining import recognise
 
     found = DuplexIndex.open(index)
     read_to = found.encoder[0].document_length  # type: ignore[index]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dupmae.corpus import Benchmark, Passage, Qrels, read_benchmark
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.definitions import Definition, definition_of, definitions_in, known_definition
+from dupmae.evaluation.benchmarks import Definition, definition_of, definitions_in, known_definition
 from dupmae.files import atomic_folder, write_json
 
 SOURCE_FILE = "source.json"

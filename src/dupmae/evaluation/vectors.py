@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from sentence_transformers.base.modules import Transformer
 
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.definitions import Definition
+from dupmae.evaluation.benchmarks import Definition
 from dupmae.files import fingerprint
 from dupmae.kernels.shapes import LENGTH_MULTIPLE
 from dupmae.models import is_duplex, model_file, model_fingerprint, refuse_no_model, resolve_model

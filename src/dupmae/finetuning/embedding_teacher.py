@@ -42,7 +42,7 @@ class EmbeddingTeacher:
     """
 
     def __init__(self, model: str, benchmark: Benchmark, passages: Iterable[str], folder: Path) -> None:
-        from dupmae.evaluation.definitions import Definition
+        from dupmae.evaluation.benchmarks import Definition
         from dupmae.evaluation.encodings import encode_corpus
         from dupmae.evaluation.vectors import open_vectors, split_kind
 

@@ -17,8 +17,8 @@ from dupmae.corpus import Benchmark
 from dupmae.corpus.duplicates import echoes, with_twins
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.baselines import bm25_searcher
-from dupmae.finetuning.blocks import BLOCK
-from dupmae.finetuning.lists import CandidateList
+from dupmae.finetuning.candidates import CandidateList
+from dupmae.finetuning.jsonl_blocks import BLOCK
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Hard negatives: what a duplex index, or BM25, ranks high for a training query although it answers another.
 
 Queries are searched in blocks, so that memory depends neither on their number nor on the product of queries and
-passages; see :mod:`dupmae.finetuning.blocks` for how a killed run goes on.
+passages; see :mod:`dupmae.finetuning.jsonl_blocks` for how a killed run goes on.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dupmae.corpus.duplicates import echoes, with_twins
 from dupmae.corpus.passage import corpus_digest
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
-from dupmae.finetuning.blocks import in_blocks
-from dupmae.finetuning.lists import CandidateList, write_lists
+from dupmae.finetuning.candidates import CandidateList, write_lists
+from dupmae.finetuning.jsonl_blocks import in_blocks
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -52,7 +52,7 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
     Args:
         index: Of the benchmark's corpus; None if BM25 is the only source.
         train: Queries with their positives, the passages judged above 0; queries without are passed over.
-        output: Folder for `negatives.jsonl` (:mod:`dupmae.finetuning.lists`) and its record `mining.json`.
+        output: Folder for `negatives.jsonl` (:mod:`dupmae.finetuning.candidates`) and its record `mining.json`.
         config: The settings.
 
     Returns:

@@ -22,7 +22,7 @@ from dupmae.config import TeacherConfig, decisive
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
-from dupmae.finetuning.blocks import in_blocks
+from dupmae.finetuning.candidates import CandidateList, read_lists, write_scores
 from dupmae.finetuning.cross_encoder import (
     Scorer,
     is_cross_encoder,
@@ -31,8 +31,8 @@ from dupmae.finetuning.cross_encoder import (
     start_cross_encoder,
 )
 from dupmae.finetuning.embedding_teacher import EmbeddingTeacher, is_embedder
-from dupmae.finetuning.lists import CandidateList, read_lists, write_scores
-from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
+from dupmae.finetuning.jsonl_blocks import in_blocks
+from dupmae.finetuning.trainer_base import PlainTrainer, StepLog, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
 from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
@@ -62,7 +62,7 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
     Args:
         start: An encoder (a pre-trained checkpoint, a Hugging Face id), which gets a new head, or a cross-encoder.
         train: What the lists were mined for.
-        lists: `negatives.jsonl` (:mod:`dupmae.finetuning.lists`).
+        lists: `negatives.jsonl` (:mod:`dupmae.finetuning.candidates`).
         output: Folder of the run: `model/`, `metrics.jsonl`, `teacher.json`, and checkpoints while it lasts.
         config: The settings.
 
@@ -120,7 +120,7 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
         teacher: What :func:`train_teacher` returns, any cross-encoder that gives one number, or an embedder
             (:func:`open_teacher`): a folder, an id.
         train: What the lists were mined for.
-        lists: `negatives.jsonl` (:mod:`dupmae.finetuning.lists`).
+        lists: `negatives.jsonl` (:mod:`dupmae.finetuning.candidates`).
         output: Folder for `teacher.jsonl` and its record `scores.json`.
         batch_size: A cross-encoder's pairs in a forward pass.
 

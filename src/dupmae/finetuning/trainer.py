@@ -24,12 +24,12 @@ from dupmae.corpus.passage import corpus_digest
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint, write_json
-from dupmae.finetuning.averaging import part_way, weights_of
 from dupmae.finetuning.balance import balance
+from dupmae.finetuning.candidates import read_lists, read_scores
 from dupmae.finetuning.examples import Examples, make_examples
-from dupmae.finetuning.lists import read_lists, read_scores
+from dupmae.finetuning.interpolation import part_way, weights_of
 from dupmae.finetuning.loss import DuplexLoss
-from dupmae.finetuning.steps import PlainTrainer, StepLog, step_arguments
+from dupmae.finetuning.trainer_base import PlainTrainer, StepLog, step_arguments
 from dupmae.finetuning.validation import Validation, dev_pool, reading
 from dupmae.runtime.curves import CURVES_FILE, draw_curves
 from dupmae.runtime.log import METRICS_FILE
@@ -74,7 +74,7 @@ def finetune(
             `checkpoints/` and `kept/` while it lasts.
         config: The settings.
         dev: Held-out queries of the same corpus, to measure on while training and to choose the best state by.
-        lists: File of candidate lists (:mod:`dupmae.finetuning.lists`); its positives are the training pairs then.
+        lists: File of candidate lists (:mod:`dupmae.finetuning.candidates`); its positives are the training pairs then.
         scores: File of a teacher's scores of these lists.
 
     Returns:

@@ -23,7 +23,7 @@ from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
 from dupmae.evaluation import bm25_run, evaluate_run
 from dupmae.evaluation.blocks import Floats, as_run, search_slabs
 from dupmae.files import atomic_folder, write_json
-from dupmae.finetuning.averaging import part_way
+from dupmae.finetuning.interpolation import part_way
 from dupmae.runtime.log import HELD_OUT_FILE, append_metrics, read_metrics, rewind_metrics
 from dupmae.runtime.processes import is_first_process
 
@@ -39,8 +39,8 @@ class Validation(TrainerCallback):  # type: ignore[misc]
     """Measures the dev queries while a model is trained, keeps the best state, and stops where nothing is gained.
 
     The first process measures. A state is what would be the result if training ended there
-    (:func:`dupmae.finetuning.averaging.part_way`). The state before the first step competes, too: pairs that are too
-    few, or a teacher that knows less than its pupil, must not leave a model worse than they found it.
+    (:func:`dupmae.finetuning.interpolation.part_way`). The state before the first step competes, too: pairs that are
+    too few, or a teacher that knows less than its pupil, must not leave a model worse than they found it.
 
     Args:
         encoder: The model that is trained.

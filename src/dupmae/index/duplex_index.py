@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
-from dupmae.index.approximate import Approximate, approximate_top_k
-from dupmae.index.build import add_passages, build_segments
-from dupmae.index.changes import build_clusters, compact_segments, delete_passages, require_finished
-from dupmae.index.encoding import Encoder
-from dupmae.index.explaining import explain_hit
 from dupmae.index.hits import Hit, Where, wanted_values
-from dupmae.index.manifest import Manifest
-from dupmae.index.passages import IDS_FILE, TEXTS_FILE
-from dupmae.index.search import Part, Query, prepare_queries, top_k
-from dupmae.index.segments import MAX_PASSAGES, VECTORS_FILE
-from dupmae.index.snapshot import Snapshot
+from dupmae.index.scoring.approximate import Approximate, approximate_top_k
+from dupmae.index.scoring.exact import Part, Query, prepare_queries, top_k
+from dupmae.index.scoring.explaining import explain_hit
+from dupmae.index.scoring.snapshot import Snapshot
+from dupmae.index.storage.manifest import Manifest
+from dupmae.index.storage.passages import IDS_FILE, TEXTS_FILE
+from dupmae.index.storage.segments import MAX_PASSAGES, VECTORS_FILE
+from dupmae.index.writing.build import add_passages, build_segments
+from dupmae.index.writing.changes import build_clusters, compact_segments, delete_passages, require_finished
+from dupmae.index.writing.encoding import Encoder
 from dupmae.models import model_fingerprint
 
 
@@ -51,7 +51,7 @@ class DuplexIndex:
         batch_size: int = 32,
         segment_passages: int = MAX_PASSAGES,
     ) -> DuplexIndex:
-        """Encode passages into `folder` and open the result; see :func:`dupmae.index.build.build_segments`.
+        """Encode passages into `folder` and open the result; see :func:`dupmae.index.writing.build.build_segments`.
 
         A build that was killed goes on where it was when it is called again with the same model and passages; until it
         is finished, :meth:`open` refuses the folder. A finished index of the same passages is opened as it is.

@@ -10,7 +10,7 @@ import numpy as np
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
-from dupmae.index.approximate import Approximate
+from dupmae.index.scoring.approximate import Approximate
 
 if TYPE_CHECKING:
     from dupmae.index.duplex_index import DuplexIndex

@@ -24,9 +24,9 @@ from transformers.trainer_callback import TrainerCallback
 from dupmae.config import PretrainConfig
 from dupmae.pretraining.data import LengthBuckets, Sequences
 from dupmae.pretraining.masking import step_generator
-from dupmae.pretraining.metrics import MetricsLog
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.sharding import whole_weights
+from dupmae.pretraining.step_log import MetricsLog
 from dupmae.runtime.precision import autocast
 
 WEIGHTS_FILE = "model.safetensors"

@@ -17,14 +17,14 @@ from dupmae.config import PretrainConfig, decisive
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
 from dupmae.models import model_fingerprint
+from dupmae.pretraining.best import Keeper
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import Sequences, collator, refuse_long
 from dupmae.pretraining.held_out import HeldOut, split
-from dupmae.pretraining.keeping import Keeper
-from dupmae.pretraining.metrics import MetricsLog
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.phase import WEIGHTS_FILE, MeasureEvery, Phase, PhaseTrainer, phases
 from dupmae.pretraining.sharding import forget_sharding, refuse_unshardable, shard_arguments
+from dupmae.pretraining.step_log import MetricsLog
 from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.runtime.log import METRICS_FILE

@@ -14,10 +14,10 @@ from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.duplex_index import DuplexIndex
 from dupmae.index.engines import Document, Engine, SparseVector
 from dupmae.index.hits import Hit, Where, wanted_values
-from dupmae.index.quantise import Rows
+from dupmae.index.storage.quantise import Rows
 
 if TYPE_CHECKING:
-    from dupmae.index.encoding import Encoder
+    from dupmae.index.writing.encoding import Encoder
 
 
 def push(index: DuplexIndex, engine: Engine) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
-from dupmae.finetuning.lists import CandidateList, read_lists, read_scores, write_lists, write_scores
+from dupmae.finetuning.candidates import CandidateList, read_lists, read_scores, write_lists, write_scores
 
 LISTS = [
     CandidateList("q0", {"p0a": 31.5}, {"p3a": 30.25, "p0b": -2.0}),

@@ -36,10 +36,10 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from dupmae.files import atomic_folder
-from dupmae.index.arrays import MappedFile, describe, write_arrays
-from dupmae.index.manifest import SegmentEntry
-from dupmae.index.passages import StoredPassages, write_passages
-from dupmae.index.quantise import Rows, dense_slack
+from dupmae.index.storage.arrays import MappedFile, describe, write_arrays
+from dupmae.index.storage.manifest import SegmentEntry
+from dupmae.index.storage.passages import StoredPassages, write_passages
+from dupmae.index.storage.quantise import Rows, dense_slack
 
 VECTORS_FILE = "vectors.safetensors"
 MAX_PASSAGES = 65_536

@@ -10,7 +10,7 @@ import pytest
 from dupmae import DuplexEncoder, DuplexIndex
 from dupmae.corpus import read_benchmark
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.explaining import explain, explanation_as_record
+from dupmae.index.explanation import explain, explanation_as_record
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
-from dupmae.index.clusters import covered
-from dupmae.index.search import Found, Query, best, rescore, top_k
-from dupmae.index.snapshot import Snapshot
+from dupmae.index.scoring.clusters import covered
+from dupmae.index.scoring.exact import Found, Query, best, rescore, top_k
+from dupmae.index.scoring.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Approximate:
 def approximate_top_k(
     snapshot: Snapshot, alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int, settings: Approximate
 ) -> list[Found]:
-    """Like :func:`dupmae.index.search.top_k`, not proven.
+    """Like :func:`dupmae.index.scoring.exact.top_k`, not proven.
 
     Without probes the query cut to its heaviest terms is searched for exactly, which reads every dense half. With
     probes the clusters give candidates by the dense half and the inverted lists of the heaviest terms by the other;

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.arrays import MappedFile, damaged
+from dupmae.index.storage.arrays import MappedFile, damaged
 
 IDS_FILE = "ids.arrow"
 TEXTS_FILE = "texts.arrow"

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
-from dupmae.index.kernels import exact_dense_of, lexical_scores, search_block
-from dupmae.index.manifest import Manifest
-from dupmae.index.quantise import LARGEST_INPUT
-from dupmae.index.scanning import scan_dense
-from dupmae.index.segments import Block, Segment
+from dupmae.index.scoring.loops import exact_dense_of, lexical_scores, search_block
+from dupmae.index.scoring.scanning import scan_dense
+from dupmae.index.storage.manifest import Manifest
+from dupmae.index.storage.quantise import LARGEST_INPUT
+from dupmae.index.storage.segments import Block, Segment
 
 Part = Literal["both", "cls", "ot"]
 Task = TypeVar("Task")

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
-from dupmae.index.arrays import MappedFile
-from dupmae.index.segments import Block, Segment
+from dupmae.index.storage.arrays import MappedFile
+from dupmae.index.storage.segments import Block, Segment
 
 _SAMPLE = 64  # vectors a cluster that the clusters are learned from
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder
-from dupmae.index.changes import is_index, sole_writer, sweep
-from dupmae.index.encoding import fingerprint_of, windows
-from dupmae.index.manifest import Manifest, relative_model
-from dupmae.index.snapshot import Snapshot
+from dupmae.index.scoring.snapshot import Snapshot
+from dupmae.index.storage.manifest import Manifest, relative_model
+from dupmae.index.writing.changes import is_index, sole_writer, sweep
+from dupmae.index.writing.encoding import fingerprint_of, windows
 
 
 def process_of(environment: Mapping[str, str]) -> tuple[int, int]:

@@ -10,11 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
-from dupmae.index.arrays import MappedFile
-from dupmae.index.clusters import Clusters
-from dupmae.index.manifest import Manifest
-from dupmae.index.search import Found
-from dupmae.index.segments import Segment
+from dupmae.index.scoring.clusters import Clusters
+from dupmae.index.scoring.exact import Found
+from dupmae.index.storage.arrays import MappedFile
+from dupmae.index.storage.manifest import Manifest
+from dupmae.index.storage.segments import Segment
 
 _ATTEMPTS = 20  # a writer would have to commit that often while one reader opens
 

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
-from dupmae.index.changes import SPOOL
-from dupmae.index.quantise import LARGEST_INPUT, Rows, concatenate_rows, quantise
-from dupmae.index.segments import MAX_PASSAGES
+from dupmae.index.storage.quantise import LARGEST_INPUT, Rows, concatenate_rows, quantise
+from dupmae.index.storage.segments import MAX_PASSAGES
+from dupmae.index.writing.changes import SPOOL
 
 WORKING_BYTES = 16_000
 """Memory that a passage of a window takes while its segment is written, at 384:384 and some 300 words of text."""

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_path, locked
-from dupmae.index import clusters
-from dupmae.index.arrays import describe, write_arrays
-from dupmae.index.manifest import FILE_NAME, Manifest, SegmentEntry
-from dupmae.index.quantise import Rows, concatenate_rows
-from dupmae.index.segments import write_segment
-from dupmae.index.snapshot import Snapshot
+from dupmae.index.scoring import clusters
+from dupmae.index.scoring.snapshot import Snapshot
+from dupmae.index.storage.arrays import describe, write_arrays
+from dupmae.index.storage.manifest import FILE_NAME, Manifest, SegmentEntry
+from dupmae.index.storage.quantise import Rows, concatenate_rows
+from dupmae.index.storage.segments import write_segment
 
 LOCK_FILE = "lock"
 SPOOL = "spool"

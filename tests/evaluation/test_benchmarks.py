@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.definitions import (
+from dupmae.evaluation.benchmarks import (
     BEIR,
     DEFINITIONS,
     MS_MARCO,

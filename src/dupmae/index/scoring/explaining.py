@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from dupmae.index.hits import Hit
-from dupmae.index.kernels import contributions, exact_dense_of
-from dupmae.index.search import Query
-from dupmae.index.segments import Segment
+from dupmae.index.scoring.exact import Query
+from dupmae.index.scoring.loops import contributions, exact_dense_of
+from dupmae.index.storage.segments import Segment
 
 
 def explain_hit(

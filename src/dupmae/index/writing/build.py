@@ -15,14 +15,23 @@ from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.changes import SPOOL, changing, commit, holds_other_files, is_index, sole_writer, sweep, without
-from dupmae.index.encoding import Encoder, encode_window, fingerprint_of, spool_of, windows
-from dupmae.index.joining import id_twice, join, other_passages, part_folder, recognise
-from dupmae.index.manifest import Manifest, SegmentEntry, relative_model
-from dupmae.index.passages import passage_table
-from dupmae.index.quantise import Rows
-from dupmae.index.segments import MAX_PASSAGES, write_segment
-from dupmae.index.snapshot import Snapshot
+from dupmae.index.scoring.snapshot import Snapshot
+from dupmae.index.storage.manifest import Manifest, SegmentEntry, relative_model
+from dupmae.index.storage.passages import passage_table
+from dupmae.index.storage.quantise import Rows
+from dupmae.index.storage.segments import MAX_PASSAGES, write_segment
+from dupmae.index.writing.changes import (
+    SPOOL,
+    changing,
+    commit,
+    holds_other_files,
+    is_index,
+    sole_writer,
+    sweep,
+    without,
+)
+from dupmae.index.writing.encoding import Encoder, encode_window, fingerprint_of, spool_of, windows
+from dupmae.index.writing.joining import id_twice, join, other_passages, part_folder, recognise
 from dupmae.models import model_fingerprint
 
 

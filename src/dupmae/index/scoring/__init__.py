@@ -1,0 +1,1 @@
+"""The duplex score over stored segments: exact, approximate, explained."""

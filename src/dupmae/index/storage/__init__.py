@@ -1,0 +1,1 @@
+"""What an index keeps: arrays on disk, segments, the manifest, texts."""

@@ -1,0 +1,1 @@
+"""How an index comes about and changes: build, add, delete, compact."""
