@@ -35,7 +35,7 @@ def test_the_settings_can_be_had_without_loading_anything_heavy():
 
 @pytest.mark.parametrize("words", ["['--help']", "['pretrain', '--stesp', '3']"])
 def test_help_and_refusals_load_nothing_heavy(words):
-    assert loaded_after(f"from dupmae.cli import main\nmain({words})") == set()
+    assert loaded_after(f"from dupmae.cli.entry import main\nmain({words})") == set()
 
 
 def test_an_unknown_name_is_an_attribute_error_that_names_it():

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from dupmae import cli
+from dupmae.cli import entry as cli
+from dupmae.cli import load_recipe
+from dupmae.cli.parsing import parse_command
 from dupmae.config import AdaptConfig, Recipe
 from dupmae.corpus import read_pairs
-from dupmae.parsing import parse_command
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -141,7 +142,7 @@ def test_the_recipes_in_the_guide_hold_known_settings(tmp_path):
     for document, line, block in recipes:
         file = tmp_path / f"{document.stem}-{line}.yaml"
         file.write_text(block)
-        assert isinstance(cli.load_recipe(file), Recipe)
+        assert isinstance(load_recipe(file), Recipe)
 
 
 def shown_keys(part: str) -> dict[str, str]:

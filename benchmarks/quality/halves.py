@@ -8,9 +8,10 @@ from pathlib import Path
 
 from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
-from dupmae.evaluation import duplex_run, evaluate_run
+from dupmae.evaluation import evaluate_run
 from dupmae.index import DuplexIndex
 from dupmae.index.scoring.exact import Part
+from dupmae.retrievers import duplex_run
 
 PARTS: tuple[Part, ...] = ("both", "cls", "ot")
 """The sum, the dense half, the vocabulary half."""

@@ -19,9 +19,9 @@ from rich.table import Table
 
 from dupmae.cli import load_recipe
 from dupmae.duplex import DuplexEncoder, start_duplex
+from dupmae.experiments.splits import read_data
 from dupmae.files import write_json
 from dupmae.finetuning.interpolation import part_way, weights_of
-from dupmae.splits import read_data
 
 
 def main() -> None:

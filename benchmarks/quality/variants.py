@@ -26,21 +26,21 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dupmae.ablation import train_variants
 from dupmae.cli import load_recipe
 from dupmae.corpus import Benchmark, Qrels, Run
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.evaluation.benchmarks import definition_of
 from dupmae.evaluation.comparison import by_the_rules, compare
-from dupmae.evaluation.paper import VARIANTS, Variant
-from dupmae.evaluation.retrievers import share_index
 from dupmae.evaluation.significance import compare_with_baseline
+from dupmae.experiments.paper import VARIANTS, Variant
+from dupmae.experiments.splits import read_data
+from dupmae.experiments.variants import train_variants
 from dupmae.files import write_json
 from dupmae.finetuning.balance import FACTORS, best_factor
 from dupmae.finetuning.validation import dev_pool
 from dupmae.index import DuplexIndex
-from dupmae.splits import read_data
+from dupmae.retrievers.systems import share_index
 
 BASE = "both"
 """What the others are compared with."""
@@ -91,7 +91,7 @@ def main() -> None:
             weighted = balanced(
                 weighted_runs(models[BASE], queries, options.output / "index"), queries.qrels, recipe.seed
             )
-            share_index(options.output / "index", queries, rules, options.output / "encodings")
+            share_index(options.output / "index", queries, rules.lengths, options.output / "encodings")
         found = compare(rules, [queries], systems, [], options.output / "encodings", k=100, halves=True)
         values = {system.name: system.values["ndcg@10"] for system in found.systems}
         metrics = {system.name: dict(system.metrics) for system in found.systems}

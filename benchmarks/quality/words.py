@@ -22,10 +22,10 @@ from rich.table import Table
 
 from dupmae.corpus import Run, read_benchmark
 from dupmae.evaluation import evaluate_run
-from dupmae.evaluation.benchmarks import Definition
-from dupmae.evaluation.retrievers import open_retrievers
 from dupmae.files import write_json
 from dupmae.models import is_duplex, resolve_model
+from dupmae.retrievers.lengths import UNCHANGED
+from dupmae.retrievers.systems import open_retrievers
 
 DEPTH = 1000
 
@@ -40,12 +40,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     benchmark = read_benchmark(options.benchmark, options.split)
-    definition, own = Definition(name=benchmark.name), is_duplex(resolve_model(options.model))
+    own = is_duplex(resolve_model(options.model))
     with tempfile.TemporaryDirectory() as place:
         folder = options.encodings or Path(place)
-        systems = open_retrievers(options.model, benchmark, definition, folder, halves=own)[-2:]
+        systems = open_retrievers(options.model, benchmark, UNCHANGED, folder, halves=own)[-2:]
         if not own:
-            systems += open_retrievers("bm25", benchmark, definition, folder)
+            systems += open_retrievers("bm25", benchmark, UNCHANGED, folder)
         dense, words = (system.search(benchmark.queries, DEPTH) for system in systems)
     if not own:
         dense, words = scaled(dense), scaled(words)

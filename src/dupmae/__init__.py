@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dupmae.adapting import adapt as adapt
     from dupmae.config import AdaptConfig as AdaptConfig
     from dupmae.config import DataConfig as DataConfig
     from dupmae.config import DuplexConfig as DuplexConfig
@@ -23,17 +22,18 @@ if TYPE_CHECKING:
     from dupmae.duplex import DuplexEmbeddings as DuplexEmbeddings
     from dupmae.duplex import DuplexEncoder as DuplexEncoder
     from dupmae.errors import DupmaeError as DupmaeError
-    from dupmae.evaluation import bm25_run as bm25_run
-    from dupmae.evaluation import dense_run as dense_run
-    from dupmae.evaluation import duplex_run as duplex_run
     from dupmae.evaluation import evaluate_run as evaluate_run
+    from dupmae.experiments.adapt import adapt as adapt
+    from dupmae.experiments.run import run_recipe as run_recipe
     from dupmae.finetuning import finetune as finetune
     from dupmae.index import DuplexIndex as DuplexIndex
-    from dupmae.pipeline import run_recipe as run_recipe
     from dupmae.pretraining import pretrain as pretrain
+    from dupmae.retrievers import bm25_run as bm25_run
+    from dupmae.retrievers import dense_run as dense_run
+    from dupmae.retrievers import duplex_run as duplex_run
 
 _HOMES = {
-    "dupmae.adapting": ("adapt",),
+    "dupmae.experiments.adapt": ("adapt",),
     "dupmae.config": (
         "AdaptConfig",
         "DataConfig",
@@ -46,11 +46,12 @@ _HOMES = {
     "dupmae.corpus": ("build_token_store", "read_benchmark", "read_passages"),
     "dupmae.duplex": ("DuplexEmbeddings", "DuplexEncoder"),
     "dupmae.errors": ("DupmaeError",),
-    "dupmae.evaluation": ("bm25_run", "dense_run", "duplex_run", "evaluate_run"),
+    "dupmae.evaluation": ("evaluate_run",),
     "dupmae.finetuning": ("finetune",),
     "dupmae.index": ("DuplexIndex",),
-    "dupmae.pipeline": ("run_recipe",),
+    "dupmae.experiments.run": ("run_recipe",),
     "dupmae.pretraining": ("pretrain",),
+    "dupmae.retrievers": ("bm25_run", "dense_run", "duplex_run"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

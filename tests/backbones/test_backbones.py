@@ -19,7 +19,6 @@ from dupmae.backbones.backbone import sinusoids
 from dupmae.backbones.unpadded import attends_here
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
-from dupmae.pretraining import pretrain
 from dupmae.pretraining.checkpoint import RECOMPUTING, load_for_pretraining, save_checkpoint
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.objective import DupMAE
@@ -328,14 +327,3 @@ def test_a_checkpoint_without_all_encoder_weights_is_refused(checkpoint: Callabl
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DupmaeError, match=r"lacks encoder weights.*layers\.1\.attn\.Wo"):
         load_backbone(str(folder))
-
-
-@pytest.mark.parametrize("kind", ["mpnet", "electra", "deberta", "modernbert"])
-def test_a_run_from_an_encoder_without_head_goes_through_both_phases(
-    kind: str, store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
-) -> None:
-    settings = PretrainConfig(warm_start_sequences=10, new_layers_steps=1, steps=1, batch_size=4, precision="bfloat16")
-    folder = pretrain(store, str(checkpoint(f"{kind}-without-head")), tmp_path / "run", settings)
-    weights = load_file(folder / "model.safetensors") | load_file(folder / "decoder.safetensors")
-    assert all(weight.isfinite().all() for weight in weights.values())
-    assert json.loads((folder / "dupmae.json").read_text())["steps"] == {"new_layers": 1, "joint": 1}

@@ -11,8 +11,9 @@ import pytest
 
 from dupmae.corpus import read_benchmark
 from dupmae.duplex import DuplexEncoder
-from dupmae.evaluation import duplex_run, evaluate_run
+from dupmae.evaluation import evaluate_run
 from dupmae.index import DuplexIndex
+from dupmae.retrievers import duplex_run
 
 ROOT = Path(__file__).parents[2]
 

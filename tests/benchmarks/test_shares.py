@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dupmae.cli import load_recipe
-from dupmae.pipeline import run_recipe
+from dupmae.experiments.run import run_recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dupmae.corpus import read_benchmark
-from dupmae.evaluation import dense_run, evaluate_run
+from dupmae.evaluation import evaluate_run
+from dupmae.retrievers import dense_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,9 @@ import pytest
 from dupmae.config import DuplexConfig
 from dupmae.corpus import read_benchmark
 from dupmae.duplex import DuplexEncoder
-from dupmae.evaluation import bm25_run, dense_run, duplex_run, evaluate_run
+from dupmae.evaluation import evaluate_run
 from dupmae.index import DuplexIndex
+from dupmae.retrievers import bm25_run, dense_run, duplex_run
 
 ROOT = Path(__file__).parents[2]
 

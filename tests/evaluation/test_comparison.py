@@ -11,11 +11,12 @@ import pytest
 
 from dupmae.corpus import Benchmark, Passage, Run, read_benchmark, read_run, write_run
 from dupmae.errors import DupmaeError
-from dupmae.evaluation import bm25_run, comparison, evaluate_run
-from dupmae.evaluation.baselines import search_index
+from dupmae.evaluation import comparison, evaluate_run
 from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
-from dupmae.evaluation.retrievers import open_retrievers, share_index
+from dupmae.retrievers import bm25_run
+from dupmae.retrievers.lengths import UNCHANGED, Lengths
+from dupmae.retrievers.systems import open_retrievers, search_index, share_index
 
 PLAIN = Definition(name="tiny")
 
@@ -68,15 +69,15 @@ def test_an_index_that_is_there_is_shared_unless_it_holds_other_passages_or_was_
     encoder = DuplexEncoder(name)
     index = DuplexIndex.build(tmp_path / "index", encoder, data.corpus.values(), model=name)
     other = replace(data, corpus=dict(list(data.corpus.items())[1:]))
-    share_index(index.folder, other, PLAIN, encodings)
-    share_index(index.folder, data, replace(PLAIN, document_length=8), encodings)
+    share_index(index.folder, other, UNCHANGED, encodings)
+    share_index(index.folder, data, Lengths(document=8), encodings)
     assert not encodings.exists()
-    share_index(index.folder, data, PLAIN, encodings)
+    share_index(index.folder, data, UNCHANGED, encodings)
     monkeypatch.setattr(DuplexEncoder, "embed_documents", None)  # encoding would fail
-    (retriever,) = open_retrievers(name, data, PLAIN, encodings)
+    (retriever,) = open_retrievers(name, data, UNCHANGED, encodings)
     assert retriever.search({"q": "ba be"}, 5) == search_index(index, {"q": "ba be"}, 5)
     assert retriever.seconds is None
-    share_index(index.folder, data, PLAIN, encodings)
+    share_index(index.folder, data, UNCHANGED, encodings)
     assert len(list(encodings.iterdir())) == 1
 
 
@@ -93,8 +94,8 @@ def test_the_time_of_an_interrupted_index_is_not_known(
     with monkeypatch.context() as patched:
         patched.setattr(DuplexEncoder, "embed_documents", die)
         with pytest.raises(KeyboardInterrupt):
-            open_retrievers(str(duplex_folder), data, PLAIN, tmp_path)
-    (retriever,) = open_retrievers(str(duplex_folder), data, PLAIN, tmp_path)
+            open_retrievers(str(duplex_folder), data, UNCHANGED, tmp_path)
+    (retriever,) = open_retrievers(str(duplex_folder), data, UNCHANGED, tmp_path)
     assert retriever.seconds is None
     assert retriever.search({"q": "ba"}, 3)["q"]
 
@@ -201,7 +202,7 @@ def test_a_run_that_lacks_judged_queries_is_told_of_and_one_that_lacks_all_is_re
 
 
 def run_command(*words: str) -> int:
-    from dupmae import cli
+    from dupmae.cli import entry as cli
 
     return cli.main(["evaluate", *words])
 

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from dupmae.errors import DupmaeError
-from dupmae.evaluation import System, figures, write_report
+from dupmae.evaluation import System, write_report
+from dupmae.runtime import curves
 from dupmae.runtime.curves import read_curves
 
 
 @pytest.fixture(autouse=True)
 def _drawn(save_figure: Callable[[Any, Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn."""
-    monkeypatch.setattr(figures, "_save", save_figure)
+    monkeypatch.setattr(curves, "save_figure", save_figure)
 
 
 SYSTEMS = [

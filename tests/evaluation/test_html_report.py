@@ -98,7 +98,7 @@ def test_the_same_comparison_gives_the_same_bytes(comparisons: list[Comparison],
 
 
 def test_a_single_system_and_judgements_alone_make_a_report(tmp_path: Path) -> None:
-    from dupmae import cli
+    from dupmae.cli import entry as cli
 
     (tmp_path / "q.tsv").write_text("q1 0 d1 1\n")
     write_run(tmp_path / "r.trec", {"q1": {"d1": 1.0}}, "t")
@@ -108,7 +108,7 @@ def test_a_single_system_and_judgements_alone_make_a_report(tmp_path: Path) -> N
 
 
 def test_queries_that_fall_into_no_group_make_a_report(tmp_path: Path) -> None:
-    from dupmae import cli
+    from dupmae.cli import entry as cli
 
     folder = tmp_path / "data"
     (folder / "qrels").mkdir(parents=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dupmae import cli
+from dupmae.cli import entry as cli
 from dupmae.corpus import Benchmark
 
 RUN = """

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from dupmae import cli
+from dupmae.cli import entry as cli
 from dupmae.corpus import Benchmark, read_benchmark, read_run, write_run
-from dupmae.evaluation import bm25_run, evaluate_run
+from dupmae.evaluation import evaluate_run
 from dupmae.finetuning.candidates import read_lists, read_scores
+from dupmae.retrievers import bm25_run
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ from dupmae.config import MiningConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
-from dupmae.evaluation import bm25_run
 from dupmae.finetuning import jsonl_blocks as blocks
 from dupmae.finetuning import mining
 from dupmae.finetuning.candidates import CandidateList, read_lists
 from dupmae.finetuning.mining import mine
 from dupmae.index import DuplexIndex
+from dupmae.retrievers import bm25_run
 from dupmae.runtime.resuming import sole_run
 
 Rankings = dict[str, dict[str, float]]
@@ -159,7 +159,7 @@ def test_a_relative_margin_of_negative_scores_goes_down_too():
 
 
 def test_the_teacher_leaves_out_what_it_takes_for_answers(index, benchmark, tmp_path, monkeypatch):
-    from dupmae.finetuning import cross_encoder
+    from dupmae.retrievers import scorers as cross_encoder
 
     def score_pairs(teacher: str, train: Benchmark, passages: dict[str, list[str]]) -> Rankings:
         assert teacher == "teacher"

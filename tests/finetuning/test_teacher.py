@@ -21,8 +21,9 @@ from dupmae.errors import DupmaeError
 from dupmae.finetuning import jsonl_blocks as blocks
 from dupmae.finetuning import teacher
 from dupmae.finetuning.candidates import CandidateList, read_lists, read_scores, write_lists
-from dupmae.finetuning.cross_encoder import load_cross_encoder, rerank, score_pairs, start_cross_encoder
 from dupmae.finetuning.teacher import draw_rows, score_lists, train_teacher
+from dupmae.retrievers import scorers
+from dupmae.retrievers.scorers import load_cross_encoder, rerank, score_pairs, start_cross_encoder
 from dupmae.runtime.resuming import sole_run
 
 STEPS = 6
@@ -128,7 +129,7 @@ def test_killed_scoring_goes_on_and_finished_scores_are_kept(ready, benchmark, l
         score_lists(ready, benchmark, lists, tmp_path / "killed")
     assert score_lists(ready, benchmark, lists, tmp_path / "killed").read_bytes() == whole.read_bytes()
     assert blocks_written == [5, 5, 5, 2]
-    monkeypatch.setattr(teacher, "load_cross_encoder", lambda _: pytest.fail("loads the teacher again"))
+    monkeypatch.setattr(scorers, "load_cross_encoder", lambda _: pytest.fail("loads the teacher again"))
     assert score_lists(ready, benchmark, lists, tmp_path / "killed") == tmp_path / "killed" / "teacher.jsonl"
     changed = replace(benchmark, queries=benchmark.queries | {"q1": "baba"})
     with pytest.raises(DupmaeError, match="holds a scoring run with other settings"):
@@ -260,8 +261,8 @@ def test_an_embedders_scores_are_cosines_of_each_pair_made_logits(
     embedder_folder, benchmark, lists, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(blocks, "BLOCK", 5)
-    monkeypatch.setattr("dupmae.evaluation.encodings.SLAB", 7)
-    monkeypatch.setattr("dupmae.evaluation.vectors.bfloat16_pays", lambda _: False)
+    monkeypatch.setattr("dupmae.retrievers.encodings.SLAB", 7)
+    monkeypatch.setattr("dupmae.retrievers.vectors.bfloat16_pays", lambda _: False)
     candidates = read_lists(lists, benchmark)
     path = score_lists(str(embedder_folder), benchmark, lists, tmp_path / "scores")
     scores = read_scores(path, candidates)

@@ -73,7 +73,7 @@ def test_entries_are_matched_if_they_stand_in_both_texts_and_meant_otherwise(ind
 def test_the_command_prints_both_shares_or_json(
     index: DuplexIndex, query: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dupmae import cli
+    from dupmae.cli import entry as cli
 
     assert cli.main(["explain", str(index.folder), query, "--k", "1"]) == 0
     printed = capsys.readouterr().out

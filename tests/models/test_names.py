@@ -55,12 +55,11 @@ def test_a_file_is_no_model(tmp_path):
 
 
 def test_a_folder_without_a_model_is_refused_with_the_one_that_may_be_meant(tmp_path):
-    from dupmae.evaluation.benchmarks import Definition
-    from dupmae.evaluation.vectors import open_vectors
-    from dupmae.finetuning.cross_encoder import load_cross_encoder, start_cross_encoder
+    from dupmae.retrievers.scorers import load_cross_encoder, start_cross_encoder
+    from dupmae.retrievers.vectors import open_vectors
 
     def opened(folder):
-        return open_vectors("dense", folder, Definition(name="x"))
+        return open_vectors("dense", folder)
 
     for load in (load_cross_encoder, start_cross_encoder, opened):
         with pytest.raises(DupmaeError, match=r"holds no model \(no config.json\): name the folder of one"):

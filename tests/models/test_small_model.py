@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dupmae import cli
+from dupmae.cli import entry as cli
 from dupmae.files import file_sha256
 from dupmae.models import names as models
 

@@ -386,3 +386,14 @@ def test_a_tracker_that_is_not_installed_is_asked_for_by_name(
     with pytest.raises(DupmaeError, match=rf"pip install 'dupmae\[{name}\]'"):
         trainer.tracker(name, tmp_path)
     assert trainer.tracker("none", tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["mpnet", "electra", "deberta", "modernbert"])
+def test_a_run_from_an_encoder_without_head_goes_through_both_phases(
+    kind: str, store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    settings = PretrainConfig(warm_start_sequences=10, new_layers_steps=1, steps=1, batch_size=4, precision="bfloat16")
+    folder = pretrain(store, str(checkpoint(f"{kind}-without-head")), tmp_path / "run", settings)
+    weights = load_file(folder / "model.safetensors") | load_file(folder / "decoder.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+    assert json.loads((folder / "dupmae.json").read_text())["steps"] == {"new_layers": 1, "joint": 1}

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
-from dupmae import cli
+from dupmae.cli import entry as cli
 from dupmae.errors import DupmaeError
 from dupmae.pretraining.sharding import refuse_unshardable
 
@@ -24,11 +24,11 @@ IN_TWO_PROCESSES = """
 import json, sys
 from accelerate.state import DistributedType, PartialState
 from dupmae import cli
-from dupmae.pretraining import decoder, keeping
+from dupmae.pretraining import best, decoder
 from dupmae.pretraining.phase import PhaseTrainer
 
 decoder.DROPOUT = 0.0  # random numbers that each process draws for itself
-keeping.draw_curves = lambda path, *_: path.touch()
+best.draw_curves = lambda path, *_: path.touch()
 begin, compute_loss = PartialState.__init__, PhaseTrainer.compute_loss
 parts = 0
 

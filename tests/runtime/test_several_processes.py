@@ -12,9 +12,9 @@ from transformers import TrainingArguments
 from dupmae.config import MiningConfig, TeacherConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.errors import DupmaeError
+from dupmae.experiments.run_folder import RunFolder
 from dupmae.finetuning.mining import mine
 from dupmae.finetuning.teacher import train_teacher
-from dupmae.run_folder import RunFolder
 from dupmae.runtime.processes import on_one_device
 
 

@@ -1,6 +1,5 @@
-"""Metrics, baselines and reports."""
+"""What measures: metrics, benchmarks and their rules, comparison, reports."""
 
-from dupmae.evaluation.baselines import bm25_run, dense_run, duplex_run
 from dupmae.evaluation.metrics import ALL_METRICS, METRICS, evaluate_run, per_query
 from dupmae.evaluation.report import System, write_report
 
@@ -8,9 +7,6 @@ __all__ = [
     "ALL_METRICS",
     "METRICS",
     "System",
-    "bm25_run",
-    "dense_run",
-    "duplex_run",
     "evaluate_run",
     "per_query",
     "write_report",

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dupmae.errors import DupmaeError, nearest
+from dupmae.retrievers.lengths import Lengths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,11 @@ class Definition:
     """The metric it is ranked by."""
     why_not: str = ""
     """Why it cannot be fetched, and where it is to be had; empty where it can."""
+
+    @property
+    def lengths(self) -> Lengths:
+        """Its rules on lengths, as retrievers take them."""
+        return Lengths(self.query_length, self.document_length)
 
 
 CQADUPSTACK = (

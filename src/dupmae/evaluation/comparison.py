@@ -14,9 +14,9 @@ from dupmae.corpus import Benchmark, Run, read_qrels, read_run, write_run
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, depth, values_per_query
-from dupmae.evaluation.retrievers import Retriever, open_retrievers
 from dupmae.evaluation.sources import differences
-from dupmae.evaluation.windows import by_best_window, cut_windows
+from dupmae.retrievers.systems import Retriever, open_retrievers
+from dupmae.retrievers.windows import by_best_window, cut_windows
 
 TIMED_QUERIES = 32
 """Queries that are searched one at a time to measure latency."""
@@ -92,7 +92,7 @@ def compare(
     Args:
         definition: Its rules.
         parts: It, or its sub-collections.
-        models: Systems, as :func:`dupmae.evaluation.retrievers.open_retrievers` takes them.
+        models: Systems, as :func:`dupmae.retrievers.systems.open_retrievers` takes them.
         runs: TREC or MS MARCO runs that others made; for a benchmark with parts, folders of `PART.trec`.
         encodings: Where encoded corpora are kept.
         k: Passages ranked of each query; metrics that look deeper are left out.
@@ -110,7 +110,7 @@ def compare(
     for name, part in zip(names, parts, strict=True):
         searched = part if window_words is None else replace(part, corpus=cut_windows(part.corpus, window_words))
         for model in models:
-            for retriever in open_retrievers(model, searched, definition, encodings, halves=halves):
+            for retriever in open_retrievers(model, searched, definition.lengths, encodings, halves=halves):
                 if window_words is not None:
                     retriever = replace(retriever, search=by_best_window(retriever.search))
                 tally = tallies.setdefault(retriever.name, _Tally())

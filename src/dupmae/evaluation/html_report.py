@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dupmae.display import snippet
+from dupmae.cli.display import snippet
 from dupmae.evaluation.comparison import Comparison, Measured, overview, whole
 from dupmae.evaluation.figures import differences_figure, groups_figure, systems_figure
 from dupmae.evaluation.insight import Case, by_length, by_overlap, largest_differences

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dupmae.corpus import Benchmark
-from dupmae.evaluation.baselines import bm25_words
 from dupmae.evaluation.comparison import Comparison, Measured
+from dupmae.retrievers.bm25 import bm25_words
 
 LENGTHS = ((1, 4), (5, 8), (9, 14), (15, None))
 """Words of a query, from and to."""

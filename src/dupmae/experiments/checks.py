@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dupmae.config import DuplexConfig, PretrainConfig
+from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.models import duplex_settings, is_duplex
+
+if TYPE_CHECKING:
+    from dupmae.config import AdaptConfig, Recipe
 
 
 def pretrains(start: str, pretrain: PretrainConfig) -> bool:
@@ -40,3 +45,39 @@ def refuse_disagreement(start: str, pretrain: PretrainConfig, duplex: DuplexConf
         before, after = getattr(pretrain, name), settings[name]
         if before != after:
             raise DupmaeError(f"pretrain.{name} is {before} and {where}{name} is {after}: give both the same")
+
+
+def refuse_impossible(config: Recipe | AdaptConfig) -> None:
+    """Refuse numbers that only a later stage would find to contradict each other.
+
+    Raises:
+        DupmaeError: More negatives are asked for than are drawn from, ranks hold no passage, or nothing is distilled.
+    """
+    for name in ("finetune", "hard_negatives", "distil")[: config.stages]:
+        section = getattr(config, name)
+        if section.negatives > section.negative_depth:
+            raise DupmaeError(
+                f"{name}.negatives is {section.negatives}, more than the {section.negative_depth} of "
+                f"{name}.negative_depth that they are drawn from: raise it"
+            )
+    if config.stages > 1 and config.mining.first > config.mining.last:
+        raise DupmaeError(
+            f"mining.first is {config.mining.first} and mining.last {config.mining.last}, ranks that hold no passage: "
+            "last must be at least first"
+        )
+    if config.stages == 3 and not config.distil.negatives:
+        raise DupmaeError("distil.negatives is 0, but distillation compares a positive with hard negatives: raise it")
+
+
+def refuse_few_pairs(train: Benchmark, config: Recipe | AdaptConfig) -> None:
+    """Refuse queries of which a stage would have not one full batch.
+
+    Raises:
+        DupmaeError: A stage's `batch_size` is more than the pairs of its epochs.
+    """
+    from dupmae.finetuning.examples import refuse_few
+
+    pairs = sum(grade > 0 for query in train.queries for grade in train.qrels.get(query, {}).values())
+    for name in ("finetune", "hard_negatives", "distil")[: config.stages]:
+        section = getattr(config, name)
+        refuse_few(train.name, pairs, section.epochs, section.batch_size, f"{name}.")

@@ -16,9 +16,9 @@ from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
 from dupmae.corpus.duplicates import echoes, with_twins
 from dupmae.errors import DupmaeError
-from dupmae.evaluation.baselines import bm25_searcher
 from dupmae.finetuning.candidates import CandidateList
 from dupmae.finetuning.jsonl_blocks import BLOCK
+from dupmae.retrievers.bm25 import bm25_searcher
 
 logger = logging.getLogger(__name__)
 

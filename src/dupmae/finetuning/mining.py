@@ -121,7 +121,8 @@ def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[
 
 def _searches(index: DuplexIndex | None, train: Benchmark, config: MiningConfig) -> list[Search]:
     """The sources of candidates, in the order in which they take turns."""
-    from dupmae.evaluation.baselines import bm25_searcher, duplex_run
+    from dupmae.retrievers.bm25 import bm25_searcher
+    from dupmae.retrievers.systems import duplex_run
 
     def duplex(queries: Mapping[str, str], depth: int) -> Run:
         assert index is not None
@@ -200,7 +201,7 @@ def _judge(train: Benchmark, config: MiningConfig) -> Judge:
     """What leaves out of lists the negatives that the teacher, if there is one, takes for answers."""
     if config.teacher is None:
         return lambda lists: lists
-    from dupmae.finetuning.cross_encoder import load_cross_encoder, score_pairs
+    from dupmae.retrievers.scorers import load_cross_encoder, score_pairs
 
     teacher = load_cross_encoder(config.teacher)
 

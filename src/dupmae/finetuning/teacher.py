@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,16 @@ from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
 from dupmae.finetuning.candidates import CandidateList, read_lists, write_scores
-from dupmae.finetuning.cross_encoder import (
-    Scorer,
-    is_cross_encoder,
-    load_cross_encoder,
-    score_pairs,
-    start_cross_encoder,
-)
-from dupmae.finetuning.embedding_teacher import EmbeddingTeacher, is_embedder
 from dupmae.finetuning.jsonl_blocks import in_blocks
 from dupmae.finetuning.trainer_base import PlainTrainer, StepLog, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
+from dupmae.retrievers.scorers import (
+    Scorer,
+    is_cross_encoder,
+    is_embedder,
+    open_teacher,
+    start_cross_encoder,
+)
 from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import on_one_device, refuse_several_processes
@@ -161,28 +160,6 @@ def refuse_no_teacher(name: str) -> None:
             f"{name} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another teacher, "
             "or take 2 stages"
         )
-
-
-def open_teacher(
-    teacher: str, benchmark: Benchmark, passages: Iterable[str], folder: Path, batch_size: int = 32
-) -> Scorer:
-    """Make a teacher ready to score: a cross-encoder by its logits, an embedder by the similarity of vectors.
-
-    Args:
-        teacher: A cross-encoder that gives one number, or a sentence-transformers embedder, dense, sparse or duplex:
-            a folder, an id. Cosines are multiplied with 20 to become logits.
-        benchmark: Knows the texts.
-        passages: Ids of the passages that it will be asked for.
-        folder: Where an embedder keeps their vectors.
-        batch_size: A cross-encoder's pairs in a forward pass.
-
-    Raises:
-        DupmaeError: The model is neither, or a cross-encoder that gives several numbers.
-    """
-    name = resolve_model(teacher)
-    if is_embedder(name):
-        return EmbeddingTeacher(name, benchmark, passages, folder)
-    return partial(score_pairs, load_cross_encoder(name), benchmark, batch_size=batch_size)
 
 
 def _texts_mark(train: Benchmark, candidates: Mapping[str, Sequence[str]]) -> str:

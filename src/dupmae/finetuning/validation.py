@@ -20,10 +20,11 @@ from transformers import TrainerCallback
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark, Run
 from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
-from dupmae.evaluation import bm25_run, evaluate_run
-from dupmae.evaluation.blocks import Floats, as_run, search_slabs
+from dupmae.evaluation import evaluate_run
 from dupmae.files import atomic_folder, write_json
 from dupmae.finetuning.interpolation import part_way
+from dupmae.retrievers import bm25_run
+from dupmae.retrievers.brute_force import Floats, as_run, search_slabs
 from dupmae.runtime.log import HELD_OUT_FILE, append_metrics, read_metrics, rewind_metrics
 from dupmae.runtime.processes import is_first_process
 

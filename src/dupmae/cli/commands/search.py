@@ -1,0 +1,184 @@
+"""`dupmae search` and `explain`: what an index finds, and why.
+
+As in all modules of commands each is a typed function whose docstring is its help (:mod:`dupmae.cli.parsing`), and
+the stages are imported where they run, so that `dupmae --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json as json_text
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dupmae.cli.commands.inputs import open_index, read_filter
+from dupmae.errors import DupmaeError
+
+if TYPE_CHECKING:
+    from dupmae.index import Hit
+
+
+def search(
+    index: str | None = None,
+    query: str | None = None,
+    /,
+    *,
+    k: int = 10,
+    where: list[str] | None = None,
+    terms: int | None = None,
+    candidates: int = 400,
+    probes: int = 0,
+    json: bool = False,
+    model: str | None = None,
+    engine: str | None = None,
+) -> None:
+    """Search an index, and show why each passage was found.
+
+    Example:
+      dupmae search runs/scifact/index "does vitamin D prevent fractures?"
+      dupmae search runs/scifact/index --json < queries.txt > hits.json
+      dupmae search "does vitamin D prevent fractures?" --engine http://localhost:6333/scifact --model model
+
+    Prints ranked passages: the score, its [CLS] and OT parts, and the vocabulary entries that matched with what each
+    added. Without a query: a prompt at a terminal (an empty line or Ctrl-D ends), else one query a line from the
+    standard input. Writes no file. Search is exact unless --terms says otherwise.
+
+    Args:
+        index: Folder that `dupmae index build` or `dupmae run` wrote; left out with --engine.
+        query: The query.
+        k: Passages to show.
+        where: Only passages with these metadata: FIELD=VALUE; several values of one field mean any of them.
+        terms: Choose candidates with so many of the query's heaviest vocabulary entries, for speed; they are rescored
+            with all of it. `dupmae index tune` proposes this and the next two.
+        candidates: Passages that are rescored, with --terms.
+        probes: Clusters that are looked into, with --terms; 0 reads all dense halves.
+        json: Print one JSON document and nothing else, for programs.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
+    """
+    from rich.console import Console
+
+    from dupmae.cli.display import hits_as_json, show_hits
+
+    if k < 1:
+        raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
+    find: Callable[[list[str]], list[list[Hit]]]
+    if engine is not None:
+        if model is None or query is not None or terms is not None:
+            raise DupmaeError("dupmae search --engine URL takes --model and QUERY, and neither INDEX nor --terms")
+        query, find = index, _engine_search(engine, model, k, read_filter(where))
+    elif index is None:
+        raise DupmaeError("dupmae search needs INDEX (see dupmae search --help)")
+    else:
+        find = _index_search(index, model, k, read_filter(where), terms, candidates, probes)
+    if json:
+        queries = list(_queries(query, interactive=False))
+        print(hits_as_json(queries, find(queries) if queries else []))
+        return
+    console = Console(highlight=False)
+    for text in _queries(query, interactive=sys.stdin.isatty()):
+        show_hits(console, text, find([text])[0])
+
+
+def _index_search(
+    folder: str,
+    model: str | None,
+    k: int,
+    where: dict[str, list[str]] | None,
+    terms: int | None,
+    candidates: int,
+    probes: int,
+) -> Callable[[list[str]], list[list[Hit]]]:
+    """What searches an index folder."""
+    opened = open_index(Path(folder), model)
+    options: dict[str, Any] = {} if where is None else {"where": where}
+    if terms is not None:
+        from dupmae.index import Approximate
+
+        options["approximate"] = Approximate(terms, candidates, probes)
+    return lambda queries: opened.search(queries, k, **options)
+
+
+def _engine_search(
+    url: str, model: str, k: int, where: dict[str, list[str]] | None
+) -> Callable[[list[str]], list[list[Hit]]]:
+    """What searches an engine."""
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.index.engines import open_engine
+    from dupmae.index.engines.exchange import search as search_engine
+    from dupmae.models import model_fingerprint, resolve_model
+
+    opened, path = open_engine(url), resolve_model(model)
+    encoder, mark = DuplexEncoder(path), model_fingerprint(path)
+    return lambda queries: search_engine(opened, encoder, mark, queries, k, where)
+
+
+def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
+    """The one query given, or what is typed at a prompt, or the lines of the standard input."""
+    if query is not None:
+        yield query
+    elif interactive:
+        # Importing it gives the prompt its history and line editing.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("readline")
+        while text := _ask():
+            yield text
+    else:
+        from dupmae.corpus.lines import decoded_lines
+
+        yield from filter(None, (line.strip() for _, line in decoded_lines(sys.stdin.buffer, "standard input")))
+
+
+def _ask() -> str:
+    """One line from the prompt, empty at its end."""
+    try:
+        return input("query> ").strip()
+    except EOFError:
+        print()
+        return ""
+
+
+def explain(
+    index: str,
+    query: str,
+    /,
+    *,
+    k: int = 3,
+    ids: list[str] | None = None,
+    model: str | None = None,
+    json: bool = False,
+) -> None:
+    """Show why an index finds what it finds: what each half contributes, and which words are matched or only meant.
+
+    Example:
+      dupmae explain runs/scifact/index "does vitamin D prevent fractures?"
+      dupmae explain runs/scifact/index "does vitamin D prevent fractures?" --k 1 --ids 4983 --json
+
+    Prints the query's vocabulary entries; then the best passages by the sum of both halves, by [CLS] alone and by OT
+    alone, each with its rank in all three, both shares of its score, the entries that stand in both texts and those
+    that the model has added to one of them.
+
+    Args:
+        index: Folder that `dupmae index build` or `dupmae run` wrote.
+        query: The query.
+        k: Passages from the top of each of the three rankings.
+        ids: Further passages to explain, such as one that should have been found.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        json: Print one JSON document instead, for programs.
+    """
+    if k < 1:
+        raise DupmaeError(f"--k counts the passages to explain, at least 1, not {k}")
+    from rich.console import Console
+
+    from dupmae.cli.display import show_explanation
+    from dupmae.index.explanation import explain as explain_query
+    from dupmae.index.explanation import explanation_as_record
+
+    explanation = explain_query(open_index(Path(index), model), query, k, ids or [])
+    if json:
+        print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
+    else:
+        show_explanation(Console(highlight=False), explanation)

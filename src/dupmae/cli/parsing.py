@@ -1,0 +1,257 @@
+"""From a command line and a settings file to the typed arguments of a function.
+
+A command is a function: its positional-only parameters are the command's positional arguments, its keyword-only ones
+are options, `bool` ones are flags, `list[str]` ones take several values (`| None` if they may be left out), and a
+parameter annotated with a settings dataclass adds every field of that class as an option. A settings file holds the
+same keys (nested for a recipe's sections); what the command line says wins over the file, wherever the file is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import docstring_parser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from dupmae.cli.settings_file import Setting, read_settings, suggestion
+from dupmae.config.ranges import OutOfRangeError
+from dupmae.errors import DupmaeError
+
+FLAG = object()
+CONFIG_HELP = "YAML file that holds any of these options as keys; options given here win over it."
+
+
+class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
+    """jsonargparse's types and defaults, and descriptions printed as they are written."""
+
+
+def parse_command(
+    name: str, function: Callable[..., Any], arguments: Sequence[str]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Parse `arguments` into the positional and keyword arguments of `function`.
+
+    Args:
+        name: The command as typed after `dupmae`; messages use it.
+        function: The command; see the module's docstring for how its signature is read.
+        arguments: The command line after the name.
+
+    Returns:
+        `(positional, keyword)`, ready for `function(*positional, **keyword)`.
+
+    Raises:
+        DupmaeError: An unknown option or key, a value of the wrong type or outside its range, or a missing argument.
+        SystemExit: After `--help`.
+    """
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
+    first_look = _parse(_build_parser(name, function, strict=asks_for_help), name, arguments)
+    file = first_look.recipe if "recipe" in first_look else first_look.config
+    types = option_types(function)
+    overridden = {word[2:].partition("=")[0] for word in arguments if word.startswith("--")}
+    settings = [] if file is None else read_settings(Path(file), list(types))
+    settings = [setting for setting in settings if setting.key not in overridden]
+    places = {setting.key: f"{file}, line {setting.line}: " for setting in settings}
+    from_file = [word for setting in settings for word in _as_arguments(setting, types[setting.key], places)]
+    namespace = _parse(_build_parser(name, function, strict=True), name, [*from_file, *arguments], places)
+    positional, keyword = [], {}
+    for parameter in inspect.signature(function).parameters.values():
+        hint = get_type_hints(function)[parameter.name]
+        value = namespace[parameter.name] if not is_dataclass(hint) else _construct(hint, namespace, name, places)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(value)
+        else:
+            keyword[parameter.name] = value
+    return positional, keyword
+
+
+def option_types(function: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a command, which are the keys that its settings file may hold, with their types (or `FLAG`)."""
+    types: dict[str, Any] = {}
+    hints = get_type_hints(function)
+    for key, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(hints[key]):
+            types |= _dataclass_types(hints[key])
+        elif parameter.kind is not parameter.POSITIONAL_ONLY:
+            types[key] = FLAG if hints[key] is bool else hints[key]
+    return types
+
+
+def description(function: Callable[..., Any]) -> str:
+    """The docstring of a command up to its arguments: what it does, an example, what it writes."""
+    return inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].rstrip()
+
+
+def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> ArgumentParser:
+    """The parser of one command; not `strict`: nothing is required, to look up the settings file first."""
+    parser = ArgumentParser(
+        prog=f"dupmae {name}",
+        usage=_usage(name, function),
+        description=description(function),
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+        print_config=None,
+    )
+    help_texts = _help_texts(function)
+    parameters = inspect.signature(function).parameters
+    hints = get_type_hints(function)
+    for key, parameter in parameters.items():
+        hint, optional = hints[key], parameter.default is not parameter.empty
+        if is_dataclass(hint):
+            defaults: Any = hint
+            _add_settings(parser, defaults())
+            continue
+        options: dict[str, Any] = {"help": help_texts[key], "type": hint}
+        if hint is bool:
+            options = {"help": help_texts[key], "action": "store_true"}
+        elif _takes_several(hint):
+            options |= {"type": str, "nargs": "+"}
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            # A plain string: jsonargparse would take the word null of an optional one for no value.
+            options |= {"type": str, "metavar": key.upper()} | ({"nargs": "?"} if optional or not strict else {})
+        elif not optional:
+            options["required"] = strict
+        elif hint is not bool:
+            options["default"] = parameter.default
+        parser.add_argument(key if parameter.kind is parameter.POSITIONAL_ONLY else f"--{key}", **options)
+    if "recipe" not in parameters:
+        parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help=CONFIG_HELP)
+    parser.add_argument("--verbose", action="store_true", help="Show the messages and warnings of the libraries below.")
+    return parser
+
+
+def _add_settings(parser: ArgumentParser, defaults: Any, prefix: str = "") -> None:
+    """Add a group of options for the fields of a settings dataclass, then one for each dataclass inside it.
+
+    Args:
+        parser: Gets the options.
+        defaults: The dataclass with the values that are not given; those inside it may differ from their class's own.
+        prefix: What stands before the fields' names.
+    """
+    kind: Any = type(defaults)
+    group = parser.add_argument_group(inspect.cleandoc(kind.__doc__).splitlines()[0].rstrip("."))
+    help_texts, hints = _help_texts(kind), get_type_hints(kind)
+    for field in fields(kind):
+        default = getattr(defaults, field.name)
+        if is_dataclass(hints[field.name]):
+            _add_settings(parser, default, f"{prefix}{field.name}.")
+            continue
+        options = {"type": hints[field.name], "default": default, "help": help_texts[field.name]}
+        group.add_argument(f"--{prefix}{field.name}", **options)
+
+
+@cache
+def _help_texts(source: Any) -> dict[str, str]:
+    """What the docstring of a function, or the attribute docstrings of a class, say of each parameter."""
+    parsed = docstring_parser.parse_from_object(source)
+    return {doc.arg_name: doc.description or "" for doc in parsed.params}
+
+
+def _usage(name: str, function: Callable[..., Any]) -> str:
+    """One line: what must be given, then `[options]`."""
+    words = [f"dupmae {name}"]
+    for key, parameter in inspect.signature(function).parameters.items():
+        required = parameter.default is parameter.empty
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            words.append(key.upper() if required else f"[{key.upper()}]")
+        elif required and not is_dataclass(get_type_hints(function)[key]):
+            words.append(f"--{key} {key.upper()}")
+    return " ".join([*words, "[options]"])
+
+
+def _parse(parser: ArgumentParser, name: str, arguments: Sequence[str], places: dict[str, str] | None = None) -> Any:
+    """Parse, with every complaint of argparse and jsonargparse turned into one sentence.
+
+    Args:
+        parser: Built by `_build_parser`.
+        name: The command.
+        arguments: The command line.
+        places: For settings that a file gave, the words that say where.
+    """
+    try:
+        return parser.parse_args(list(arguments))
+    except argparse.ArgumentError as error:
+        message = " ".join(str(error).split())
+    see = f" (see dupmae {name} --help)"
+    if match := re.match(r'Parser key "([^"]+)": (.*?)(?:Given value type: .*)?G(?:ot|iven) value: (.*)', message):
+        key, expected, value = match.groups()
+        raise _refusal(name, key, f"takes {_expectation(expected)}, not {value!r}", places or {})
+    if match := re.match(r"unrecognized arguments: (\S+)", message):
+        word = match.group(1)
+        if not word.startswith("-"):
+            raise DupmaeError(f"dupmae {name} does not know what to do with the argument {word!r}{see}")
+        key = word.lstrip("-").partition("=")[0]
+        known = list(vars(parser.get_defaults().as_flat()))
+        raise DupmaeError(f"unknown option --{key}{suggestion(key, known, '--') or see}")
+    if match := re.match(r"the following arguments are required: (.*)", message):
+        needed = ", ".join(_spelled(parser, key) for key in match.group(1).split(", "))
+        raise DupmaeError(f"dupmae {name} needs {needed}{see}")
+    raise DupmaeError(f"{message}{see}")
+
+
+def _refusal(name: str, key: str, problem: str, places: dict[str, str]) -> DupmaeError:
+    """What is wrong with the value of an option, or of a file's setting and then in which line."""
+    place = places.get(key)
+    return DupmaeError(f"{place}{key} {problem}" if place else f"--{key} {problem} (see dupmae {name} --help)")
+
+
+def _spelled(parser: ArgumentParser, key: str) -> str:
+    """How a missing argument is spelled on the command line."""
+    return f"--{key}" if f"--{key}" in parser.format_help() else key.upper()
+
+
+def _expectation(expected: str) -> str:
+    """Plain words for jsonargparse's `Expected a <class 'int'>` or `typing.Literal[...]`."""
+    if match := re.search(r"Literal\[(.*?)\]", expected):
+        return "one of " + match.group(1).replace("'", "")
+    kinds = re.findall(r"<class '(\w+)'>", expected)
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+    return " or ".join(dict.fromkeys(names.get(kind, kind) for kind in kinds))
+
+
+def _dataclass_types(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted names of all fields of a settings dataclass, each with its type."""
+    for field, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from _dataclass_types(hint, f"{prefix}{field}.")
+        else:
+            yield f"{prefix}{field}", hint
+
+
+def _as_arguments(setting: Setting, hint: Any, places: dict[str, str]) -> list[str]:
+    """A file's setting as command line words."""
+    key, value = setting.key, setting.value
+    if value is None and type(None) not in get_args(hint):
+        raise DupmaeError(f"{places[key]}{key} has no value")
+    if hint is FLAG and value in ("true", "false"):
+        return [f"--{key}"] if value == "true" else []
+    if _takes_several(hint):
+        return [f"--{key}", *([value] if isinstance(value, str) else value or ())]
+    if isinstance(value, tuple):
+        value = f"[{', '.join(value)}]"
+    return [f"--{key}={'null' if value is None else value}"]
+
+
+def _takes_several(hint: Any) -> bool:
+    """Whether an option takes several values: `list[str]`, or that or nothing."""
+    return hint == list[str] or list[str] in get_args(hint)
+
+
+def _construct(kind: Any, namespace: Any, name: str, places: dict[str, str], prefix: str = "") -> Any:
+    """Build a settings dataclass, and those inside it, from parsed values; what is out of range is named in full."""
+    values = {
+        field: _construct(hint, namespace[field], name, places, f"{prefix}{field}.")
+        if is_dataclass(hint)
+        else namespace[field]
+        for field, hint in get_type_hints(kind).items()
+    }
+    try:
+        return kind(**values)
+    except OutOfRangeError as error:
+        raise _refusal(name, f"{prefix}{error.setting}", error.problem, places) from None

@@ -1,0 +1,1 @@
+"""Experiments from text to report: runs of a recipe, adaptation, variants, the paper's tables."""

@@ -1,0 +1,181 @@
+"""The report of a recipe's run: all systems, what each stage gained, and what the tables do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import ttest_rel
+
+from dupmae.config import Baseline, Recipe
+from dupmae.corpus import read_run
+from dupmae.evaluation import System, evaluate_run, per_query, write_report
+from dupmae.evaluation.benchmarks import definition_of
+from dupmae.experiments.paper import ZERO_SHOT, Column
+from dupmae.experiments.run_folder import RunFolder
+from dupmae.experiments.splits import Splits
+from dupmae.files import write_json
+
+QUOTED = ("scifact", "nfcorpus")
+"""Benchmarks, by the name of their folder, beside whose systems stands what the paper reports of them."""
+GAINS_FILE = "gains.json"
+"""What each stage gained, in the run's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """A stage's effectiveness (NDCG@10), and how far it is from that of the stage before."""
+
+    stage: str
+    """Name of the stage."""
+    test: float
+    """On the test queries."""
+    dev: float | None = None
+    """On the held-out queries, if they were ranked."""
+    gain: float | None = None
+    """On the test queries, over the stage before; None for the first."""
+    p: float | None = None
+    """How often chance alone makes such a difference or a larger one: a two-sided, paired t-test over the queries."""
+
+
+def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, baselines: Sequence[Baseline]) -> None:
+    """Write `report.md`, `report.json`, `gains.json` and `figures/`, every system measured on its saved ranking.
+
+    Args:
+        recipe: What was run.
+        splits: Its queries.
+        stages: Its folder.
+        pretrained: Whether it had a stage of pre-training.
+        baselines: What it is compared with.
+    """
+    folder, test = stages.folder, splits.test
+    evaluated = {"stage-1": "3-finetune/evaluation", "stage-2": "5-hard-negatives/evaluation"}
+    earlier = dict(list(evaluated.items())[: recipe.stages - 1])
+    rankings = {
+        **{str(name): f"9-baselines/{name}" for name in baselines},
+        **earlier,
+        **{name: f"8-evaluation/{name}" for name in stages.metrics("8-evaluation") if name != "dev"},
+    }
+    relevant_from = definition_of(test.name, test.split).relevant_from
+    systems = [
+        System(
+            name=name,
+            metrics=evaluate_run(read_run(folder / place / "run.trec"), test.qrels, relevant_from=relevant_from),
+        )
+        for name, place in rankings.items()
+    ]
+    column = Column(Path(recipe.data.benchmark).name, "ndcg@10")
+    if column.benchmark in QUOTED:
+        place = ZERO_SHOT.columns.index(column)
+        systems += [
+            System(name=f"{name} (paper)", metrics={column.metric: figures[place]}, quoted=True)
+            for name, figures in ZERO_SHOT.rows.items()
+        ]
+    gains = stage_gains(
+        {
+            name: folder / place
+            for name, place in (
+                *([("start", rankings["start"])] if "start" in baselines else []),
+                *earlier.items(),
+                (f"stage-{recipe.stages}", rankings["duplex"]),
+            )
+        },
+        splits,
+    )
+    write_json(folder / GAINS_FILE, [asdict(gain) for gain in gains])
+    trained = {"Fine-tuning": "3-finetune", "Hard negatives": "5-hard-negatives", "Distillation": "7-distil"}
+    curves = ({"Pre-training": "2-pretrain"} if recipe.pretrain.all_steps else {}) | dict(
+        list(trained.items())[: recipe.stages]
+    )
+    write_report(
+        folder,
+        f"{recipe.name or folder.name}: {test.name} {test.split}",
+        systems,
+        notes=[gains_table(gains), *_notes(recipe, splits, stages, pretrained)],
+        settings=asdict(recipe),
+        curves={title: folder / place / "metrics.jsonl" for title, place in curves.items()},
+    )
+
+
+def stage_gains(rankings: dict[str, Path], splits: Splits) -> list[Gain]:
+    """Compare each stage with the one before it.
+
+    Args:
+        rankings: Name of a stage -> folder of its rankings, `run.trec` of the test queries and `dev.trec` of the
+            held-out ones, if there are any; in the order of the stages.
+        splits: The judgements.
+    """
+    gains: list[Gain] = []
+    before: dict[str, float] | None = None
+    for name, folder in rankings.items():
+        values = per_query(read_run(folder / "run.trec"), splits.test.qrels, "ndcg@10")
+        mean = float(np.mean(list(values.values())))
+        dev_file = folder / "dev.trec"
+        dev = evaluate_run(read_run(dev_file), splits.dev.qrels)["ndcg@10"] if dev_file.is_file() else None
+        if before is None:
+            gains.append(Gain(stage=name, test=mean, dev=dev))
+        else:
+            gains.append(Gain(stage=name, test=mean, dev=dev, gain=mean - gains[-1].test, p=_p_value(values, before)))
+        before = values
+    return gains
+
+
+def gains_table(gains: list[Gain]) -> str:
+    """The stages as a table in Markdown."""
+    lines = ["| Stage | held-out NDCG@10 | test NDCG@10 | gain | p |", "| :-- | --: | --: | --: | --: |"]
+    for row in gains:
+        dev, gain, p = (
+            "—" if value is None else format(value, form)
+            for value, form in ((row.dev, ".3f"), (row.gain, "+.3f"), (row.p, ".3f"))
+        )
+        lines.append(f"| {row.stage} | {dev} | {row.test:.3f} | {gain} | {p} |")
+    about = "The stages one by one; p is how often chance alone would change as much (paired t-test, test queries):"
+    return "\n".join([about, "", *lines])
+
+
+def _p_value(values: dict[str, float], before: dict[str, float]) -> float | None:
+    """Of a paired, two-sided t-test; 1 where no query differs, None for a single query."""
+    differences = np.array([values[query] - before[query] for query in before])
+    if not differences.any():
+        return 1.0
+    if len(differences) < 2:
+        return None
+    return float(ttest_rel([values[query] for query in before], list(before.values())).pvalue)
+
+
+def _notes(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) -> list[str]:
+    """What the tables do not say: data, lengths, held-out figures, time."""
+    index, dev, seconds = stages.metrics("index"), stages.metrics("8-evaluation")["dev"], stages.seconds
+    spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
+    pairs = sum(grade > 0 for judged in splits.train.qrels.values() for grade in judged.values())
+    notes = [
+        f"{len(splits.test.corpus):,} passages; trained on {pairs:,} pairs of {len(splits.train.queries):,} queries; "
+        f"{len(splits.dev.queries):,} queries held out; {len(splits.test.queries):,} test queries, only "
+        f"reported. Seed {recipe.seed}.",
+        f"For search {index['passages_cut']:,} of {index['passages']:,} passages were cut at "
+        f"{index['tokens_read']} tokens.",
+        f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
+    ]
+    if pretrained:
+        store = stages.metrics("1-store")
+        notes.insert(
+            1,
+            f"For pre-training {store['texts_cut']:,} passages were cut into chunks, {store['chunks']:,} in all; "
+            f"{store['chunks_dropped']:,} were too short and dropped.",
+        )
+    if dev:
+        notes.insert(
+            -1,
+            f"On the held-out queries: NDCG@10 {dev['ndcg@10']:.3f}, MRR@10 {dev['mrr@10']:.3f}, "
+            f"R@100 {dev['recall@100']:.3f}.",
+        )
+    if recipe.stages == 3 and (examined := stages.metrics("6-teacher")):
+        own, pupil = (examined[name]["ndcg@10"] for name in ("teacher", "pupil"))
+        notes.insert(
+            -1,
+            f"Of what stage 2 finds for the held-out queries the teacher ranks the best {recipe.mining.last} passages "
+            f"anew: NDCG@10 {own:.3f}, by stage 2 itself {pupil:.3f}.",
+        )
+    return notes

@@ -1,0 +1,105 @@
+"""Vectors of a whole corpus on disk: encoded once, found again by a fingerprint, resumable slab by slab."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, issparse
+
+from dupmae.corpus import Passage, Run
+from dupmae.corpus.passage import corpus_digest
+from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.retrievers.brute_force import as_run, search_slabs
+from dupmae.retrievers.vectors import Matrix, Vectors
+
+SLAB = 8192
+"""Passages that are encoded, stored and compared at a time."""
+_RECORD = "slab.json"
+_PARTS = ("data", "indices", "indptr")
+
+
+@dataclass(frozen=True, slots=True)
+class Encodings:
+    """Vectors of a corpus, memory-mapped, and what they cost."""
+
+    ids: Sequence[str]
+    """The passages' ids, rising."""
+    slabs: Sequence[Matrix]
+    """Their vectors, some passages at a time."""
+    seconds: float
+    """How long encoding took, whenever it was."""
+    stored: int
+    """Bytes of the vectors."""
+
+    def some(self, places: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Matrix]]:
+        """The vectors of some passages, given by their places in `ids`: which of them, and theirs, slab by slab."""
+        for number, slab in enumerate(self.slabs):
+            (which,) = np.nonzero(places // SLAB == number)
+            if len(which):
+                yield which, slab[places[which] - number * SLAB]
+
+
+def encode_corpus(vectors: Vectors, corpus: Mapping[str, Passage], folder: Path) -> Encodings:
+    """Encode a corpus, or find what was encoded before.
+
+    Args:
+        vectors: The model.
+        corpus: Passages by id.
+        folder: Where encodings are kept; these get a folder of their own in it, named by a fingerprint of model,
+            lengths and texts. Each slab is whole or absent, so that an interrupted call goes on.
+
+    Returns:
+        The vectors in the order of the ids, so that the earlier of two equal scores is that of the smaller id.
+    """
+    ids = sorted(corpus)
+    passages = [corpus[name] for name in ids]
+    place = folder / fingerprint([vectors.mark, corpus_digest(passages), SLAB])
+    seconds = 0.0
+    for number, start in enumerate(range(0, len(ids), SLAB)):
+        slab = place / f"{number:05d}"
+        if not slab.is_dir():
+            begun = time.perf_counter()
+            matrix = vectors.embed([passage.full_text for passage in passages[start : start + SLAB]], "document")
+            _save(slab, matrix, time.perf_counter() - begun)
+        seconds += json.loads((slab / _RECORD).read_text(encoding="utf-8"))["seconds"]
+    slabs = [_load(slab) for slab in sorted(place.iterdir()) if slab.is_dir() and not slab.name.startswith(".")]
+    stored = sum(file.stat().st_size for file in place.rglob("*.npy"))
+    return Encodings(ids, slabs, seconds, stored)
+
+
+def search_encodings(vectors: Vectors, encodings: Encodings, queries: Mapping[str, str], k: int) -> Run:
+    """The k best passages of each query, exactly, best first, equal scores by id."""
+    embedded = vectors.embed(list(queries.values()), "query")
+    found = search_slabs(
+        embedded, len(queries), encodings.slabs, vectors.score, lambda rows, some: rows[some], k, above=vectors.above
+    )
+    return as_run(queries, encodings.ids, found)
+
+
+def _save(slab: Path, matrix: Matrix, seconds: float) -> None:
+    """Write a slab, whole or not at all."""
+    with atomic_folder(slab) as folder:
+        if issparse(matrix):
+            for name in _PARTS:
+                np.save(folder / f"{name}.npy", getattr(matrix, name))
+        else:
+            np.save(folder / "vectors.npy", matrix)
+        write_json(folder / _RECORD, {"seconds": seconds, "shape": list(matrix.shape)})
+
+
+def _load(slab: Path) -> Matrix:
+    """Map a slab."""
+
+    def mapped(name: str) -> NDArray[np.generic]:
+        return np.load(slab / f"{name}.npy", mmap_mode="c")  # type: ignore[no-any-return]
+
+    if (slab / "vectors.npy").is_file():
+        return mapped("vectors")
+    shape = json.loads((slab / _RECORD).read_text(encoding="utf-8"))["shape"]
+    return csr_matrix(tuple(mapped(name) for name in _PARTS), shape=shape)

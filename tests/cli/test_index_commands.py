@@ -1,0 +1,163 @@
+"""The index's commands from end to end, with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dupmae.cli import entry as cli
+
+
+@pytest.fixture(scope="module")
+def model(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    from dupmae.config import DuplexConfig
+    from dupmae.duplex import DuplexEncoder
+
+    folder = tmp_path_factory.mktemp("duplex") / "model"
+    DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(cls_dimension=16, top_k=10)).save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, texts: list[str]) -> Callable[[str, range], str]:
+    """Writes some of the texts, with a language each."""
+
+    def write(name: str, numbers: range) -> str:
+        lines = [{"_id": f"p{n}", "text": texts[n], "lang": ["en", "de"][n % 2], "year": 2000 + n} for n in numbers]
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture
+def index(tmp_path: Path, model: str, corpus: Callable[[str, range], str]) -> str:
+    words = ["index", "build", "--model", model, "--corpus", corpus("c.jsonl", range(8)), "--output"]
+    assert cli.main([*words, str(tmp_path / "index"), "--metadata", "lang", "year"]) == 0
+    return str(tmp_path / "index")
+
+
+def hits(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    capsys.readouterr()
+    assert cli.main(["search", *words, "--json", "--k", "20"]) == 0
+    return [hit["id"] for hit in json.loads(capsys.readouterr().out)["results"][0]["hits"]]
+
+
+@pytest.mark.parametrize("named", [[], ["--metadata", "year"]])
+def test_what_is_added_keeps_the_metadata_that_the_index_has_unless_others_are_named(
+    named: list[str],
+    index: str,
+    corpus: Callable[[str, range], str],
+    texts: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["index", "add", index, "--corpus", corpus("more.jsonl", range(8, 12)), *named]) == 0
+    german = {"p1", "p3", "p5", "p7"} | (set() if named else {"p9", "p11"})
+    assert set(hits(capsys, index, texts[3], "--where", "lang=de")) == german
+
+
+def test_an_index_is_built_changed_and_looked_after(
+    index: str, corpus: Callable[[str, range], str], texts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["index", "add", index, "--corpus", corpus("more.jsonl", range(6, 12)), "--metadata", "lang"]) == 0
+    assert "4 new passages, 2 in the place of earlier ones; it holds 12" in capsys.readouterr().out
+    assert cli.main(["index", "delete", index, "--ids", "p0", "nobody"]) == 0
+    told = capsys.readouterr().out
+    assert "1 passages; it holds 11" in told
+    assert "Not there: nobody" in told
+    assert set(hits(capsys, index, texts[3])) == {f"p{number}" for number in range(1, 12)}
+    assert hits(capsys, index, texts[3])[0] == "p3"
+    assert cli.main(["index", "info", index, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["passages"], facts["deleted"], facts["segments"], facts["metadata"]) == (11, 3, 2, ["lang", "year"])
+    assert cli.main(["index", "compact", index]) == 0
+    assert "2 segments became 1" in capsys.readouterr().out
+    assert cli.main(["index", "verify", index]) == 0
+    assert "Sound:" in capsys.readouterr().out
+    assert cli.main(["index", "info", index]) == 0
+    assert "passages: 11" in capsys.readouterr().out
+
+
+def test_a_metadata_field_that_no_passage_has_is_told_of(
+    index: str, corpus: Callable[[str, range], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["index", "add", index, "--corpus", corpus("more.jsonl", range(8, 10)), "--metadata", "lang", "yaer"]
+    assert cli.main(words) == 0
+    assert "No passage of the corpus has a value in the field 'yaer'" in caplog.text
+    assert "'lang'" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["title", "check"])
+def test_reserved_metadata_fields_are_refused_before_anything_is_read(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--corpus", "nowhere.jsonl", "--metadata", name]
+    assert cli.main(["index", "build", "--output", str(tmp_path / "index"), *words]) == 2
+    assert f"The metadata field '{name}' is called like a field of every passage" in capsys.readouterr().err
+    assert cli.main(["index", "add", "nowhere", *words]) == 2
+    assert f"The metadata field '{name}' is called like a field of every passage" in capsys.readouterr().err
+
+
+def test_passages_that_only_line_numbers_tell_apart_are_not_added(
+    index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more.jsonl").write_text('{"text": "x"}\n')
+    assert cli.main(["index", "add", index, "--corpus", str(tmp_path / "more.jsonl")]) == 2
+    assert "more.jsonl, line 1: no field '_id' (the id), and each passage must have one" in capsys.readouterr().err
+
+
+def test_ids_to_delete_may_stand_in_a_file(index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ids.txt").write_text("p1\r\np2\n\n")
+    assert cli.main(["index", "delete", index, "--file", str(tmp_path / "ids.txt")]) == 0
+    assert "2 passages; it holds 6" in capsys.readouterr().out
+    (tmp_path / "ids.txt").write_bytes(b"p3\n\xff\n")
+    assert cli.main(["index", "delete", index, "--file", str(tmp_path / "ids.txt")]) == 2
+    assert "ids.txt, line 2: byte 1 is not UTF-8" in capsys.readouterr().err
+
+
+def test_search_takes_filters_and_approximate_settings(
+    index: str, texts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(hits(capsys, index, texts[3], "--where", "lang=de")) == {"p1", "p3", "p5", "p7"}
+    assert set(hits(capsys, index, texts[3], "--where", "lang=de", "year=2001", "year=2002")) == {"p1"}
+    assert hits(capsys, index, texts[3], "--terms", "2", "--candidates", "1")[0] == "p3"
+    assert cli.main(["search", index, texts[3], "--terms", "0"]) == 2
+    assert "at least 1 term" in capsys.readouterr().err
+
+
+def test_tune_shows_recall_beside_speed_and_proposes(
+    index: str, corpus: Callable[[str, range], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["index", "tune", index, "--queries", corpus("q.jsonl", range(3)), "--k", "3"]
+    assert cli.main(words) == 0
+    assert "Proposed:" in capsys.readouterr().out
+    assert cli.main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["trials"][0] == {
+        "settings": None,
+        "recall": 1.0,
+        **{key: result["trials"][0][key] for key in ("p50_ms", "p95_ms")},
+    }
+    assert result["proposed"] in result["trials"]
+    assert cli.main([*words, "--recall", "95"]) == 2
+    assert "from 0 to 1, not 95" in capsys.readouterr().err
+
+
+def test_verify_names_a_damaged_file_and_fails(index: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(index) / "segment-000001" / "vectors.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 4
+    path.write_bytes(content)
+    assert cli.main(["index", "verify", index]) == 2
+    assert f"{path} does not have the checksum" in capsys.readouterr().err
+
+
+def test_a_model_that_did_not_build_the_index_is_refused(
+    index: str, bert_folder: Path, corpus: Callable[[str, range], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = corpus("more.jsonl", range(8, 10))
+    assert cli.main(["index", "add", index, "--corpus", more, "--model", str(bert_folder)]) == 2
+    assert "is not the one that built the index" in capsys.readouterr().err

@@ -1,0 +1,414 @@
+"""Adaptation to text alone, end to end: its report, what is held out, what is refused, what survives a kill."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from dupmae.cli import entry as cli
+from dupmae.cli.parsing import parse_command
+from dupmae.config import (
+    AdaptConfig,
+    DistilConfig,
+    DuplexConfig,
+    FinetuneConfig,
+    HardNegativesConfig,
+    MiningConfig,
+    PretrainConfig,
+    StoreConfig,
+)
+from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs
+from dupmae.errors import DupmaeError
+from dupmae.experiments import adapt as adapting
+from dupmae.experiments.adapt import adapt, with_pairs
+
+SYSTEMS = ["bm25", "start", "duplex", "duplex-cls", "duplex-ot"]
+
+
+@pytest.fixture(scope="module")
+def corpus(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighty passages of three sentences, each about its own two words, most of them with a title."""
+    draw = random.Random(6)
+    file = tmp_path_factory.mktemp("texts") / "articles.jsonl"
+    lines = []
+    for number in range(80):
+        subject = [words[number % 100], words[(number * 7 + 3) % 100]]
+        sentences = [" ".join([*draw.choices(words, k=7), *subject]).capitalize() + "." for _ in range(3)]
+        title = " ".join([*subject, words[number + 10]]) if number % 4 else ""
+        lines.append({"_id": f"a b {number}", "title": title, "text": " ".join(sentences)})
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.fixture(scope="module")
+def config() -> AdaptConfig:
+    """Two and two steps of pre-training, nine of fine-tuning, known items among 30 passages."""
+    return AdaptConfig(
+        known_items=8,
+        known_item_pool=30,
+        store=StoreConfig(max_length=32, min_length=4),
+        pretrain=PretrainConfig(
+            dense_pooling="mean",
+            warm_start_sequences=40,
+            new_layers_steps=2,
+            steps=2,
+            batch_size=8,
+            held_out_texts=0,
+            save_steps=1,
+        ),
+        duplex=DuplexConfig(dense_pooling="mean", top_k=24, document_max_length=48),
+        finetune=FinetuneConfig(epochs=1, batch_size=8, save_steps=2, max_length=32),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(
+    corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert adapt(corpus, str(embedder_folder), folder, config) == folder
+    return folder
+
+
+def in_stages(config: AdaptConfig, stages: Literal[2, 3]) -> AdaptConfig:
+    """So many stages of a few steps each, on lists of five negatives."""
+    return replace(
+        config,
+        stages=stages,
+        finetune=replace(config.finetune, epochs=0.3),
+        mining=MiningConfig(last=5),
+        hard_negatives=HardNegativesConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+        distil=DistilConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+    )
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+def test_the_report_compares_known_items_before_and_after(finished: Path) -> None:
+    found = report(finished)
+    assert [row["name"] for row in found["systems"]] == SYSTEMS
+    assert all(0 <= row["ndcg@10"] <= 1 for row in found["systems"])
+    assert found["systems"][0]["mrr@10"] > 0.3  # BM25 finds sentences by the passage's own words
+    words = (finished / "report.md").read_text()
+    assert "of 8 passages that nothing was trained on" in words
+    assert "among 30." in words
+    assert "drawn from 72 passages." in words
+    assert (finished / "figures" / "fine-tuning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_held_out_passages_are_indexed_but_neither_read_nor_asked_about(finished: Path, corpus: Path) -> None:
+    from dupmae.index import DuplexIndex
+
+    assert len(DuplexIndex.open(finished / "index")) == 80
+    assert TokenStore.open(finished / "1-store" / "store").report["texts"] == 72
+    passages = [json.loads(line) for line in corpus.read_text().splitlines()]
+    pairs = read_pairs(finished / "3-queries" / "pairs.jsonl")
+    assert 60 < len(pairs.queries) <= 72
+    asked = {
+        line["_id"] for line in passages for text in pairs.queries.values() if text in f"{line['title']} {line['text']}"
+    }
+    assert len(asked) <= 72
+
+
+def test_the_index_answers(finished: Path, corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    query = json.loads(corpus.read_text().splitlines()[5])["text"]
+    assert cli.main(["search", str(finished / "index"), query, "--k", "3", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert len(result["hits"]) == 3
+
+
+def test_a_killed_run_ends_as_one_that_was_not(
+    finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = tmp_path / "killed"
+    for name in ("dupmae.pretraining.pretrain", "dupmae.finetuning.finetune", "dupmae.experiments.adapt.evaluate_run"):
+        with monkeypatch.context() as patch:
+
+            def die(*_: Any, **__: Any) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(name, die)
+            with pytest.raises(KeyboardInterrupt):
+                adapt(corpus, str(embedder_folder), folder, config)
+        assert not (folder / "report.json").exists()
+    adapt(corpus, str(embedder_folder), folder, config)
+    assert report(folder)["systems"] == report(finished)["systems"]
+    weights = Path("4-finetune/model/model.safetensors")
+    assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
+
+    for name in ("tokenise", "bm25_run", "dense_run", "duplex_run"):
+        monkeypatch.setattr(adapting, name, lambda *_, **__: pytest.fail("a stage ran again"))
+    adapt(corpus, str(embedder_folder), folder, config)
+
+
+def test_a_second_stage_trains_on_negatives_that_the_first_ones_model_mined(
+    corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    settings = in_stages(config, 2)
+    folder = adapt(corpus, str(embedder_folder), tmp_path / "run", settings)
+    pairs = read_pairs(folder / "3-queries" / "pairs.jsonl")
+    lists = [json.loads(line) for line in (folder / "5-mine" / "negatives.jsonl").read_text().splitlines()]
+    assert len(lists) == len(pairs.queries)
+    for one in lists:
+        (answer,) = one["positives"]
+        assert one["query_id"] == f"{answer}#1"
+        assert len(one["negatives"]) == 5
+    first, second = (folder / name / "model" / "model.safetensors" for name in ("4-finetune", "6-hard-negatives"))
+    assert first.read_bytes() != second.read_bytes()
+    model = json.loads((folder / "index" / "manifest.json").read_text())["model"]
+    assert model == str(folder / "8-result" / "model")
+    assert [row["name"] for row in report(folder)["systems"]] == SYSTEMS
+
+
+def test_a_third_stage_distils_what_a_teacher_says_of_the_mined_lists(
+    corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    settings = in_stages(config, 3)
+    folder = adapt(corpus, str(embedder_folder), tmp_path / "run", settings)
+    lists, taught = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("5-mine/negatives.jsonl", "6-distil/teacher/teacher.jsonl")
+    )
+    for asked, said in zip(lists, taught, strict=True):
+        assert list(said["scores"]) == [*asked["positives"], *asked["negatives"]]
+        assert all(-20.01 < score < 20.01 for score in said["scores"].values())
+    losses = [json.loads(line) for line in (folder / "6-distil" / "metrics.jsonl").read_text().splitlines()]
+    assert all("distil" in line for line in losses)
+    second, third = (folder / name / "model" / "model.safetensors" for name in ("6-hard-negatives", "6-distil"))
+    assert second.read_bytes() != third.read_bytes()
+    result = folder / "8-result" / "model" / "model.safetensors"
+    assert result.read_bytes() == third.read_bytes()
+    other = folder / "2-pretrain" / "model"
+    for teacher, start in ((str(other), embedder_folder), (None, other)):
+        with pytest.raises(DupmaeError, match="neither an embedder nor a cross-encoder, so it has no scores to distil"):
+            adapt(corpus, str(start), tmp_path / "none", replace(settings, teacher=teacher))
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_folder_of_another_run_is_refused(
+    finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    changed = tmp_path / "articles.jsonl"
+    changed.write_text(corpus.read_text().replace("a b 7", "a b seven"))
+    for text, settings in ((corpus, replace(config, seed=1)), (changed, config)):
+        with pytest.raises(DupmaeError, match=r"other settings or data: choose another output or delete it$"):
+            adapt(text, str(embedder_folder), finished, settings)
+
+
+def test_corrected_answers_of_the_given_pairs_are_another_run(
+    corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("dupmae.experiments.adapt._Adaptation._stages", lambda _: None)
+    monkeypatch.setattr("dupmae.experiments.adapt._Adaptation._report", lambda _: None)
+    for answer in ("a wrong answer", "the right one"):
+        (tmp_path / "pairs.jsonl").write_text(json.dumps({"query": "what is baba?", "positive": answer}) + "\n")
+        run = corpus, str(embedder_folder), tmp_path / "run", config, read_pairs(tmp_path / "pairs.jsonl")
+        if answer == "a wrong answer":
+            adapt(*run)
+        else:
+            with pytest.raises(DupmaeError, match="other settings or data"):
+                adapt(*run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"stages": 2, "mining": MiningConfig(first=9, last=5)}, r"mining\.first is 9 and mining\.last 5"),
+        ({"finetune": FinetuneConfig(batch_size=999)}, r"fewer than one batch of 999: lower finetune\.batch_size"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_refused_before_any_work(
+    changes: dict[str, Any], sentence: str, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(DupmaeError, match=sentence):
+        adapt(corpus, str(embedder_folder), tmp_path / "run", replace(config, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pooling_that_the_start_was_not_trained_for_is_refused(
+    finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    first_token = replace(
+        config,
+        pretrain=replace(config.pretrain, dense_pooling="cls"),
+        duplex=replace(config.duplex, dense_pooling="cls"),
+    )
+    for start in (embedder_folder, finished / "2-pretrain" / "model"):
+        with pytest.raises(DupmaeError, match=r"was trained with the pooling mean: set pretrain\.dense_pooling"):
+            adapt(corpus, str(start), tmp_path / "run", first_token)
+    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and duplex\.dense_pooling is mean"):
+        adapt(corpus, str(embedder_folder), tmp_path / "run", replace(first_token, duplex=config.duplex))
+    assert not (tmp_path / "run").exists()
+
+
+def test_given_pairs_are_trained_on_as_well(
+    corpus: Path, embedder_folder: Path, tmp_path: Path, monkeypatch: Any, config: AdaptConfig
+) -> None:
+    seen: list[Benchmark] = []
+
+    def finetune(encoder: Any, train: Benchmark, *_: Any, dev: Benchmark) -> None:
+        assert not dev.queries
+        seen.append(train)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dupmae.finetuning.finetune", finetune)
+    (tmp_path / "pairs.jsonl").write_text('{"query": "what is baba?", "positive": ["Baba is a word.", "And so on."]}\n')
+    given = read_pairs(tmp_path / "pairs.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        adapt(corpus, str(embedder_folder), tmp_path / "run", config, given)
+    (train,) = seen
+    assert train.queries["given:q1"] == "what is baba?"
+    assert train.qrels["given:q1"] == {"given:p1": 1, "given:p2": 1}
+    assert train.corpus["given:p1"].text == "Baba is a word."
+    assert len(train.queries) > 60
+
+
+def test_the_balance_is_chosen_by_given_queries_that_are_held_out(
+    corpus: Path, embedder_folder: Path, tmp_path: Path, config: AdaptConfig
+) -> None:
+    lines = [json.loads(line) for line in corpus.read_text().splitlines()][:20]
+    pairs = [{"query": line["text"].split(".")[0], "positive": line["text"]} for line in lines]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    given = read_pairs(tmp_path / "pairs.jsonl")
+    balanced = replace(config, finetune=replace(config.finetune, balance=True, eval_steps=0), dev_fraction=0.4)
+    folder = adapt(corpus, str(embedder_folder), tmp_path / "run", balanced, given)
+    trained_on = read_pairs(folder / "3-queries" / "pairs.jsonl").queries.values()
+    assert 0 < len(set(given.queries.values()).difference(trained_on)) < 20
+    chosen = json.loads((folder / "4-finetune" / "finetune.json").read_text())["balance"]
+    assert chosen["after"] >= chosen["before"] > 0
+
+    for settings, pairs_too in ((replace(balanced, dev_fraction=0.0), given), (balanced, None)):
+        with pytest.raises(DupmaeError, match=r"finetune\.balance is chosen by held-out queries: give pairs, and set"):
+            adapt(corpus, str(embedder_folder), tmp_path / "none", settings, pairs_too)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_given_passage_of_the_corpus_is_that_passage_and_a_held_out_one_teaches_nothing() -> None:
+    corpus = {name: Passage(name, "On", f"text {name}") for name in "abc"}
+    train = Benchmark("t", "pseudo", {n: Passage(n, "", f"text {n}") for n in "ab"}, {"a#1": "On"}, {"a#1": {"a": 1}})
+    given = Benchmark(
+        "g",
+        "train",
+        {"x": Passage("x", "", "On text b"), "y": Passage("y", "", "TEXT  c"), "z": Passage("z", "On", "else")},
+        {"1": "one", "2": "two", "3": "three"},
+        {"1": {"x": 2, "y": 1}, "2": {"y": 1}, "3": {"z": 1, "x": 0}},
+    )
+    joined = with_pairs(train, given, corpus)
+    assert joined.corpus == train.corpus | {"given:z": Passage("given:z", "On", "else")}
+    assert joined.queries == {"a#1": "On", "given:1": "one", "given:3": "three"}
+    assert joined.qrels == {"a#1": {"a": 1}, "given:1": {"b": 2}, "given:3": {"given:z": 1, "b": 0}}
+
+
+def test_the_commands_defaults_are_those_of_the_settings() -> None:
+    positional, keyword = parse_command("adapt", cli.COMMANDS["adapt"], ["texts", "--output", "o"])
+    assert positional == ["texts"]
+    assert asdict(keyword["settings"]) == asdict(AdaptConfig())
+    words = ["texts", "--output", "o", "--pretrain.steps", "7", "--queries.crop_weight", "0"]
+    settings = parse_command("adapt", cli.COMMANDS["adapt"], words)[1]["settings"]
+    assert (settings.pretrain.steps, settings.pretrain.dense_pooling, settings.queries.crop_weight) == (7, "mean", 0)
+
+
+def test_the_command_hands_on_what_it_is_given(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
+    calls: list[tuple[Any, ...]] = []
+    adapter: Callable[..., Any] = lambda *call: calls.append(call) or call[2]  # noqa: E731
+    monkeypatch.setattr(adapting, "adapt", adapter)
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    (tmp_path / "pairs.jsonl").write_text('{"query": "q", "positive": "p"}\n')
+    words = ["adapt", "texts", "--output", "o", "--model", "m", "--pairs", str(tmp_path / "pairs.jsonl"), "--seed", "5"]
+    assert cli.main(words) == 0
+    ((corpus, model, output, settings, given),) = calls
+    assert (corpus, model, output, settings.seed) == ("texts", "m", Path("o"), 5)
+    assert list(given.queries.values()) == ["q"]
+    assert capsys.readouterr().out == "Written: o\n"
+    assert cli.main([*words, "--benchmark", "b"]) == 2
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(0.0, "adapted"), (3.0, "start")])
+def test_a_duplex_start_never_knows_less_afterwards(
+    finished: Path, corpus: Path, config: AdaptConfig, tmp_path: Path, rate: float, kept: str
+) -> None:
+    """Fine-tuning at rate 3 ruins the model."""
+    from dupmae.duplex import DuplexEncoder
+
+    start = finished / "8-result" / "model"
+    rates = {"learning_rate": rate, "head_learning_rate": rate, "scale_learning_rate": rate}
+    settings = replace(
+        config,
+        pretrain=replace(config.pretrain, new_layers_steps=0, steps=0),
+        finetune=replace(config.finetune, **rates),
+    )
+    folder = adapt(corpus, str(start), tmp_path / "run", settings)
+    assert not (folder / "1-store").exists()
+    result = json.loads((folder / "8-result" / "done.json").read_text())["metrics"]
+    assert result["kept"] == kept
+    rows = {row["name"]: row["ndcg@10"] for row in report(folder)["systems"]}
+    assert list(rows) == ["bm25", "start", "start-cls", "start-ot", "duplex", "duplex-cls", "duplex-ot"]
+    assert rows["duplex"] == rows["start"]
+    assert rows["duplex-cls"] == rows["start-cls"]
+    assert ("the result is the start" in (folder / "report.md").read_text()) == (kept == "start")
+    pair = [DuplexEncoder(str(model)).pooling.output.weight for model in (start, folder / "8-result" / "model")]
+    assert torch.equal(*pair)
+
+
+def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpus: Path, tmp_path: Path) -> None:
+    start = finished / "8-result" / "model"
+    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and the start's dense_pooling is mean"):
+        adapt(corpus, str(start), tmp_path / "run", AdaptConfig(pretrain=PretrainConfig()))
+
+
+def test_the_small_models_recipe_runs_small(finished: Path, corpus: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """All that is made smaller are sizes and lengths."""
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    questions = tmp_path / "questions"
+    (questions / "qrels").mkdir(parents=True)
+    syllables, judgements = ["ba", "be", "bi", "bo", "bu", "da"], "query-id\tcorpus-id\tscore\n"
+    passages = [{"_id": f"n{one}", "title": one, "text": f"{one} and its like {one}"} for one in syllables]
+    asked = [{"_id": f"q{one}", "text": f"what is {one}"} for one in syllables]
+    for name, records in (("corpus", passages), ("queries", asked)):
+        (questions / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    judgements += "".join(f"q{one}\tn{one}\t1\n" for one in syllables)
+    (questions / "qrels" / "test.tsv").write_text(judgements)
+    recipe = Path(__file__).parents[2] / "recipes" / "small.yaml"
+    folder = tmp_path / "run"
+    words = f"--config {recipe} --model {finished / '2-pretrain' / 'model'} --benchmark {questions} --output {folder}"
+    sizes = "--known_items 8 --known_item_pool 30 --store.max_length 32 --store.min_length 4 --duplex.top_k 24"
+    sizes += " --duplex.document_max_length 48 --finetune.max_length 32"
+    assert cli.main(["adapt", str(corpus), *words.split(), *sizes.split()]) == 0
+    found = report(folder)
+    assert [row["name"] for row in found["systems"]] == SYSTEMS
+    assert found["settings"]["pretrain"]["steps"] == 0
+    assert "balance" in json.loads((folder / "4-finetune" / "finetune.json").read_text())
+    assert (folder / "8-result" / "model" / "modules.json").is_file()
+
+
+def test_wikipedia_articles_become_passages_under_their_headings(tmp_path: Path) -> None:
+    sentence = "This sentence of eight words says quite little. "
+    lines = [6 * sentence, "History.", "Old times.", 3 * sentence, 40 * sentence, "See also.", "A list of things."]
+    file = tmp_path / "articles.jsonl"
+    file.write_text(json.dumps({"_id": "7", "title": "Lighthouse", "text": "\n".join(lines)}) + "\n")
+    script = Path(__file__).parents[2] / "recipes" / "wikipedia_passages.py"
+    words = [sys.executable, str(script), str(file), "--output", str(tmp_path / "passages.jsonl"), "--first", "2"]
+    subprocess.run([*words, "--others", "1"], check=True, capture_output=True)
+    passages = [json.loads(line) for line in (tmp_path / "passages.jsonl").read_text().splitlines()]
+    assert [(passage["_id"], passage["title"], len(passage["text"].split())) for passage in passages] == [
+        ("7-0", "Lighthouse", 48),
+        ("7-1", "Lighthouse: Old times", 160),
+        (passages[2]["_id"], "Lighthouse: Old times", len(passages[2]["text"].split())),
+    ]
+    assert passages[2]["_id"] in ("7-2", "7-3")
+    assert all(passage["text"].endswith("little.") for passage in passages)
+    subprocess.run([*words, "--sample", "1"], check=True, capture_output=True)
+    assert len((tmp_path / "passages.jsonl").read_text().splitlines()) == 1
