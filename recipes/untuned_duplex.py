@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--dense_pooling", choices=["cls", "mean"], default="mean")
     parser.add_argument("--document_max_length", type=int, default=256)
     parser.add_argument("--top_k", type=int, default=384)
-    parser.add_argument("--query_entries", choices=["logits", "tokens"], default="tokens")
+    parser.add_argument("--query_terms", choices=["logits", "tokens"], default="tokens")
     parser.add_argument("--document_norm", choices=["unit", "own"], default="own")
     parser.add_argument("--factor", type=float, default=1.0, help="of the vocabulary half's scale")
     parser.add_argument("--card", type=Path, help="README.md of the model")
@@ -36,9 +36,9 @@ def main() -> None:
         dense_pooling=options.dense_pooling,
         document_max_length=options.document_max_length,
         top_k=options.top_k,
-        query_entries=options.query_entries,
+        query_terms=options.query_terms,
         document_norm=options.document_norm,
-        ot_scale=DuplexConfig.ot_scale * options.factor,
+        lexical_scale=DuplexConfig.lexical_scale * options.factor,
     )
     corpus = {passage.id: passage for passage in read_passages(options.text)}
     encoder = start_duplex(options.checkpoint, config, corpus, SEED)

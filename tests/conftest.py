@@ -207,7 +207,7 @@ def duplex_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "tiny-duplex"
     encoder = DuplexEncoder.from_encoder(
-        str(bert_folder), DuplexConfig(top_k=16, document_max_length=48, query_entries="logits")
+        str(bert_folder), DuplexConfig(top_k=16, document_max_length=48, query_terms="logits")
     )
     encoder.save_pretrained(str(folder))
     return folder

@@ -305,7 +305,7 @@ def test_eq_3_and_4_a_row_depends_on_nothing_it_does_not_see(batch: dict[str, to
 def test_eq_6_to_8_the_bag_of_words_is_named_from_the_pool_of_visible_ordinary_tokens(
     batch: dict[str, torch.Tensor], projection: str
 ) -> None:
-    model = objective(ot_projection=projection)
+    model = objective(lexical_projection=projection)
     masked_ids, selected, ordinary, _ = draw(model, batch)
     states = states_of(model, masked_ids, batch["attention_mask"])
     output = model.backbone.model.cls.predictions.decoder
@@ -322,7 +322,7 @@ def test_eq_6_to_8_the_bag_of_words_is_named_from_the_pool_of_visible_ordinary_t
 
 
 def test_eq_7_masked_special_and_padded_positions_never_win_the_pool(batch: dict[str, torch.Tensor]) -> None:
-    model = objective(ot_projection="linear")
+    model = objective(lexical_projection="linear")
     masked_ids, selected, ordinary, _ = draw(model, batch)
     pooled = ordinary & ~selected
     states = states_of(model, masked_ids, batch["attention_mask"]).detach()
@@ -344,7 +344,7 @@ def test_eq_8_a_repeated_token_counts_once(batch: dict[str, torch.Tensor]) -> No
 def test_eq_9_the_objective_is_the_weighted_sum_and_its_gradient_that_of_the_twin(
     batch: dict[str, torch.Tensor], projection: str
 ) -> None:
-    model = objective(mlm_weight=0.5, cls_weight=2.0, bow_weight=0.25, ot_projection=projection)
+    model = objective(mlm_weight=0.5, cls_weight=2.0, bow_weight=0.25, lexical_projection=projection)
     result = losses(model, batch)
     torch.testing.assert_close(result["loss"], 0.5 * result["mlm"] + 2 * result["cls"] + 0.25 * result["bow"])
 

@@ -47,7 +47,10 @@ def main() -> None:
         source, _, split = place.rpartition(":")
         benchmark = read_benchmark(Path(source), split)
         index = DuplexIndex.build(options.indexes / Path(source).name, encoder, benchmark.corpus.values(), model=folder)
-        figures: dict[str, Any] = {"dense": ndcg(index, benchmark, "cls"), "vocabulary": ndcg(index, benchmark, "ot")}
+        figures: dict[str, Any] = {
+            "dense": ndcg(index, benchmark, "dense"),
+            "vocabulary": ndcg(index, benchmark, "lexical"),
+        }
         for factor in options.factors:
             with torch.no_grad():
                 index.encoder.pooling.ot_log_scale.copy_(scale + math.log(factor))

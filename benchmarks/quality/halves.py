@@ -13,7 +13,7 @@ from dupmae.index import DuplexIndex
 from dupmae.index.scoring.exact import Part
 from dupmae.retrievers import duplex_run
 
-PARTS: tuple[Part, ...] = ("both", "cls", "ot")
+PARTS: tuple[Part, ...] = ("both", "dense", "lexical")
 """The sum, the dense half, the vocabulary half."""
 
 

@@ -9,8 +9,8 @@ Other options are settings of the recipe, as for `dupmae run`. The widths of a v
 encoder's width. The table shows NDCG@10 of the sum and of each half; p is how often chance alone would make as
 large a difference from `both` (randomisation test, not corrected for the number of variants). Test queries are
 ranked only with --test; --pool lets the held-out ones look among some passages instead of all, which takes less time.
-With --balance a row more shows `both` with its halves balanced on held-out queries, each half of which is ranked with
-the factor that is best for the other half; p is then the difference from that row.
+With --tune_lexical_weight a row more shows `both` with the weight of its lexical half chosen on held-out queries, each
+half of which is ranked with the factor that is best for the other half; p is then the difference from that row.
 Writes OUTPUT/variants.json; the same command goes on where it was interrupted.
 """
 
@@ -31,13 +31,13 @@ from dupmae.corpus import Benchmark, Qrels, Run
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.evaluation.benchmarks import definition_of
-from dupmae.evaluation.comparison import by_the_rules, compare
+from dupmae.evaluation.comparison import apply_protocol, compare
 from dupmae.evaluation.significance import compare_with_baseline
 from dupmae.experiments.paper import VARIANTS, Variant
 from dupmae.experiments.splits import read_data
 from dupmae.experiments.variants import train_variants
 from dupmae.files import write_json
-from dupmae.finetuning.balance import FACTORS, best_factor
+from dupmae.finetuning.lexical_weight import FACTORS, best_factor
 from dupmae.finetuning.validation import dev_pool
 from dupmae.index import DuplexIndex
 from dupmae.retrievers.systems import share_index
@@ -45,19 +45,19 @@ from dupmae.retrievers.systems import share_index
 BASE = "both"
 """What the others are compared with."""
 BALANCED = "both, balanced"
-"""The row that --balance adds."""
+"""The row that --tune_lexical_weight adds."""
 OURS = VARIANTS | {
     "none": Variant(pretrain=None),
     "768:768": Variant(dense=1.0, entries=1.0),
     "bow_weight .1": Variant(pretrain={"bow_weight": 0.1}),
-    "relu": Variant(duplex={"ot_activation": "relu"}),
-    "no activation": Variant(duplex={"ot_activation": "none"}),
-    "linear": Variant(pretrain={"ot_projection": "linear"}, duplex={"ot_projection": "linear"}),
+    "relu": Variant(duplex={"lexical_activation": "relu"}),
+    "no activation": Variant(duplex={"lexical_activation": "none"}),
+    "linear": Variant(pretrain={"lexical_projection": "linear"}, duplex={"lexical_projection": "linear"}),
     "masks .15 and .5": Variant(pretrain={"encoder_mask_rate": 0.15}),
     "masks .3 and .7": Variant(pretrain={"decoder_mask_rate": 0.7}),
-    "queries of logits": Variant(duplex={"query_entries": "logits"}),
+    "queries of logits": Variant(duplex={"query_terms": "logits"}),
     "passages at unit length": Variant(duplex={"document_norm": "unit"}),
-    "logits and unit length": Variant(duplex={"query_entries": "logits", "document_norm": "unit"}),
+    "logits and unit length": Variant(duplex={"query_terms": "logits", "document_norm": "unit"}),
 }
 """The paper's variants, and those of settings that it leaves open."""
 
@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS), metavar="VARIANT", help=", ".join(OURS))
     parser.add_argument("--pool", type=int, help="passages, their judged ones and BM25's best included")
-    parser.add_argument("--balance", action="store_true", help="balance the halves of `both` on the held-out queries")
+    parser.add_argument(
+        "--tune_lexical_weight", action="store_true", help="balance the halves of `both` on the held-out queries"
+    )
     parser.add_argument("--test", action="store_true", help="rank the test queries, too")
     options, words = parser.parse_known_args()
     recipe = load_recipe(options.recipe, [*words, "--output", str(options.output / "run")])
@@ -84,10 +86,12 @@ def main() -> None:
         sets["test"] = splits.test
     record: dict[str, dict[str, dict[str, float]]] = {}
     for title, queries in sets.items():
-        systems = list(dict.fromkeys(["bm25", recipe.start, *models.values()]))
+        systems = list(dict.fromkeys(["bm25", recipe.base_model, *models.values()]))
         rules = definition_of(queries.name, data.test_split)
         weighted = None
-        if options.balance and title == "held out":  # first: the comparison takes the index over instead of making one
+        if (
+            options.tune_lexical_weight and title == "held out"
+        ):  # first: the comparison takes the index over instead of making one
             weighted = balanced(
                 weighted_runs(models[BASE], queries, options.output / "index"), queries.qrels, recipe.seed
             )
@@ -99,7 +103,7 @@ def main() -> None:
             weighted or values[models[BASE]], {model: values[model] for model in models.values()}
         )
         chance = {each.system: each.p for each in differences}
-        rows = {"bm25": metrics["bm25"], "the start as it comes": metrics[recipe.start]}
+        rows = {"bm25": metrics["bm25"], "the start as it comes": metrics[recipe.base_model]}
         for name, model in models.items():
             halves = {f"ndcg@10 {half}": metrics.get(f"{model} {half}", {}).get("ndcg@10") for half in ("[CLS]", "OT")}
             rows[name] = metrics[model] | {key: value for key, value in halves.items() if value is not None}
@@ -120,7 +124,7 @@ def weighted_runs(model: str, queries: Benchmark, folder: Path) -> list[Run]:
         weighted = replace(embedded, weights=embedded.weights * np.float32(factor))
         found = index.search_embeddings(weighted, 100 + rules.drop_self)
         run = {query: dict(zip(*best, strict=True)) for query, *best in zip(queries.queries, *found, strict=True)}
-        runs.append(by_the_rules(run, rules, 100))
+        runs.append(apply_protocol(run, rules, 100))
     return runs
 
 

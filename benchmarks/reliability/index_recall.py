@@ -29,7 +29,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from dupmae.corpus import Passage, read_benchmark
-from dupmae.corpus.passage import corpus_digest
+from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.duplex import DuplexEncoder
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.files import fingerprint
@@ -79,7 +79,7 @@ class Encodings(Sequence[DuplexEmbeddings]):
 
 def encode(encoder: DuplexEncoder, passages: Sequence[Passage], mark: str, folder: Path) -> Encodings:
     """Encode a corpus, or what is left of it, in a folder that model, length and texts name."""
-    place = folder / fingerprint([mark, encoder[0].document_length, corpus_digest(passages), CHUNK])
+    place = folder / fingerprint([mark, encoder[0].document_length, corpus_fingerprint(passages), CHUNK])
     with tqdm(total=len(passages), desc="encode", unit=" passages") as bar:
         for number, start in enumerate(range(0, len(passages), CHUNK)):
             texts = [passage.full_text for passage in passages[start : start + CHUNK]]

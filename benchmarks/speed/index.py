@@ -205,7 +205,7 @@ def main() -> None:
     defaults = {"passages": 10_000, "queries": 30, "dimension": 384, "entries": 384, "vocabulary": 30_522, "seed": 0}
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--query_entries", type=int, default=384, help="entries of a synthetic query before the cut")
+    parser.add_argument("--query_terms", type=int, default=384, help="entries of a synthetic query before the cut")
     parser.add_argument("--terms", type=int, nargs="+", default=[32, 384], help="entries that queries are cut to")
     parser.add_argument("--documents", type=Path, help="embeddings of passages to use instead of synthetic ones")
     parser.add_argument("--query_embeddings", type=Path, help="embeddings of queries to use with them")
@@ -219,7 +219,7 @@ def main() -> None:
     else:
         sizes = (options.dimension, options.vocabulary)
         documents = draw(options.seed, options.passages, sizes[0], options.entries, sizes[1])
-        queries = draw(options.seed + 1, options.queries, sizes[0], options.query_entries, sizes[1])
+        queries = draw(options.seed + 1, options.queries, sizes[0], options.query_terms, sizes[1])
     count, width = documents.ids.shape
     matrix = sp.csr_array(
         (documents.weights.ravel(), documents.ids.ravel().astype(np.int32), np.arange(count + 1) * width),

@@ -291,8 +291,8 @@ def test_a_head_that_belongs_to_another_decoder_counts_as_none(
 def test_a_linear_projection_through_a_narrower_output_matrix_is_refused(checkpoint: Callable[[str], Path]) -> None:
     folder = str(checkpoint("electra"))
     with pytest.raises(DupmaeError, match="8 wide and the encoder 16"):
-        load_for_pretraining(folder, PretrainConfig(ot_projection="linear"))
-    load_for_pretraining(folder, PretrainConfig(ot_projection="linear", bow_weight=0))
+        load_for_pretraining(folder, PretrainConfig(lexical_projection="linear"))
+    load_for_pretraining(folder, PretrainConfig(lexical_projection="linear", bow_weight=0))
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,8 @@ def test_settings_that_a_duplex_start_does_not_follow_are_told_of(
     with caplog.at_level(logging.WARNING):
         begin_duplex(str(duplex_folder), None, DuplexConfig(dense_pooling="mean", query_max_length=9), CORPUS, 0)
         assert not caplog.text
-        begin_duplex(str(duplex_folder), None, DuplexConfig(top_k=12, query_entries="logits"), CORPUS, 0)
-    assert "top_k stays 24, not 12, query_entries stays tokens, not logits" in caplog.text
+        begin_duplex(str(duplex_folder), None, DuplexConfig(top_k=12, query_terms="logits"), CORPUS, 0)
+    assert "top_k stays 24, not 12, query_terms stays tokens, not logits" in caplog.text
 
 
 @pytest.mark.parametrize(("pooling", "told"), [("mean", False), ("cls", True)])

@@ -33,8 +33,8 @@ def test_the_dense_half_of_an_embedder_ranks_as_it_does_and_the_other_ones_figur
     untuned.main()
     shown = capsys.readouterr().out
     (row,) = json.loads(file.read_text())["rows"]
-    assert all(f"{row[part]:.4f}" in shown for part in ("both", "cls", "ot"))
+    assert all(f"{row[part]:.4f}" in shown for part in ("both", "dense", "lexical"))
     benchmark = read_benchmark(data, "train")
     alone = evaluate_run(dense_run(model, benchmark), benchmark.qrels)["ndcg@10"]
-    assert row["cls"] == pytest.approx(alone, abs=0.02)  # bfloat16 where the machine has it
-    assert row["cls"] != row["ot"]
+    assert row["dense"] == pytest.approx(alone, abs=0.02)  # bfloat16 where the machine has it
+    assert row["dense"] != row["lexical"]

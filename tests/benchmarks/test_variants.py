@@ -12,7 +12,7 @@ import pytest
 
 from dupmae.corpus import Benchmark, Run
 from dupmae.duplex import DuplexEncoder
-from dupmae.finetuning.balance import FACTORS
+from dupmae.finetuning.lexical_weight import FACTORS
 from dupmae.finetuning.validation import rank_weighted
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def test_the_halves_are_balanced_on_other_queries_than_they_are_measured_on(
 
     weighted_runs = variants.weighted_runs
     monkeypatch.setattr(variants, "weighted_runs", rank)
-    monkeypatch.setattr(sys, "argv", ["variants.py", *arguments, "--balance", "--only", "768:0"])
+    monkeypatch.setattr(sys, "argv", ["variants.py", *arguments, "--tune_lexical_weight", "--only", "768:0"])
     variants.main()
     rows = json.loads((tmp_path / "out" / "variants.json").read_text())["held out"]
     assert list(rows) == ["bm25", "the start as it comes", "both", "both, balanced", "768:0"]

@@ -61,7 +61,7 @@ def test_a_duplex_models_own_balance_is_weight_one(
     monkeypatch.setattr(sys, "argv", ["words.py", str(tmp_path / "model"), *more])
     script.main()
     index = DuplexIndex.build(tmp_path / "index", encoder, benchmark.corpus.values(), model=str(tmp_path / "model"))
-    for name, part in (("0", "cls"), ("1", "both"), ("alone", "ot")):
+    for name, part in (("0", "dense"), ("1", "both"), ("alone", "lexical")):
         run = duplex_run(index, benchmark, part=part)  # type: ignore[arg-type]
         measured = json.loads(result.read_text())["ndcg@10"][name]
         assert measured == pytest.approx(evaluate_run(run, benchmark.qrels)["ndcg@10"])

@@ -30,8 +30,8 @@ from dupmae.models import packing
 class FakeHit:
     id: str = "p1"
     score: float = 3.0
-    cls_score: float = 1.0
-    ot_score: float = 2.0
+    dense_score: float = 1.0
+    lexical_score: float = 2.0
     matches: tuple[tuple[str, float], ...] = (("vitamin", 1.5), ("##d", 0.5))
     title: str = "On [bold]bones"
     text: str = "Vitamin D and fractures."
@@ -64,7 +64,7 @@ def stub(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture(autouse=True)
 def no_hushing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the process's warnings and environment as other tests expect them."""
-    monkeypatch.setattr(cli, "hush", lambda: None)
+    monkeypatch.setattr(cli, "silence", lambda: None)
 
 
 @pytest.fixture
@@ -152,8 +152,8 @@ def test_recipe_file_wins_over_defaults_and_command_line_over_both(tmp_path, rec
 
 
 def test_recipe_null_means_none_only_where_none_is_allowed(tmp_path, capsys):
-    recipe = load_recipe(write(tmp_path / "a.yaml", "duplex:\n  cls_dimension: null\n"))
-    assert recipe.duplex.cls_dimension is None
+    recipe = load_recipe(write(tmp_path / "a.yaml", "duplex:\n  dense_dimension: null\n"))
+    assert recipe.duplex.dense_dimension is None
     with pytest.raises(DupmaeError, match=r"b.yaml, line 2: output has no value"):
         load_recipe(write(tmp_path / "b.yaml", "name: x\noutput:\n"))
 
@@ -175,7 +175,10 @@ def test_a_wrong_value_in_the_file_does_no_harm_when_the_command_line_overrides_
         ("pretrain: 3\n", "line 1: unknown key 'pretrain'; it is a section"),
         ("seed: 1\nseed: 2\n", "line 2: 'seed' already stands in line 1"),
         ("seed: [1, 2]\n", "line 1: seed takes a whole number, not"),
-        ("\nduplex:\n  cls_dimension: wide\n", "line 3: duplex.cls_dimension takes a whole number or null, not 'wide'"),
+        (
+            "\nduplex:\n  dense_dimension: wide\n",
+            "line 3: duplex.dense_dimension takes a whole number or null, not 'wide'",
+        ),
         (
             "pretrain:\n  precision: half\n",
             "line 2: pretrain.precision takes one of auto, float32, bfloat16, not 'half'",
@@ -613,10 +616,10 @@ def test_a_reader_that_went_away_is_not_worth_a_word():
 
 
 def test_library_noise_is_hushed_unless_asked_for(recipes_run, tmp_path, monkeypatch):
-    hushed: list[bool] = []
-    monkeypatch.setattr(cli, "hush", lambda: hushed.append(True))
+    silenced: list[bool] = []
+    monkeypatch.setattr(cli, "silence", lambda: silenced.append(True))
     file = write(tmp_path / "r.yaml", "output: out\n")
     assert cli.main(["run", file, "--verbose"]) == 0
-    assert hushed == []
+    assert silenced == []
     assert cli.main(["run", file]) == 0
-    assert hushed == [True]
+    assert silenced == [True]

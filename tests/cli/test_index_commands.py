@@ -17,7 +17,7 @@ def model(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     from dupmae.duplex import DuplexEncoder
 
     folder = tmp_path_factory.mktemp("duplex") / "model"
-    DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(cls_dimension=16, top_k=10)).save(str(folder))
+    DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(dense_dimension=16, top_k=10)).save(str(folder))
     return str(folder)
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from dupmae.corpus import Passage
-from dupmae.corpus.duplicates import echoes, unrepeated, with_twins
+from dupmae.corpus.duplicates import equal_to_query, unrepeated, with_duplicates
 
 
 def corpus(*said: tuple[str, str]) -> dict[str, Passage]:
@@ -31,17 +31,20 @@ def corpus(*said: tuple[str, str]) -> dict[str, Passage]:
 )
 def test_texts_count_and_titles_that_differ(one, other, twins):
     for passages in (corpus(one, other), corpus(other, one)):
-        assert with_twins(passages, {"q": ["0"]}) == {"q": frozenset("01" if twins else "0")}
+        assert with_duplicates(passages, {"q": ["0"]}) == {"q": frozenset("01" if twins else "0")}
 
 
-def test_what_reads_like_the_query_is_an_echo_of_it_whatever_its_title():
+def test_a_passage_that_reads_like_the_query_is_equal_to_it_whatever_its_title():
     passages = corpus(("", "a?"), ("Any title", "B  or\nA?"), ("", "b"), ("", "b or a"), ("", "A?"))
-    assert echoes(passages, {"q": "b or a?", "r": "c", "s": "A?"}) == {"q": frozenset("1"), "s": frozenset("04")}
+    assert equal_to_query(passages, {"q": "b or a?", "r": "c", "s": "A?"}) == {
+        "q": frozenset("1"),
+        "s": frozenset("04"),
+    }
 
 
 def test_every_positive_keeps_itself_and_queries_do_not_mix():
     passages = corpus(("", "a"), ("", "b"), ("", "A"), ("t", "b"), ("", "c"))
-    found = with_twins(passages, {"q": ["0", "4"], "r": {"3"}, "s": []})
+    found = with_duplicates(passages, {"q": ["0", "4"], "r": {"3"}, "s": []})
     assert found == {"q": frozenset("024"), "r": frozenset("13"), "s": frozenset()}
 
 
@@ -60,7 +63,7 @@ def test_it_finds_what_comparing_all_with_all_finds():
         query: {b.id for b in passages.values() if any(read_the_same(passages[a], b) for a in found)}
         for query, found in positives.items()
     }
-    assert with_twins(passages, positives) == naive
+    assert with_duplicates(passages, positives) == naive
 
 
 def test_a_text_is_unrepeated_whatever_the_titles_are():

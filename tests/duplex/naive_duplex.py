@@ -19,7 +19,7 @@ def unsettle(encoder: DuplexEncoder) -> None:
     with torch.no_grad():
         pooling.entry_log_scale += 0.3 * torch.randn_like(pooling.entry_log_scale)
         pooling.output.bias += torch.randn_like(pooling.output.bias)
-        if pooling.query_entries == "tokens":
+        if pooling.query_terms == "tokens":
             pooling.token_log_scale += torch.randn_like(pooling.token_log_scale)
         pooling.cls_log_scale.fill_(0.7)
         pooling.ot_log_scale.fill_(-0.4)
@@ -36,14 +36,14 @@ def naive_halves(encoder: DuplexEncoder, text: str, task: str) -> tuple[np.ndarr
     pooled = states[0] if pooling.dense_pooling == "cls" else states.mean(axis=0)
     dense = numbers["cls_projection.weight"] @ pooled
     ordinary = [token not in encoder.tokenizer.all_special_ids for token in ids]
-    if task == "query" and pooling.query_entries == "tokens":
+    if task == "query" and pooling.query_terms == "tokens":
         mu = np.zeros(pooling.vocabulary_size)
         for token in np.array(ids)[ordinary]:
             mu[token] = np.exp(numbers["token_log_scale"][token])
         return dense, mu
     mu = np.full(pooling.vocabulary_size, -np.inf)
     for state in states[ordinary]:
-        if pooling.ot_projection == "mlm_head":
+        if pooling.lexical_projection == "mlm_head":
             state = numbers["transform.0.weight"] @ state + numbers["transform.0.bias"]
             state = np.array([x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in state])
             state = (state - state.mean()) / np.sqrt(state.var() + pooling.layer_norm_eps)
@@ -51,9 +51,9 @@ def naive_halves(encoder: DuplexEncoder, text: str, task: str) -> tuple[np.ndarr
         mu = np.maximum(mu, numbers["output.weight"] @ state + numbers["output.bias"])
     if np.isinf(mu).all():
         mu = np.zeros_like(mu)
-    if pooling.ot_activation != "none":
+    if pooling.lexical_activation != "none":
         mu = np.maximum(mu, 0)
-    if pooling.ot_activation == "log1p_relu":
+    if pooling.lexical_activation == "log1p_relu":
         mu = np.log(1 + mu)
     mu *= np.exp(numbers["entry_log_scale"])
     mu[encoder.tokenizer.all_special_ids] = 0
@@ -71,5 +71,5 @@ def naive_score(encoder: DuplexEncoder, query: str, document: str) -> float:
     if pooling.normalize:
         cls /= (np.linalg.norm(h_q) * np.linalg.norm(h_d)) or 1
         ot /= (np.linalg.norm(mu_q) * (np.linalg.norm(mu_d[kept]) if pooling.document_norm == "unit" else 1)) or 1
-    cls_scale, ot_scale = pooling.cls_log_scale.exp().item(), pooling.ot_log_scale.exp().item()
-    return (cls_scale * cls if pooling.cls_dimension else 0) + (ot_scale * ot if pooling.top_k else 0)
+    dense_scale, lexical_scale = pooling.cls_log_scale.exp().item(), pooling.ot_log_scale.exp().item()
+    return (dense_scale * cls if pooling.dense_dimension else 0) + (lexical_scale * ot if pooling.top_k else 0)

@@ -52,10 +52,10 @@ def test_calibration_moves_the_output_layer_and_the_norm_of_documents_that_keep_
     assert moved == expected
 
 
-@pytest.mark.parametrize("ot_activation", ["log1p_relu", "relu", "none"])
-def test_documents_that_keep_their_norm_have_1_on_average(ot_activation, make_encoder, texts, monkeypatch):
+@pytest.mark.parametrize("lexical_activation", ["log1p_relu", "relu", "none"])
+def test_documents_that_keep_their_norm_have_1_on_average(lexical_activation, make_encoder, texts, monkeypatch):
     monkeypatch.setattr("dupmae.duplex.calibration.autocast", lambda *_: contextlib.nullcontext())
-    encoder = make_encoder(document_norm="own", ot_activation=ot_activation)
+    encoder = make_encoder(document_norm="own", lexical_activation=lexical_activation)
     encoder.pooling.entry_log_scale.data.zero_()
     calibrate(encoder, texts, batch_size=5)
     lengths = np.linalg.norm(encoder.embed_documents(texts).weights, axis=1)
@@ -64,7 +64,7 @@ def test_documents_that_keep_their_norm_have_1_on_average(ot_activation, make_en
 
 
 def test_tokens_of_queries_weigh_what_bm25_calls_their_idf(make_encoder):
-    encoder = make_encoder(query_entries="tokens")
+    encoder = make_encoder(query_terms="tokens")
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     weigh_tokens(encoder, ["baba bedi", "baba baba", "baba", "bedi bifu"], batch_size=3)
     weights = encoder.pooling.token_log_scale.detach().exp()
@@ -100,7 +100,7 @@ def test_sample_is_drawn_by_the_seed_and_at_most_256_passages():
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_principal_directions_keep_inner_products_best(make_encoder, texts, monkeypatch, pooling):
     monkeypatch.setattr("dupmae.duplex.calibration.autocast", lambda *_: contextlib.nullcontext())
-    encoder = make_encoder(dense_pooling=pooling, cls_dimension=6)
+    encoder = make_encoder(dense_pooling=pooling, dense_dimension=6)
     random_directions = torch.linalg.qr(torch.randn(32, 6)).Q
     with torch.no_grad():
         states = torch.cat(
@@ -119,9 +119,10 @@ def test_principal_directions_keep_inner_products_best(make_encoder, texts, monk
 def test_a_narrow_dense_half_starts_with_principal_directions_and_a_full_one_with_the_identity(bert_folder, texts):
     corpus = {f"p{number}": Passage(f"p{number}", "", text) for number, text in enumerate(texts)}
     narrow, full = (
-        start_duplex(str(bert_folder), DuplexConfig(cls_dimension=width, top_k=10), corpus, seed=1) for width in (6, 32)
+        start_duplex(str(bert_folder), DuplexConfig(dense_dimension=width, top_k=10), corpus, seed=1)
+        for width in (6, 32)
     )
-    expected = start_duplex(str(bert_folder), DuplexConfig(cls_dimension=6, top_k=10), corpus, seed=1)
+    expected = start_duplex(str(bert_folder), DuplexConfig(dense_dimension=6, top_k=10), corpus, seed=1)
     project_on_principal_directions(expected, texts)
     torch.testing.assert_close(
         narrow.pooling.cls_projection.weight.abs(), expected.pooling.cls_projection.weight.abs(), atol=1e-2, rtol=0

@@ -72,9 +72,9 @@ def encoder(make_encoder) -> DuplexEncoder:
     "settings",
     [
         {},
-        {"cls_dimension": 0, "ot_projection": "linear", "ot_activation": "none", "dense_pooling": "mean"},
+        {"dense_dimension": 0, "lexical_projection": "linear", "lexical_activation": "none", "dense_pooling": "mean"},
         {"top_k": 0, "normalize": False},
-        {"query_entries": "tokens", "document_norm": "own"},
+        {"query_terms": "tokens", "document_norm": "own"},
     ],
 )
 def test_saved_encoder_gives_the_same_vectors_when_loaded(settings, make_encoder, texts, tmp_path):
@@ -156,9 +156,9 @@ def test_weights_are_safetensors_and_nothing_is_pickled(encoder, tmp_path):
 def test_a_checkpoint_pretrained_for_another_projection_is_refused(bert_folder, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(bert_folder, checkpoint)
-    (checkpoint / "dupmae.json").write_text(json.dumps({"ot_projection": "linear"}))
-    DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10, ot_projection="linear"))
-    with pytest.raises(DupmaeError, match=r"pre-trained with ot_projection linear, but .* asks for mlm_head"):
+    (checkpoint / "dupmae.json").write_text(json.dumps({"lexical_projection": "linear"}))
+    DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10, lexical_projection="linear"))
+    with pytest.raises(DupmaeError, match=r"pre-trained with lexical_projection linear, but .* asks for mlm_head"):
         DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10))
 
 
@@ -178,7 +178,7 @@ def test_vocabulary_half_starts_from_the_checkpoints_own_head(bert_folder):
     assert head.decoder.bias.abs().sum() > 0
     assert encoder.pooling.layer_norm_eps == head.transform.LayerNorm.eps
     torch.testing.assert_close(encoder.pooling.cls_log_scale.exp(), torch.tensor(20.0))
-    torch.testing.assert_close(encoder.pooling.ot_log_scale.exp(), torch.tensor(DuplexConfig().ot_scale))
+    torch.testing.assert_close(encoder.pooling.ot_log_scale.exp(), torch.tensor(DuplexConfig().lexical_scale))
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
@@ -195,7 +195,7 @@ def test_untrained_vocabulary_half_pools_the_logits_of_the_masked_language_model
         model = RobertaForMaskedLM(RobertaConfig(**sizes, **widths))
     model.save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
-    config = DuplexConfig(top_k=10, ot_activation="none", normalize=False, query_entries="logits", ot_scale=1.0)
+    config = DuplexConfig(top_k=10, lexical_activation="none", normalize=False, query_terms="logits", lexical_scale=1.0)
     encoder = DuplexEncoder.from_encoder(str(tmp_path), config)
     features = encoder.preprocess([texts[0]], task="query")
     with torch.no_grad():
@@ -221,7 +221,7 @@ def test_full_width_dense_half_starts_as_the_encoders_own_vector(embedder_folder
 
 
 def test_narrower_dense_half_starts_from_orthogonal_directions(bert_folder):
-    encoder = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(top_k=10, cls_dimension=8))
+    encoder = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(top_k=10, dense_dimension=8))
     weight = encoder.pooling.cls_projection.weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(8, device=weight.device), atol=1e-5, rtol=0)
 
@@ -292,9 +292,9 @@ def test_a_tokenizer_with_special_tokens_that_the_encoder_does_not_know_is_refus
     ("settings", "sentence"),
     [
         ({"top_k": 177}, "top_k is 177, but the vocabulary has only 176 entries"),
-        ({"cls_dimension": 33}, "cls_dimension is 33, but .* is only 32 wide"),
-        ({"cls_dimension": 0, "top_k": 0}, "one of them must be above 0"),
-        ({"cls_dimension": -1}, "cls_dimension must be at least 0, not -1"),
+        ({"dense_dimension": 33}, "dense_dimension is 33, but .* is only 32 wide"),
+        ({"dense_dimension": 0, "top_k": 0}, "one of them must be above 0"),
+        ({"dense_dimension": -1}, "dense_dimension must be at least 0, not -1"),
     ],
 )
 def test_impossible_representations_are_refused(settings, sentence, bert_folder):

@@ -26,20 +26,20 @@ def transformer(bert_folder: Path) -> Transformer:
 @st.composite
 def poolings(draw: Any) -> DuplexPooling:
     """Any representation with at least one half."""
-    cls_dimension = draw(st.sampled_from([0, 1, 16, 32]))
-    top_k = draw(st.sampled_from([0, 1, 10, 100, V] if cls_dimension else [1, 10, 100, V]))
+    dense_dimension = draw(st.sampled_from([0, 1, 16, 32]))
+    top_k = draw(st.sampled_from([0, 1, 10, 100, V] if dense_dimension else [1, 10, 100, V]))
     torch.manual_seed(draw(st.integers(0, 3)))
     return DuplexPooling(
         hidden_size=32,
         vocabulary_size=V,
-        cls_dimension=cls_dimension,
+        dense_dimension=dense_dimension,
         top_k=top_k,
         special_ids=[0, 1, 2, 3, 4],
         dense_pooling=draw(st.sampled_from(["cls", "mean"])),
-        ot_projection=draw(st.sampled_from(["mlm_head", "linear"])),
-        ot_activation=draw(st.sampled_from(["log1p_relu", "relu", "none"])),
+        lexical_projection=draw(st.sampled_from(["mlm_head", "linear"])),
+        lexical_activation=draw(st.sampled_from(["log1p_relu", "relu", "none"])),
         normalize=draw(st.booleans()),
-        query_entries=draw(st.sampled_from(["logits", "tokens"])),
+        query_terms=draw(st.sampled_from(["logits", "tokens"])),
         document_norm=draw(st.sampled_from(["unit", "own"])),
     )
 
@@ -51,7 +51,7 @@ def test_dot_product_of_an_encoded_query_and_document_is_equation_12(pooling, pa
     unsettle(encoder)
     query, document = texts[pair[0]], texts[pair[1]]
     q, d = encoder.encode_query(query).to_dense(), encoder.encode_document(document).to_dense()
-    assert q.shape == d.shape == (V + pooling.cls_dimension,)
+    assert q.shape == d.shape == (V + pooling.dense_dimension,)
     expected = naive_score(encoder, query, document)
     size = float(q.norm() * d.norm())
     assert float(q @ d) == pytest.approx(expected, abs=1e-5 * size + 1e-6)
@@ -60,7 +60,7 @@ def test_dot_product_of_an_encoded_query_and_document_is_equation_12(pooling, pa
 
 @pytest.mark.parametrize("activation", ["log1p_relu", "relu", "none"])
 def test_document_keeps_its_k_largest_entries_and_a_query_of_logits_all(activation, make_encoder, texts):
-    encoder = make_encoder(ot_activation=activation, normalize=False, query_entries="logits")
+    encoder = make_encoder(lexical_activation=activation, normalize=False, query_terms="logits")
     for text in texts[:4]:
         _, mu = naive_halves(encoder, text, "document")
         document = encoder.encode_document(text).to_dense()[:V].numpy()
@@ -72,7 +72,7 @@ def test_document_keeps_its_k_largest_entries_and_a_query_of_logits_all(activati
 
 
 def test_a_query_of_own_tokens_has_no_other_entry_and_never_meets_the_output_matrix(make_encoder, texts, monkeypatch):
-    encoder = make_encoder(query_entries="tokens")
+    encoder = make_encoder(query_terms="tokens")
     documents = encoder.embed_documents(texts)
     monkeypatch.setattr(encoder.pooling, "logits", None)
     queries = encoder.embed_queries([*texts, "[UNK] [UNK]"])

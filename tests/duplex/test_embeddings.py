@@ -46,7 +46,7 @@ def same(one: DuplexEmbeddings, other: DuplexEmbeddings) -> bool:
 @pytest.mark.parametrize("activation", ["log1p_relu", "none"])
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
 def test_embedded_texts_are_the_encoded_ones_in_their_order(activation, batch_size, make_encoder, texts):
-    encoder = make_encoder(ot_activation=activation)
+    encoder = make_encoder(lexical_activation=activation)
     texts = [*texts, ""]
     for embed, encode in (
         (encoder.embed_queries, encoder.encode_query),
@@ -57,7 +57,7 @@ def test_embedded_texts_are_the_encoded_ones_in_their_order(activation, batch_si
 
 
 def test_embedding_in_bfloat16_gives_the_same_up_to_rounding(make_encoder, texts, monkeypatch):
-    encoder = make_encoder(query_entries="logits", document_norm="unit")
+    encoder = make_encoder(query_terms="logits", document_norm="unit")
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     exact = encoder.embed_documents(texts), encoder.embed_queries(texts)
     monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: True)
@@ -108,7 +108,7 @@ def test_document_rows_are_k_wide_and_heaviest_first(make_encoder, texts):
     assert (embeddings.cls.dtype, embeddings.ids.dtype, embeddings.weights.dtype) == ("f4", "u2", "f4")
 
 
-@pytest.mark.parametrize(("settings", "shapes"), [({"top_k": 0}, (16, 0)), ({"cls_dimension": 0}, (0, 10))])
+@pytest.mark.parametrize(("settings", "shapes"), [({"top_k": 0}, (16, 0)), ({"dense_dimension": 0}, (0, 10))])
 def test_half_that_is_left_out_has_no_columns(settings, shapes, make_encoder, texts):
     embeddings = make_encoder(**settings).embed_documents(texts)
     assert (embeddings.cls.shape[1], embeddings.ids.shape[1]) == shapes

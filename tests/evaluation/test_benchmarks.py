@@ -38,7 +38,7 @@ def test_only_cqadupstack_has_parts_and_they_are_the_twelve_forums() -> None:
 
 
 def test_what_cannot_be_fetched_says_why_and_everything_else_has_a_source() -> None:
-    refused = {name for name, definition in DEFINITIONS.items() if definition.why_not}
+    refused = {name for name, definition in DEFINITIONS.items() if definition.unavailable_because}
     assert refused == {"bioasq", "signal1m", "trec-news", "robust04"}
     for name, definition in DEFINITIONS.items():
         assert bool(definition.ir_datasets or definition.hub) is (name not in refused), name

@@ -48,7 +48,7 @@ def test_a_duplex_model_and_its_halves_are_measured_and_indexed_once(
     data = read_benchmark(benchmark_folder, "test")
     name = str(duplex_folder)
     first = compare(PLAIN, [data], [name], [], tmp_path, halves=True).systems
-    assert [system.name for system in first] == [name, f"{name} [CLS]", f"{name} OT"]
+    assert [system.name for system in first] == [name, f"{name} dense", f"{name} lexical"]
     both, cls, ot = (system.runs[""]["q0"] for system in first)
     for passage in cls.keys() & ot.keys():
         assert both[passage] == pytest.approx(cls[passage] + ot[passage], rel=1e-4)

@@ -31,7 +31,7 @@ from dupmae.errors import DupmaeError
 from dupmae.experiments import adapt as adapting
 from dupmae.experiments.adapt import adapt, with_pairs
 
-SYSTEMS = ["bm25", "start", "duplex", "duplex-cls", "duplex-ot"]
+SYSTEMS = ["bm25", "base-model", "duplex", "duplex-dense", "duplex-lexical"]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_held_out_passages_are_indexed_but_neither_read_nor_asked_about(finished
 
 
 def test_the_index_answers(finished: Path, corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr(cli, "hush", lambda: None)
+    monkeypatch.setattr(cli, "silence", lambda: None)
     query = json.loads(corpus.read_text().splitlines()[5])["text"]
     assert cli.main(["search", str(finished / "index"), query, "--k", "3", "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
@@ -283,15 +283,17 @@ def test_the_balance_is_chosen_by_given_queries_that_are_held_out(
     pairs = [{"query": line["text"].split(".")[0], "positive": line["text"]} for line in lines]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     given = read_pairs(tmp_path / "pairs.jsonl")
-    balanced = replace(config, finetune=replace(config.finetune, balance=True, eval_steps=0), dev_fraction=0.4)
+    balanced = replace(
+        config, finetune=replace(config.finetune, tune_lexical_weight=True, eval_steps=0), dev_fraction=0.4
+    )
     folder = adapt(corpus, str(embedder_folder), tmp_path / "run", balanced, given)
     trained_on = read_pairs(folder / "3-queries" / "pairs.jsonl").queries.values()
     assert 0 < len(set(given.queries.values()).difference(trained_on)) < 20
-    chosen = json.loads((folder / "4-finetune" / "finetune.json").read_text())["balance"]
+    chosen = json.loads((folder / "4-finetune" / "finetune.json").read_text())["lexical_weight"]
     assert chosen["after"] >= chosen["before"] > 0
 
     for settings, pairs_too in ((replace(balanced, dev_fraction=0.0), given), (balanced, None)):
-        with pytest.raises(DupmaeError, match=r"finetune\.balance is chosen by held-out queries: give pairs, and set"):
+        with pytest.raises(DupmaeError, match=r"finetune\.tune_lexical_weight chooses by held-out queries"):
             adapt(corpus, str(embedder_folder), tmp_path / "none", settings, pairs_too)
     assert not (tmp_path / "none").exists()
 
@@ -325,7 +327,7 @@ def test_the_command_hands_on_what_it_is_given(monkeypatch: Any, tmp_path: Path,
     calls: list[tuple[Any, ...]] = []
     adapter: Callable[..., Any] = lambda *call: calls.append(call) or call[2]  # noqa: E731
     monkeypatch.setattr(adapting, "adapt", adapter)
-    monkeypatch.setattr(cli, "hush", lambda: None)
+    monkeypatch.setattr(cli, "silence", lambda: None)
     (tmp_path / "pairs.jsonl").write_text('{"query": "q", "positive": "p"}\n')
     words = ["adapt", "texts", "--output", "o", "--model", "m", "--pairs", str(tmp_path / "pairs.jsonl"), "--seed", "5"]
     assert cli.main(words) == 0
@@ -336,7 +338,7 @@ def test_the_command_hands_on_what_it_is_given(monkeypatch: Any, tmp_path: Path,
     assert cli.main([*words, "--benchmark", "b"]) == 2
 
 
-@pytest.mark.parametrize(("rate", "kept"), [(0.0, "adapted"), (3.0, "start")])
+@pytest.mark.parametrize(("rate", "kept"), [(0.0, "adapted"), (3.0, "base-model")])
 def test_a_duplex_start_never_knows_less_afterwards(
     finished: Path, corpus: Path, config: AdaptConfig, tmp_path: Path, rate: float, kept: str
 ) -> None:
@@ -355,10 +357,18 @@ def test_a_duplex_start_never_knows_less_afterwards(
     result = json.loads((folder / "8-result" / "done.json").read_text())["metrics"]
     assert result["kept"] == kept
     rows = {row["name"]: row["ndcg@10"] for row in report(folder)["systems"]}
-    assert list(rows) == ["bm25", "start", "start-cls", "start-ot", "duplex", "duplex-cls", "duplex-ot"]
-    assert rows["duplex"] == rows["start"]
-    assert rows["duplex-cls"] == rows["start-cls"]
-    assert ("the result is the start" in (folder / "report.md").read_text()) == (kept == "start")
+    assert list(rows) == [
+        "bm25",
+        "base-model",
+        "base-model-dense",
+        "base-model-lexical",
+        "duplex",
+        "duplex-dense",
+        "duplex-lexical",
+    ]
+    assert rows["duplex"] == rows["base-model"]
+    assert rows["duplex-dense"] == rows["base-model-dense"]
+    assert ("the result is the base model" in (folder / "report.md").read_text()) == (kept == "base-model")
     pair = [DuplexEncoder(str(model)).pooling.output.weight for model in (start, folder / "8-result" / "model")]
     assert torch.equal(*pair)
 
@@ -371,7 +381,7 @@ def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpu
 
 def test_the_small_models_recipe_runs_small(finished: Path, corpus: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """All that is made smaller are sizes and lengths."""
-    monkeypatch.setattr(cli, "hush", lambda: None)
+    monkeypatch.setattr(cli, "silence", lambda: None)
     questions = tmp_path / "questions"
     (questions / "qrels").mkdir(parents=True)
     syllables, judgements = ["ba", "be", "bi", "bo", "bu", "da"], "query-id\tcorpus-id\tscore\n"
@@ -390,7 +400,7 @@ def test_the_small_models_recipe_runs_small(finished: Path, corpus: Path, tmp_pa
     found = report(folder)
     assert [row["name"] for row in found["systems"]] == SYSTEMS
     assert found["settings"]["pretrain"]["steps"] == 0
-    assert "balance" in json.loads((folder / "4-finetune" / "finetune.json").read_text())
+    assert "lexical_weight" in json.loads((folder / "4-finetune" / "finetune.json").read_text())
     assert (folder / "8-result" / "model" / "modules.json").is_file()
 
 

@@ -87,15 +87,19 @@ def test_the_published_settings_are_those_of_the_authors() -> None:
         assert (config.weight_decay, config.warmup_ratio, config.new_layers_steps) == (0.01, 0.1, 0)
         assert (config.encoder_mask_rate, config.decoder_mask_rate, config.bow_weight) == (0.3, 0.5, 0.1)
         assert (config.mask_token_fraction, config.random_token_fraction) == (0.8, 0.1)
-        assert (config.dense_pooling, config.ot_projection, config.dropout) == ("cls", "mlm_head", 0.1)
+        assert (config.dense_pooling, config.lexical_projection, config.dropout) == ("cls", "mlm_head", 0.1)
 
 
 def test_retromae_is_the_general_recipe_without_the_bag_of_words() -> None:
     general, retromae = (yaml.safe_load((ROOT / "recipes" / f"pretrain-{name}.yaml").read_text())
                          for name in ("general", "retromae"))  # fmt: skip
-    assert {key for key in general if general[key] != retromae.get(key)} == {"output", "bow_weight", "ot_projection"}
+    assert {key for key in general if general[key] != retromae.get(key)} == {
+        "output",
+        "bow_weight",
+        "lexical_projection",
+    }
     assert retromae["bow_weight"] == 0
-    assert "ot_projection" not in retromae  # it says how ordinary tokens reach a vocabulary that nothing asks for
+    assert "lexical_projection" not in retromae  # it says how ordinary tokens reach a vocabulary that nothing asks for
 
 
 def test_every_recipe_stands_in_the_guide() -> None:

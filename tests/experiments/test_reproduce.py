@@ -35,7 +35,7 @@ def settings(
 ) -> list[str]:
     """What makes the small scale's recipe smaller."""
     folder = write_data(tmp_path_factory.mktemp("data") / "scifact")
-    settings = small_run | {"stages": 1, "duplex.top_k": 24, "start": embedder_folder, "data.benchmark": folder}
+    settings = small_run | {"stages": 1, "duplex.top_k": 24, "base_model": embedder_folder, "data.benchmark": folder}
     return [f"--{key}={value}" for key, value in settings.items()]
 
 
@@ -150,7 +150,7 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
         "dense": Variant(dense=1.0, entries=0.0),
         "words": Variant(dense=0.0, entries=1.0),
         "retro": Variant(pretrain={"bow_weight": 0.0}, dense=1.0, entries=0.0),
-        "none": Variant(pretrain=None, duplex={"ot_activation": "relu"}),
+        "none": Variant(pretrain=None, duplex={"lexical_activation": "relu"}),
     }
     weights: list[float] = []
     genuine = pretraining.pretrain
@@ -165,14 +165,14 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
     assert weights == [0.0]  # the others share the recipe's own
     assert not list((tmp_path / "ablation").glob("finetune-*/held_out.jsonl"))  # nothing is measured on the way
     shapes = {name: DuplexEncoder(model).pooling for name, model in models.items()}
-    assert {name: (pooling.cls_dimension, pooling.top_k) for name, pooling in shapes.items()} == {
+    assert {name: (pooling.dense_dimension, pooling.top_k) for name, pooling in shapes.items()} == {
         "both": (16, 16),
         "dense": (32, 0),
         "words": (0, 32),
         "retro": (32, 0),
         "none": (16, 16),
     }
-    assert {name for name, pooling in shapes.items() if pooling.ot_activation == "relu"} == {"none"}
+    assert {name for name, pooling in shapes.items() if pooling.lexical_activation == "relu"} == {"none"}
     assert train_variants(recipe, tmp_path / "ablation", variants) == models
     assert weights == [0.0]
     other = replace(recipe, seed=7)
@@ -184,7 +184,7 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
 
 
 def test_a_duplex_start_has_no_variants(recipe: Recipe, finished: Path, tmp_path: Path) -> None:
-    recipe = replace(recipe, start=str(finished / "3-finetune" / "model"), output=str(tmp_path / "run"))
+    recipe = replace(recipe, base_model=str(finished / "3-finetune" / "model"), output=str(tmp_path / "run"))
     with pytest.raises(DupmaeError, match="keeps its representation: vary one from an encoder"):
         train_variants(recipe, tmp_path / "ablation", {"both": Variant()})
     assert not list(tmp_path.iterdir())
@@ -219,11 +219,11 @@ def test_at_full_scale_the_columns_are_the_papers_and_missing_sets_are_named(
         raise DupmaeError(f"{name} cannot be had: no network")
 
     monkeypatch.setattr(reproducing, "find_benchmark", find)
-    monkeypatch.setattr(reproducing._Place, "stages", {"stage 1": "model"})
+    monkeypatch.setattr(reproducing.Reproduction, "stages", {"stage 1": "model"})
     (result,) = reproduce(["table3"], recipe, "full", tmp_path, tmp_path)
     assert asked == [column.benchmark for column in ZERO_SHOT.columns]
     assert "hotpotqa cannot be had: no network" in " ".join(result.notes)
-    assert reproducing._Place(recipe, "full", tmp_path, tmp_path).columns(PASSAGES) == PASSAGES.columns
+    assert reproducing.Reproduction(recipe, "full", tmp_path, tmp_path).columns(PASSAGES) == PASSAGES.columns
 
 
 def test_a_table_of_the_papers_columns_has_them_once_and_many_columns_are_turned_round() -> None:

@@ -33,11 +33,11 @@ FULL_RECIPE = RECIPE.with_name("scifact-full.yaml")
 PAIRS_RECIPE = RECIPE.with_name("pairs.yaml")
 SYSTEMS = {
     "bm25": "9-baselines/bm25",
-    "start": "9-baselines/start",
+    "base-model": "9-baselines/base-model",
     "finetuned-without-pretraining": "9-baselines/finetuned-without-pretraining",
     "duplex": "8-evaluation/duplex",
-    "duplex-cls": "8-evaluation/duplex-cls",
-    "duplex-ot": "8-evaluation/duplex-ot",
+    "duplex-dense": "8-evaluation/duplex-dense",
+    "duplex-lexical": "8-evaluation/duplex-lexical",
 }
 SMALL = {
     "store.max_length": 32,
@@ -48,7 +48,7 @@ SMALL = {
     "pretrain.batch_size": 8,
     "pretrain.save_steps": 2,
     "duplex.top_k": 24,
-    "duplex.cls_dimension": 16,
+    "duplex.dense_dimension": 16,
     "duplex.document_max_length": 48,
     "finetune.epochs": 1,
     "finetune.batch_size": 8,
@@ -88,7 +88,7 @@ def overrides(benchmark_folder: Path, embedder_folder: Path) -> Callable[..., li
     """The words of the command line that make the SciFact recipe a matter of seconds, with an output folder."""
 
     def build(folder: Path, /, **changes: Any) -> list[str]:
-        settings = SMALL | {"output": folder, "start": embedder_folder, "data.benchmark": benchmark_folder}
+        settings = SMALL | {"output": folder, "base_model": embedder_folder, "data.benchmark": benchmark_folder}
         settings |= {key.replace("__", "."): value for key, value in changes.items()}
         return [f"--{key}={value}" for key, value in settings.items()]
 
@@ -183,8 +183,8 @@ def test_what_is_compared_with_may_be_chosen_before_and_afterwards(finished_copy
     assert [row["name"] for row in systems(finished_copy) if not row["quoted"]] == [
         "bm25",
         "duplex",
-        "duplex-cls",
-        "duplex-ot",
+        "duplex-dense",
+        "duplex-lexical",
     ]
     assert [row["stage"] for row in json.loads((finished_copy / "gains.json").read_text())] == ["stage-1"]
     pipeline.run_recipe(small_recipe(finished_copy))
@@ -194,7 +194,7 @@ def test_what_is_compared_with_may_be_chosen_before_and_afterwards(finished_copy
 def test_a_second_call_does_nothing_again(finished_copy, monkeypatch, overrides, capsys):
     before = contents(finished_copy, "report.json")
     forbid(monkeypatch)
-    monkeypatch.setattr(cli, "hush", lambda: None)
+    monkeypatch.setattr(cli, "silence", lambda: None)
     assert cli.main(["run", str(RECIPE), *overrides(finished_copy)]) == 0
     assert capsys.readouterr().out == f"Written: {finished_copy}\n"
     assert systems(finished_copy) == json.loads(before["report.json"])["systems"]
@@ -303,7 +303,7 @@ def test_the_folder_of_a_run_on_other_data_is_refused(finished_copy, small_recip
 
 def test_a_known_benchmark_is_read_and_measured_by_its_rules(small_recipe, benchmark_folder, tmp_path):
     quora = Path(shutil.copytree(benchmark_folder, tmp_path / "quora"))  # no titles, and queries are passages
-    walk = pipeline._Walk(small_recipe(tmp_path / "run", data__benchmark=quora))
+    walk = pipeline.RecipeRun(small_recipe(tmp_path / "run", data__benchmark=quora))
     assert not any(passage.title for passage in walk.test.corpus.values())
     assert walk.train.corpus is walk.dev.corpus is walk.test.corpus
     query = next(iter(walk.test.queries))
@@ -364,10 +364,10 @@ def test_a_recipe_that_pretrains_for_another_representation_is_refused_before_an
             {"stages": 3, "distil__negative_depth": 2},
             r"distil\.negatives is 7, more than the 2",
         ),
-        ({"stages": 3, "teacher__epochs": 0}, "name it in teacher_start"),
+        ({"stages": 3, "teacher__epochs": 0}, "name it in teacher_model"),
         ({"stages": 3, "distil__negatives": 0}, r"distil\.negatives is 0"),
         ({"stages": 2, "mining__first": 9, "mining__last": 5}, r"mining\.first is 9 and mining\.last 5"),
-        ({"stages": 3, "teacher_start": "./nowhere"}, r"there is no model folder \./nowhere"),
+        ({"stages": 3, "teacher_model": "./nowhere"}, r"there is no model folder \./nowhere"),
     ],
 )
 def test_a_recipe_whose_later_stages_cannot_work_is_refused_before_any_work(changes, sentence, small_recipe, tmp_path):
@@ -393,7 +393,7 @@ def test_unknown_judgements_are_refused_unless_allowed(small_recipe, benchmark_f
 
 
 def test_the_runs_index_answers_with_both_halves_and_the_entries_that_matched(finished, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "hush", lambda: None)
+    monkeypatch.setattr(cli, "silence", lambda: None)
     query = json.loads((finished / "run.json").read_text())["recipe"]["data"]["benchmark"]
     query = json.loads(Path(query, "queries.jsonl").read_text().splitlines()[45])["text"]
     assert cli.main(["search", str(finished / "index"), query, "--k", "3", "--json"]) == 0
@@ -404,8 +404,8 @@ def test_the_runs_index_answers_with_both_halves_and_the_entries_that_matched(fi
         dict(sorted(ranked.items(), key=lambda row: -row[1])[:3]), rel=1e-3
     )
     for hit in result["hits"]:
-        assert hit["score"] == pytest.approx(hit["cls_score"] + hit["ot_score"], rel=1e-3)
-        assert hit["ot_score"] == pytest.approx(sum(match["contribution"] for match in hit["matches"]), rel=1e-3)
+        assert hit["score"] == pytest.approx(hit["dense_score"] + hit["lexical_score"], rel=1e-3)
+        assert hit["lexical_score"] == pytest.approx(sum(match["contribution"] for match in hit["matches"]), rel=1e-3)
         assert hit["text"].endswith(" .")
 
 
@@ -488,7 +488,7 @@ def full(tmp_path_factory: pytest.TempPathFactory, full_recipe: Callable[..., Re
 
 def test_three_stages_each_start_where_the_one_before_ended_and_report_what_they_gained(full, benchmark_folder):
     places = {
-        "start": "9-baselines/start",
+        "base-model": "9-baselines/base-model",
         "stage-1": "3-finetune/evaluation",
         "stage-2": "5-hard-negatives/evaluation",
         "stage-3": "8-evaluation/duplex",
@@ -591,7 +591,7 @@ def test_a_ready_teacher_is_taken_as_it_is(full, full_recipe, tmp_path, monkeypa
     ready = full / "6-teacher" / "training" / "model"
     folder = tmp_path / "ready"
     begin_like(full, folder, *BEGINNING, "3-finetune", "4-mine", "5-hard-negatives", monkeypatch=monkeypatch)
-    pipeline.run_recipe(full_recipe(folder, teacher_start=ready, teacher__epochs=0))
+    pipeline.run_recipe(full_recipe(folder, teacher_model=ready, teacher__epochs=0))
     assert not (folder / "6-teacher" / "training").exists()
     assert contents(folder, "*.trec") == contents(full, "*.trec")
 
@@ -599,7 +599,7 @@ def test_a_ready_teacher_is_taken_as_it_is(full, full_recipe, tmp_path, monkeypa
 def test_an_embedder_may_be_the_ready_teacher(full, full_recipe, embedder_folder, tmp_path, monkeypatch):
     folder = tmp_path / "embedder"
     begin_like(full, folder, *BEGINNING, "3-finetune", "4-mine", "5-hard-negatives", monkeypatch=monkeypatch)
-    pipeline.run_recipe(full_recipe(folder, teacher_start=embedder_folder, teacher__epochs=0))
+    pipeline.run_recipe(full_recipe(folder, teacher_model=embedder_folder, teacher__epochs=0))
     assert sorted(path.name for path in (folder / "6-teacher").iterdir()) == [
         "dev.trec",
         "done.json",
@@ -613,7 +613,7 @@ def test_an_embedder_may_be_the_ready_teacher(full, full_recipe, embedder_folder
 
 def test_the_teacher_of_a_run_without_pretraining_begins_with_the_start(full, full_recipe, tmp_path):
     start, nothing = full / "3-finetune" / "model", {"pretrain__new_layers_steps": 0, "pretrain__steps": 0}
-    folder = pipeline.run_recipe(full_recipe(tmp_path / "run", start=start, baselines="[]", **nothing))
+    folder = pipeline.run_recipe(full_recipe(tmp_path / "run", base_model=start, baselines="[]", **nothing))
     assert not (folder / "2-pretrain").exists()
     assert json.loads((folder / "6-teacher" / "training" / "teacher.json").read_text())["start"] == str(start)
     assert (folder / "report.md").is_file()
@@ -624,7 +624,11 @@ def test_two_stages_end_with_the_mined_negatives(full, full_recipe, tmp_path, mo
     begin_like(full, folder, *BEGINNING, monkeypatch=monkeypatch)
     pipeline.run_recipe(full_recipe(folder, stages=2, data__dev_fraction=0))
     assert not (folder / "6-teacher").exists()
-    assert [row["stage"] for row in json.loads((folder / "gains.json").read_text())] == ["start", "stage-1", "stage-2"]
+    assert [row["stage"] for row in json.loads((folder / "gains.json").read_text())] == [
+        "base-model",
+        "stage-1",
+        "stage-2",
+    ]
     assert all(row["dev"] is None for row in json.loads((folder / "gains.json").read_text()))
     assert "5-hard-negatives" in json.loads((folder / "index" / "manifest.json").read_text())["model"]
 
@@ -636,14 +640,14 @@ def test_a_duplex_start_keeps_what_it_is_and_is_fine_tuned_as_it_comes(finished,
     without = {"pretrain.new_layers_steps": 0, "pretrain.steps": 0, "finetune.learning_rate": 0.0}
     without |= {"finetune.head_learning_rate": 0.0, "finetune.scale_learning_rate": 0.0, "duplex.top_k": 5}
     without |= {"pretrain.dense_pooling": "cls"}  # not the start's, but nothing is pre-trained
-    run = pipeline.run_recipe(small_recipe(tmp_path / "run", start=start, **without))
+    run = pipeline.run_recipe(small_recipe(tmp_path / "run", base_model=start, **without))
     assert not (run / "2-pretrain").exists()
     assert [row["name"] for row in systems(run) if not row["quoted"]] == [
         "bm25",
-        "start",
+        "base-model",
         "duplex",
-        "duplex-cls",
-        "duplex-ot",
+        "duplex-dense",
+        "duplex-lexical",
     ]
     assert DuplexEncoder(str(run / "3-finetune" / "model")).pooling.top_k == 24
     rankings = [read_run(run / place / "run.trec") for place in ("9-baselines/start", "8-evaluation/duplex")]
@@ -655,7 +659,7 @@ def test_a_duplex_start_is_pre_trained_from_its_own_head_and_keeps_its_scales(fi
     from dupmae.duplex import DuplexEncoder
 
     start = finished / "3-finetune" / "model"
-    run = pipeline.run_recipe(small_recipe(tmp_path / "run", start=start, pretrain__steps=2))
+    run = pipeline.run_recipe(small_recipe(tmp_path / "run", base_model=start, pretrain__steps=2))
     before, after = (DuplexEncoder(str(folder)).pooling for folder in (start, run / "3-finetune" / "model"))
     first, last = before.output.weight.flatten(), after.output.weight.flatten()
     assert torch.cosine_similarity(first, last, dim=0) > 0.95

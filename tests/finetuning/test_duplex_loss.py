@@ -30,7 +30,7 @@ HALVES = {"": slice(None), "_cls": slice(V, None), "_ot": slice(0, V)}
 class Model(nn.Module):
     """Gives the vectors that it is handed."""
 
-    pooling = SimpleNamespace(cls_dimension=3, entries_of=lambda features: None)
+    pooling = SimpleNamespace(dense_dimension=3, entries_of=lambda features: None)
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         return features | {"sentence_embedding": features["vectors"]}
@@ -85,14 +85,14 @@ def naive_distillation(vectors: list[torch.Tensor], dimensions: slice, temperatu
 
 
 def test_eq_13_and_14_of_the_sum_and_of_each_half_equal_a_double_loop(vectors):
-    found = losses(vectors, cls_weight=0.7, ot_weight=0.2)
+    found = losses(vectors, dense_loss_weight=0.7, lexical_loss_weight=0.2)
     weights = {"": 1.0, "_cls": 0.7, "_ot": 0.2}
     expected = {f"contrastive{half}": weight * naive(vectors, HALVES[half]) for half, weight in weights.items()}
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-12)
 
 
 def test_eq_15_of_the_sum_and_of_each_half_equals_a_double_loop(vectors):
-    found = losses(vectors, taught=True, teacher_temperature=2.5, cls_weight=0.7, ot_weight=0.2)
+    found = losses(vectors, taught=True, teacher_temperature=2.5, dense_loss_weight=0.7, lexical_loss_weight=0.2)
     expected = {
         f"distil{half}": weight * naive_distillation(vectors, HALVES[half], 2.5)
         for half, weight in {"": 1.0, "_cls": 0.7, "_ot": 0.2}.items()
@@ -101,15 +101,15 @@ def test_eq_15_of_the_sum_and_of_each_half_equals_a_double_loop(vectors):
 
 
 def test_distillation_adds_the_contrastive_losses_with_their_weight(vectors):
-    alone = losses(vectors, cls_weight=0.7, ot_weight=0)
-    found = losses(vectors, taught=True, contrastive_weight=0.25, cls_weight=0.7, ot_weight=0)
+    alone = losses(vectors, dense_loss_weight=0.7, lexical_loss_weight=0)
+    found = losses(vectors, taught=True, contrastive_weight=0.25, dense_loss_weight=0.7, lexical_loss_weight=0)
     assert list(found) == ["distil", "distil_cls", "contrastive", "contrastive_cls"]
     for name, value in alone.items():
         torch.testing.assert_close(found[name], 0.25 * value)
 
 
 def test_half_whose_weight_is_zero_has_no_loss_of_its_own(vectors):
-    assert list(losses(vectors, cls_weight=0, ot_weight=0)) == ["contrastive"]
+    assert list(losses(vectors, dense_loss_weight=0, lexical_loss_weight=0)) == ["contrastive"]
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -161,7 +161,7 @@ def test_entries_that_no_query_has_are_not_computed_and_change_nothing(
     widths: list[int] = []
 
     def step(top_k: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        encoder = make_encoder(query_entries="tokens", document_norm="own", top_k=top_k).double()
+        encoder = make_encoder(query_terms="tokens", document_norm="own", top_k=top_k).double()
         with torch.no_grad():
             encoder.pooling.output.bias += torch.randn_like(encoder.pooling.output.bias)
             encoder.pooling.token_log_scale += torch.randn_like(encoder.pooling.token_log_scale)

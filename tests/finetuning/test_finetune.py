@@ -199,7 +199,7 @@ def test_every_parameter_has_the_learning_rate_of_its_kind(benchmark, config, ma
     monkeypatch.setattr(trainer._Trainer, "train", only_look)
     config = replace(config, learning_rate=1.0, head_learning_rate=2.0, scale_learning_rate=3.0)
     with pytest.raises(KeyboardInterrupt):
-        finetune(make_encoder(query_entries="tokens"), benchmark, tmp_path / "run", config)
+        finetune(make_encoder(query_terms="tokens"), benchmark, tmp_path / "run", config)
     kinds = {name: rate for name, rate in rates.items() if name.startswith("1.")}
     assert {rate for name, rate in rates.items() if name.startswith("0.")} == {1.0}
     assert kinds == {
@@ -261,7 +261,7 @@ def test_second_and_third_stage_learn_what_the_lists_and_the_teacher_say(
     benchmark, config, make_encoder, lists, scores, tmp_path
 ):
     config = replace(config, epochs=8, dropout=0.0, negatives=2, learning_rate=1e-3, head_learning_rate=3e-3)
-    second = finetune(make_encoder(query_entries="logits"), benchmark, tmp_path / "second", config, lists=lists)
+    second = finetune(make_encoder(query_terms="logits"), benchmark, tmp_path / "second", config, lists=lists)
     assert {name for name in metrics(tmp_path / "second")[0] if name.startswith("con")} == {
         "contrastive",
         "contrastive_cls",
@@ -358,7 +358,7 @@ def test_a_share_of_what_training_changed_is_kept_and_the_same_when_killed(
     benchmark, config, make_encoder, tmp_path, monkeypatch
 ):
     start, whole = make_encoder(), finetune(make_encoder(), benchmark, tmp_path / "whole", config)
-    part = replace(config, share=0.25)
+    part = replace(config, interpolation=0.25)
     with monkeypatch.context() as patch:
         kill_at(5, patch)
         with pytest.raises(KeyboardInterrupt):
@@ -383,7 +383,9 @@ def test_held_out_queries_measure_what_would_be_the_result(halves, config, make_
     monkeypatch.setattr(validation, "rank", remember)
     finetune(make_encoder(), train, tmp_path / "whole", replace(config, eval_steps=4), dev=dev)
     whole, ranked = ranked, []
-    model = finetune(make_encoder(), train, tmp_path / "part", replace(config, eval_steps=4, share=0.5), dev=dev)
+    model = finetune(
+        make_encoder(), train, tmp_path / "part", replace(config, eval_steps=4, interpolation=0.5), dev=dev
+    )
     for full, half in zip(whole, ranked, strict=True):
         torch.testing.assert_close(half, whole[0].lerp(full, 0.5))
     steps = [line["step"] for line in measurements(tmp_path / "part")]

@@ -48,7 +48,7 @@ def command(tmp_path: Path, benchmark: Benchmark, bert_folder: Path) -> list[str
 def test_two_processes_end_where_one_with_the_double_batch_ends_in_mini_batches_or_not(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "hush", lambda: None)
+    monkeypatch.setattr(cli, "silence", lambda: None)
     assert cli.main([*command, f"--output={tmp_path / 'one'}", "--batch_size=6"]) == 0
 
     (tmp_path / "run.py").write_text(RUN)

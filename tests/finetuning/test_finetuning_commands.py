@@ -18,7 +18,7 @@ from dupmae.retrievers import bm25_run
 @pytest.fixture(autouse=True)
 def no_hushing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the process's warnings and environment as other tests expect them."""
-    monkeypatch.setattr(cli, "hush", lambda: None)
+    monkeypatch.setattr(cli, "silence", lambda: None)
 
 
 @pytest.fixture

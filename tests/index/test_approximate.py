@@ -68,8 +68,8 @@ def test_clusters_join_candidates_of_both_halves(index: DuplexIndex, queries: An
     assert recall(index.search_embeddings(queries, 20, approximate=Approximate(V, COUNT, 1000))[0], wanted) == 1.0
     assert 0.3 < recall(index.search_embeddings(queries, 20, approximate=Approximate(8, 60, 4))[0], wanted) <= 1.0
     # the best dense half alone is found even if no heavy entry points to it
-    cls = index.search_embeddings(queries, 1, "cls")[0]
-    near = index.search_embeddings(queries, 20, "cls", approximate=Approximate(1, 20, 1000))[0]
+    cls = index.search_embeddings(queries, 1, "dense")[0]
+    near = index.search_embeddings(queries, 20, "dense", approximate=Approximate(1, 20, 1000))[0]
     assert [row[0] for row in near] == [row[0] for row in cls]
 
 

@@ -24,7 +24,7 @@ from dupmae.index import DuplexIndex
     count=st.integers(1, 40),
     segment=st.integers(1, 17),
     k=st.integers(1, 45),
-    part=st.sampled_from(["both", "cls", "ot"]),
+    part=st.sampled_from(["both", "dense", "lexical"]),
     queries=st.integers(1, 70),
 )
 def test_ranking_and_scores_equal_a_dense_product_over_vocabulary_and_dense_dimensions(
@@ -37,7 +37,7 @@ def test_ranking_and_scores_equal_a_dense_product_over_vocabulary_and_dense_dime
     folder = tmp_path_factory.mktemp("index") / "index"
     index = DuplexIndex.build(folder, FakeEncoder(cls, sparse), corpus, model="m", segment_passages=segment)
     found = index.search_embeddings(embeddings(query_cls, query_sparse), k, part)
-    weight_cls, weight_ot = {"both": (1, 1), "cls": (1, 0), "ot": (0, 1)}[part]
+    weight_cls, weight_ot = {"both": (1, 1), "dense": (1, 0), "lexical": (0, 1)}[part]
     documents = np.hstack([sparse, cls])
     wanted = twin(corpus, documents, np.hstack([weight_ot * query_sparse, weight_cls * query_cls]), k)
     assert found == wanted
@@ -71,7 +71,7 @@ def test_the_two_parts_add_up_to_the_whole_score(tmp_path: Path) -> None:
     index, encoder, _ = build(tmp_path / "i")
     queries = encoder.embed_queries([str(n) for n in range(23)])
     by_part = {}
-    for part in ("both", "cls", "ot"):
+    for part in ("both", "dense", "lexical"):
         ids, scores = index.search_embeddings(queries, 23, part)
         by_part[part] = [dict(zip(*row, strict=True)) for row in zip(ids, scores, strict=True)]
     for both, cls, ot in zip(*by_part.values(), strict=True):
@@ -89,7 +89,7 @@ def test_a_hit_tells_text_parts_and_matched_entries(tmp_path: Path) -> None:
     encoder = FakeEncoder(cls, sparse)
     index = DuplexIndex.build(tmp_path / "i", encoder, corpus, model="m")
     first, second = index.search(["0"])[0]
-    assert (first.id, first.score, first.cls_score, first.ot_score) == ("b", 12.5, 0.5, 12.0)
+    assert (first.id, first.score, first.dense_score, first.lexical_score) == ("b", 12.5, 0.5, 12.0)
     assert first.matches == [("token4", 8.0), ("token3", 4.0)]
     assert (first.title, first.text) == ("", "1 second")
     assert (second.id, second.score, second.title, second.text) == ("a", 7.0, "0", "first")
@@ -247,8 +247,8 @@ def test_k_below_one_and_unknown_parts_are_refused(tmp_path: Path) -> None:
     index, encoder, _ = build(tmp_path / "i")
     with pytest.raises(DupmaeError, match="k is 0"):
         index.search(["1"], k=0)
-    with pytest.raises(DupmaeError, match="no part 'dense'"):
-        index.search_embeddings(encoder.embed_queries(["1"]), 3, "dense")
+    with pytest.raises(DupmaeError, match="no part 'cls'"):
+        index.search_embeddings(encoder.embed_queries(["1"]), 3, "cls")
 
 
 def test_a_string_where_a_list_belongs_is_refused(tmp_path: Path) -> None:

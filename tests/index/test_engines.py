@@ -79,7 +79,7 @@ def test_an_engine_ranks_and_explains_like_the_index(index: DuplexIndex, engine:
         assert [hit.id for hit in theirs] == [hit.id for hit in ours]
         for their, our in zip(theirs, ours, strict=True):
             assert their.score == pytest.approx(our.score, rel=1e-5)
-            assert (their.cls_score, their.ot_score) == pytest.approx((our.cls_score, our.ot_score))
+            assert (their.dense_score, their.lexical_score) == pytest.approx((our.dense_score, our.lexical_score))
             assert [entry for entry, _ in their.matches] == [entry for entry, _ in our.matches]
             assert (their.title, their.text, their.metadata) == (our.title, our.text, our.metadata)
 

@@ -28,8 +28,8 @@ def query(benchmark_folder: Path) -> str:
 def test_a_passages_score_is_taken_apart_as_search_does_it(index: DuplexIndex, query: str) -> None:
     hits = index.search([query], 5)[0]
     explained = index.explain(query, [hit.id for hit in hits])
-    assert [(hit.id, hit.matches, hit.cls_score) for hit in explained] == [
-        (hit.id, hit.matches, hit.cls_score) for hit in hits
+    assert [(hit.id, hit.matches, hit.dense_score) for hit in explained] == [
+        (hit.id, hit.matches, hit.dense_score) for hit in hits
     ]
     assert [hit.score for hit in explained] == pytest.approx([hit.score for hit in hits])
     with pytest.raises(DupmaeError, match="has no passage 'nobody'"):
@@ -45,7 +45,7 @@ def test_the_best_of_all_three_rankings_are_shown_with_their_ranks(index: Duplex
     explanation = explain(index, query, k=2, ids=["p00"])
     shown = {explained.hit.id: explained.ranks for explained in explanation.hits}
     embeddings = index.encoder.embed_queries([query])
-    for place, part in enumerate(("both", "cls", "ot")):
+    for place, part in enumerate(("both", "dense", "lexical")):
         ranking = index.search_embeddings(embeddings, 100, part)[0][0]
         assert set(ranking[:2]) <= shown.keys()
         for passage, ranks in shown.items():
@@ -67,7 +67,7 @@ def test_entries_are_matched_if_they_stand_in_both_texts_and_meant_otherwise(ind
             both = entry.token in asked and entry.token in there
             assert (entry in explained.matched) is both
         total = sum(entry.weight for entry in (*explained.matched, *explained.expanded))
-        assert total == pytest.approx(explained.hit.ot_score, rel=1e-5)
+        assert total == pytest.approx(explained.hit.lexical_score, rel=1e-5)
 
 
 def test_the_command_prints_both_shares_or_json(
@@ -83,4 +83,4 @@ def test_the_command_prints_both_shares_or_json(
     record = json.loads(capsys.readouterr().out)
     assert record == json.loads(json.dumps(explanation_as_record(explain(index, query, 1, ["p00"]))))
     assert record["hits"][0]["rank"] == 1
-    assert {"cls_rank", "ot_rank", "matched", "expanded", "cls_score"} <= record["hits"][0].keys()
+    assert {"dense_rank", "lexical_rank", "matched", "expanded", "dense_score"} <= record["hits"][0].keys()

@@ -56,10 +56,10 @@ def test_a_file_is_no_model(tmp_path):
 
 def test_a_folder_without_a_model_is_refused_with_the_one_that_may_be_meant(tmp_path):
     from dupmae.retrievers.scorers import load_cross_encoder, start_cross_encoder
-    from dupmae.retrievers.vectors import open_vectors
+    from dupmae.retrievers.vectors import load_encoder
 
     def opened(folder):
-        return open_vectors("dense", folder)
+        return load_encoder("dense", folder)
 
     for load in (load_cross_encoder, start_cross_encoder, opened):
         with pytest.raises(DupmaeError, match=r"holds no model \(no config.json\): name the folder of one"):

@@ -125,7 +125,7 @@ def test_half_precision_is_packed_like_float32(tmp_path: Path) -> None:
 def test_a_packed_duplex_model_ranks_as_the_whole_one(bert_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: False)
-    whole = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(cls_dimension=16, top_k=10))
+    whole = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(dense_dimension=16, top_k=10))
     whole.save(str(tmp_path / "model"))
     pack(tmp_path / "model", tmp_path / "small.safetensors")
     restored = models.resolve_model(str(tmp_path / "small.safetensors"))

@@ -22,7 +22,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
-        patch.setattr(cli, "hush", lambda: None)
+        patch.setattr(cli, "silence", lambda: None)
         yield folder
 
 

@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.pretraining import pretrain, trainer
-from dupmae.pretraining.best import Keeper
+from dupmae.pretraining.best import BestCheckpoint
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.phase import PhaseTrainer
 from dupmae.runtime.precision import bfloat16_pays
@@ -79,7 +79,7 @@ def test_the_checkpoint_loads_everywhere_and_pretraining_can_go_on_from_it(
     assert AutoTokenizer.from_pretrained(folder).mask_token_id == 4
     record = json.loads((folder / "dupmae.json").read_text())
     assert record["dense_pooling"] == "cls"
-    assert record["ot_projection"] == "mlm_head"
+    assert record["lexical_projection"] == "mlm_head"
     assert record["steps"] == {"new_layers": 3, "joint": 6}
     assert set(record["losses"]) == {"mlm", "cls", "bow", "loss"}
     objective, _ = load_for_pretraining(str(folder), settings())
@@ -172,7 +172,7 @@ def test_a_run_killed_while_it_writes_its_result_ends_as_one_that_was_not(
     start, config = str(checkpoint("bert")), settings(keep="last")
     whole = pretrain(store, start, tmp_path / "whole", config)
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "finish", raise_interrupt)
+        patch.setattr(BestCheckpoint, "finish", raise_interrupt)
         with pytest.raises(KeyboardInterrupt):
             pretrain(store, start, tmp_path / "cut", config)
     resumed = pretrain(store, start, tmp_path / "cut", config)

@@ -87,7 +87,7 @@ def runs(
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dupmae.pretraining.decoder.DROPOUT", 0.0)
-        patch.setattr(cli, "hush", lambda: None)
+        patch.setattr(cli, "silence", lambda: None)
         assert [cli.main(commands[name]) for name in alone] == [0, 0]
     (folder / "run.py").write_text(IN_TWO_PROCESSES)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

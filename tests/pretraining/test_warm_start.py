@@ -43,7 +43,7 @@ def test_the_solved_head_names_most_tokens_of_any_familys_encoder(
 
 
 def test_a_linear_head_is_solved_for_on_the_states_that_it_reads(store: Any, checkpoint: Callable[[str], Path]) -> None:
-    config = PretrainConfig(precision="float32", dropout=0.0, ot_projection="linear")
+    config = PretrainConfig(precision="float32", dropout=0.0, lexical_projection="linear")
     objective, _ = load_for_pretraining(str(checkpoint("bert-without-head")), config)
     with torch.no_grad():  # a transform that says nothing of the states, as one has that nothing has trained
         objective.backbone.head_dense.weight.zero_()

@@ -85,6 +85,6 @@ def test_a_duplex_run_asks_the_index_for_the_part_and_keeps_query_ids(
 
     index: Any = SimpleNamespace(encoder=SimpleNamespace(embed_queries=list), search_embeddings=search)
     data = benchmark({"a": "a", "b": "b"}, {"q9": "first", "q1": "second"})
-    assert duplex_run(index, data, k=7, part="ot") == {"q9": {"b": 2.0, "a": 1.0}, "q1": {"a": 3.0}}
+    assert duplex_run(index, data, k=7, part="lexical") == {"q9": {"b": 2.0, "a": 1.0}, "q1": {"a": 3.0}}
     asked_for = [["first"], ["second"]] if at_a_time == 1 else [["first", "second"]]
-    assert asked == [(queries, 7, "ot") for queries in asked_for]
+    assert asked == [(queries, 7, "lexical") for queries in asked_for]

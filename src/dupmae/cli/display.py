@@ -32,7 +32,7 @@ def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
         heading = Text.assemble(
             (f"{rank:3d} ", "bold cyan"),
             (f"{hit.score:.3f}", "bold"),
-            (f" = {hit.cls_score:.3f} [CLS] + {hit.ot_score:.3f} OT  ", "dim"),
+            (f" = {hit.dense_score:.3f} [CLS] + {hit.lexical_score:.3f} OT  ", "dim"),
             (hit.title or hit.id, "bold"),
             (f"  {hit.id}" if hit.title else "", "dim"),
         )
@@ -55,8 +55,8 @@ def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> st
                 {
                     "id": hit.id,
                     "score": hit.score,
-                    "cls_score": hit.cls_score,
-                    "ot_score": hit.ot_score,
+                    "dense_score": hit.dense_score,
+                    "lexical_score": hit.lexical_score,
                     "matches": [{"entry": entry, "contribution": weight} for entry, weight in hit.matches],
                     "title": hit.title,
                     "text": hit.text,
@@ -142,7 +142,7 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
             )
         )
         lines = [
-            Text(f"{hit.score:.3f} = {hit.cls_score:.3f} [CLS] + {hit.ot_score:.3f} OT"),
+            Text(f"{hit.score:.3f} = {hit.dense_score:.3f} [CLS] + {hit.lexical_score:.3f} OT"),
             _entries("in both", "green", explained.matched),
             _entries("meant", "yellow", explained.expanded),
             Text(snippet(hit.text)),

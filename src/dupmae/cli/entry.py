@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dupmae.cli.commands import evaluate, experiments, index, model, search, train
-from dupmae.cli.failures import explain, fail, leave_quietly
+from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
 from dupmae.errors import DupmaeError, nearest
-from dupmae.runtime.quiet import hush, hush_other_processes
+from dupmae.runtime.quiet import silence, silence_other_processes
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": experiments.run,
@@ -42,7 +42,7 @@ RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or what `dupmae.cli.failures` says of the exception."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    hush_other_processes()
+    silence_other_processes()
     name, named = "", dict[str, Any]()
     try:
         if words[:1] in ([], ["-h"], ["--help"]):
@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         positional, keyword = parse_command(name, COMMANDS[name], words)
         named = {str(place): value for place, value in enumerate(positional)} | keyword
         if "--verbose" not in words:
-            hush()
+            silence()
         COMMANDS[name](*positional, **keyword)
         sys.stdout.flush()
     except BrokenPipeError:
-        return leave_quietly()
+        return on_broken_pipe()
     except (Exception, KeyboardInterrupt) as error:
         sentence = explain(error, named, resumable=name in RESUMABLE)
         if sentence is None:

@@ -65,7 +65,7 @@ def fail(sentence: str, status: int) -> int:
     return status
 
 
-def leave_quietly() -> int:
+def on_broken_pipe() -> int:
     """Point standard output nowhere, since its reader (a pager, `head`) has gone, and return the status of that."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())

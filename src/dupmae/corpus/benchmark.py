@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dupmae.config import HoldOut
-from dupmae.corpus.duplicates import with_twins
+from dupmae.corpus.duplicates import with_duplicates
 from dupmae.corpus.lines import COMPRESSIONS, find_file, json_objects
 from dupmae.corpus.passage import Passage
 from dupmae.corpus.readers import read_passages, string_field
@@ -237,7 +237,7 @@ def _groups(benchmark: Benchmark) -> Collection[list[str]]:
     nodes: dict[str, int] = {}  # passage -> number, after those of the queries
     edges = [
         (number, nodes.setdefault(passage, len(queries) + len(nodes)))
-        for number, passages in enumerate(with_twins(benchmark.corpus, positives).values())
+        for number, passages in enumerate(with_duplicates(benchmark.corpus, positives).values())
         for passage in passages
     ]
     rows, columns = np.array(edges, np.int64).reshape(-1, 2).T

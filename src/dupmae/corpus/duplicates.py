@@ -8,7 +8,9 @@ from collections.abc import Collection, Mapping
 from dupmae.corpus.passage import Passage
 
 
-def with_twins(corpus: Mapping[str, Passage], positives: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+def with_duplicates(
+    corpus: Mapping[str, Passage], positives: Mapping[str, Collection[str]]
+) -> dict[str, frozenset[str]]:
     """Every query's positives and the passages that read the same: none of them may be taken for a wrong answer.
 
     Judgements name one id of a passage that stands in the corpus twice. Two read the same if their texts do, whatever
@@ -37,7 +39,7 @@ def with_twins(corpus: Mapping[str, Passage], positives: Mapping[str, Collection
     return {query: frozenset(twin for one in found for twin in twins(one)) for query, found in positives.items()}
 
 
-def echoes(corpus: Mapping[str, Passage], queries: Mapping[str, str]) -> dict[str, frozenset[str]]:
+def equal_to_query(corpus: Mapping[str, Passage], queries: Mapping[str, str]) -> dict[str, frozenset[str]]:
     """The passages whose text reads like a query, whatever their title: they are no answers, nor wrong ones.
 
     Where questions are searched for by questions, as in Quora, a query stands in the corpus.
@@ -49,7 +51,7 @@ def echoes(corpus: Mapping[str, Passage], queries: Mapping[str, str]) -> dict[st
     Returns:
         Query id -> ids, of the queries that have some.
     """
-    asked = {query: said(text) for query, text in queries.items()}
+    asked = {query: normalized(text) for query, text in queries.items()}
     wanted, same = set(asked.values()), defaultdict[str, list[str]](list)
     for identifier, passage in corpus.items():
         text, _ = _words(passage)
@@ -67,10 +69,10 @@ def unrepeated(corpus: Mapping[str, Passage]) -> list[str]:
 
 def _words(passage: Passage) -> tuple[str, str]:
     """A passage's text and its title, in small letters with single spaces."""
-    title, text = said(passage.title), said(passage.text)
+    title, text = normalized(passage.title), normalized(passage.text)
     return (text, title) if text else (title, "")
 
 
-def said(text: str) -> str:
+def normalized(text: str) -> str:
     """A text in small letters with single spaces."""
     return " ".join(text.split()).casefold()

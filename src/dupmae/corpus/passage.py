@@ -35,7 +35,7 @@ def value_text(value: str | float) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def corpus_digest(passages: Iterable[Passage]) -> str:
+def corpus_fingerprint(passages: Iterable[Passage]) -> str:
     """A mark of every passage's id, title and text, and of their order."""
     digest = hashlib.sha256()
     for passage in passages:

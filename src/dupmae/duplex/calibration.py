@@ -46,7 +46,7 @@ def project_on_principal_directions(encoder: DuplexEncoder, texts: Sequence[str]
         states = pooling.text_states(features).double()
         square += states.T @ states
     directions = torch.linalg.eigh(square).eigenvectors  # (D, D), eigenvalues rising
-    pooling.cls_projection.weight.copy_(directions[:, -pooling.cls_dimension :].T)
+    pooling.cls_projection.weight.copy_(directions[:, -pooling.dense_dimension :].T)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def weigh_tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int =
     That is ln(1 + (N - n + 0.5) / (n + 0.5)), BM25's, where n of the N texts have the token.
 
     Args:
-        encoder: A model whose `query_entries` are `tokens`; only those weights change.
+        encoder: A model whose `query_terms` are `tokens`; only those weights change.
         texts: Passages of the corpus to be searched.
         batch_size: Texts tokenised at a time.
     """

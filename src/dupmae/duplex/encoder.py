@@ -21,7 +21,7 @@ from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import is_duplex, model_file, refuse_no_model, resolve_model
-from dupmae.runtime.quiet import hushed
+from dupmae.runtime.quiet import silenced
 
 if TYPE_CHECKING:
     from dupmae.backbones import Backbone
@@ -94,18 +94,18 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         path = resolve_model(model)
         _refuse_other_projection(path, config)
         backbone = load_backbone(path)
-        width = config.cls_dimension
+        width = config.dense_dimension
         if width is None:
             width = min(backbone.hidden_size, MAX_CLS_DIMENSION)
         if width > backbone.hidden_size:
             raise DupmaeError(
-                f"cls_dimension is {width}, but {model} is only {backbone.hidden_size} wide: ask for at most that."
+                f"dense_dimension is {width}, but {model} is only {backbone.hidden_size} wide: ask for at most that."
             )
         lengths = ((config.query_max_length, QUERY_LENGTH), (config.document_max_length, DOCUMENT_LENGTH))
         query_length, document_length = (
             min(default if length is None else length, backbone.max_length) for length, default in lengths
         )
-        with hushed():
+        with silenced():
             transformer = Transformer(
                 path,
                 model_kwargs={"dtype": torch.float32},
@@ -125,17 +125,17 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             pooling = DuplexPooling(
                 hidden_size=backbone.hidden_size,
                 vocabulary_size=backbone.vocab_size,
-                cls_dimension=width,
+                dense_dimension=width,
                 top_k=config.top_k,
                 special_ids=sorted(special.union(padding)),
                 dense_pooling=config.dense_pooling,
-                ot_projection=config.ot_projection,
-                ot_activation=config.ot_activation,
+                lexical_projection=config.lexical_projection,
+                lexical_activation=config.lexical_activation,
                 head_activation=backbone.head_activation,
                 layer_norm_eps=backbone.head_norm.eps,
                 head_size=backbone.head_size,
                 normalize=config.normalize,
-                query_entries=config.query_entries,
+                query_terms=config.query_terms,
                 document_norm=config.document_norm,
             )
         except ValueError as error:
@@ -150,8 +150,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             pooling.output.weight.copy_(backbone.output_weight)
             pooling.output.bias.copy_(backbone.output_bias)
             take_transform(pooling, backbone)
-            pooling.cls_log_scale.fill_(np.log(config.cls_scale))
-            pooling.ot_log_scale.fill_(np.log(config.ot_scale))
+            pooling.cls_log_scale.fill_(np.log(config.dense_scale))
+            pooling.ot_log_scale.fill_(np.log(config.lexical_scale))
         asked = {"query": config.query_prompt, "document": config.document_prompt}
         given = {task: prompt for task, prompt in asked.items() if prompt is not None}
         return cls(modules=[transformer, pooling], prompts=trained_prompts(path) | given)
@@ -182,7 +182,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             DupmaeError: `path` holds something else than a duplex model.
         """
         refuse_foreign(Path(path), CODE_FILE)
-        with hushed(), atomic_folder(Path(path)) as folder:
+        with silenced(), atomic_folder(Path(path)) as folder:
             super().save(str(folder), *args, **kwargs)
             modules_file = folder / "modules.json"
             modules = json.loads(modules_file.read_text(encoding="utf-8"))
@@ -205,7 +205,7 @@ def _lead_with_space(tokenizer: Any) -> None:
 
 def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:
     """Give the vocabulary half the transform of an encoder's head, in place; a linear half has none."""
-    if pooling.ot_projection == "mlm_head":
+    if pooling.lexical_projection == "mlm_head":
         dense, _, norm = pooling.transform.children()
         dense.load_state_dict(backbone.head_dense.state_dict())
         norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())  # it may lack a bias
@@ -218,9 +218,9 @@ def _refuse_other_projection(path: str, config: DuplexConfig) -> None:
     record_file = model_file(path, RECORD_FILE)
     if record_file is None:
         return
-    trained = json.loads(record_file.read_text(encoding="utf-8"))["ot_projection"]
-    if trained != config.ot_projection:
+    trained = json.loads(record_file.read_text(encoding="utf-8"))["lexical_projection"]
+    if trained != config.lexical_projection:
         raise DupmaeError(
-            f"{path} was pre-trained with ot_projection {trained}, but the representation asks for "
-            f"{config.ot_projection}: use the same for both."
+            f"{path} was pre-trained with lexical_projection {trained}, but the representation asks for "
+            f"{config.lexical_projection}: use the same for both."
         )

@@ -59,7 +59,7 @@ def embed(
     encoder.eval()
     forward = _forward(encoder)
     entries = encoder.pooling.vocabulary_size
-    cls = np.zeros((len(texts), encoder.pooling.cls_dimension), np.float32)
+    cls = np.zeros((len(texts), encoder.pooling.dense_dimension), np.float32)
     ids: npt.NDArray[Any] = np.zeros((len(texts), 0), np.uint16 if entries <= 2**16 - 1 else np.uint32)
     weights = np.zeros((len(texts), 0), np.float32)
     with tqdm(total=len(texts), desc=f"Encode ({task})", unit=" texts", disable=not show_progress_bar) as bar:

@@ -53,17 +53,17 @@ class DuplexPooling(Module):  # type: ignore[misc]
     Args:
         hidden_size: Width D of the token states.
         vocabulary_size: V.
-        cls_dimension: d'; 0 leaves the dense half out.
+        dense_dimension: d'; 0 leaves the dense half out.
         top_k: Vocabulary entries kept of a document; 0 leaves the vocabulary half out.
         special_ids: Token ids that are never pooled into the vocabulary half.
         dense_pooling: The dense half reduces the first token's state (`cls`) or the mean over all tokens (`mean`).
-        ot_projection: `mlm_head` (dense layer, activation, LayerNorm, output matrix) or `linear` (output matrix).
-        ot_activation: `log1p_relu`, `relu` or `none`, applied to the pooled logits.
+        lexical_projection: `mlm_head` (dense layer, activation, LayerNorm, output matrix) or `linear` (output matrix).
+        lexical_activation: `log1p_relu`, `relu` or `none`, applied to the pooled logits.
         head_activation: Name of the MLM head's activation.
         layer_norm_eps: Of the MLM head's LayerNorm.
         head_size: Width of the MLM head's output matrix, where it is not that of the token states.
         normalize: Whether each half is scaled to unit length.
-        query_entries: What a query's vocabulary half has: all that its tokens' `logits` raise (Eq. 11), or its own
+        query_terms: What a query's vocabulary half has: all that its tokens' `logits` raise (Eq. 11), or its own
             `tokens` alone, each with a weight that depends on nothing else, so that no query passes the output matrix.
         document_norm: With `normalize`, a document's vocabulary half is scaled to `unit` length, or it keeps its `own`,
             so that a long document, which raises more entries, may weigh more than a short one.
@@ -77,17 +77,17 @@ class DuplexPooling(Module):  # type: ignore[misc]
     config_keys = [  # noqa: RUF012
         "hidden_size",
         "vocabulary_size",
-        "cls_dimension",
+        "dense_dimension",
         "top_k",
         "special_ids",
         "dense_pooling",
-        "ot_projection",
-        "ot_activation",
+        "lexical_projection",
+        "lexical_activation",
         "head_activation",
         "layer_norm_eps",
         "head_size",
         "normalize",
-        "query_entries",
+        "query_terms",
         "document_norm",
     ]
     save_in_root = False
@@ -98,49 +98,53 @@ class DuplexPooling(Module):  # type: ignore[misc]
         *,
         hidden_size: int,
         vocabulary_size: int,
-        cls_dimension: int,
+        dense_dimension: int,
         top_k: int,
         special_ids: list[int],
         dense_pooling: Literal["cls", "mean"] = "cls",
-        ot_projection: Literal["mlm_head", "linear"] = "mlm_head",
-        ot_activation: Literal["log1p_relu", "relu", "none"] = "log1p_relu",
+        lexical_projection: Literal["mlm_head", "linear"] = "mlm_head",
+        lexical_activation: Literal["log1p_relu", "relu", "none"] = "log1p_relu",
         head_activation: str = "gelu",
         layer_norm_eps: float = 1e-12,
         head_size: int | None = None,
         normalize: bool = True,
-        query_entries: Literal["logits", "tokens"] = "logits",
+        query_terms: Literal["logits", "tokens"] = "logits",
         document_norm: Literal["unit", "own"] = "unit",
     ) -> None:
         super().__init__()
         if top_k > vocabulary_size:
             raise ValueError(f"top_k is {top_k}, but the vocabulary has only {vocabulary_size} entries: lower it.")
-        if min(top_k, cls_dimension) < 0 or top_k == cls_dimension == 0:
-            raise ValueError("cls_dimension and top_k must not be negative, and one of them must be above 0.")
+        if min(top_k, dense_dimension) < 0 or top_k == dense_dimension == 0:
+            raise ValueError("dense_dimension and top_k must not be negative, and one of them must be above 0.")
         head_size = head_size or hidden_size
-        if ot_projection == "linear" and head_size != hidden_size:
+        if lexical_projection == "linear" and head_size != hidden_size:
             raise ValueError(
-                f"ot_projection linear needs an output matrix as wide as the encoder, but it is {head_size} wide and "
-                f"the encoder {hidden_size}: use mlm_head."
+                f"lexical_projection linear needs an output matrix as wide as the encoder, but it is {head_size} wide "
+                f"and the encoder {hidden_size}: use mlm_head."
             )
         self.hidden_size, self.vocabulary_size, self.head_size = hidden_size, vocabulary_size, head_size
-        self.cls_dimension, self.top_k = cls_dimension, top_k
+        self.dense_dimension, self.top_k = dense_dimension, top_k
         self.special_ids = special_ids
-        self.dense_pooling, self.ot_projection, self.ot_activation = dense_pooling, ot_projection, ot_activation
+        self.dense_pooling, self.lexical_projection, self.lexical_activation = (
+            dense_pooling,
+            lexical_projection,
+            lexical_activation,
+        )
         self.head_activation, self.layer_norm_eps, self.normalize = head_activation, layer_norm_eps, normalize
-        self.query_entries, self.document_norm = query_entries, document_norm
+        self.query_terms, self.document_norm = query_terms, document_norm
 
         with warnings.catch_warnings():  # of having nothing to initialise, where there are no dimensions
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            self.cls_projection = nn.Linear(hidden_size, cls_dimension, bias=False)  # W_cls of Eq. 10
+            self.cls_projection = nn.Linear(hidden_size, dense_dimension, bias=False)  # W_cls of Eq. 10
         self.cls_log_scale = nn.Parameter(torch.tensor(0.0))
         self.transform: nn.Module = nn.Identity()
-        if ot_projection == "mlm_head":
+        if lexical_projection == "mlm_head":
             dense, norm = nn.Linear(hidden_size, head_size), nn.LayerNorm(head_size, eps=layer_norm_eps)
             self.transform = nn.Sequential(dense, ACT2FN[head_activation], norm)
         self.output = nn.Linear(head_size, vocabulary_size)  # Eq. 6
         self.entry_log_scale = nn.Parameter(torch.zeros(vocabulary_size))
         self.ot_log_scale = nn.Parameter(torch.tensor(0.0))
-        if query_entries == "tokens":
+        if query_terms == "tokens":
             self.token_log_scale = nn.Parameter(torch.zeros(vocabulary_size))
         special = torch.zeros(vocabulary_size, dtype=torch.bool)
         special[special_ids] = True
@@ -191,7 +195,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
             states: torch.Tensor = features["token_embeddings"]
             return states.new_zeros(len(states), self.vocabulary_size, dtype=torch.float32)
         entries = features.get("entries")
-        if task != "document" and self.query_entries == "tokens":
+        if task != "document" and self.query_terms == "tokens":
             mu = _chosen(self.own_tokens(features) * self.token_log_scale.exp(), entries)
         else:
             mu = self.activated(features)
@@ -212,7 +216,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
             features: Of the queries.
         """
         unit = self.normalize and self.document_norm == "unit"
-        if self.top_k == 0 or self.query_entries == "logits" or unit:
+        if self.top_k == 0 or self.query_terms == "logits" or unit:
             return None
         return self.own_tokens(features).any(dim=0)
 
@@ -231,10 +235,10 @@ class DuplexPooling(Module):  # type: ignore[misc]
         return (mu * weights).masked_fill(special | empty, 0.0)
 
     def activation(self, mu: torch.Tensor) -> torch.Tensor:
-        """`ot_activation`, of logits of any shape."""
-        if self.ot_activation != "none":
+        """`lexical_activation`, of logits of any shape."""
+        if self.lexical_activation != "none":
             mu = mu.relu()
-        return mu.log1p() if self.ot_activation == "log1p_relu" else mu
+        return mu.log1p() if self.lexical_activation == "log1p_relu" else mu
 
     def logits(self, features: dict[str, Any]) -> torch.Tensor:
         """Eq. 6-7: mu, the largest logit of each vocabulary entry over the ordinary tokens, (B, V)."""
@@ -249,7 +253,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
 
     def get_embedding_dimension(self) -> int:
         """V + d'."""
-        return self.vocabulary_size + self.cls_dimension
+        return self.vocabulary_size + self.dense_dimension
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write configuration and weights (always safetensors) to this module's folder, this file to the model's."""

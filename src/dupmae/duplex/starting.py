@@ -49,11 +49,11 @@ def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage]
     set_seed(seed)
     encoder = DuplexEncoder.from_encoder(model, config)
     pooling = encoder.pooling
-    if 0 < pooling.cls_dimension < pooling.hidden_size:
+    if 0 < pooling.dense_dimension < pooling.hidden_size:
         sample = calibration_sample(corpus, seed, SAMPLE_PER_DIMENSION * pooling.hidden_size)
         project_on_principal_directions(encoder, sample)
     calibrate(encoder, calibration_sample(corpus, seed))
-    if pooling.query_entries == "tokens":
+    if pooling.query_terms == "tokens":
         weigh_tokens(encoder, calibration_sample(corpus, seed, SAMPLE_OF_TOKENS))
     return encoder
 

@@ -47,7 +47,7 @@ class Definition:
     """Grades that count as relevant in all metrics but NDCG@10."""
     metric: str = "ndcg@10"
     """The metric it is ranked by."""
-    why_not: str = ""
+    unavailable_because: str = ""
     """Why it cannot be fetched, and where it is to be had; empty where it can."""
 
     @property
@@ -88,7 +88,7 @@ BEIR = (
         title="BioASQ",
         passages=14_914_602,
         queries=500,
-        why_not="the BioASQ challenge (task 9b) gives it to registered users",
+        unavailable_because="the BioASQ challenge (task 9b) gives it to registered users",
     ),
     Definition(
         name="nfcorpus",
@@ -121,21 +121,21 @@ BEIR = (
         title="Signal-1M",
         passages=2_866_316,
         queries=97,
-        why_not="its tweets must be asked for from Signal AI",
+        unavailable_because="its tweets must be asked for from Signal AI",
     ),
     Definition(
         name="trec-news",
         title="TREC-NEWS",
         passages=594_977,
         queries=57,
-        why_not=f"{_TIPSTER} (Washington Post, from NIST)",
+        unavailable_because=f"{_TIPSTER} (Washington Post, from NIST)",
     ),
     Definition(
         name="robust04",
         title="Robust04",
         passages=528_155,
         queries=249,
-        why_not=f"{_TIPSTER} (TREC disks 4 and 5, from NIST)",
+        unavailable_because=f"{_TIPSTER} (TREC disks 4 and 5, from NIST)",
     ),
     Definition(
         name="arguana",

@@ -115,12 +115,14 @@ def compare(
                     retriever = replace(retriever, search=by_best_window(retriever.search))
                 tally = tallies.setdefault(retriever.name, _Tally())
                 tally.latencies += _latencies(retriever, part, k)
-                tally.runs[name] = by_the_rules(retriever.search(part.queries, k + definition.drop_self), definition, k)
+                tally.runs[name] = apply_protocol(
+                    retriever.search(part.queries, k + definition.drop_self), definition, k
+                )
                 tally.seconds.append(retriever.seconds)
                 tally.stored.append(retriever.stored)
         for path in runs:
             tally = tallies.setdefault(str(path), _Tally())
-            tally.runs[name] = by_the_rules(_read(path, name), definition, k)
+            tally.runs[name] = apply_protocol(_read(path, name), definition, k)
             missing.append(_unranked(path / f"{name}.trec" if name else path, tally.runs[name], part))
         if rerank is not None:
             for title, tally in [row for row in tallies.items() if not row[0].endswith(f" > {rerank[0]}")]:
@@ -239,7 +241,7 @@ def _latencies(retriever: Retriever, part: Benchmark, k: int) -> Iterator[float]
             yield 1000 * (time.perf_counter() - begun)
 
 
-def by_the_rules(run: Run, definition: Definition, k: int) -> Run:
+def apply_protocol(run: Run, definition: Definition, k: int) -> Run:
     """The k best of each query, without the query itself where the rules say so."""
     ruled: Run = {}
     for query, scores in run.items():

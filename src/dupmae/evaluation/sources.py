@@ -96,9 +96,10 @@ def fetch(definition: Definition, folder: Path) -> None:
     Raises:
         DupmaeError: It cannot be had; the sentence names each source with its reason.
     """
-    if definition.why_not:
+    if definition.unavailable_because:
         raise DupmaeError(
-            f"{definition.name} cannot be fetched: {definition.why_not}; put it into {folder} in BEIR layout."
+            f"{definition.name} cannot be fetched: {definition.unavailable_because}; put it into {folder} in BEIR "
+            "layout."
         )
     together = definitions_in(folder.name) or [definition]
     for part in definition.parts or ("",):

@@ -15,9 +15,9 @@
 
 A stage that is done is not done again (:class:`dupmae.experiments.run_folder.RunFolder`).
 
-Titles and sentences are no queries, and what fine-tuning on them changes is kept in part (`finetune.share`). A start
-that is a duplex model keeps its representation, and what it knows: if the held-out titles and sentences find less than
-before, by the sum or by the dense half alone, the start is the result.
+Titles and sentences are no queries, and what fine-tuning on them changes is kept in part (`finetune.interpolation`). A
+base model that is a duplex model keeps its representation, and what it knows: if the held-out titles and sentences
+find less than before, by the sum or by the dense half alone, the start is the result.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from typing import Any
 from dupmae.backbones.declared import trained_pooling
 from dupmae.config import AdaptConfig, decisive
 from dupmae.corpus import Benchmark, Passage, read_passages, split_queries
-from dupmae.corpus.duplicates import said
-from dupmae.corpus.passage import corpus_digest
+from dupmae.corpus.duplicates import normalized
+from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.corpus.pseudo_queries import known_items, pseudo_queries
 from dupmae.duplex.starting import begin_duplex
 from dupmae.errors import DupmaeError
@@ -46,7 +46,7 @@ from dupmae.retrievers import bm25_run, dense_run, duplex_run
 
 PAIRS_FILE = "pairs.jsonl"
 """The training pairs, in a form that people and `dupmae finetune --pairs` can read."""
-BASELINES = ("bm25", "start")
+BASELINES = ("bm25", "base-model")
 """What is measured before."""
 
 Figures = dict[str, dict[str, float]]
@@ -102,16 +102,16 @@ class _Adaptation:
             self.dev = with_pairs(replace(self.train, queries={}, qrels={}), kept_apart, self.corpus)
             self.train = with_pairs(self.train, given, self.corpus)
         refuse_few_pairs(self.train, config)
-        self.start, self.start_mark, self.continues = start, model_fingerprint(start), is_duplex(start)
+        self.start, self.base_fingerprint, self.continues = start, model_fingerprint(start), is_duplex(start)
         self.teacher, self.config, self.folder = teacher, config, output
-        self.stages = RunFolder(output, [config.seed, self.start_mark])
+        self.stages = RunFolder(output, [config.seed, self.base_fingerprint])
 
     def run(self) -> Path:
         """All stages in order, and the report."""
         config = self.config
-        data: list[Any] = [corpus_digest(one.values()) for one in (self.corpus, self.train.corpus)]
+        data: list[Any] = [corpus_fingerprint(one.values()) for one in (self.corpus, self.train.corpus)]
         data += [[one.queries, one.qrels] for one in (self.train, self.dev) if one is not None]
-        with self.stages.claim(fingerprint([decisive(config), self.start_mark, data]), asdict(config)):
+        with self.stages.claim(fingerprint([decisive(config), self.base_fingerprint, data]), asdict(config)):
             self._stages()
             self._report()
         written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
@@ -191,8 +191,8 @@ class _Adaptation:
         return self.folder / "5-mine" / "negatives.jsonl"
 
     def _baseline(self, folder: Path) -> dict[str, Any]:
-        if folder.name == "start" and self.continues:
-            return self._measure(Path(self.start), folder / "index", "start")
+        if folder.name == "base-model" and self.continues:
+            return self._measure(Path(self.start), folder / "index", "base-model")
         run = bm25_run(self.items) if folder.name == "bm25" else dense_run(self.start, self.items)
         return {folder.name: evaluate_run(run, self.items.qrels)}
 
@@ -203,10 +203,10 @@ class _Adaptation:
         kept, model = "adapted", str(self.folder / self._last / "model")
         found = self._measure(Path(model), folder / "index", "duplex")
         if self.continues:
-            before = {name.replace("start", "duplex"): row for name, row in self._before("start").items()}
-            names = [name for name in ("duplex", "duplex-cls") if name in found]
+            before = {name.replace("base-model", "duplex"): row for name, row in self._before("base-model").items()}
+            names = [name for name in ("duplex", "duplex-dense") if name in found]
             if any(found[name]["ndcg@10"] < before[name]["ndcg@10"] for name in names):
-                kept, model, found = "start", self.start, before
+                kept, model, found = "base-model", self.start, before
         DuplexEncoder(model).save(str(folder / "model"))
         return found | {"kept": kept}
 
@@ -252,12 +252,14 @@ class _Adaptation:
         held_out = len(self.corpus) - len(self.text)
         spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
         also = f" and {given:,} queries that were given" if given else ""
-        lost = "The adapted model found fewer, by the sum or by its dense half: the result is the start as it came."
+        lost = (
+            "The adapted model found fewer, by the sum or by its dense half: the result is the base model as it came."
+        )
         return [
             f"{len(items.queries):,} titles and sentences of {held_out:,} passages that nothing was trained on, each "
             f"to find the rest of its passage among {len(items.corpus):,}. bm25 and start are before, duplex is after.",
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
-            *([lost] if kept == "start" else []),
+            *([lost] if kept == "base-model" else []),
             f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
         ]
 
@@ -276,12 +278,12 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     """
     names: dict[str, str] = {}
     for identifier, passage in corpus.items():
-        names.setdefault(said(passage.full_text), identifier)
+        names.setdefault(normalized(passage.full_text), identifier)
     for identifier, passage in corpus.items():
-        names.setdefault(said(passage.text), identifier)
+        names.setdefault(normalized(passage.text), identifier)
     joined, known = dict(train.corpus), dict[str, str]()
     for identifier, passage in pairs.corpus.items():
-        name = names.setdefault(said(passage.full_text), f"given:{identifier}")
+        name = names.setdefault(normalized(passage.full_text), f"given:{identifier}")
         if name not in corpus:
             joined[name] = replace(passage, id=name)
         if name in joined:
@@ -296,8 +298,10 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
 
 def _refuse(model: str, start: str, config: AdaptConfig, held_out: bool) -> None:
     """Refuse a balance without queries, a teacher without scores, another vector than the start was trained for."""
-    if config.finetune.balance and not held_out:
-        raise DupmaeError("finetune.balance is chosen by held-out queries: give pairs, and set dev_fraction above 0")
+    if config.finetune.tune_lexical_weight and not held_out:
+        raise DupmaeError(
+            "finetune.tune_lexical_weight chooses by held-out queries: give pairs, and set dev_fraction above 0"
+        )
     refuse_impossible(config)
     if config.stages > 2:
         from dupmae.finetuning.teacher import refuse_no_teacher

@@ -34,14 +34,14 @@ def refuse_disagreement(start: str, pretrain: PretrainConfig, duplex: DuplexConf
         duplex: The representation of any other start.
 
     Raises:
-        DupmaeError: There is pre-training, and `dense_pooling` or `ot_projection` differ.
+        DupmaeError: There is pre-training, and `dense_pooling` or `lexical_projection` differ.
     """
     if not pretrains(start, pretrain):
         return
     settings, where = asdict(duplex), "duplex."
     if is_duplex(start):
         settings, where = duplex_settings(Path(start)), "the start's "
-    for name in ("dense_pooling", "ot_projection"):
+    for name in ("dense_pooling", "lexical_projection"):
         before, after = getattr(pretrain, name), settings[name]
         if before != after:
             raise DupmaeError(f"pretrain.{name} is {before} and {where}{name} is {after}: give both the same")

@@ -57,13 +57,13 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
     Raises:
         DupmaeError: The recipe cannot be run, or at full scale MS MARCO cannot be had.
     """
-    resolve_model(recipe.start)  # before anything is fetched
+    resolve_model(recipe.base_model)  # before anything is fetched
     if not Path(recipe.data.benchmark).is_dir():
         _, folder = find_benchmark(recipe.data.benchmark, None, data)
         recipe = replace(recipe, data=replace(recipe.data, benchmark=str(folder)))
     recipe = replace(recipe, output=str(output / "run"))
     results = []
-    place = _Place(recipe, scale, output, data)
+    place = Reproduction(recipe, scale, output, data)
     for name in names:
         result = _REPRODUCE[name](place)
         results.append(result)
@@ -78,7 +78,7 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
 
 
 @dataclass(frozen=True)
-class _Place:
+class Reproduction:
     """Where a table is reproduced, and with what."""
 
     recipe: Recipe
@@ -135,14 +135,14 @@ class _Place:
                 )
 
 
-def _passages(place: _Place) -> Reproduced:
+def _passages(place: Reproduction) -> Reproduced:
     """Table 1: the stages of fine-tuning on passages."""
     result = _begun(place, TABLES["table1"])
     place.measure(result, {"BM25": "bm25"} | _start(place.recipe) | _ours(place.stages))
     return result
 
 
-def _documents(place: _Place) -> Reproduced:
+def _documents(place: Reproduction) -> Reproduced:
     """Table 2: documents by their first 512 tokens, and by their best window."""
     result = _begun(place, TABLES["table2"])
     last = list(_ours(place.stages).items())[-1:]
@@ -152,7 +152,7 @@ def _documents(place: _Place) -> Reproduced:
     return result
 
 
-def _zero_shot(place: _Place) -> Reproduced:
+def _zero_shot(place: Reproduction) -> Reproduced:
     """Table 3: every set of BEIR that can be had."""
     result = _begun(place, TABLES["table3"])
     own = Path(place.recipe.data.benchmark).resolve()
@@ -181,12 +181,12 @@ def _zero_shot(place: _Place) -> Reproduced:
     return result
 
 
-def _ablation(place: _Place) -> Reproduced:
+def _ablation(place: Reproduction) -> Reproduced:
     """Table 4: what pre-training decodes, and how the representation is shared out."""
     result = _begun(place, TABLES["table4"])
     models = train_variants(place.recipe, place.output / "ablation", VARIANTS)
     place.measure(result, {f"ours: {name}": model for name, model in models.items()})
-    width = encoder_width(place.recipe.start)
+    width = encoder_width(place.recipe.base_model)
     shares = ", ".join(
         f"{name} is {round(variant.dense * width)}:{round(variant.entries * width)}"
         for name, variant in VARIANTS.items()
@@ -195,7 +195,7 @@ def _ablation(place: _Place) -> Reproduced:
     return result
 
 
-_REPRODUCE: dict[str, Callable[[_Place], Reproduced]] = {
+_REPRODUCE: dict[str, Callable[[Reproduction], Reproduced]] = {
     "table1": _passages,
     "table2": _documents,
     "table3": _zero_shot,
@@ -221,12 +221,12 @@ def as_markdown(result: Reproduced) -> str:
     return f"## {table.name.replace('table', 'Table ')}: {table.title}\n\n" + "\n".join(lines) + notes
 
 
-def _begun(place: _Place, table: Table) -> Reproduced:
+def _begun(place: Reproduction, table: Table) -> Reproduced:
     """A table without rows that says what may be compared."""
     result = Reproduced(table=table, columns=place.columns(table))
     if place.scale == "small":
         result.notes.append(
-            f"Our rows are measured at small scale: an encoder ({place.recipe.start}) and data "
+            f"Our rows are measured at small scale: an encoder ({place.recipe.base_model}) and data "
             f"({Path(place.recipe.data.benchmark).name}) other than the paper's. No figure of ours is comparable with "
             "one of the paper's; the order of systems within ours is what there is to see."
         )
@@ -243,7 +243,7 @@ def _start(recipe: Recipe) -> dict[str, str]:
     from dupmae.models import resolve_model
     from dupmae.retrievers.scorers import is_embedder
 
-    return {"the start as it comes": recipe.start} if is_embedder(resolve_model(recipe.start)) else {}
+    return {"the start as it comes": recipe.base_model} if is_embedder(resolve_model(recipe.base_model)) else {}
 
 
 def _heading(column: Column) -> str:

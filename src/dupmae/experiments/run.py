@@ -34,12 +34,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from dupmae.config import Baseline, Recipe, decisive
 from dupmae.corpus import Run, read_run, write_run
-from dupmae.corpus.passage import corpus_digest
+from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.duplex.starting import begin_duplex
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run
 from dupmae.evaluation.benchmarks import definition_of
-from dupmae.evaluation.comparison import by_the_rules
+from dupmae.evaluation.comparison import apply_protocol
 from dupmae.experiments.checks import pretrains, refuse_disagreement, refuse_few_pairs, refuse_impossible
 from dupmae.experiments.run_folder import RunFolder
 from dupmae.experiments.run_report import report
@@ -72,7 +72,7 @@ def run_recipe(recipe: Recipe) -> Path:
             refuses its input.
     """
     _refuse(recipe)
-    return _Walk(recipe).run()
+    return RecipeRun(recipe).run()
 
 
 def pretrain_recipe(recipe: Recipe) -> Path:
@@ -85,7 +85,7 @@ def pretrain_recipe(recipe: Recipe) -> Path:
         DupmaeError: As :func:`run_recipe`.
     """
     _refuse(recipe)
-    return _Walk(recipe).pretrain()
+    return RecipeRun(recipe).pretrain()
 
 
 def _refuse(recipe: Recipe) -> None:
@@ -94,14 +94,14 @@ def _refuse(recipe: Recipe) -> None:
         raise DupmaeError("the recipe names no output folder: set output")
     if not recipe.data.benchmark:
         raise DupmaeError("the recipe names no benchmark: set data.benchmark to a folder in BEIR layout")
-    refuse_disagreement(resolve_model(recipe.start), recipe.pretrain, recipe.duplex)
+    refuse_disagreement(resolve_model(recipe.base_model), recipe.pretrain, recipe.duplex)
     refuse_impossible(recipe)
     if recipe.stages == 3 and not recipe.teacher.epochs:
-        if recipe.teacher_start is None:
-            raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_start")
+        if recipe.teacher_model is None:
+            raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_model")
         from dupmae.finetuning.teacher import refuse_no_teacher
 
-        refuse_no_teacher(recipe.teacher_start)
+        refuse_no_teacher(recipe.teacher_model)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     return settings
 
 
-class _Walk:
+class RecipeRun:
     """The stages of one run; what they share is read once."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -129,16 +129,16 @@ class _Walk:
             teacher=replace(recipe.teacher, seed=seed),
         )
         self.folder = Path(recipe.output)
-        self.start = resolve_model(recipe.start)
-        self.start_mark = model_fingerprint(self.start)  # reads all weights, so once for all stages
+        self.start = resolve_model(recipe.base_model)
+        self.base_fingerprint = model_fingerprint(self.start)  # reads all weights, so once for all stages
         self.pretrains = pretrains(self.start, recipe.pretrain)
-        self.teacher_start = None if recipe.teacher_start is None else resolve_model(recipe.teacher_start)
+        self.teacher_model = None if recipe.teacher_model is None else resolve_model(recipe.teacher_model)
         self.splits = read_data(recipe.data, seed)
         self.train, self.dev, self.test = self.splits.train, self.splits.dev, self.splits.test
         refuse_few_pairs(self.train, self.recipe)
         self.rules = definition_of(self.test.name, recipe.data.test_split)
         self.depth = DEPTH + self.rules.drop_self
-        self.stages = RunFolder(self.folder, [seed, self.start_mark])
+        self.stages = RunFolder(self.folder, [seed, self.base_fingerprint])
         self.pretraining = [asdict(recipe.store), decisive(self.recipe.pretrain)]  # what the checkpoint depends on
 
     def pretrain(self) -> Path:
@@ -188,7 +188,7 @@ class _Walk:
             stage("5-hard-negatives", "Fine-tune with mined negatives (Eq. 14)", inputs, self._harden)
         if recipe.stages > 2:
             stage("5-hard-negatives/evaluation", "Search with stage 2's model", inputs, self._search)
-            teacher = None if self.teacher_start is None else model_fingerprint(self.teacher_start)
+            teacher = None if self.teacher_model is None else model_fingerprint(self.teacher_model)
             inputs = [inputs, teacher, decisive(recipe.teacher)]
             stage("6-teacher", "Train the teacher and score the lists", inputs, self._teach)
             inputs = [inputs, decisive(recipe.distil)]
@@ -202,8 +202,8 @@ class _Walk:
                 [],
                 lambda place: self._save(place, bm25_run(self.test, self.depth)),
             )
-        if "start" in self.baselines:
-            stage("9-baselines/start", f"Baseline: {recipe.start} as it comes", [], self._search_start)
+        if "base-model" in self.baselines:
+            stage("9-baselines/base-model", f"Baseline: {recipe.base_model} as it comes", [], self._search_start)
         if "finetuned-without-pretraining" in self.baselines:
             title = "Baseline: the same fine-tuning without pre-training"
             stage("9-baselines/finetuned-without-pretraining", title, finetuned, self._without_pretraining)
@@ -217,8 +217,8 @@ class _Walk:
     def _claim(self) -> AbstractContextManager[None]:
         """Make the run folder this run's while it is at work, or refuse one that holds another's results."""
         queries = [[one.qrels, one.queries] for one in (self.train, self.dev, self.test)]
-        data = [corpus_digest(self.test.corpus.values()), *queries]
-        mark = fingerprint([settings_of(self.recipe), self.start_mark, *data])
+        data = [corpus_fingerprint(self.test.corpus.values()), *queries]
+        mark = fingerprint([settings_of(self.recipe), self.base_fingerprint, *data])
         return self.stages.claim(mark, asdict(self.recipe))
 
     def _finetune(self, checkpoint: str | None, folder: Path) -> None:
@@ -245,7 +245,7 @@ class _Walk:
 
         lists = self._lists
         pretrained = str(self.folder / "2-pretrain" / "model") if self.pretrains else self.start
-        teacher = self.teacher_start or pretrained
+        teacher = self.teacher_model or pretrained
         if self.recipe.teacher.epochs:
             teacher = train_teacher(teacher, self.train, lists, folder / "training", self.recipe.teacher)
         score_lists(teacher, self.train, lists, folder)
@@ -308,7 +308,7 @@ class _Walk:
         """Rank with the start as it comes."""
         if not is_duplex(self.start):
             vectors = folder / "vectors"
-            figures = self._save(folder, dense_run(self.recipe.start, self.test, self.depth, folder=vectors))
+            figures = self._save(folder, dense_run(self.recipe.base_model, self.test, self.depth, folder=vectors))
             shutil.rmtree(vectors)
             return figures
         index = build_index(Path(self.start), self.test.corpus.values(), folder / "index")
@@ -323,13 +323,13 @@ class _Walk:
         """Rank the held-out queries, if there are any: `dev.trec`, and its figures."""
         if not self.dev.queries:
             return {}
-        run = by_the_rules(duplex_run(index, self.dev, self.depth), self.rules, DEPTH)
+        run = apply_protocol(duplex_run(index, self.dev, self.depth), self.rules, DEPTH)
         write_run(folder / "dev.trec", run, tag="dev")
         return evaluate_run(run, self.dev.qrels)
 
     def _save(self, folder: Path, run: Run) -> dict[str, Any]:
         """Write a ranking of the test queries as a TREC run and measure it."""
-        run = by_the_rules(run, self.rules, DEPTH)
+        run = apply_protocol(run, self.rules, DEPTH)
         write_run(folder / "run.trec", run, tag=folder.name)
         return evaluate_run(run, self.test.qrels, relevant_from=self.rules.relevant_from)
 

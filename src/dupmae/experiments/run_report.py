@@ -77,7 +77,7 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
         {
             name: folder / place
             for name, place in (
-                *([("start", rankings["start"])] if "start" in baselines else []),
+                *([("base-model", rankings["base-model"])] if "base-model" in baselines else []),
                 *earlier.items(),
                 (f"stage-{recipe.stages}", rankings["duplex"]),
             )

@@ -70,8 +70,8 @@ def build_index(model: Path, passages: Iterable[Passage], folder: Path) -> Duple
 
 def parts_of(index: DuplexIndex) -> dict[str, Part]:
     """What is measured of a duplex model, by how its row in a report ends: the sum, and of two halves each alone."""
-    both = index.encoder.pooling.cls_dimension and index.encoder.pooling.top_k
-    return {"": "both", "-cls": "cls", "-ot": "ot"} if both else {"": "both"}
+    both = index.encoder.pooling.dense_dimension and index.encoder.pooling.top_k
+    return {"": "both", "-dense": "dense", "-lexical": "lexical"} if both else {"": "both"}
 
 
 def mining_inputs(config: MiningConfig) -> list[Any]:

@@ -33,7 +33,7 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     """
     from dupmae.config import decisive
     from dupmae.corpus import TokenStore
-    from dupmae.corpus.passage import corpus_digest
+    from dupmae.corpus.passage import corpus_fingerprint
     from dupmae.duplex import start_duplex
     from dupmae.experiments.run import pretrain_recipe, settings_of
     from dupmae.experiments.run_folder import RunFolder
@@ -42,27 +42,29 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
     from dupmae.models import is_duplex, model_fingerprint, resolve_model
     from dupmae.pretraining import pretrain
 
-    start, seed = resolve_model(recipe.start), recipe.seed
+    start, seed = resolve_model(recipe.base_model), recipe.seed
     if is_duplex(start):
-        raise DupmaeError(f"{recipe.start} is a duplex model, which keeps its representation: vary one from an encoder")
+        raise DupmaeError(
+            f"{recipe.base_model} is a duplex model, which keeps its representation: vary one from an encoder"
+        )
     run = pretrain_recipe(recipe)
     train = read_data(recipe.data, seed).train
-    start_mark = model_fingerprint(start)  # reads all weights
-    stages = RunFolder(folder, [seed, start_mark])
-    data = [corpus_digest(train.corpus.values()), train.queries, train.qrels]
+    base_fingerprint = model_fingerprint(start)  # reads all weights
+    stages = RunFolder(folder, [seed, base_fingerprint])
+    data = [corpus_fingerprint(train.corpus.values()), train.queries, train.qrels]
 
     own = replace(recipe.pretrain, seed=seed)
-    width, models = encoder_width(recipe.start), {}
-    with stages.claim(fingerprint([settings_of(recipe), start_mark, *data]), asdict(recipe)):
+    width, models = encoder_width(recipe.base_model), {}
+    with stages.claim(fingerprint([settings_of(recipe), base_fingerprint, *data]), asdict(recipe)):
         for name, variant in variants.items():
             pretraining = None if variant.pretrain is None else replace(own, **variant.pretrain)
             shares: dict[str, Any] = {
-                "cls_dimension": round(variant.dense * width),
+                "dense_dimension": round(variant.dense * width),
                 "top_k": round(variant.entries * width),
             }
             representation = replace(recipe.duplex, **shares, **variant.duplex)
             # a half that is not there has no loss
-            weights = {"cls_weight": variant.dense, "ot_weight": variant.entries}
+            weights = {"dense_loss_weight": variant.dense, "lexical_loss_weight": variant.entries}
             off = {name: 0.0 for name, share in weights.items() if not share}
             finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
             before = None if pretraining is None else decisive(pretraining)

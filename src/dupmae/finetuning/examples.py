@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
-from dupmae.corpus.duplicates import echoes, with_twins
+from dupmae.corpus.duplicates import equal_to_query, with_duplicates
 from dupmae.errors import DupmaeError
 from dupmae.finetuning.candidates import CandidateList
 from dupmae.finetuning.jsonl_blocks import BLOCK
@@ -102,8 +102,8 @@ def make_examples(
     refuse_few(train.name, len(pairs), config.epochs, together)
     if config.negatives:
         _warn_of_titles(train, [passage for _, passage in pairs])
-    answers = with_twins(train.corpus, {query: [*found, *judged[query]] for query, found in positives.items()})
-    same = echoes(train.corpus, {query: train.queries[query] for query in positives})
+    answers = with_duplicates(train.corpus, {query: [*found, *judged[query]] for query, found in positives.items()})
+    same = equal_to_query(train.corpus, {query: train.queries[query] for query in positives})
     answers |= {query: answers[query] | found for query, found in same.items()}
     draw = random.Random(config.seed)
     pools: dict[str, list[str]] = {query: [] for query in positives}

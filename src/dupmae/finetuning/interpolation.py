@@ -20,21 +20,21 @@ def weights_of(encoder: DuplexEncoder) -> list[torch.Tensor]:
 
 
 @contextmanager
-def part_way(encoder: DuplexEncoder, start: list[torch.Tensor], share: float) -> Iterator[None]:
-    """Within the context each weight w is s + share (w - s), where s is what it was at the start.
+def interpolated(encoder: DuplexEncoder, start: list[torch.Tensor], alpha: float) -> Iterator[None]:
+    """Within the context each weight w is s + alpha (w - s), where s is what it was at the start.
 
     Args:
         encoder: The model in training; its weights come back unchanged, bit by bit.
         start: What :func:`weights_of` said before training.
-        share: How far to go; at 1 nothing is done.
+        alpha: How far to go; at 1 nothing is done.
     """
-    if share == 1:
+    if alpha == 1:
         yield
         return
     now = weights_of(encoder)
     with torch.no_grad():
         for parameter, before in zip(encoder.parameters(), start, strict=True):
-            parameter.copy_(before.to(parameter.device).lerp(parameter, share))
+            parameter.copy_(before.to(parameter.device).lerp(parameter, alpha))
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ BLOCK = 256
 """Queries in a block: what is in memory at a time, and what a kill loses at most."""
 
 
-def in_blocks(
+def write_resumably(
     target: Path,
     record_name: str,
     mark: str,

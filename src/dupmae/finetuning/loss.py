@@ -54,7 +54,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self.model = model
         self.examples = examples
         self.config = config
-        self.cls_dimension = model.pooling.cls_dimension
+        self.dense_dimension = model.pooling.dense_dimension
         self.entries_of = model.pooling.entries_of  # of what DDP has wrapped, which has no attributes of its own
         self.mini_batch_size = config.mini_batch_size
         self._parts: dict[str, torch.Tensor] = {}
@@ -109,7 +109,10 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of the loss."""
-        return {"cls_weight": self.config.cls_weight, "ot_weight": self.config.ot_weight}
+        return {
+            "dense_loss_weight": self.config.dense_loss_weight,
+            "lexical_loss_weight": self.config.lexical_loss_weight,
+        }
 
     def _losses(self, vectors: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """The losses of vectors (B, V + d'), or fewer entries than V, a tensor a column, that of the queries last."""
@@ -122,11 +125,15 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
             labels = all_gather(labels)
         numbers = self.examples.rows[labels.tolist()]  # (P, 2 + n), P = B times the processes
         columns = torch.cat(passages)  # ((1 + n) P, V + d'), or fewer entries than V
-        size = columns.shape[1] - self.cls_dimension
+        size = columns.shape[1] - self.dense_dimension
         with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round a score of 20 to eighths
             ot = query[:, :size] @ columns[:, :size].T  # (B, (1 + n) P)
             cls = query[:, size:] @ columns[:, size:].T
-        weighted = {"": (1.0, cls + ot), "_cls": (self.config.cls_weight, cls), "_ot": (self.config.ot_weight, ot)}
+        weighted = {
+            "": (1.0, cls + ot),
+            "_cls": (self.config.dense_loss_weight, cls),
+            "_ot": (self.config.lexical_loss_weight, ot),
+        }
         scores = {half: pair for half, pair in weighted.items() if pair[0]}
         losses: dict[str, torch.Tensor] = {}
         contrastive = 1.0

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from dupmae.config import MiningConfig
 from dupmae.corpus import Benchmark, Run
-from dupmae.corpus.duplicates import echoes, with_twins
-from dupmae.corpus.passage import corpus_digest
+from dupmae.corpus.duplicates import equal_to_query, with_duplicates
+from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.finetuning.candidates import CandidateList, write_lists
-from dupmae.finetuning.jsonl_blocks import in_blocks
+from dupmae.finetuning.jsonl_blocks import write_resumably
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -71,8 +71,8 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
 
     @cache
     def sources() -> tuple[list[Search], Answers, Judge]:  # a finished run needs none of them
-        answers = with_twins(train.corpus, {query: _positives(train, query) for query in queries})
-        same = echoes(train.corpus, {query: train.queries[query] for query in queries})
+        answers = with_duplicates(train.corpus, {query: _positives(train, query) for query in queries})
+        same = equal_to_query(train.corpus, {query: train.queries[query] for query in queries})
         apart = {query: found - answers[query] for query, found in same.items()}
         searches = [_without(apart, search) for search in _searches(index, train, config)]
         return searches, answers, _judge(train, config)
@@ -81,7 +81,7 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
         searches, answers, judge = sources()
         write_lists(path, judge(_lists(searches, answers, train, block, config)))
 
-    return in_blocks(output / NEGATIVES_FILE, RECORD_FILE, mark, settings, queries, write, "mining")
+    return write_resumably(output / NEGATIVES_FILE, RECORD_FILE, mark, settings, queries, write, "mining")
 
 
 def _check(index: DuplexIndex | None, config: MiningConfig) -> None:
@@ -105,7 +105,7 @@ def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[
         "settings": settings,
         "queries": train.queries,
         "qrels": train.qrels,
-        "corpus": corpus_digest(train.corpus.values()),
+        "corpus": corpus_fingerprint(train.corpus.values()),
     }
     if settings["source"] != "bm25" and index is not None:
         manifest = index.manifest

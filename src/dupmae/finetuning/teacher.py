@@ -23,7 +23,7 @@ from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
 from dupmae.finetuning.candidates import CandidateList, read_lists, write_scores
-from dupmae.finetuning.jsonl_blocks import in_blocks
+from dupmae.finetuning.jsonl_blocks import write_resumably
 from dupmae.finetuning.trainer_base import PlainTrainer, StepLog, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
 from dupmae.retrievers.scorers import (
@@ -37,7 +37,7 @@ from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import on_one_device, refuse_several_processes
 from dupmae.runtime.progress import show_progress
-from dupmae.runtime.quiet import hushed
+from dupmae.runtime.quiet import silenced
 from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
 
 RUN_FILE = "teacher.json"
@@ -101,7 +101,7 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
         )
         show_progress(trainer, "teacher")
         _, checkpoint = last_checkpoint(output / "checkpoints")
-        with hushed():
+        with silenced():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             with atomic_folder(target) as folder:
                 model.save_pretrained(str(folder))
@@ -143,7 +143,7 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     def write(block: Sequence[str], path: Path) -> None:
         write_scores(path, scorer()({query: candidates[query] for query in block}))
 
-    target = in_blocks(output / SCORES_FILE, SCORES_RECORD, mark, settings, list(candidates), write, "scoring")
+    target = write_resumably(output / SCORES_FILE, SCORES_RECORD, mark, settings, list(candidates), write, "scoring")
     shutil.rmtree(output / VECTORS_FOLDER, ignore_errors=True)
     return target
 

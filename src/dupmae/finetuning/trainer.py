@@ -20,14 +20,14 @@ from transformers import set_seed
 
 from dupmae.config import FinetuneConfig, decisive
 from dupmae.corpus import Benchmark
-from dupmae.corpus.passage import corpus_digest
+from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint, write_json
-from dupmae.finetuning.balance import balance
 from dupmae.finetuning.candidates import read_lists, read_scores
 from dupmae.finetuning.examples import Examples, make_examples
-from dupmae.finetuning.interpolation import part_way, weights_of
+from dupmae.finetuning.interpolation import interpolated, weights_of
+from dupmae.finetuning.lexical_weight import tune_lexical_weight
 from dupmae.finetuning.loss import DuplexLoss
 from dupmae.finetuning.trainer_base import PlainTrainer, StepLog, step_arguments
 from dupmae.finetuning.validation import Validation, dev_pool, reading
@@ -36,7 +36,7 @@ from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
 from dupmae.runtime.progress import show_progress
-from dupmae.runtime.quiet import hushed
+from dupmae.runtime.quiet import silenced
 from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ def finetune(
         raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
     held_out = dev if dev is not None and dev.queries else None
     measured = held_out if config.eval_steps else None
-    both = encoder.pooling.cls_dimension > 0 and encoder.pooling.top_k > 0
-    balanced = held_out if config.balance and both else None
+    both = encoder.pooling.dense_dimension > 0 and encoder.pooling.top_k > 0
+    balanced = held_out if config.tune_lexical_weight and both else None
     processes = join_processes()
     target = output / "model"
     settings = decisive(config)
@@ -109,7 +109,7 @@ def finetune(
         if not config.learning_rate:
             encoder.transformers_model.requires_grad_(False)
         length = encoder[0].document_length
-        start = weights_of(encoder) if config.share < 1 else []
+        start = weights_of(encoder) if config.interpolation < 1 else []
         validation = None if measured is None else Validation(encoder, start, measured, output, config, length)
         trainer = _Trainer(
             model=encoder,
@@ -120,14 +120,14 @@ def finetune(
             callbacks=[StepLog(output / METRICS_FILE), *([] if validation is None else [validation])],
         )
         show_progress(trainer, "fine-tuning")
-        with hushed():
+        with silenced():
             if validation is not None:
                 validation.begin(done)
             if validation is None or not validation.over:
                 with reading(encoder, min(config.max_length, length)):
                     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             if is_first_process():
-                with part_way(encoder, start, config.share):
+                with interpolated(encoder, start, config.interpolation):
                     _finish(encoder, output, target, record, validation, balanced)
             processes.wait_for_everyone()
             return DuplexEncoder(str(target))
@@ -217,7 +217,7 @@ def _finish(
     if balanced is not None:
         settings = record["settings"]
         pool = validation.pool if validation else dev_pool(balanced, settings["dev_pool_size"], settings["seed"])
-        record["balance"] = balance(encoder, pool)
+        record["lexical_weight"] = tune_lexical_weight(encoder, pool)
     encoder.save_pretrained(str(target))
     held_out = None if validation is None else validation.file
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
@@ -244,7 +244,7 @@ def _fingerprint(
             "settings": settings,
             "data": [[part.queries, part.qrels] for part in data],
             "files": [file if file is None or not file.is_file() else file_fingerprint(file) for file in files],
-            "passages": [corpus_digest(corpus.values()) for corpus in corpora],  # any may become a negative
+            "passages": [corpus_fingerprint(corpus.values()) for corpus in corpora],  # any may become a negative
             "representation": encoder.pooling.get_config_dict(),
             "lengths": [encoder[0].query_length, encoder[0].document_length],
             "prompts": encoder.prompts,

@@ -22,7 +22,7 @@ from dupmae.corpus import Benchmark, Run
 from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
 from dupmae.evaluation import evaluate_run
 from dupmae.files import atomic_folder, write_json
-from dupmae.finetuning.interpolation import part_way
+from dupmae.finetuning.interpolation import interpolated
 from dupmae.retrievers import bm25_run
 from dupmae.retrievers.brute_force import Floats, as_run, search_slabs
 from dupmae.runtime.log import HELD_OUT_FILE, append_metrics, read_metrics, rewind_metrics
@@ -40,8 +40,8 @@ class Validation(TrainerCallback):  # type: ignore[misc]
     """Measures the dev queries while a model is trained, keeps the best state, and stops where nothing is gained.
 
     The first process measures. A state is what would be the result if training ended there
-    (:func:`dupmae.finetuning.interpolation.part_way`). The state before the first step competes, too: pairs that are
-    too few, or a teacher that knows less than its pupil, must not leave a model worse than they found it.
+    (:func:`dupmae.finetuning.interpolation.interpolated`). The state before the first step competes, too: pairs that
+    are too few, or a teacher that knows less than its student, must not leave a model worse than they found it.
 
     Args:
         encoder: The model that is trained.
@@ -102,7 +102,7 @@ class Validation(TrainerCallback):  # type: ignore[misc]
         """Measure, write it down, and keep the state if it is the best so far."""
         figures: dict[str, float] = {}
         if is_first_process():
-            with reading(self.encoder, self.length), part_way(self.encoder, self.start, self.config.share):
+            with reading(self.encoder, self.length), interpolated(self.encoder, self.start, self.config.interpolation):
                 figures = evaluate_run(rank(self.encoder, self.pool), self.pool.qrels)
                 append_metrics(self.file, [{"step": step, **figures}])
                 if self.kept is None or figures[METRIC] > self.kept[METRIC]:

@@ -238,7 +238,7 @@ class DuplexIndex:
         Args:
             embeddings: Q queries of the model that built the index.
             k: Passages wanted for each; fewer come back from a smaller index.
-            part: `"both"` for Eq. 12, `"cls"` or `"ot"` for one of its terms alone.
+            part: `"both"` for Eq. 12, `"dense"` or `"lexical"` for one of its terms alone.
             where: Only passages with these metadata.
             approximate: Trade recall for speed; exact if None.
 

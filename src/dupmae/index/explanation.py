@@ -13,7 +13,7 @@ from dupmae.index import DuplexIndex, Hit
 
 DEPTH = 1000
 """Ranks beyond this are not looked for."""
-_PARTS = ("both", "cls", "ot")
+_PARTS = ("both", "dense", "lexical")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,13 @@ def explain(index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = ())
 
 
 def explanation_as_record(explanation: Explanation) -> dict[str, Any]:
-    """The explanation as JSON: `query`, `entries`, and `hits` with `rank`, `cls_rank` and `ot_rank`."""
+    """The explanation as JSON: `query`, `entries`, and `hits` with `rank`, `dense_rank` and `lexical_rank`."""
     hits = []
     for explained in explanation.hits:
         record = asdict(explained)
         hit = record.pop("hit") | {"metadata": dict(explained.hit.metadata)}
         hit.pop("matches")
-        hits.append(hit | dict(zip(("rank", "cls_rank", "ot_rank"), record.pop("ranks"), strict=True)) | record)
+        hits.append(hit | dict(zip(("rank", "dense_rank", "lexical_rank"), record.pop("ranks"), strict=True)) | record)
     return {"query": explanation.query, "entries": [asdict(entry) for entry in explanation.entries], "hits": hits}
 
 

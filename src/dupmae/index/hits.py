@@ -19,12 +19,12 @@ class Hit:
     """The passage's id."""
     score: float
     """Eq. 12."""
-    cls_score: float
+    dense_score: float
     """Its first term: what the dense halves contribute."""
-    ot_score: float
+    lexical_score: float
     """Its second term: what shared vocabulary entries contribute."""
     matches: list[tuple[str, float]]
-    """The shared vocabulary entries with their contributions to `ot_score`, heaviest first."""
+    """The shared vocabulary entries with their contributions to `lexical_score`, heaviest first."""
     title: str
     """The passage's title; may be empty."""
     text: str

@@ -22,7 +22,7 @@ from dupmae.runtime.curves import CURVES_FILE, draw_curves
 from dupmae.runtime.log import HELD_OUT_FILE, METRICS_FILE, append_metrics, last_losses, read_metrics, rewind_metrics
 
 
-class Keeper:
+class BestCheckpoint:
     """Measures on held-out text, writes it down, and keeps the checkpoint that the settings call the best.
 
     Every process measures; the first one's figures decide, and it alone writes. What was measured before the first step

@@ -4,7 +4,7 @@
 |---|---|
 | `config.json`, `model.safetensors`, tokenizer | what `AutoModelForMaskedLM`, `AutoModel` and `AutoTokenizer` load |
 | `decoder.safetensors` | the [CLS] decoder |
-| `dupmae.json` | settings, `dense_pooling`, `ot_projection`, steps done, losses, held-out figures, fingerprints |
+| `dupmae.json` | settings, `dense_pooling`, `lexical_projection`, steps done, losses, held-out figures, fingerprints |
 | `README.md`, `curves.png` | the model card |
 """
 
@@ -121,7 +121,7 @@ def save_checkpoint(
             {
                 "format": FORMAT,
                 "dense_pooling": config.dense_pooling,
-                "ot_projection": config.ot_projection,
+                "lexical_projection": config.lexical_projection,
                 **record,
                 "settings": asdict(config),
             },

@@ -30,7 +30,7 @@ class DupMAE(nn.Module):
         backbone: Encoder with vocabulary head.
         special_ids: Ids of the tokenizer's special tokens, [UNK] among them.
         mask_token_id: Id of the mask token.
-        config: Mask rates, weights of the losses, `dense_pooling`, `ot_projection`.
+        config: Mask rates, weights of the losses, `dense_pooling`, `lexical_projection`.
 
     Raises:
         DupmaeError: A linear projection is asked for, but the output matrix is narrower than the encoder.
@@ -41,10 +41,10 @@ class DupMAE(nn.Module):
 
     def __init__(self, backbone: Backbone, special_ids: list[int], mask_token_id: int, config: PretrainConfig) -> None:
         super().__init__()
-        if config.ot_projection == "linear" and config.bow_weight and backbone.head_size != backbone.hidden_size:
+        if config.lexical_projection == "linear" and config.bow_weight and backbone.head_size != backbone.hidden_size:
             raise DupmaeError(
-                f"ot_projection linear needs an output matrix as wide as the encoder, but it is {backbone.head_size} "
-                f"wide and the encoder {backbone.hidden_size}: use mlm_head."
+                "lexical_projection linear needs an output matrix as wide as the encoder, but it is "
+                f"{backbone.head_size} wide and the encoder {backbone.hidden_size}: use mlm_head."
             )
         self.backbone = backbone
         self.decoder = ClsDecoder(backbone.hidden_size, backbone.heads)
@@ -169,7 +169,7 @@ class DupMAE(nn.Module):
         """Eq. 6-7: mu, (B, V), the largest logit of each vocabulary entry over the pooled (B, L) states (B, L, D)."""
         backbone = self.backbone
         rows = states[pooled]  # (R, D)
-        if self.config.ot_projection == "mlm_head":
+        if self.config.lexical_projection == "mlm_head":
             rows = self._transform(rows)
         return linear_max_pool_packed(rows, pooled.sum(dim=1), backbone.output_weight, backbone.output_bias)
 

@@ -17,7 +17,7 @@ from dupmae.config import PretrainConfig, decisive
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
 from dupmae.models import model_fingerprint
-from dupmae.pretraining.best import Keeper
+from dupmae.pretraining.best import BestCheckpoint
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import Sequences, collator, refuse_long
 from dupmae.pretraining.held_out import HeldOut, split
@@ -96,7 +96,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
                 f"keep is probe, but {len(measured.pairs)} held-out texts are long enough to be looked for: "
                 "set held_out_texts higher, take more text, or keep by loss."
             )
-        keeper = Keeper(output, objective, tokenizer, measured, is_first_process())
+        keeper = BestCheckpoint(output, objective, tokenizer, measured, is_first_process())
         for number, phase in enumerate(schedule):
             if phase.steps > 0:
                 _run_phase(
@@ -130,7 +130,7 @@ def _run_phase(
     phase: Phase,
     begun: tuple[int, Path | None],
     left_out: Any,
-    keeper: Keeper,
+    keeper: BestCheckpoint,
 ) -> None:
     """Train one phase, from the beginning or from its last whole checkpoint."""
     done, checkpoint = begun

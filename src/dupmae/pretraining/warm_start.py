@@ -155,7 +155,7 @@ def _states(objective: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Te
     ordinary = batch["attention_mask"].bool() & ~objective.special[batch["input_ids"]]
     with autocast(ordinary.device.type, objective.config.precision):
         states = objective.backbone.states(batch["input_ids"], batch["attention_mask"]).float()
-    if objective.config.ot_projection == "mlm_head" or not objective.config.bow_weight:
+    if objective.config.lexical_projection == "mlm_head" or not objective.config.bow_weight:
         states = objective.backbone.transform(states)
     return states, ordinary
 

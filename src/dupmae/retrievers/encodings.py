@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 
 from dupmae.corpus import Passage, Run
-from dupmae.corpus.passage import corpus_digest
+from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.retrievers.brute_force import as_run, search_slabs
 from dupmae.retrievers.vectors import Matrix, Vectors
@@ -59,7 +59,7 @@ def encode_corpus(vectors: Vectors, corpus: Mapping[str, Passage], folder: Path)
     """
     ids = sorted(corpus)
     passages = [corpus[name] for name in ids]
-    place = folder / fingerprint([vectors.mark, corpus_digest(passages), SLAB])
+    place = folder / fingerprint([vectors.mark, corpus_fingerprint(passages), SLAB])
     seconds = 0.0
     for number, start in enumerate(range(0, len(ids), SLAB)):
         slab = place / f"{number:05d}"

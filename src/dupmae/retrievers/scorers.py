@@ -17,7 +17,7 @@ from dupmae.errors import DupmaeError
 from dupmae.models import model_file, refuse_no_model, resolve_model
 from dupmae.retrievers.vectors import recorded_kind
 from dupmae.runtime.precision import autocast
-from dupmae.runtime.quiet import hushed
+from dupmae.runtime.quiet import silenced
 
 if TYPE_CHECKING:
     from dupmae.retrievers.encodings import Encodings
@@ -76,7 +76,7 @@ def start_cross_encoder(name: str) -> CrossEncoder:
     """
     path = resolve_model(name)
     refuse_no_model(path)
-    with hushed():
+    with silenced():
         model = CrossEncoder(path)
     if model.num_labels != 1:
         raise DupmaeError(
@@ -182,9 +182,9 @@ class EmbeddingTeacher:
 
     def __init__(self, model: str, benchmark: Benchmark, passages: Iterable[str], folder: Path) -> None:
         from dupmae.retrievers.encodings import encode_corpus
-        from dupmae.retrievers.vectors import open_vectors, split_kind
+        from dupmae.retrievers.vectors import load_encoder, split_kind
 
-        vectors = open_vectors(*split_kind(model))
+        vectors = load_encoder(*split_kind(model))
         self._vectors: Vectors = vectors
         self._scale = COSINE_SCALE if vectors.model.similarity_fn_name == "cosine" else 1.0
         self._queries = benchmark.queries

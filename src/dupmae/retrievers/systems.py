@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dupmae.corpus import Benchmark, Run
-from dupmae.corpus.passage import corpus_digest
+from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.retrievers.bm25 import bm25_searcher
@@ -65,12 +65,12 @@ def open_retrievers(
         bm25 = bm25_searcher(benchmark.corpus, fields=BM25[model])
         return [Retriever(name=model, search=bm25, seconds=time.perf_counter() - begun, stored=bm25.stored)]
     from dupmae.retrievers.encodings import encode_corpus, search_encodings
-    from dupmae.retrievers.vectors import open_vectors, split_kind
+    from dupmae.retrievers.vectors import load_encoder, split_kind
 
     kind, path = split_kind(model)
     if kind == "duplex":
         return _duplex(model, path, benchmark, wanted, encodings, halves)
-    vectors = open_vectors(kind, path, wanted)
+    vectors = load_encoder(kind, path, wanted)
     encoded = encode_corpus(vectors, benchmark.corpus, encodings)
     return [
         Retriever(
@@ -116,7 +116,7 @@ def _mark(path: str, encoder: Any, wanted: Lengths, benchmark: Benchmark) -> str
     from dupmae.retrievers.vectors import limit_lengths
 
     lengths = limit_lengths(encoder, wanted)
-    return fingerprint(["duplex", model_fingerprint(path), lengths[1], corpus_digest(benchmark.corpus.values())])
+    return fingerprint(["duplex", model_fingerprint(path), lengths[1], corpus_fingerprint(benchmark.corpus.values())])
 
 
 def _duplex(
@@ -134,9 +134,9 @@ def _duplex(
     if untouched:  # else part of the time was spent by a call that was interrupted
         write_json(record, {"seconds": time.perf_counter() - begun})
     seconds = json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else None
-    parts: dict[str, Literal["both", "cls", "ot"]] = {name: "both"}
+    parts: dict[str, Literal["both", "dense", "lexical"]] = {name: "both"}
     if halves and index.manifest.cls_dimension and index.manifest.top_k:
-        parts |= {f"{name} [CLS]": "cls", f"{name} OT": "ot"}
+        parts |= {f"{name} dense": "dense", f"{name} lexical": "lexical"}
     return [
         Retriever(
             name=title,
@@ -180,7 +180,7 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
         index: Of the benchmark's corpus.
         benchmark: Gives the queries.
         k: Passages kept of each query.
-        part: `"both"`, or `"cls"` / `"ot"` for one half alone.
+        part: `"both"`, or `"dense"` / `"lexical"` for one half alone.
     """
     return search_index(index, benchmark.queries, k, part)
 

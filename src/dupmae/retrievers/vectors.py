@@ -17,7 +17,7 @@ from dupmae.kernels.shapes import LENGTH_MULTIPLE
 from dupmae.models import is_duplex, model_file, model_fingerprint, refuse_no_model, resolve_model
 from dupmae.retrievers.lengths import UNCHANGED, Lengths
 from dupmae.runtime.precision import autocast, bfloat16_pays
-from dupmae.runtime.quiet import hushed
+from dupmae.runtime.quiet import silenced
 
 Kind = Literal["dense", "sparse", "duplex"]
 Task = Literal["query", "document"]
@@ -65,7 +65,7 @@ def split_kind(model: str) -> tuple[Kind, str]:
     return ("sparse" if kind == "SparseEncoder" else "dense"), path
 
 
-def open_vectors(kind: Kind, path: str, wanted: Lengths = UNCHANGED) -> DenseVectors | SparseVectors:
+def load_encoder(kind: Kind, path: str, wanted: Lengths = UNCHANGED) -> DenseVectors | SparseVectors:
     """Load a model as a function from texts to vectors.
 
     Args:
@@ -139,7 +139,7 @@ class DenseVectors:
     def __init__(self, model: str, wanted: Lengths = UNCHANGED) -> None:
         from sentence_transformers import SentenceTransformer
 
-        with hushed():
+        with silenced():
             self.model = SentenceTransformer(model)
         lengths = limit_lengths(self.model, wanted)
         if bfloat16_pays("auto") and isinstance(self.model[0], Transformer):
@@ -181,7 +181,7 @@ class SparseVectors:
 
         from dupmae.duplex import DuplexEncoder
 
-        with hushed():
+        with silenced():
             self.model = DuplexEncoder(model) if is_duplex(model) else SparseEncoder(model)
         if self.model.similarity_fn_name not in ("dot", "cosine"):
             raise DupmaeError(

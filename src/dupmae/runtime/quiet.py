@@ -14,7 +14,7 @@ from dupmae.runtime.processes import is_first_process
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Within the context transformers shows no bars for loading and saving, and no tables of missing weights."""
     from transformers.utils import logging
 
@@ -30,7 +30,7 @@ def hushed() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def hush() -> None:
+def silence() -> None:
     """Keep warnings, load reports and loading bars of the libraries off the screen; their errors still show."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -41,7 +41,7 @@ def hush() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def hush_other_processes() -> None:
+def silence_other_processes() -> None:
     """Keep what every process would print, and every progress bar, to the first one; errors still show."""
     if not is_first_process():
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported

@@ -20,7 +20,7 @@ from dupmae.index.storage.manifest import Manifest
 from dupmae.index.storage.quantise import LARGEST_INPUT
 from dupmae.index.storage.segments import Block, Segment
 
-Part = Literal["both", "cls", "ot"]
+Part = Literal["both", "dense", "lexical"]
 Task = TypeVar("Task")
 
 QUERY_GROUP = 64
@@ -76,7 +76,7 @@ def prepare_queries(embeddings: DuplexEmbeddings, manifest: Manifest, part: Part
     Raises:
         DupmaeError: An unknown part, numbers that are not finite, or embeddings of another width or vocabulary.
     """
-    if part not in ("both", "cls", "ot"):
+    if part not in ("both", "dense", "lexical"):
         raise DupmaeError(f"There is no part {part!r} of a duplex score: take 'both', 'cls' or 'ot'.")
     cls = np.ascontiguousarray(embeddings.cls, dtype=np.float32)
     weights = np.asarray(embeddings.weights, dtype=np.float32)
@@ -94,11 +94,11 @@ def prepare_queries(embeddings: DuplexEmbeddings, manifest: Manifest, part: Part
         )
     if not ((np.abs(cls) <= LARGEST_INPUT).all() and (np.abs(weights) <= LARGEST_INPUT).all()):
         raise DupmaeError("The queries' embeddings hold numbers that are not finite or too large: check the model.")
-    if part == "cls":
+    if part == "dense":
         used = np.zeros_like(used)
     queries = []
     for row in range(len(cls)):
-        length = 0.0 if part == "ot" else float(np.linalg.norm(cls[row].astype(np.float64)))
+        length = 0.0 if part == "lexical" else float(np.linalg.norm(cls[row].astype(np.float64)))
         kept = np.flatnonzero(used[row])
         kept = kept[np.argsort(-np.abs(weights[row, kept]), kind="stable")]
         queries.append(Query(cls[row], length, ids[row, kept], weights[row, kept]))

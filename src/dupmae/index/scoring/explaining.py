@@ -36,8 +36,8 @@ def explain_hit(
     return Hit(
         id=identifier,
         score=float(dense[0] + parts.sum()) if score is None else score,
-        cls_score=float(dense[0]),
-        ot_score=float(parts.sum()),
+        dense_score=float(dense[0]),
+        lexical_score=float(parts.sum()),
         matches=[(token, float(parts[entry])) for token, entry in zip(tokens, heaviest, strict=True)],
         title=passage.title,
         text=passage.text,

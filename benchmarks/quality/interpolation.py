@@ -1,11 +1,11 @@
 """How much of what fine-tuning changed should be kept? Rank with the weights at several shares of the way.
 
-    python benchmarks/quality/shares.py recipes/pairs-encoder.yaml --checkpoint RUN/2-pretrain/model \\
+    python benchmarks/quality/interpolation.py recipes/pairs-encoder.yaml --checkpoint RUN/2-pretrain/model \\
         --model RUN/3-finetune/model --shares .25 .5 1 --data.benchmark data/scifact
 
-MODEL was fine-tuned from CHECKPOINT by the recipe with `finetune.share` 1; the recipe's `duplex` settings, given as
-options like any other, must be those of MODEL. Prints and, with --json, writes NDCG@10 of the sum and of each half on
-the held-out queries and on the test queries.
+MODEL was fine-tuned from CHECKPOINT by the recipe with `finetune.interpolation` 1; the recipe's `duplex` settings,
+given as options like any other, must be those of MODEL. Prints and, with --json, writes NDCG@10 of the sum and of each
+half on the held-out queries and on the test queries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dupmae.cli import load_recipe
 from dupmae.duplex import DuplexEncoder, start_duplex
 from dupmae.experiments.splits import read_data
 from dupmae.files import write_json
-from dupmae.finetuning.interpolation import part_way, weights_of
+from dupmae.finetuning.interpolation import interpolated, weights_of
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     table = Table("share", "queries", *(f"ndcg@10 {part}" for part in PARTS), title=splits.test.name)
     record = []
     for share in options.shares:
-        with part_way(encoder, start, share):
+        with interpolated(encoder, start, share):
             figures = ndcg_of_halves(encoder, [splits.dev, splits.test])
         for name, found in zip(("held out", "test"), figures, strict=True):
             table.add_row(f"{share:g}", name, *(f"{value:.4f}" for value in found.values()))

@@ -21,7 +21,7 @@ def best_factor(figures: Mapping[float, float]) -> float:
     return max(figures, key=lambda factor: (figures[factor], -abs(math.log(factor))))
 
 
-def balance(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
+def tune_lexical_weight(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
     """Multiply the vocabulary half's scale with the factor that ranks the queries best, in place.
 
     In training a passage has to beat those of its batch, a few dozen; how far each half is to be trusted shows only

@@ -25,10 +25,10 @@ def test_the_whole_share_is_the_fine_tuned_model_and_a_part_lies_before_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks" / "quality")
-    import shares
+    import interpolation
 
-    data = {"data.benchmark": write_data(tmp_path / "toy"), "data.dev_fraction": 0.3, "finetune.share": 1.0}
-    data |= {"duplex.top_k": 24, "duplex.cls_dimension": 16, "finetune.learning_rate": 0.05, "finetune.epochs": 4}
+    data = {"data.benchmark": write_data(tmp_path / "toy"), "data.dev_fraction": 0.3, "finetune.interpolation": 1.0}
+    data |= {"duplex.top_k": 24, "duplex.dense_dimension": 16, "finetune.learning_rate": 0.05, "finetune.epochs": 4}
     settings = small_run | data | {"start": embedder_folder, "output": tmp_path / "run"}
     words = [f"--{key}={value}" for key, value in settings.items()]
     recipe = ROOT / "recipes" / "pairs-encoder.yaml"
@@ -36,13 +36,13 @@ def test_the_whole_share_is_the_fine_tuned_model_and_a_part_lies_before_it(
     parts = ["--checkpoint", str(run / "2-pretrain" / "model"), "--model", str(run / "3-finetune" / "model")]
     more = ["--shares", "0", "1", "--json", str(tmp_path / "shares.json")]
     monkeypatch.setattr(sys, "argv", ["shares.py", str(recipe), *parts, *more, *words])
-    shares.main()
+    interpolation.main()
     shown = capsys.readouterr().out
     rows = json.loads((tmp_path / "shares.json").read_text())["rows"]
     assert [(row["share"], row["queries"]) for row in rows] == [(s, q) for s in (0, 1) for q in ("held out", "test")]
-    assert all(f"{row[part]:.4f}" in shown for row in rows for part in ("both", "cls", "ot"))
+    assert all(f"{row[part]:.4f}" in shown for row in rows for part in ("both", "dense", "lexical"))
     systems = {row["name"]: row["ndcg@10"] for row in json.loads((run / "report.json").read_text())["systems"]}
-    assert [rows[3][part] for part in ("both", "cls", "ot")] == [
+    assert [rows[3][part] for part in ("both", "dense", "lexical")] == [
         systems[name] for name in ("duplex", "duplex-cls", "duplex-ot")
     ]
-    assert rows[1]["both"] != rows[3]["both"] or rows[1]["ot"] != rows[3]["ot"]
+    assert rows[1]["both"] != rows[3]["both"] or rows[1]["lexical"] != rows[3]["lexical"]

@@ -16,7 +16,7 @@ from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run
 from dupmae.finetuning import finetune
-from dupmae.finetuning.balance import FACTORS, balance
+from dupmae.finetuning.lexical_weight import FACTORS, tune_lexical_weight
 from dupmae.finetuning.validation import dev_pool, rank
 
 Maker = Callable[..., DuplexEncoder]
@@ -41,7 +41,7 @@ def test_the_factor_is_the_one_whose_model_ranks_best(make_encoder: Maker, bench
         run = rank(scaled(make_encoder(), before * factor), benchmark)
         naive[factor] = evaluate_run(run, benchmark.qrels)["ndcg@10"]
     encoder = scaled(make_encoder(), before)
-    found = balance(encoder, benchmark)
+    found = tune_lexical_weight(encoder, benchmark)
     best = [factor for factor in FACTORS if naive[factor] == max(naive.values())]
     assert found["factor"] == min(best, key=lambda factor: abs(math.log(factor)))
     assert found["before"] == pytest.approx(naive[1.0])
@@ -53,8 +53,8 @@ def test_the_factor_is_the_one_whose_model_ranks_best(make_encoder: Maker, bench
 def test_a_half_that_misleads_is_turned_down_and_one_that_leads_up(make_encoder: Maker, benchmark: Benchmark) -> None:
     alone = [rank(scaled(make_encoder(), factor), benchmark) for factor in (1e-6, 1e6)]  # dense half, vocabulary half
     dense, words = ({query: {max(run[query], key=run[query].__getitem__): 1} for query in run} for run in alone)
-    assert balance(scaled(make_encoder(), 3.0), replace(benchmark, qrels=dense))["factor"] < 1
-    assert balance(scaled(make_encoder(), 0.3), replace(benchmark, qrels=words))["factor"] > 1
+    assert tune_lexical_weight(scaled(make_encoder(), 3.0), replace(benchmark, qrels=dense))["factor"] < 1
+    assert tune_lexical_weight(scaled(make_encoder(), 0.3), replace(benchmark, qrels=words))["factor"] > 1
 
 
 @pytest.mark.parametrize("eval_steps", [0, 4])
@@ -64,8 +64,10 @@ def test_fine_tuning_balances_its_result_if_it_is_asked_to(
     train, dev = halves
     config = replace(config, epochs=2, eval_steps=eval_steps, dev_pool_size=20)
     plain = finetune(make_encoder(), train, tmp_path / "plain", config, dev=dev)
-    balanced = finetune(make_encoder(), train, tmp_path / "balanced", replace(config, balance=True), dev=dev)
-    found = json.loads((tmp_path / "balanced" / "finetune.json").read_text())["balance"]
+    balanced = finetune(
+        make_encoder(), train, tmp_path / "balanced", replace(config, tune_lexical_weight=True), dev=dev
+    )
+    found = json.loads((tmp_path / "balanced" / "finetune.json").read_text())["lexical_weight"]
     pool = dev_pool(dev, 20, config.seed)
     assert evaluate_run(rank(plain, pool), pool.qrels)["ndcg@10"] == pytest.approx(found["before"])
     assert evaluate_run(rank(balanced, pool), pool.qrels)["ndcg@10"] == pytest.approx(found["after"])
@@ -73,15 +75,15 @@ def test_fine_tuning_balances_its_result_if_it_is_asked_to(
     assert [name for name in first if not torch.equal(first[name], second[name])] == (
         ["1.ot_log_scale"] if found["factor"] != 1 else []
     )
-    assert "balance" not in json.loads((tmp_path / "plain" / "finetune.json").read_text())
+    assert "lexical_weight" not in json.loads((tmp_path / "plain" / "finetune.json").read_text())
 
 
 def test_one_half_alone_and_no_held_out_queries_have_nothing_to_balance(
     halves: Halves, config: FinetuneConfig, make_encoder: Maker, tmp_path: Path
 ) -> None:
     train, dev = halves
-    config = replace(config, epochs=1, eval_steps=0, balance=True)
+    config = replace(config, epochs=1, eval_steps=0, tune_lexical_weight=True)
     finetune(make_encoder(), train, tmp_path / "no queries", config)
-    finetune(make_encoder(top_k=0), train, tmp_path / "dense alone", replace(config, ot_weight=0.0), dev=dev)
+    finetune(make_encoder(top_k=0), train, tmp_path / "dense alone", replace(config, lexical_loss_weight=0.0), dev=dev)
     for name in ("no queries", "dense alone"):
-        assert "balance" not in json.loads((tmp_path / name / "finetune.json").read_text())
+        assert "lexical_weight" not in json.loads((tmp_path / name / "finetune.json").read_text())
