@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -62,7 +63,7 @@ def say(axes: Axes, place: Point, text: str, **font: object) -> None:
 
 def arrow(axes: Axes, points: Sequence[Point], colour: str = SOFT, *, dashed: bool = False) -> None:
     """A line through points, with a head at the last one."""
-    for begin, end in zip(points[:-2], points[1:-1], strict=True):
+    for begin, end in pairwise(points[:-1]):
         axes.plot(
             *zip(begin, end, strict=True), color=colour, lw=1.2, ls="--" if dashed else "-", solid_capstyle="round"
         )
@@ -179,7 +180,8 @@ def rooms() -> Figure:
         [("index", "storage, scoring, writing, engines", GREEN)],
         [("duplex", "representation, encoder", BLUE), ("pretraining", "Eq. 1-9", BLUE)],
         [("backbones", "model families, loading, from scratch", BLUE)],
-        [("models", "names, packing", GREY), ("corpus", "text, pairs, benchmarks", GREEN), ("runtime", "processes, logs, resuming", GREY)],
+        [("models", "names, packing", GREY), ("corpus", "text, pairs, benchmarks", GREEN),
+         ("runtime", "processes, logs, resuming", GREY)],
         [("config", "every setting", GREY), ("files", "whole or not at all", GREY)],
         [("errors", "DupmaeError", GREY), ("kernels", "vocabulary-sized loops", GREY)],
     ]  # fmt: skip
