@@ -12,14 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-matplotlib.use("svg")
-matplotlib.rcParams |= {"svg.hashsalt": "dupmae", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9}
-
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch  # noqa: E402
-
+SETTINGS = {"svg.hashsalt": "dupmae", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9}
 HERE = Path(__file__).parent
 INK, SOFT = "#1f2937", "#64748b"
 Colour = tuple[str, str]  # line and area
@@ -203,16 +200,20 @@ def rooms() -> Figure:
     return figure
 
 
+DRAWINGS = {"encoder": encoder, "run-folder": run_folder, "rooms": rooms}
+
+
 def main() -> None:
     """Write the diagrams."""
     parser = argparse.ArgumentParser(description="Draw the diagrams of the documents as SVG files.")
     parser.add_argument("--png", type=Path, help="folder for PNG files of them, too")
     folder = parser.parse_args().png
-    for draw, name in ((encoder, "encoder"), (run_folder, "run-folder"), (rooms, "rooms")):
-        figure = draw()
-        figure.savefig(HERE / f"{name}.svg", metadata={"Date": None})
-        if folder is not None:
-            figure.savefig(folder / f"{name}.png", dpi=130)
+    with matplotlib.rc_context(SETTINGS):
+        for name, draw in DRAWINGS.items():
+            figure = draw()
+            figure.savefig(HERE / f"{name}.svg", metadata={"Date": None, "Creator": None})
+            if folder is not None:
+                figure.savefig(folder / f"{name}.png", dpi=130)
 
 
 if __name__ == "__main__":
