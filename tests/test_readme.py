@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from dupmae.config import AdaptConfig, Recipe
 from dupmae.corpus import read_pairs
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["".join(word) for word in itertools.product("bdfgklmnpr", "aeiou", "bdfgklmnpr")]
@@ -44,14 +45,14 @@ def blocks(language: str, *documents: Path) -> list[tuple[Path, int, str]]:
     return found
 
 
-def commands(program: str) -> Iterator[tuple[str, list[str]]]:
-    """Calls of a program in the documents' shell blocks: where, and the words after its name."""
-    for document, line, block in blocks("sh", *DOCUMENTS):
+def commands(program: str, *documents: Path) -> Iterator[tuple[str, list[str]]]:
+    """Calls of a program in shell blocks of documents, of all if none is named: where, and the words after its name."""
+    for document, line, block in blocks("sh", *(documents or DOCUMENTS)):
         for number, text in enumerate(block.replace("\\\n", " ").splitlines(), line):
             words = shlex.split(text, comments=True)
             if words[:1] == [program]:
                 redirections = [place for place, word in enumerate(words) if word in ("<", ">", "|")]
-                yield f"{document.name}:{number}", words[1 : min(redirections, default=len(words))]
+                yield f"{document.relative_to(ROOT)}:{number}", words[1 : min(redirections, default=len(words))]
 
 
 @pytest.fixture
@@ -107,8 +108,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_readmes_python_runs(workplace, capsys):
-    examples = blocks("python", ROOT / "README.md")
+def test_the_python_of_the_readme_and_of_its_guide_runs(workplace, capsys):
+    examples = blocks("python", ROOT / "README.md", ROOT / "docs" / "python.md")
     assert len(examples) >= 4
     for document, line, block in examples:
         exec(compile("\n" * (line - 1) + block, str(document), "exec"), {"__name__": "readme"})
@@ -126,7 +127,7 @@ def test_every_command_in_the_documents_parses(place, words, monkeypatch):
 
 
 def test_every_command_has_an_example_in_the_readme():
-    shown = {cli._command_name(words) for place, words in commands("dupmae") if place.startswith("README.md")}
+    shown = {cli._command_name(words) for _, words in commands("dupmae", ROOT / "README.md")}
     assert shown == set(cli.COMMANDS)
 
 
@@ -173,13 +174,26 @@ def test_the_guide_to_recipes_names_every_key_with_its_default():
     assert shown_keys(adapting) == dict(own)
 
 
-def test_the_readmes_pairs_can_be_read(tmp_path):
-    ((_, _, block),) = blocks("json", ROOT / "README.md")
+def test_the_pairs_in_the_guide_to_data_can_be_read(tmp_path):
+    ((_, _, block),) = blocks("json", ROOT / "docs" / "data.md")
     (tmp_path / "pairs.jsonl").write_text(block)
     assert len(read_pairs(tmp_path / "pairs.jsonl").queries) == len(block.splitlines())
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_the_readme_is_short_and_has_one_table_of_quality():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert len(re.findall(r"^\|:?-", text, re.MULTILINE)) == 1
+
+
+def test_the_drawings_are_what_their_script_draws():
+    script = runpy.run_path(str(ROOT / "docs" / "figures" / "draw.py"))
+    assert {f"{name}.svg" for name in script["DRAWINGS"]} == {
+        file.name for file in (ROOT / "docs" / "figures").glob("*.svg")
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
 def test_the_links_of_a_document_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
         if not target.startswith("http"):
