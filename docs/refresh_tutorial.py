@@ -6,6 +6,7 @@ A shell block that is followed by a `text` block is run, and the text is replace
 above the shell block says what is shown of it:
 
     <!-- output: lines 1-12, 20- -->        these lines (without a last number: to the end), and ... for others
+    <!-- output: until TEXT -->             those before the first line that begins with TEXT, and ...
     <!-- output: none -->                   nothing: no text block follows
 
 A text block of its own, under `<!-- table: HEADING, FILE -->`, is the table after that heading of an HTML report. All
@@ -16,6 +17,7 @@ stays as it is.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import subprocess
@@ -72,6 +74,9 @@ def shorten(output: str, what: str) -> str:
         lines.pop()
     if not what:
         return "".join(f"{line}\n" for line in lines)
+    if what.startswith("until "):
+        before = list(itertools.takewhile(lambda line: not line.startswith(what[6:]), lines))
+        return "".join(f"{line}\n" for line in [*before, *(["..."] if len(before) < len(lines) else [])])
     if not re.fullmatch(r"lines \d+-\d*(, \d+-\d*)*", what):
         raise ValueError(f"not understood: output: {what}")
     kept, end = list[str](), 0
