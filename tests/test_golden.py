@@ -27,7 +27,7 @@ QUERIES: list[str] = EXPECTED["queries"]
 @pytest.fixture
 def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files of 0.1, which are embedded in float32 on every machine."""
-    monkeypatch.setattr("dupmae.duplex.embedding.bfloat16_pays", lambda _: False)
+    monkeypatch.setattr("dupmae.duplex.inference.bfloat16_pays", lambda _: False)
     shutil.unpack_archive(GOLDEN / "files.tar.xz", tmp_path / "golden", filter="data")
     return tmp_path / "golden"
 
@@ -42,7 +42,7 @@ def found(index: DuplexIndex) -> tuple[list[list[str]], Any]:
     """Ids of each query's five best passages, and of each passage score, dense part and vocabulary part."""
     index.encoder.to("cpu")
     hits = index.search(QUERIES, k=5)
-    parts = [[[hit.score, hit.cls_score, hit.ot_score] for hit in row] for row in hits]
+    parts = [[[hit.score, hit.dense_score, hit.lexical_score] for hit in row] for row in hits]
     return [[hit.id for hit in row] for row in hits], parts
 
 

@@ -19,10 +19,8 @@ import yaml
 from dupmae.cli import entry as cli
 from dupmae.cli import load_recipe
 from dupmae.cli.parsing import parse_command
-from dupmae.config import AdaptConfig, Recipe
+from dupmae.config import Recipe
 from dupmae.corpus import read_pairs
-from dupmae.parsing import parse_command
-from dupmae.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

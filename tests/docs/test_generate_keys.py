@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from dupmae.ranges import Range
+from dupmae.config.ranges import Range
 
 DOCS = Path(__file__).parents[2] / "docs"
 

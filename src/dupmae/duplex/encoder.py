@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from dupmae.backbones.declared import trained_prompts
 from dupmae.config import DuplexConfig
+from dupmae.config.renamed import with_new_names
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.inference import embed
 from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
@@ -218,7 +219,8 @@ def _refuse_other_projection(path: str, config: DuplexConfig) -> None:
     record_file = model_file(path, RECORD_FILE)
     if record_file is None:
         return
-    trained = json.loads(record_file.read_text(encoding="utf-8"))["lexical_projection"]
+    record = with_new_names("pretrain", json.loads(record_file.read_text(encoding="utf-8")))
+    trained = record["lexical_projection"]
     if trained != config.lexical_projection:
         raise DupmaeError(
             f"{path} was pre-trained with lexical_projection {trained}, but the representation asks for "

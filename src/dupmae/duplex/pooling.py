@@ -35,6 +35,13 @@ except ImportError:  # the copy inside a model folder, on a machine without dupm
 
 CODE_FILE = "modeling_duplex.py"
 """Name under which this file travels in a model folder, where sentence-transformers looks for it."""
+FORMER_KEYS = {
+    "cls_dimension": "dense_dimension",
+    "ot_projection": "lexical_projection",
+    "ot_activation": "lexical_activation",
+    "query_entries": "query_terms",
+}
+"""What version 0.1 called settings in a model's configuration -> what they are called now."""
 
 
 class DuplexPooling(Module):  # type: ignore[misc]
@@ -268,8 +275,9 @@ class DuplexPooling(Module):  # type: ignore[misc]
         hub = {key: kwargs.get(key) for key in ("token", "cache_folder", "revision")}
         hub["local_files_only"] = kwargs.get("local_files_only", False)
         config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub)
+        settings = {FORMER_KEYS.get(key, key): value for key, value in config.items()}
         module: DuplexPooling = cls.load_torch_weights(
-            model_name_or_path, subfolder=subfolder, model=cls(**config), **hub
+            model_name_or_path, subfolder=subfolder, model=cls(**settings), **hub
         )
         return module
 

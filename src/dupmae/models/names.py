@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dupmae.config.renamed import with_new_names
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, file_sha256, fingerprint
 
@@ -149,8 +150,7 @@ def pooling_folder(model: Path) -> Path:
 
 def duplex_settings(model: Path) -> dict[str, Any]:
     """What the configuration of a duplex model's pooling module says."""
-    settings: dict[str, Any] = json.loads((pooling_folder(model) / "config.json").read_text(encoding="utf-8"))
-    return settings
+    return with_new_names("duplex", json.loads((pooling_folder(model) / "config.json").read_text(encoding="utf-8")))
 
 
 def _holds_model(folder: Path) -> bool:
