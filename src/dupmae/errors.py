@@ -1,4 +1,4 @@
-"""The one exception that is meant for users, and a mistake that is easily made."""
+"""The exception that is meant for users, and what helps to say what is wrong."""
 
 import difflib
 from collections.abc import Sequence
@@ -8,6 +8,14 @@ class DupmaeError(Exception):
     """Bad input or an impossible request, told in one sentence: what is wrong, where, and what to do.
 
     The command line prints the sentence and exits with 2; a traceback means a defect of ours.
+
+    Example:
+        >>> from dupmae import DupmaeError, read_passages
+        >>> try:
+        ...     read_passages("nowhere.jsonl")
+        ... except DupmaeError as error:
+        ...     print(error)
+        nowhere.jsonl does not exist.
     """
 
 
@@ -26,8 +34,8 @@ def refuse_string(values: object, name: str) -> None:
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The entry of `known` most like `word`, or most like it after its last dot."""
-    tails = {entry.rpartition(".")[2]: entry for entry in reversed(known)}
+    """Find what in `known` is most like `word`, or most like it after its last dot; None if nothing is."""
+    tails = {name.rpartition(".")[2]: name for name in reversed(known)}
     whole = difflib.get_close_matches(word, known, n=1)
     if whole:
         return whole[0]

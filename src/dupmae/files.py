@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and fingerprints of settings."""
+"""Write files and folders whole or not at all, refuse what must not be overwritten, lock, and fingerprint."""
 
 from __future__ import annotations
 
@@ -16,28 +16,23 @@ from dupmae.errors import DupmaeError
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary neighbour of `path` for writing; on success flush it to disk and rename it over `path`.
+    """Open a file that appears at `path` when it is whole, as :func:`atomic_path` puts it there.
 
     Args:
         path: The final name. Its folder is created.
         mode: `"w"` for UTF-8 text, `"wb"` for bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        yield file
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Like :func:`atomic_write`, for a library that opens the file itself: yield the path of an empty neighbour."""
+    """Yield an empty temporary neighbour of `path`; on success flush it to disk and rename it over `path`.
+
+    Args:
+        path: The final name. Its folder is created.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -72,24 +67,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_foreign(folder: Path, mark: str) -> None:
-    """Make sure that replacing `folder` deletes nothing but an older version of what is about to be written there.
+def refuse_foreign(folder: Path, name: str) -> None:
+    """Refuse to replace a folder with anything in it but an older version of what is about to be written there.
 
     Args:
         folder: Where a folder is about to be put with :func:`atomic_folder`.
-        mark: Name of a file that every folder of this kind holds.
+        name: Of a file that every folder of this kind holds.
 
     Raises:
-        DupmaeError: `folder` is a file, or it is not empty and holds no file `mark`.
+        DupmaeError: `folder` is a file, or it is not empty and holds no file `name`.
     """
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / mark).is_file()):
+    if folder.is_dir() and (not any(folder.iterdir()) or (folder / name).is_file()):
         return
     if folder.exists():
         raise DupmaeError(f"{folder} exists and holds something else: name another folder, or delete it first.")
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Make sure, before long work, that its result can be put at `path`; the folder around it is created.
+    """Refuse, before long work, a `path` that its result cannot be put at; the folder around it is created.
 
     Raises:
         DupmaeError: There can be no such folder, or nothing may be written to it.
@@ -106,7 +101,7 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def refuse_unwritable_file(file: Path) -> None:
-    """The same for a result that is a file.
+    """Refuse, before long work, a place that its result, a file, cannot be written to.
 
     Raises:
         DupmaeError: `file` is a folder, or as :func:`refuse_unwritable`.
@@ -149,19 +144,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def fingerprint(value: Any) -> str:
-    """Sixteen hexadecimal digits that depend on a JSON-serialisable value alone (key order does not matter)."""
+    """Fingerprint a JSON-serialisable value in sixteen hexadecimal digits; the order of keys does not matter."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:
-    """A file's SHA-256 in hexadecimal digits."""
+    """Compute a file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_fingerprint(path: Path) -> str:
-    """The first sixteen of these digits."""
+    """Fingerprint a file's contents: the first sixteen digits of its SHA-256."""
     return file_sha256(path)[:16]
 
 
