@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def _seeds() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def save_figure() -> Iterator[Callable[[Any, Path], None]]:
-    """What writes a figure, for tests that look at one; all others get an empty picture, which takes no time."""
+    """What writes a figure, for tests that look at one; all others get an empty file, which takes no time."""
     from dupmae.runtime import curves
 
     genuine = curves.save_figure
@@ -50,9 +50,9 @@ def save_figure() -> Iterator[Callable[[Any, Path], None]]:
 
 
 def _save_nothing(figure: Any, path: Path) -> None:
-    """A picture's first bytes where the figure belongs."""
+    """Leave an empty file where the figure belongs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG")
+    path.touch()
 
 
 @pytest.fixture(scope="session")
@@ -73,16 +73,15 @@ def write_data(words: list[str]) -> Callable[[Path], Path]:
     """Writes a benchmark of 30 passages, 16 train and 8 test queries."""
 
     def write(folder: Path) -> Path:
+        from dupmae.corpus import Passage, write_benchmark
+
         draw = random.Random(5)
         texts = [" ".join(draw.sample(words, 12)) for _ in range(30)]
-        (folder / "qrels").mkdir(parents=True)
-        passages = [{"_id": f"p{n}", "title": text.split()[0], "text": text} for n, text in enumerate(texts)]
-        queries = [{"_id": f"q{n}", "text": " ".join(text.split()[:3])} for n, text in enumerate(texts[:24])]
-        for name, records in (("corpus", passages), ("queries", queries)):
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        for split, numbers in (("train", range(16)), ("test", range(16, 24))):
-            lines = "".join(f"q{n}\tp{n}\t1\n" for n in numbers)
-            (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
+        passages = [Passage(f"p{n}", text.split()[0], text) for n, text in enumerate(texts)]
+        queries = {f"q{n}": " ".join(text.split()[:3]) for n, text in enumerate(texts[:24])}
+        splits = {"train": range(16), "test": range(16, 24)}
+        qrels = {split: {f"q{n}": {f"p{n}": 1} for n in numbers} for split, numbers in splits.items()}
+        write_benchmark(folder, passages, queries, qrels)
         return folder
 
     return write
@@ -106,13 +105,13 @@ def small_run() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def write_tokenizer() -> Callable[[Path], None]:
-    """Writes a WordPiece tokenizer over some 170 entries to a folder."""
+    """Writes a WordPiece tokenizer over some 170 terms to a folder."""
 
     def write(folder: Path) -> None:
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
         from transformers import PreTrainedTokenizerFast
 
-        ids = {entry: number for number, entry in enumerate(VOCABULARY)}
+        ids = {term: number for number, term in enumerate(VOCABULARY)}
         tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -122,7 +121,7 @@ def write_tokenizer() -> Callable[[Path], None]:
             pair="[CLS] $A [SEP] $B [SEP]",
             special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
         )
-        names = {f"{entry.strip('[]').lower()}_token": entry for entry in SPECIAL}
+        names = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL}
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names).save_pretrained(folder)
 
     return write
@@ -177,16 +176,17 @@ def write_benchmark(words: list[str]) -> Callable[..., Path]:
     """Writes passages of 3 to 12 words, and queries of three words of the passage that answers them."""
 
     def write(folder: Path, seed: int = 3, passages: int = 30, queries: int = 8) -> Path:
+        from dupmae import corpus
+
         draw = random.Random(seed)
         texts = {f"p{number:02d}": draw.sample(words, draw.randint(3, 12)) for number in range(passages)}
         answers = draw.sample(sorted(texts), queries)
-        (folder / "qrels").mkdir(parents=True)
-        records = [{"_id": name, "title": text[0], "text": " ".join(text[1:])} for name, text in texts.items()]
-        (folder / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        asked = [{"_id": f"q{n}", "text": " ".join(texts[name][:3])} for n, name in enumerate(answers)]
-        (folder / "queries.jsonl").write_text("".join(json.dumps(record) + "\n" for record in asked))
-        lines = [f"q{number}\t{name}\t1\n" for number, name in enumerate(answers)]
-        (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+        corpus.write_benchmark(
+            folder,
+            [corpus.Passage(name, text[0], " ".join(text[1:])) for name, text in texts.items()],
+            {f"q{n}": " ".join(texts[name][:3]) for n, name in enumerate(answers)},
+            {"test": {f"q{n}": {name: 1} for n, name in enumerate(answers)}},
+        )
         return folder
 
     return write
@@ -211,6 +211,21 @@ def duplex_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -
     )
     encoder.save_pretrained(str(folder))
     return folder
+
+
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
+    """Puts a folder into a cache of the hub, as if it had been fetched; gives its id."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(folder: Path) -> str:
+        place = tmp_path / "hub" / f"models--somebody--{folder.name}"
+        (place / "refs").mkdir(parents=True)
+        (place / "refs" / "main").write_text("abc123", encoding="utf-8")
+        shutil.copytree(folder, place / "snapshots" / "abc123")
+        return f"somebody/{folder.name}"
+
+    return put
 
 
 @pytest.fixture

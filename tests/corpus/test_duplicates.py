@@ -1,4 +1,4 @@
-"""Which passages read the same."""
+"""Which passages are duplicates, and which are equal to a query."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dupmae.corpus import Passage
 from dupmae.corpus.duplicates import equal_to_query, unrepeated, with_duplicates
 
 
-def corpus(*said: tuple[str, str]) -> dict[str, Passage]:
+def corpus(*contents: tuple[str, str]) -> dict[str, Passage]:
     """Passages of titles and texts, called 0, 1, ..."""
-    return {str(number): Passage(str(number), title, text) for number, (title, text) in enumerate(said)}
+    return {str(number): Passage(str(number), title, text) for number, (title, text) in enumerate(contents)}
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "twins"),
+    ("one", "other", "duplicates"),
     [
         (("", "A lamp."), ("", "A lamp."), True),
         (("", "A lamp."), ("", " a  LAMP.\n"), True),
@@ -29,12 +29,12 @@ def corpus(*said: tuple[str, str]) -> dict[str, Passage]:
         (("", ""), ("", ""), True),
     ],
 )
-def test_texts_count_and_titles_that_differ(one, other, twins):
+def test_texts_count_and_titles_that_differ(one, other, duplicates):
     for passages in (corpus(one, other), corpus(other, one)):
-        assert with_duplicates(passages, {"q": ["0"]}) == {"q": frozenset("01" if twins else "0")}
+        assert with_duplicates(passages, {"q": ["0"]}) == {"q": frozenset("01" if duplicates else "0")}
 
 
-def test_a_passage_that_reads_like_the_query_is_equal_to_it_whatever_its_title():
+def test_a_passage_whose_normalized_text_is_the_querys_is_equal_to_it_whatever_its_title():
     passages = corpus(("", "a?"), ("Any title", "B  or\nA?"), ("", "b"), ("", "b or a"), ("", "A?"))
     assert equal_to_query(passages, {"q": "b or a?", "r": "c", "s": "A?"}) == {
         "q": frozenset("1"),
@@ -52,7 +52,7 @@ def test_it_finds_what_comparing_all_with_all_finds():
     draw = random.Random(0)
     passages = corpus(*((draw.choice(["", "s", "T", "t"]), draw.choice(["", "x", "X ", "y"])) for _ in range(60)))
 
-    def read_the_same(a: Passage, b: Passage) -> bool:
+    def are_duplicates(a: Passage, b: Passage) -> bool:
         (one, title), (other, second) = (
             (p.text.strip().lower(), p.title.lower()) if p.text else (p.title.lower(), "") for p in (a, b)
         )
@@ -60,7 +60,7 @@ def test_it_finds_what_comparing_all_with_all_finds():
 
     positives = {f"q{number}": draw.sample(sorted(passages), 3) for number in range(40)}
     naive = {
-        query: {b.id for b in passages.values() if any(read_the_same(passages[a], b) for a in found)}
+        query: {b.id for b in passages.values() if any(are_duplicates(passages[a], b) for a in found)}
         for query, found in positives.items()
     }
     assert with_duplicates(passages, positives) == naive

@@ -100,12 +100,12 @@ def test_queries_that_several_passages_would_give_are_left_out():
 
 
 def test_a_passage_that_stands_there_twice_gives_no_query_and_is_no_known_item():
-    twins = [replace(passage, id=f"{passage.id}-again") for passage in passages(30)[:29]]
-    found = pseudo_queries([*passages(30), *twins], "lamps", SENTENCES)
+    duplicates = [replace(passage, id=f"{passage.id}-again") for passage in passages(30)[:29]]
+    found = pseudo_queries([*passages(30), *duplicates], "lamps", SENTENCES)
     assert set(found.qrels) == {"p29#1"}
     assert len(found.corpus) == 59
     more = [replace(passage, id=f"{passage.id}-more", text=f"Now: {passage.text}") for passage in passages(10)]
-    corpus = {passage.id: passage for passage in [*passages(30), *twins, *more]}
+    corpus = {passage.id: passage for passage in [*passages(30), *duplicates, *more]}
     items = known_items(corpus, "lamps", 5, 69, seed=1)
     assert len(items.corpus) == 69
     assert len(items.qrels) == 2

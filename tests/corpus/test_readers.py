@@ -316,7 +316,7 @@ def test_metadata_fields_are_kept_as_strings(tmp_path: Path) -> None:
         {"_id": "a", "text": "x", "year": 2020, "open": True, "lang": "en", "other": 1},
         {"_id": "b", "text": "y", "year": None, "score": 0.5},
     ]
-    (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     first, second = read_passages(tmp_path / "c.jsonl", metadata_fields=["year", "open", "lang", "score"])
     assert first.metadata == {"year": "2020", "open": "true", "lang": "en"}
     assert second.metadata == {"score": "0.5"}
@@ -332,6 +332,6 @@ def test_metadata_may_be_nested_as_in_beir_and_whole_numbers_have_no_fraction(tm
 
 
 def test_a_metadata_field_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "x", "tags": ["t"]}\n')
+    (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "x", "tags": ["t"]}\n', encoding="utf-8")
     with pytest.raises(DupmaeError, match=r"line 1: the field 'tags' is .*, but must be a string"):
         list(read_passages(tmp_path / "c.jsonl", metadata_fields=["tags"]))

@@ -163,7 +163,7 @@ def test_a_text_whose_first_chunk_is_dropped_begins_with_its_second(tmp_path: Pa
 def test_a_store_of_the_same_files_is_used_again(tmp_path: Path) -> None:
     source, folder = tmp_path / "corpus" / "a.txt", tmp_path / "s"
     source.parent.mkdir()
-    source.write_text("a b c")
+    source.write_text("a b c", encoding="utf-8")
 
     def never() -> Iterator[str]:
         raise AssertionError("a text was read")
@@ -179,7 +179,7 @@ def test_a_store_of_the_same_files_is_used_again(tmp_path: Path) -> None:
         again(never(), max_length=7)
     with pytest.raises(AssertionError, match="a text was read"):
         build_token_store(never(), TOKENIZER, folder, StoreConfig(max_length=8, min_length=1))
-    source.write_text("a b c d")
+    source.write_text("a b c d", encoding="utf-8")
     with pytest.raises(AssertionError, match="a text was read"):
         again(never())
     assert pieces(again(["a b"])) == ["a b"]
@@ -282,21 +282,21 @@ def test_texts_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_fingerprint_depends_on_texts_settings_and_tokenizer_alone(tmp_path: Path) -> None:
-    def mark(texts: list[str], **options: Any) -> str:
+    def fingerprint_of(texts: list[str], **options: Any) -> str:
         return build(tmp_path / "s", texts, **options).fingerprint
 
     padded = word_piece()
     padded("a", truncation=True, padding="max_length", max_length=4)
-    same = {mark(["a", "b"]), mark(["a", "b"]), mark(["a", "b"], tokenizer=padded)}
+    same = {fingerprint_of(["a", "b"]), fingerprint_of(["a", "b"]), fingerprint_of(["a", "b"], tokenizer=padded)}
     others = [
-        mark(["a", "c"]),
-        mark(["b", "a"]),
-        mark(["ab"]),
-        mark(["a", "b", ""]),
-        mark(["a", "b"], max_length=9),
-        mark(["a", "b"], min_length=2),
-        mark(["a", "b"], tokenizer=word_piece(extra=1)),
-        mark(["a", "b"], tokenizer=word_piece(cls_token="[SEP]", sep_token="[CLS]")),
+        fingerprint_of(["a", "c"]),
+        fingerprint_of(["b", "a"]),
+        fingerprint_of(["ab"]),
+        fingerprint_of(["a", "b", ""]),
+        fingerprint_of(["a", "b"], max_length=9),
+        fingerprint_of(["a", "b"], min_length=2),
+        fingerprint_of(["a", "b"], tokenizer=word_piece(extra=1)),
+        fingerprint_of(["a", "b"], tokenizer=word_piece(cls_token="[SEP]", sep_token="[CLS]")),
     ]
 
     assert len(same) == 1
@@ -370,17 +370,17 @@ def test_a_store_is_replaced_but_a_foreign_folder_is_not(tmp_path: Path) -> None
     assert pieces(build(tmp_path / "s", ["b"])) == ["b"]
 
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.txt").write_text("dear")
+    (tmp_path / "home" / "thesis.txt").write_text("dear", encoding="utf-8")
     for taken in (tmp_path / "home", tmp_path / "home" / "thesis.txt"):
         with pytest.raises(DupmaeError, match="exists and is not a token store"):
             build(taken, ["a"])
-    assert (tmp_path / "home" / "thesis.txt").read_text() == "dear"
+    assert (tmp_path / "home" / "thesis.txt").read_text(encoding="utf-8") == "dear"
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"format": "another"}'])
 def test_a_folder_that_is_no_store_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
-        (tmp_path / "store.json").write_text(content)
+        (tmp_path / "store.json").write_text(content, encoding="utf-8")
 
     with pytest.raises(DupmaeError, match="is not a token store that this version can read"):
         TokenStore.open(tmp_path)
@@ -389,7 +389,7 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path: Path, content: str | Non
 def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
     build(tmp_path / "s", ["a b", "c a"])
     tokens, record = tmp_path / "s" / "tokens.arrow", tmp_path / "s" / "store.json"
-    whole, told = tokens.read_bytes(), json.loads(record.read_text())
+    whole, told = tokens.read_bytes(), json.loads(record.read_text(encoding="utf-8"))
 
     def check() -> None:
         with pytest.raises(DupmaeError, match="is damaged"):
@@ -402,7 +402,7 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
     check()
     tokens.write_bytes(whole)
     for change in ({"counts": {**told["counts"], "chunks": 3}}, {"counts": {}}, {"counts": None}):
-        record.write_text(json.dumps({**told, **change}))
+        record.write_text(json.dumps({**told, **change}), encoding="utf-8")
         check()
-    record.write_text(json.dumps(told))
+    record.write_text(json.dumps(told), encoding="utf-8")
     assert len(TokenStore.open(tmp_path / "s")) == 2

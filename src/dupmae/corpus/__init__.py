@@ -1,12 +1,13 @@
-"""From files to passages, benchmarks, runs and the token store."""
+"""Text and judgements: passages, pairs, benchmarks and runs in files, and the token store."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_pairs, read_splits, split_queries
+from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_pairs, read_splits, write_benchmark
 from dupmae.corpus.passage import Passage
 from dupmae.corpus.readers import read_passages
+from dupmae.corpus.splits import split_queries
 from dupmae.corpus.trec import Qrels, Run, read_qrels, read_run, write_run
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "read_run",
     "read_splits",
     "split_queries",
+    "write_benchmark",
     "write_run",
 ]
 

@@ -1,20 +1,20 @@
-"""Benchmarks: passages, queries and who answers whom; BEIR folders, pairs, and splits of the queries."""
+"""Read and write benchmarks: passages, queries, and judgements of which passages answer them."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from dupmae.config import HoldOut
-from dupmae.corpus.duplicates import with_duplicates
+from dupmae.corpus.formats.records import NESTED_FIELD, string_field
 from dupmae.corpus.lines import COMPRESSIONS, find_file, json_objects
 from dupmae.corpus.passage import Passage
-from dupmae.corpus.readers import read_passages, string_field
+from dupmae.corpus.readers import read_passages
 from dupmae.corpus.trec import Qrels, check_word, read_qrels
 from dupmae.errors import DupmaeError
+from dupmae.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,25 @@ class Benchmark:
 
 
 def read_benchmark(folder: str | Path, split: str, *, allow_unknown: bool = False) -> Benchmark:
-    """Read a folder in BEIR layout with one split's judgements; see :func:`read_splits`."""
+    """Read a folder in BEIR layout with one split's judgements.
+
+    Args:
+        folder: As for :func:`read_splits`.
+        split: Which judgements to read, such as `test`.
+        allow_unknown: As for :func:`read_splits`.
+
+    Raises:
+        DupmaeError: As :func:`read_splits`.
+
+    Example:
+        >>> from dupmae import read_benchmark
+        >>> from dupmae.corpus import Passage, write_benchmark
+        >>> passages = [Passage("lamp", "Lamps", "They burn oil."), Passage("lens", "", "It bends light.")]
+        >>> _ = write_benchmark("data", passages, {"q1": "what bends light"}, {"test": {"q1": {"lens": 1}}})
+        >>> benchmark = read_benchmark("data", "test")
+        >>> benchmark.qrels, benchmark.corpus["lamp"].full_text
+        ({'q1': {'lens': 1}}, 'Lamps They burn oil.')
+    """
     return read_splits(folder, [split], allow_unknown=allow_unknown)[0]
 
 
@@ -71,6 +89,39 @@ def read_splits(folder: str | Path, splits: Sequence[str], *, allow_unknown: boo
     return benchmarks
 
 
+def write_benchmark(
+    folder: str | Path, passages: Iterable[Passage], queries: Mapping[str, str], qrels: Mapping[str, Qrels]
+) -> int:
+    """Write a folder in BEIR layout, which :func:`read_splits` reads; the judgements come last.
+
+    Args:
+        folder: Where to; each file is replaced if it is there.
+        passages: The corpus, which need not be in memory.
+        queries: Query id -> text.
+        qrels: Split -> query id -> passage id -> grade.
+
+    Returns:
+        The number of passages.
+    """
+    folder, written = Path(folder), 0
+    with atomic_write(folder / "corpus.jsonl") as file:
+        for passage in passages:
+            record: dict[str, object] = {"_id": passage.id, "title": passage.title, "text": passage.text}
+            if passage.metadata:
+                record[NESTED_FIELD] = dict(passage.metadata)
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            written += 1
+    with atomic_write(folder / "queries.jsonl") as file:
+        for query, text in queries.items():
+            file.write(json.dumps({"_id": query, "text": text}, ensure_ascii=False) + "\n")
+    for split, judged in qrels.items():
+        with atomic_write(folder / "qrels" / f"{split}.tsv") as file:
+            file.write("query-id\tcorpus-id\tscore\n")
+            for query, grades in judged.items():
+                file.writelines(f"{query}\t{passage}\t{grade}\n" for passage, grade in grades.items())
+    return written
+
+
 def _read_named(file: Path, what: str) -> Iterator[Passage]:
     """Read passages or queries whose ids can stand in a run."""
     for passage in read_passages(file):
@@ -79,7 +130,7 @@ def _read_named(file: Path, what: str) -> Iterator[Passage]:
 
 
 def _qrels_file(folder: Path, split: str) -> Path:
-    """Find the judgements of a split."""
+    """Find the file with the judgements of a split."""
     names = sorted(path.name for path in (folder / "qrels").glob("*.tsv*"))
     splits = dict.fromkeys(name.split(".tsv")[0] for name in names if name.split(".tsv")[1] in ("", *COMPRESSIONS))
     file = find_file(folder / "qrels", f"{split}.tsv") if split in splits else None
@@ -153,112 +204,3 @@ def read_pairs(path: str | Path) -> Benchmark:
     corpus = {identifier: Passage(identifier, "", text) for text, identifier in passages.items()}
     name = path.name.split(".")[0]
     return Benchmark(name, "train", corpus, {identifier: text for text, identifier in queries.items()}, qrels)
-
-
-def split_queries(
-    benchmark: Benchmark, fraction: float, seed: int, hold_out: HoldOut = "passages"
-) -> tuple[Benchmark, Benchmark]:
-    """Hold some queries out, chosen by a hash of the seed and of ids.
-
-    With `passages` no positive of a held-out query is a positive of another one, nor reads like one: what a model
-    remembers of passages that it was trained on does not help it there. Queries that share a positive, directly or
-    through other queries, stay together. With `queries` each is drawn for itself, and adding or removing queries moves
-    no other one.
-
-    The share is only about `fraction`; with `fraction` above 0 each side gets at least one query.
-
-    Args:
-        benchmark: What to split; both halves keep the whole corpus.
-        fraction: Expected share of the queries held out, at least 0 and below 1.
-        seed: Another seed gives another split.
-        hold_out: What is kept apart.
-
-    Returns:
-        The rest, under the same split name, and the held-out part, under that name with `-held-out` added.
-
-    Raises:
-        DupmaeError: The fraction is out of its range, there is a single query to share out, or the queries share so
-            many passages that not half of the share can be held out.
-    """
-    if not 0 <= fraction < 1:
-        raise DupmaeError(f"The fraction of queries to hold out must be at least 0 and below 1, not {fraction}.")
-    if fraction and len(benchmark.queries) < 2:
-        raise DupmaeError(
-            f"{benchmark.name} ({benchmark.split}) has too few queries to hold some out: give two or more."
-        )
-    held_out: set[str] = set()
-    if fraction:
-        held_out = (_by_passages if hold_out == "passages" else _by_queries)(benchmark, fraction, seed)
-    rest = benchmark.queries.keys() - held_out
-    return _part(benchmark, rest, benchmark.split), _part(benchmark, held_out, f"{benchmark.split}-held-out")
-
-
-def _by_queries(benchmark: Benchmark, fraction: float, seed: int) -> set[str]:
-    """The queries whose hash is below the fraction, but neither none nor all of them."""
-    places = {query: _hash_fraction(f"{seed}:{query}") for query in benchmark.queries}
-    held_out = {query for query, place in places.items() if place < fraction}
-    if not held_out:
-        held_out = {min(places, key=places.__getitem__)}
-    if len(held_out) == len(places):
-        held_out.remove(max(places, key=places.__getitem__))
-    return held_out
-
-
-def _by_passages(benchmark: Benchmark, fraction: float, seed: int) -> set[str]:
-    """Groups of queries that share positives, in the order of the hash of their first id.
-
-    A group is taken if that brings the number of queries nearer to the share.
-    """
-    count = len(benchmark.queries)
-    wanted = min(max(round(fraction * count), 1), count - 1)
-    held_out: set[str] = set()
-    for group in sorted(_groups(benchmark), key=lambda group: _hash_fraction(f"{seed}:{min(group)}")):
-        if len(group) < 2 * (wanted - len(held_out)) and len(held_out) + len(group) < count:
-            held_out.update(group)
-    if 2 * len(held_out) < wanted:
-        raise DupmaeError(
-            f"{benchmark.name} ({benchmark.split}): its queries share so many passages that only {len(held_out)} of "
-            f"{count} can be held out with passages of their own, not {wanted}: name a split to validate on "
-            "(dev_split), or hold out queries regardless of their passages (hold_out queries)."
-        )
-    return held_out
-
-
-def _groups(benchmark: Benchmark) -> Collection[list[str]]:
-    """The queries in groups that have no positive in common: the connected components of queries and positives."""
-    import numpy as np
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    queries = list(benchmark.queries)
-    positives = {
-        query: [passage for passage, grade in benchmark.qrels.get(query, {}).items() if grade > 0] for query in queries
-    }
-    nodes: dict[str, int] = {}  # passage -> number, after those of the queries
-    edges = [
-        (number, nodes.setdefault(passage, len(queries) + len(nodes)))
-        for number, passages in enumerate(with_duplicates(benchmark.corpus, positives).values())
-        for passage in passages
-    ]
-    rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
-    size = len(queries) + len(nodes)
-    _, labels = connected_components(coo_matrix((np.ones(len(edges)), (rows, columns)), (size, size)), directed=False)
-    groups: dict[int, list[str]] = {}
-    for query, label in zip(queries, labels.tolist(), strict=False):  # the passages' labels are not needed
-        groups.setdefault(label, []).append(query)
-    return groups.values()
-
-
-def _hash_fraction(key: str) -> float:
-    """A number in [0, 1) that depends on the key alone, spread evenly."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
-
-
-def _part(benchmark: Benchmark, keep: set[str], split: str) -> Benchmark:
-    """The benchmark with some of its queries, in their order."""
-    return replace(
-        benchmark,
-        split=split,
-        queries={query: text for query, text in benchmark.queries.items() if query in keep},
-        qrels={query: grades for query, grades in benchmark.qrels.items() if query in keep},
-    )

@@ -1,4 +1,4 @@
-"""Where a long text is cut: at the end of a sentence, else at white space, else between words; and what a word is."""
+"""Cut long texts into sentences and chunks, and tell words apart in scripts without spaces."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sentences_of(text: str) -> list[str]:
 
 
 def unspaced_word_starts(text: str, starts: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Which tokens count as words of their own because their script has no spaces to tell words by.
+    """Find the tokens that count as words of their own because their script has no spaces to tell words by.
 
     A pre-tokenizer that cuts at spaces takes a whole Chinese or Thai sentence for one word.
 
@@ -89,5 +89,5 @@ def chunk_lengths(text: str, starts: Sequence[int], word_starts: npt.NDArray[np.
 def _borders(
     positions: npt.NDArray[np.int64], words: npt.NDArray[np.int64], places: list[int]
 ) -> npt.NDArray[np.int64]:
-    """Tokens before which the places in the text fall, in rising order, those that start a word."""
+    """Find the tokens before which the places in the text fall, in rising order, those that start a word."""
     return np.intersect1d(np.searchsorted(positions, places), words)

@@ -1,4 +1,4 @@
-"""Text files, compressed or not, read line by line with the line's number at hand for an error."""
+"""Read text files, compressed or not, line by line, with the line's number at hand for an error."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import codecs
 import gzip
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ COMPRESSIONS = (".gz", ".xz", ".zst")
 
 
 def file_type(path: Path) -> str:
-    """Give the ending that tells a file's format, without that of its compression: `.jsonl` for `corpus.jsonl.xz`."""
+    """Find the ending that tells a file's format, without that of its compression: `.jsonl` for `corpus.jsonl.xz`."""
     name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
     return name.suffix.lower()
 
@@ -100,6 +101,11 @@ def json_kind(value: object) -> str:
         return "null"
     kinds = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return kinds.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def word_of(name: str) -> str:
+    """Make a name (part of) an id, which may not hold white space in runs and judgements: it becomes `_`."""
+    return re.sub(r"\s", "_", name)
 
 
 def _open_bytes(path: Path) -> IO[bytes]:

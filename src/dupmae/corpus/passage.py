@@ -1,4 +1,4 @@
-"""A passage, what its metadata hold, and the fingerprint of many."""
+"""A passage, the values of its metadata, and the fingerprint of many passages."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Passage:
 
 
 def value_text(value: str | float) -> str:
-    """A metadata value as it is stored: true and false as in JSON, a whole number without a fraction."""
+    """Write a metadata value as it is stored: true and false as in JSON, a whole number without a fraction."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def corpus_fingerprint(passages: Iterable[Passage]) -> str:
-    """A mark of every passage's id, title and text, and of their order."""
-    digest = hashlib.sha256()
+    """Fingerprint the id, title and text of every passage, in their order."""
+    content = hashlib.sha256()
     for passage in passages:
-        digest.update(fingerprint([passage.id, passage.title, passage.text]).encode())
-    return digest.hexdigest()
+        content.update(fingerprint([passage.id, passage.title, passage.text]).encode())
+    return content.hexdigest()

@@ -1,4 +1,4 @@
-"""Training pairs from text alone: a title, a sentence or a run of words stands in for a query that the passage answers.
+"""Draw training pairs from text alone: a title, a sentence or a run of words stands in for a query.
 
 A title or a sentence that becomes a query is taken out of its passage, so that finding the passage again takes more
 than matching the same words. A run of words is not (as in contrastive learning from crops): rare words should match.
@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from dupmae.config import PseudoQueryConfig
-from dupmae.corpus import Benchmark, Passage
+from dupmae.corpus.benchmark import Benchmark
 from dupmae.corpus.chunking import UNSPACED, sentences_of
 from dupmae.corpus.duplicates import unrepeated
+from dupmae.corpus.passage import Passage
 from dupmae.errors import DupmaeError
 
 SPLIT = "pseudo"
@@ -30,11 +31,11 @@ _WORD = re.compile(rf"{UNSPACED.pattern}|\S+\s*")
 
 
 def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryConfig) -> Benchmark:
-    """Draw queries from passages.
+    """Draw pseudo-queries from passages.
 
     What is drawn from a passage depends on its id and the seed, and on no other passage. A query that would come from
     several passages ("Introduction") tells none of them from the others and is left out; so is every query of a passage
-    that stands there twice, for its twin would be a wrong answer that holds the query.
+    that has a duplicate, which would be a wrong answer that holds the query.
 
     Args:
         passages: At least one; all are kept in memory.
@@ -69,7 +70,7 @@ def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryCo
 
 
 def known_items(corpus: Mapping[str, Passage], name: str, count: int, pool: int, seed: int) -> Benchmark:
-    """Queries whose answer is known without judgements: do a passage's title and a sentence of it find the rest of it?
+    """Draw queries whose answer is known: do a passage's title and a sentence of it find the rest of it?
 
     Args:
         corpus: Every passage by its id.

@@ -1,4 +1,4 @@
-"""The token store: texts as token ids, once, in a memory-mapped Arrow file with word borders and a fingerprint."""
+"""Tokenise texts once into a token store: a memory-mapped Arrow file with word borders and a fingerprint."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class TokenStore:
 
 
 def is_token_store(folder: Path) -> bool:
-    """Whether a folder holds a token store of this version, whole or damaged."""
+    """Tell whether a folder holds a token store of this version, whole or damaged."""
     return _record_of(folder).get("format") == FORMAT
 
 
@@ -137,6 +137,18 @@ def build_token_store(
     Raises:
         DupmaeError: The tokenizer is slow, has no special tokens or does not tell words apart; the lengths leave no
             room; the folder holds something else; a text is not valid Unicode; nothing is left to store.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from dupmae import StoreConfig, build_token_store
+        >>> names = ["[CLS]", "[SEP]", "[UNK]", "a", "lamp", "lens", "and"]
+        >>> words = Tokenizer(models.WordLevel(dict(zip(names, range(7))), unk_token="[UNK]"))
+        >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]")
+        >>> store = build_token_store(["a lamp and a lens"], tokenizer, "store", StoreConfig(min_length=4))
+        >>> store.report["tokens"], store[0]["input_ids"].tolist()
+        (5, [0, 3, 4, 6, 3, 5, 1])
     """
     folder = Path(folder)
     budget = config.max_length - 2
@@ -152,8 +164,8 @@ def build_token_store(
         "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
         "ends": [first, last],
     }
-    mark = _mark_of(sources)
-    if sources and _record_of(folder).items() >= {**record, "format": FORMAT, "sources": mark}.items():
+    sources_fingerprint = _fingerprint_of(sources)
+    if sources and _record_of(folder).items() >= {**record, "format": FORMAT, "sources": sources_fingerprint}.items():
         return TokenStore.open(folder)
     dtype = np.uint16 if max(tokenizer.get_vocab().values()) <= 65_535 else np.uint32
     schema = pa.schema(
@@ -191,14 +203,14 @@ def build_token_store(
                 f"Nothing is left to put into the token store {folder}: of {counts['texts']} texts "
                 f"{counts['texts_empty']} tokenise to nothing, the others have fewer than {config.min_length} tokens."
             )
-        content_mark = fingerprint({"format": FORMAT, "content": content.hexdigest(), **record})
-        whole = {"format": FORMAT, "fingerprint": content_mark, **record, "sources": mark, "counts": counts}
-        write_json(temporary / RECORD_FILE, whole)
+        own_fingerprint = fingerprint({"format": FORMAT, "content": content.hexdigest(), **record})
+        whole = {"format": FORMAT, "fingerprint": own_fingerprint, **record}
+        write_json(temporary / RECORD_FILE, whole | {"sources": sources_fingerprint, "counts": counts})
     return TokenStore.open(folder)
 
 
 def _record_of(folder: Path) -> dict[str, Any]:
-    """The record of the store in a folder; empty if there is none."""
+    """Read the record of the store in a folder; empty if there is none."""
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -206,8 +218,8 @@ def _record_of(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _mark_of(sources: Sequence[str | Path]) -> str:
-    """A mark of files and of all files in folders: of their names, sizes and times of the last change."""
+def _fingerprint_of(sources: Sequence[str | Path]) -> str:
+    """Fingerprint files and all files in folders by their names, sizes and times of the last change."""
     files: list[tuple[str, int, int]] = []
     for source in map(Path, sources):
         inside = sorted(source.rglob("*")) if source.is_dir() else [source]

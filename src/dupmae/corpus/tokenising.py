@@ -1,4 +1,4 @@
-"""Batches of texts through a tokenizer: ids, word borders, and chunks between special tokens."""
+"""Tokenise texts in batches: ids, borders of words, and chunks between special tokens."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def batches(texts: Iterable[str | Passage]) -> Iterator[list[tuple[int, str]]]:
 
 
 def text_bytes(text: str, title: int, number: int) -> bytes:
-    """A text as bytes that no other sequence of texts and titles yields."""
+    """Encode a text as bytes that no other sequence of texts and titles yields."""
     try:
         encoded = text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Judgements and runs in the formats of BEIR and TREC."""
+"""Read and write judgements and runs in the formats of BEIR and TREC."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_qrels(path: str | Path) -> Qrels:
 
 
 def _qrels_width(line: str, place: str) -> int:
-    """How many columns judgements have, by their first line."""
+    """Tell how many columns judgements have, by their first line."""
     if len(line.split("\t")) == 3:
         return 3
     if len(line.split()) == 4:
@@ -100,7 +100,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def _score_of(columns: list[str], place: str) -> float:
-    """The score that a run's line gives, or minus its rank."""
+    """Read the score of a run's line, or minus its rank."""
     if len(columns) == 6:
         if not _is_number(columns[4]):
             raise DupmaeError(f"{place}: the score {columns[4]!r} is not a finite number.")
@@ -139,14 +139,14 @@ def write_run(path: str | Path, run: Run, tag: str) -> None:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Lines that are not blank, with their numbers."""
+    """Read the lines that are not blank, with their numbers."""
     if not path.is_file():
         raise DupmaeError(f"{path} does not exist or is not a file.")
     return [(number, line) for number, line in numbered_lines(path) if line and not line.isspace()]
 
 
 def _is_number(word: str) -> bool:
-    """Whether `word` is a finite number."""
+    """Tell whether `word` is a finite number."""
     try:
         return math.isfinite(float(word))
     except ValueError:

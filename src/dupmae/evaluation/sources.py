@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dupmae.corpus import Benchmark, Passage, Qrels, read_benchmark
+from dupmae.corpus import Benchmark, Passage, Qrels, read_benchmark, write_benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.benchmarks import Definition, definition_of, definitions_in, known_definition
 from dupmae.files import atomic_folder, write_json
@@ -187,22 +187,7 @@ def _write(folder: Path, content: Content, source: str) -> None:
     """Write a folder in BEIR layout."""
     passages, queries, judgements = content
     with atomic_folder(folder) as temporary:
-        count = 0
-        with (temporary / "corpus.jsonl").open("w", encoding="utf-8") as file:
-            for passage in passages:
-                record = {"_id": passage.id, "title": passage.title, "text": passage.text}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                count += 1
-        with (temporary / "queries.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(
-                json.dumps({"_id": query, "text": text}, ensure_ascii=False) + "\n" for query, text in queries.items()
-            )
-        (temporary / "qrels").mkdir()
-        for split, qrels in judgements.items():
-            with (temporary / "qrels" / f"{split}.tsv").open("w", encoding="utf-8") as file:
-                file.write("query-id\tcorpus-id\tscore\n")
-                for query, grades in qrels.items():
-                    file.writelines(f"{query}\t{passage}\t{grade}\n" for passage, grade in grades.items())
+        count = write_benchmark(temporary, passages, queries, judgements)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         sums = {path.relative_to(temporary).as_posix(): _checksum(path) for path in files}
         write_json(temporary / SOURCE_FILE, {"source": source, "passages": count, "sha256": sums})

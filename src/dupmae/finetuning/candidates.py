@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.corpus import Benchmark
+from dupmae.corpus.formats.records import string_field
 from dupmae.corpus.lines import json_kind, json_objects
-from dupmae.corpus.readers import string_field
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_write
 
