@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> None:
     examples = make_examples(train, config)
     loss = DuplexLoss(encoder, examples, config)
     if options.system == "every entry":
-        loss.entries_of = lambda features: None
+        loss.terms_of = lambda features: None
     collate = row_collator(encoder, examples)
 
     def step() -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_the_encoder_depends_on_text_settings_and_seed_alone(corpus: list[str], 
     assert all(torch.equal(one[name], same[name]) for name in one)
     name = "bert.embeddings.word_embeddings.weight"
     assert not torch.equal(one[name], other[name])
-    vocabularies = [(folder / "tokenizer.json").read_text() for folder in folders]
+    vocabularies = [(folder / "tokenizer.json").read_text(encoding="utf-8") for folder in folders]
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
 
 
@@ -113,7 +113,7 @@ def test_no_text_and_broken_text_are_refused_and_leave_nothing(tmp_path: Path) -
 def test_pretrain_makes_its_own_start_and_goes_on_after_an_interruption(
     corpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "corpus.txt").write_text("\n".join(corpus))
+    (tmp_path / "corpus.txt").write_text("\n".join(corpus), encoding="utf-8")
     sizes = "--layers 1 --width 16 --heads 2 --vocabulary_size 80 --positions 24 --max_length 20"
     schedule = "--new_layers_steps 0 --steps 4 --batch_size 4 --save_steps 2 --precision float32"
     words = ["pretrain", "--from_scratch", "--corpus", str(tmp_path / "corpus.txt"), *sizes.split(), *schedule.split()]
@@ -133,7 +133,7 @@ def test_pretrain_makes_its_own_start_and_goes_on_after_an_interruption(
     assert main([*words, "--output", str(tmp_path / "cut")]) == 0
     whole, cut = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    assert json.loads((tmp_path / "cut" / "model" / "dupmae.json").read_text())["steps"]["joint"] == 4
+    assert json.loads((tmp_path / "cut" / "model" / "dupmae.json").read_text(encoding="utf-8"))["steps"]["joint"] == 4
     capsys.readouterr()
 
 

@@ -330,9 +330,8 @@ def test_finetune_trains_on_the_whole_split_a_model_whose_new_layers_the_seed_de
         split_queries=None,
     )
     stub(
-        "dupmae.duplex",
-        DuplexEncoder=None,
-        start_duplex=lambda model, config, corpus, seed: (model, config.top_k, corpus, seed),
+        "dupmae.duplex.starting",
+        begin_duplex=lambda model, checkpoint, config, corpus, seed: (model.path, config.top_k, corpus, seed),
     )
     stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
     words = ["finetune", "--model", "m", "--pairs", "f", "--output", "o", "--top_k", "9", "--epochs", "2"]
@@ -358,7 +357,7 @@ def test_finetune_takes_held_out_queries_lists_and_scores(stub, tmp_path):
             Split(f"{fraction} of {train}, {hold_out} apart"),
         ),
     )
-    stub("dupmae.duplex", DuplexEncoder=lambda path: path, continue_duplex=None)
+    stub("dupmae.duplex.starting", begin_duplex=lambda model, *_: model.path)
     stub("dupmae.finetuning", finetune=lambda *args, **named: call.update(args=args, named=named))
     model = tmp_path / "model"
     model.mkdir()

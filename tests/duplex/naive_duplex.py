@@ -10,7 +10,7 @@ import torch
 from dupmae.duplex import DuplexEncoder
 
 V = 176
-"""Entries of the tiny vocabulary."""
+"""Terms of the tiny vocabulary."""
 
 
 def unsettle(encoder: DuplexEncoder) -> None:
@@ -65,11 +65,11 @@ def naive_score(encoder: DuplexEncoder, query: str, document: str) -> float:
     pooling = encoder.pooling
     h_q, mu_q = naive_halves(encoder, query, "query")
     h_d, mu_d = naive_halves(encoder, document, "document")
-    kept = sorted(range(len(mu_d)), key=lambda entry: -mu_d[entry])[: pooling.top_k]  # I_d of Eq. 11
-    cls = math.fsum(h_q * h_d)
-    ot = math.fsum(mu_q[entry] * mu_d[entry] for entry in kept)
+    kept = sorted(range(len(mu_d)), key=lambda term: -mu_d[term])[: pooling.top_k]  # I_d of Eq. 11
+    dense = math.fsum(h_q * h_d)
+    lexical = math.fsum(mu_q[term] * mu_d[term] for term in kept)
     if pooling.normalize:
-        cls /= (np.linalg.norm(h_q) * np.linalg.norm(h_d)) or 1
-        ot /= (np.linalg.norm(mu_q) * (np.linalg.norm(mu_d[kept]) if pooling.document_norm == "unit" else 1)) or 1
+        dense /= (np.linalg.norm(h_q) * np.linalg.norm(h_d)) or 1
+        lexical /= (np.linalg.norm(mu_q) * (np.linalg.norm(mu_d[kept]) if pooling.document_norm == "unit" else 1)) or 1
     dense_scale, lexical_scale = pooling.cls_log_scale.exp().item(), pooling.ot_log_scale.exp().item()
-    return (dense_scale * cls if pooling.dense_dimension else 0) + (lexical_scale * ot if pooling.top_k else 0)
+    return (dense_scale * dense if pooling.dense_dimension else 0) + (lexical_scale * lexical if pooling.top_k else 0)

@@ -1,4 +1,4 @@
-"""Where the vocabulary half's logits begin to count."""
+"""Where the lexical half's logits begin to count, and where the dense half's projection begins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_logits_are_centred_by_entry_then_cut_and_scaled_by_their_largest(make_e
     before = logits(encoder.eval(), texts)
     calibrate(encoder, texts, batch_size=5)
     centred = before - before.mean(axis=0)
-    largest = -np.sort(-centred, axis=1)[:, :20]  # twice the 10 entries that a document keeps
+    largest = -np.sort(-centred, axis=1)[:, :20]  # twice the 10 terms that a document keeps
     threshold = largest[:, -1].mean()
     expected = (centred - threshold) / (largest.mean() - threshold)
     np.testing.assert_allclose(logits(encoder, texts), expected, atol=1e-3)
@@ -69,23 +69,27 @@ def test_tokens_of_queries_weigh_what_bm25_calls_their_idf(make_encoder):
     weigh_tokens(encoder, ["baba bedi", "baba baba", "baba", "bedi bifu"], batch_size=3)
     weights = encoder.pooling.token_log_scale.detach().exp()
     for word, having in (("baba", 3), ("bedi", 2), ("bifu", 1), ("dado", 0)):
-        (entry,) = encoder.tokenizer.convert_tokens_to_ids([word])
-        assert float(weights[entry]) == pytest.approx(np.log(1 + (4 - having + 0.5) / (having + 0.5)))
+        (term,) = encoder.tokenizer.convert_tokens_to_ids([word])
+        assert float(weights[term]) == pytest.approx(np.log(1 + (4 - having + 0.5) / (having + 0.5)))
     after = encoder.state_dict()
     assert {name for name, tensor in before.items() if not torch.equal(tensor, after[name])} == {"1.token_log_scale"}
 
 
-def test_encoder_without_a_vocabulary_half_is_left_alone(make_encoder, texts):
+def test_encoder_without_a_lexical_half_is_left_alone(make_encoder, texts):
     encoder = make_encoder(top_k=0)
     before = encoder.pooling.output.weight.clone()
     calibrate(encoder, texts)
     assert torch.equal(encoder.pooling.output.weight, before)
 
 
-def test_one_text_and_more_entries_than_the_vocabulary_leave_finite_numbers(make_encoder):
-    encoder = make_encoder(top_k=V)
+def test_one_text_alone_is_centred_and_not_divided_by_its_deviation_of_zero(make_encoder, monkeypatch):
+    monkeypatch.setattr("dupmae.duplex.calibration.autocast", lambda *_: contextlib.nullcontext())
+    encoder = make_encoder(top_k=V)  # twice as many terms as there are would be counted
+    before = logits(encoder.eval(), ["baba bedi", "bifu"])
     calibrate(encoder, ["baba bedi"])
-    assert encoder.encode_document("bifu").to_dense().isfinite().all()
+    centred, other = logits(encoder, ["baba bedi", "bifu"]) * 1e-6  # the least that is divided by
+    np.testing.assert_allclose(centred, np.zeros(V), atol=1e-5)
+    np.testing.assert_allclose(other, before[1] - before[0], atol=1e-5)
 
 
 def test_sample_is_drawn_by_the_seed_and_at_most_256_passages():

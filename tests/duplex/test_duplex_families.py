@@ -55,13 +55,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, write_tokenizer: Any)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    model.save_pretrained(tmp_path / "start")
-    write_tokenizer(tmp_path / "start")
-    return tmp_path / "start"
+    model.save_pretrained(tmp_path / "base")
+    write_tokenizer(tmp_path / "base")
+    return tmp_path / "base"
 
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)
-def test_the_vocabulary_half_starts_from_the_familys_own_head(folder: Path, texts: list[str]) -> None:
+def test_the_lexical_half_starts_from_the_familys_own_head(folder: Path, texts: list[str]) -> None:
     encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(top_k=10)).to("cpu").eval()
     masked_lm = AutoModelForMaskedLM.from_pretrained(folder).eval()
     features = encoder.preprocess(texts, task="document")
@@ -75,22 +75,22 @@ def test_the_vocabulary_half_starts_from_the_familys_own_head(folder: Path, text
 
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)
-def test_entries_of_queries_are_those_of_the_whole_vocabulary_half_uncut(folder: Path, texts: list[str]) -> None:
+def test_terms_of_queries_are_those_of_the_whole_lexical_half_uncut(folder: Path, texts: list[str]) -> None:
     encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(dense_dimension=16, top_k=10)).to("cpu").eval()
     unsettle(encoder)
     queries, documents = (encoder.preprocess(texts[:5], task=task) for task in ("query", "document"))
-    occurs = encoder.pooling.entries_of(queries)
+    occurs = encoder.pooling.terms_of(queries)
     assert occurs is not None
-    entries = occurs.nonzero()[:, 0].numpy()
-    assert 5 < len(entries) < V / 2
+    terms = occurs.nonzero()[:, 0].numpy()
+    assert 5 < len(terms) < V / 2
     with torch.no_grad():
-        some = [encoder(columns | {"entries": entries})["sentence_embedding"] for columns in (queries, documents)]
+        some = [encoder(columns | {"terms": terms})["sentence_embedding"] for columns in (queries, documents)]
         encoder.pooling.top_k = V
         for part, columns in zip(some, (queries, documents), strict=True):
             whole = encoder(columns)["sentence_embedding"]
-            kept = torch.cat([whole[:, entries], whole[:, V:]], dim=1)
+            kept = torch.cat([whole[:, terms], whole[:, V:]], dim=1)
             torch.testing.assert_close(part, kept, atol=1e-5, rtol=1e-4)
-            assert part[:, : len(entries)].any()
+            assert part[:, : len(terms)].any()
 
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,8 +37,13 @@ from transformers import (
 )
 
 from dupmae.config import DuplexConfig
-from dupmae.duplex import DuplexEncoder
+from dupmae.corpus import read_passages
+from dupmae.duplex import DuplexEncoder, DuplexPooling, pooling
+from dupmae.duplex.pooling import CODE_FILE, FORMER_KEYS
 from dupmae.errors import DupmaeError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "0.1"
+EXPECTED: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
 
 WITHOUT_DUPMAE = """
 import json, sys
@@ -58,6 +65,21 @@ print(json.dumps({"scores": scores, "dupmae": "dupmae" in sys.modules}))
 
 def scores(model: SparseEncoder, texts: list[str]) -> np.ndarray:
     return model.similarity(model.encode_query(texts), model.encode_document(texts)).numpy()
+
+
+def scores_without_dupmae(folder: Path, texts: list[str]) -> list[list[float]]:
+    """Scores of the texts as queries and as documents by plain sentence-transformers, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DUPMAE, str(folder), *texts],
+        env=os.environ | {"HF_MODULES_CACHE": str(folder.parent / "modules")},
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert answer["dupmae"] is False
+    return answer["scores"]  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -109,17 +131,8 @@ def test_batches_stay_padded_wherever_the_model_is_loaded(encoder, tmp_path):
 
 def test_folder_gives_the_same_scores_where_dupmae_is_not_installed(encoder, texts, tmp_path):
     encoder.save_pretrained(str(tmp_path / "model"))
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_DUPMAE, str(tmp_path / "model"), *texts, ""],
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert answer["dupmae"] is False
-    np.testing.assert_allclose(answer["scores"], scores(encoder, [*texts, ""]), rtol=1e-4, atol=1e-5)
+    found = scores_without_dupmae(tmp_path / "model", [*texts, ""])
+    np.testing.assert_allclose(found, scores(encoder, [*texts, ""]), rtol=1e-4, atol=1e-5)
 
 
 def test_saving_again_replaces_the_older_model(encoder, tmp_path):
@@ -136,12 +149,12 @@ def test_saving_into_an_empty_folder_works(encoder, tmp_path):
 
 
 def test_saving_over_something_else_is_refused_and_leaves_it_alone(encoder, tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(DupmaeError, match="holds something else"):
         encoder.save_pretrained(str(tmp_path))
     with pytest.raises(DupmaeError, match="holds something else"):
         encoder.save_pretrained(str(tmp_path / "thesis.txt"))
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["years of work"]
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["years of work"]
 
 
 def test_weights_are_safetensors_and_nothing_is_pickled(encoder, tmp_path):
@@ -150,19 +163,65 @@ def test_weights_are_safetensors_and_nothing_is_pickled(encoder, tmp_path):
     assert names == {".json", ".safetensors"}
 
 
+def test_an_encoder_remembers_the_folder_it_was_loaded_from_or_saved_to(encoder, bert_folder, tmp_path, monkeypatch):
+    assert encoder.path is None
+    encoder.save_pretrained(str(tmp_path / "model"))
+    assert encoder.path == str(tmp_path / "model")
+    with pytest.raises(DupmaeError, match="holds something else"):
+        encoder.save(str(bert_folder))
+    assert encoder.path == str(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert DuplexEncoder("model").path == "model"
+    loaded = DuplexEncoder(str(tmp_path / "model"))
+    loaded.save(tmp_path / "again")
+    assert loaded.path == str(tmp_path / "again")
+
+
+# Folders of version 0.1
+
+
+@pytest.fixture
+def former(tmp_path: Path) -> Path:
+    """A model that version 0.1 saved."""
+    shutil.unpack_archive(GOLDEN / "files.tar.xz", tmp_path / "golden", filter="data")
+    settings = json.loads((tmp_path / "golden" / "model" / "1_DuplexPooling" / "config.json").read_text("utf-8"))
+    assert settings.keys() >= FORMER_KEYS.keys()
+    return tmp_path / "golden" / "model"
+
+
+def test_a_folder_of_0_1_gives_through_the_package_what_its_own_code_gives(former, texts):
+    plain = SparseEncoder(str(former), trust_remote_code=True, device="cpu")
+    encoder = DuplexEncoder(str(former), device="cpu")
+    assert type(plain[-1]) is not type(encoder[-1]) is DuplexPooling
+    texts = [*EXPECTED["queries"], *texts]
+    for name in ("encode_query", "encode_document"):
+        vectors, expected = (getattr(model, name)(texts).to_dense() for model in (encoder, plain))
+        torch.testing.assert_close(vectors, expected, atol=1e-6, rtol=1e-6)
+    assert plain[-1].state_dict().keys() == encoder[-1].state_dict().keys()
+
+
+def test_the_code_of_today_reads_a_folder_of_0_1_where_dupmae_is_not_installed(former, tmp_path):
+    shutil.copy(pooling.__file__, former / CODE_FILE)
+    passages = [passage.full_text for passage in read_passages(tmp_path / "golden" / "data" / "corpus.jsonl")]
+    queries = EXPECTED["queries"]
+    found = scores_without_dupmae(former, [*queries, *passages])
+    expected = EXPECTED["model"]["scores"]
+    np.testing.assert_allclose([row[len(queries) :] for row in found[: len(queries)]], expected, rtol=1e-4, atol=1e-5)
+
+
 # Building from an encoder
 
 
 def test_a_checkpoint_pretrained_for_another_projection_is_refused(bert_folder, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(bert_folder, checkpoint)
-    (checkpoint / "dupmae.json").write_text(json.dumps({"lexical_projection": "linear"}))
+    (checkpoint / "dupmae.json").write_text(json.dumps({"lexical_projection": "linear"}), encoding="utf-8")
     DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10, lexical_projection="linear"))
     with pytest.raises(DupmaeError, match=r"pre-trained with lexical_projection linear, but .* asks for mlm_head"):
         DuplexEncoder.from_encoder(str(checkpoint), DuplexConfig(top_k=10))
 
 
-def test_vocabulary_half_starts_from_the_checkpoints_own_head(bert_folder):
+def test_lexical_half_starts_from_the_checkpoints_own_head(bert_folder):
     encoder = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(top_k=10))
     head = BertForMaskedLM.from_pretrained(bert_folder).cls.predictions
     ours = encoder.pooling.state_dict()
@@ -182,7 +241,7 @@ def test_vocabulary_half_starts_from_the_checkpoints_own_head(bert_folder):
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
-def test_untrained_vocabulary_half_pools_the_logits_of_the_masked_language_model(
+def test_untrained_lexical_half_pools_the_logits_of_the_masked_language_model(
     family, bert_config, write_tokenizer, texts, tmp_path
 ):
     sizes = {"vocab_size": V, "pad_token_id": 0, "max_position_embeddings": 64, "initializer_range": 0.2}
@@ -254,18 +313,18 @@ def test_a_byte_level_tokenizer_reads_the_first_word_as_any_other(kind, tmp_path
     made = {"tokenizer_object": tokenizer}
     if kind is RobertaTokenizer:
         made = {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
-    kind(**made, **special).save_pretrained(tmp_path / "start")
+    kind(**made, **special).save_pretrained(tmp_path / "base")
     size = len(model["vocab"])
     widths = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     config = RobertaConfig(vocab_size=size, max_position_embeddings=20, pad_token_id=1, **widths)
-    RobertaForMaskedLM(config).save_pretrained(tmp_path / "start")
-    encoder = DuplexEncoder.from_encoder(str(tmp_path / "start"), DuplexConfig(top_k=10))
+    RobertaForMaskedLM(config).save_pretrained(tmp_path / "base")
+    encoder = DuplexEncoder.from_encoder(str(tmp_path / "base"), DuplexConfig(top_k=10))
     encoder.save_pretrained(str(tmp_path / "model"))
     for one in (encoder, DuplexEncoder(str(tmp_path / "model"))):
         assert one.tokenizer.tokenize("boke zali") == ["Ġboke", "Ġzali"]
 
 
-def test_rows_of_the_vocabulary_that_no_token_has_are_never_entries(bert_folder, tmp_path, texts):
+def test_rows_of_the_vocabulary_that_no_token_has_are_never_terms(bert_folder, tmp_path, texts):
     model = BertForMaskedLM.from_pretrained(bert_folder)
     model.resize_token_embeddings(V + 40)
     with torch.no_grad():
@@ -291,7 +350,7 @@ def test_a_tokenizer_with_special_tokens_that_the_encoder_does_not_know_is_refus
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"top_k": 177}, "top_k is 177, but the vocabulary has only 176 entries"),
+        ({"top_k": 177}, "top_k is 177, but the vocabulary has only 176 terms"),
         ({"dense_dimension": 33}, "dense_dimension is 33, but .* is only 32 wide"),
         ({"dense_dimension": 0, "top_k": 0}, "one of them must be above 0"),
         ({"dense_dimension": -1}, "dense_dimension must be at least 0, not -1"),
@@ -312,7 +371,7 @@ def test_impossible_representations_are_refused(settings, sentence, bert_folder)
         ),
     ],
 )
-def test_decoders_are_no_start(model, kind, write_tokenizer, tmp_path):
+def test_decoders_are_no_base_models(model, kind, write_tokenizer, tmp_path):
     model().save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
     with pytest.raises(DupmaeError, match=f"is an? {kind} model"):

@@ -181,10 +181,10 @@ def test_damaged_embeddings_are_refused(damage, embeddings, tmp_path):
 
 
 def test_saving_over_something_else_is_refused_and_over_older_embeddings_not(embeddings, tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(DupmaeError, match="holds something else"):
         embeddings.save(tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "years of work"
     embeddings.save(tmp_path / "e")
     embeddings[:2].save(tmp_path / "e")
     assert len(DuplexEmbeddings.load(tmp_path / "e")) == 2

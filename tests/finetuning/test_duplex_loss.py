@@ -30,7 +30,7 @@ HALVES = {"": slice(None), "_cls": slice(V, None), "_ot": slice(0, V)}
 class Model(nn.Module):
     """Gives the vectors that it is handed."""
 
-    pooling = SimpleNamespace(dense_dimension=3, entries_of=lambda features: None)
+    pooling = SimpleNamespace(dense_dimension=3, terms_of=lambda features: None)
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         return features | {"sentence_embedding": features["vectors"]}
@@ -173,7 +173,7 @@ def test_entries_that_no_query_has_are_not_computed_and_change_nothing(
 
     losses, gradients = step(5)
     entries, widths = widths, []
-    monkeypatch.setattr(DuplexPooling, "entries_of", lambda self, features: None)
+    monkeypatch.setattr(DuplexPooling, "terms_of", lambda self, features: None)
     expected, whole = step(176)  # the entries of the whole vocabulary
     assert len(set(entries)) == len(set(widths)) == 1
     assert entries[0] < widths[0] / 2

@@ -54,23 +54,6 @@ def test_a_file_is_no_model(tmp_path):
         models.resolve_model(str(tmp_path / "weights.bin"))
 
 
-def test_a_folder_without_a_model_is_refused_with_the_one_that_may_be_meant(tmp_path):
-    from dupmae.retrievers.scorers import load_cross_encoder, start_cross_encoder
-    from dupmae.retrievers.vectors import load_encoder
-
-    def opened(folder):
-        return load_encoder("dense", folder)
-
-    for load in (load_cross_encoder, start_cross_encoder, opened):
-        with pytest.raises(DupmaeError, match=r"holds no model \(no config.json\): name the folder of one"):
-            load(str(tmp_path))
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    with pytest.raises(DupmaeError, match=f"holds no model: is {tmp_path / 'model'} meant?"):
-        load_cross_encoder(str(tmp_path))
-    models.refuse_no_model(str(tmp_path / "model"))
-
-
 def test_an_empty_name_is_refused():
     with pytest.raises(DupmaeError, match="no name"):
         models.resolve_model("")
@@ -99,27 +82,3 @@ def test_a_missing_wheel_comes_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(models.WHEELS, NAME, models.Wheel("no_such_module_anywhere", "", "demo"))
     with pytest.raises(DupmaeError, match=r"pip install 'dupmae\[demo\]'"):
         models.resolve_model(NAME)
-
-
-def test_fingerprint_follows_the_contents_and_not_the_place(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name / "1_Pooling").mkdir(parents=True)
-        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
-        (tmp_path / name / "1_Pooling" / "config.json").write_text("{}")
-    (tmp_path / "b" / "README.md").write_text("a model card does not count")
-    first = models.model_fingerprint(str(tmp_path / "a"))
-    assert models.model_fingerprint(str(tmp_path / "b")) == first
-    (tmp_path / "b" / "1_Pooling" / "config.json").write_text('{"mean": true}')
-    assert models.model_fingerprint(str(tmp_path / "b")) != first
-    (tmp_path / "a" / "pytorch_model.bin").write_bytes(b"weights in the older format")
-    assert models.model_fingerprint(str(tmp_path / "a")) != first
-    assert models.model_fingerprint("org/one") != models.model_fingerprint("org/two")
-
-
-def test_a_duplex_folder_is_told_from_other_models(tmp_path):
-    assert not models.is_duplex("org/model")
-    assert not models.is_duplex(str(tmp_path))
-    (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer"}]')
-    assert not models.is_duplex(str(tmp_path))
-    (tmp_path / "modules.json").write_text('[{"type": "dupmae_module.DuplexPooling"}]')
-    assert models.is_duplex(str(tmp_path))

@@ -19,8 +19,8 @@ from dupmae.config import DuplexConfig
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_sha256
+from dupmae.models import is_duplex, packing
 from dupmae.models import names as models
-from dupmae.models import packing
 from dupmae.models.packing import pack, unpack
 
 ENTRIES = 50
@@ -29,8 +29,8 @@ ENTRIES = 50
 def folder_of(place: Path, weights: dict[str, Any], more: dict[str, Any] | None = None) -> Path:
     """A model folder with these tensors, and others in a folder below."""
     (place / "below").mkdir(parents=True)
-    (place / "config.json").write_text(json.dumps({"vocab_size": ENTRIES}))
-    (place / "below" / "notes.txt").write_text("word\n" * 100)
+    (place / "config.json").write_text(json.dumps({"vocab_size": ENTRIES}), encoding="utf-8")
+    (place / "below" / "notes.txt").write_text("word\n" * 100, encoding="utf-8")
     save_file(weights, place / "model.safetensors")
     save_file(more or {}, place / "below" / "model.safetensors")
     return place
@@ -130,7 +130,7 @@ def test_a_packed_duplex_model_ranks_as_the_whole_one(bert_folder: Path, tmp_pat
     pack(tmp_path / "model", tmp_path / "small.safetensors")
     restored = models.resolve_model(str(tmp_path / "small.safetensors"))
     assert restored.startswith(str(tmp_path / "cache" / "dupmae" / "models" / "small-"))
-    assert models.is_duplex(restored)
+    assert is_duplex(restored)
     before = Path(restored, "model.safetensors").stat().st_mtime_ns
     assert models.resolve_model(str(tmp_path / "small.safetensors")) == restored
     assert Path(restored, "model.safetensors").stat().st_mtime_ns == before
@@ -156,7 +156,7 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)})
     with pytest.raises(DupmaeError, match="bits is 9: a weight takes 2 to 8 bits"):
         pack(source, tmp_path / "small.safetensors", bits=9)
-    (source / "config.json").write_text("{}")
+    (source / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DupmaeError, match=r"config\.json names no vocab_size"):
         pack(source, tmp_path / "small.safetensors")
     with pytest.raises(DupmaeError, match="holds no weights"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from dupmae.cli import entry as cli
 from dupmae.files import file_sha256
+from dupmae.models import is_duplex
 from dupmae.models import names as models
 
 LARGEST = 25_000_000
@@ -34,11 +36,14 @@ def test_the_file_is_small_and_the_known_one() -> None:
 def test_it_is_restored_into_a_folder_with_its_card(cache: Path) -> None:
     folder = Path(models.resolve_model(models.SMALL))
     assert cache in folder.parents
-    assert models.is_duplex(str(folder))
+    assert is_duplex(str(folder))
     card = (folder / "README.md").read_text(encoding="utf-8")
     for word in ("Apache-2.0", "CC BY-SA", "all-MiniLM-L6-v2", "Limits"):
         assert word in card
-    assert card == models.SMALL_FILE.with_suffix(".md").read_text(encoding="utf-8")
+    beside = models.SMALL_FILE.with_suffix(".md").read_text(encoding="utf-8")
+    facts = re.compile(r"^#.*|\*\*[.\d]+\*\*", re.MULTILINE)  # what the card beside the file says may be newer
+    assert facts.findall(card)
+    assert set(facts.findall(card)) <= set(facts.findall(beside))
 
 
 def test_text_is_indexed_and_searched_without_naming_a_model(
@@ -51,7 +56,7 @@ def test_text_is_indexed_and_searched_without_naming_a_model(
     }
     (tmp_path / "texts").mkdir()
     for name, text in passages.items():
-        (tmp_path / "texts" / f"{name}.txt").write_text(text)
+        (tmp_path / "texts" / f"{name}.txt").write_text(text, encoding="utf-8")
     index = str(tmp_path / "index")
     assert cli.main(["index", "build", "--corpus", str(tmp_path / "texts"), "--output", index]) == 0
     capsys.readouterr()
@@ -59,4 +64,4 @@ def test_text_is_indexed_and_searched_without_naming_a_model(
         assert cli.main(["search", index, query, "--k", "1", "--json"]) == 0
         ((hit,),) = [result["hits"] for result in json.loads(capsys.readouterr().out)["results"]]
         assert wanted in hit["id"]
-    assert json.loads((tmp_path / "index" / "manifest.json").read_text())["model"] == models.SMALL
+    assert json.loads((tmp_path / "index" / "manifest.json").read_text(encoding="utf-8"))["model"] == models.SMALL

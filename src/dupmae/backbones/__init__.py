@@ -1,4 +1,4 @@
-"""Encoders under pre-training: what each model family calls its parts, the common view of them, and loading."""
+"""Encoders: what each model family calls its parts, one view of them all, loading, making one from scratch."""
 
 from dupmae.backbones.backbone import Backbone
 from dupmae.backbones.families import FAMILIES, Family

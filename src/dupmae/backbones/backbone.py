@@ -1,4 +1,4 @@
-"""A masked-language model of any supported family, taken apart into what DupMAE needs."""
+"""One view of the masked-language models of all supported families."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAVELENGTH = 10_000.0
 class Backbone(nn.Module):
     """A masked-language model, taken apart into what DupMAE needs.
 
-    B texts of L tokens, encoder width D, vocabulary of V entries, width E of the output matrix (D, but for families
+    B texts of L tokens, encoder width D, vocabulary of V terms, width E of the output matrix (D, but for families
     that factorise their embeddings).
 
     Args:
@@ -58,20 +58,20 @@ class Backbone(nn.Module):
         return table.num_embeddings - self._first_position
 
     def states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The encoder's last hidden states, (B, L, D), for ids and mask (B, L)."""
+        """Compute the encoder's last hidden states, (B, L, D), for ids and mask (B, L)."""
         if self.unpadded:
             return encode(self.encoder, input_ids, attention_mask, self._first_position)
         return self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]  # type: ignore[no-any-return]
 
     def drop_padding(self, device: torch.device, dtype: torch.dtype) -> bool:
-        """Encode texts without padding from now on, if family, device and data type can; say whether they can."""
+        """Encode texts without padding from now on, if family, device and data type can; tell whether they can."""
         if self.family.unpadded and attends_here(self.heads, self.hidden_size // self.heads, device, dtype):
             self.model.set_attn_implementation(ATTENTION)
             self.unpadded = True
         return self.unpadded
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """What the encoder's first layer sees, e_i + p_i with everything the embedding layer adds, (B, L, D).
+        """Compute what the encoder's first layer sees, e_i + p_i with all that the embedding layer adds, (B, L, D).
 
         A family that tells positions in its attention alone has embeddings without them: they get sinusoids, because a
         decoder without positions could only rebuild a bag of words.
@@ -84,7 +84,7 @@ class Backbone(nn.Module):
         return embeddings
 
     def positions(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """The position embeddings p_i alone, (1 or B, L, D): the encoder's own, or sinusoids where it has none."""
+        """Compute the position embeddings p_i, (1 or B, L, D): the encoder's own, or sinusoids where it has none."""
         length, device = input_ids.shape[1], input_ids.device
         table = self._position_table
         if table is None:
@@ -110,7 +110,7 @@ class Backbone(nn.Module):
         return self.model.get_submodule(self.family.norm)  # type: ignore[no-any-return]
 
     def transform(self, states: torch.Tensor) -> torch.Tensor:
-        """The vocabulary head up to its output matrix: (..., D) -> (..., E)."""
+        """Run the vocabulary head up to its output matrix: (..., D) -> (..., E)."""
         transformed: torch.Tensor = self.head_norm(self._activation(self.head_dense(states)))
         return transformed
 
@@ -125,11 +125,11 @@ class Backbone(nn.Module):
         return self.model.get_output_embeddings().bias  # type: ignore[no-any-return]
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """The encoder's parameters, embeddings included, and with them an output matrix that is tied to these."""
+        """List the encoder's parameters, with its embeddings and an output matrix that is tied to these."""
         return list(self.encoder.parameters())
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """The vocabulary head's own parameters: transform, bias, and the output matrix unless it is tied."""
+        """List the vocabulary head's own parameters: transform, bias, and the output matrix unless it is tied."""
         shared = {id(parameter) for parameter in self.encoder_parameters()}
         parts = [*self.head_dense.parameters(), *self.head_norm.parameters(), self.output_weight, self.output_bias]
         return [parameter for parameter in parts if id(parameter) not in shared]
@@ -146,7 +146,7 @@ class Backbone(nn.Module):
         return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
 
     def _widen(self, embeddings: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
-        """(..., E) -> (..., D), as the encoder does where both differ."""
+        """Widen embeddings (..., E) -> (..., D) as the encoder does where both differ."""
         if not self.family.projection or embeddings.shape[-1] == self.hidden_size:
             return embeddings
         layer = self.encoder.get_submodule(self.family.projection)
@@ -154,7 +154,7 @@ class Backbone(nn.Module):
 
 
 def sinusoids(length: int, size: int, device: torch.device) -> torch.Tensor:
-    """Places 0 .. length - 1 as sines and cosines of wavelengths that rise geometrically, (length, size), float32."""
+    """Encode places as sines and cosines of wavelengths that rise geometrically, (length, size), float32."""
     half = (size + 1) // 2
     rates = WAVELENGTH ** (-torch.arange(half, device=device) / half)  # (size / 2,)
     angles = torch.arange(length, device=device)[:, None] * rates  # (length, size / 2)

@@ -1,4 +1,4 @@
-"""The supported model families: where each of them keeps the parts that DupMAE needs."""
+"""The supported model families, and where each of them keeps the parts that DupMAE needs."""
 
 from __future__ import annotations
 

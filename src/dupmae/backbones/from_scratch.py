@@ -1,4 +1,4 @@
-"""An encoder made from nothing but a corpus: a tokenizer trained on it, and a BERT of any size with random weights."""
+"""Make an encoder from nothing but a corpus: a tokenizer trained on it and a BERT of any size with random weights."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ RECORD_FILE = "from_scratch.json"
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 """The special tokens, which come first in the vocabulary, by role."""
 CONTINUES = "##"
-"""Stands before an entry that goes on with a word."""
-SHARE_OF_CHARACTERS = 4
-"""One in so many entries may be a single character that starts a word, and one that goes on with it."""
+"""Stands before a term that goes on with a word."""
+CHARACTER_TERMS = 4
+"""One in so many terms may be a single character that starts a word, and one that goes on with it."""
 
 
 def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: ScratchConfig, seed: int) -> Path:
@@ -60,9 +60,9 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
     if not characters:
         raise DupmaeError("There is no text to train a tokenizer on.")
     settings = {"settings": asdict(config), "seed": seed}
-    mark = fingerprint({"content": content, **settings})
+    own_fingerprint = fingerprint({"content": content, **settings})
     if record_file.is_file():
-        if json.loads(record_file.read_text(encoding="utf-8"))["fingerprint"] == mark:
+        if json.loads(record_file.read_text(encoding="utf-8"))["fingerprint"] == own_fingerprint:
             return folder
         raise DupmaeError(
             f"The folder {folder} holds an encoder made from other text or with other settings: choose another output "
@@ -73,20 +73,20 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        write_json(temporary / RECORD_FILE, {"fingerprint": mark, **settings, "entries": len(tokenizer)})
-    logger.info("A new encoder of %d parameters and %d entries.", model.num_parameters(), len(tokenizer))
+        write_json(temporary / RECORD_FILE, {"fingerprint": own_fingerprint, **settings, "entries": len(tokenizer)})
+    logger.info("A new encoder of %d parameters and %d terms.", model.num_parameters(), len(tokenizer))
     return folder
 
 
 def _normalizer(config: ScratchConfig) -> Any:
-    """What becomes of a text before it is cut: control characters out, and case and accents if they do not matter."""
+    """Make the normalizer: control characters out, and case and accents if they do not matter."""
     from tokenizers import normalizers
 
     return normalizers.BertNormalizer(lowercase=config.lowercase)
 
 
 def _survey(texts: Iterable[str], normalizer: Any) -> tuple[str, Counter[str]]:
-    """A hash of texts, and how often each character stands in them after normalising; white space is not counted."""
+    """Hash texts and count their characters after normalising, white space aside."""
     content, characters = hashlib.sha256(), Counter[str]()
     for number, text in enumerate(texts, 1):
         try:
@@ -99,7 +99,7 @@ def _survey(texts: Iterable[str], normalizer: Any) -> tuple[str, Counter[str]]:
 
 
 def _train_tokenizer(texts: Iterable[str], normalizer: Any, characters: Counter[str], config: ScratchConfig) -> Any:
-    """A WordPiece tokenizer like BERT's.
+    """Train a WordPiece tokenizer like BERT's.
 
     The trainer breaks ties between equally frequent pairs by their ids, and numbers the characters that go on with a
     word in an order that changes from call to call. So these are given to it beforehand, in a fixed order.
@@ -113,7 +113,7 @@ def _train_tokenizer(texts: Iterable[str], normalizer: Any, characters: Counter[
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         return tokenizer
 
-    most = config.vocabulary_size // SHARE_OF_CHARACTERS
+    most = config.vocabulary_size // CHARACTER_TERMS
     frequent = sorted(characters, key=lambda name: (-characters[name], name))[:most]
     trainer = trainers.WordPieceTrainer(
         vocab_size=config.vocabulary_size,
@@ -125,7 +125,7 @@ def _train_tokenizer(texts: Iterable[str], normalizer: Any, characters: Counter[
     )
     trained = prepared(models.WordPiece(unk_token=SPECIAL["unk"]))
     trained.train_from_iterator(texts, trainer)
-    # anew from the entries, because the trained one takes all it was given beforehand for special tokens
+    # anew from the terms, because the trained one takes all it was given beforehand for special tokens
     tokenizer = prepared(models.WordPiece(trained.get_vocab(), unk_token=SPECIAL["unk"]))
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUES)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -137,8 +137,8 @@ def _train_tokenizer(texts: Iterable[str], normalizer: Any, characters: Counter[
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=config.positions, **names)
 
 
-def _random_bert(entries: int, pad_token_id: int, config: ScratchConfig, seed: int) -> Any:
-    """A BERT with its vocabulary head, drawn by `seed` whatever was drawn before."""
+def _random_bert(terms: int, pad_token_id: int, config: ScratchConfig, seed: int) -> Any:
+    """Draw a BERT with its vocabulary head by `seed`, whatever was drawn before."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
@@ -146,7 +146,7 @@ def _random_bert(entries: int, pad_token_id: int, config: ScratchConfig, seed: i
         torch.manual_seed(seed)
         return BertForMaskedLM(
             BertConfig(
-                vocab_size=entries,
+                vocab_size=terms,
                 hidden_size=config.width,
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,

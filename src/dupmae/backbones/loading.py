@@ -1,4 +1,4 @@
-"""Loading an encoder for pre-training: with a fresh vocabulary head if need be, or not at all."""
+"""Load an encoder with its vocabulary head, or with a fresh one where it has none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_backbone(model: str) -> Backbone:
     """Load an encoder with its vocabulary head, or with a fresh one where the checkpoint has none.
 
     Args:
-        model: A folder or a Hugging Face id. A duplex model's head is that of its vocabulary half.
+        model: A folder or a Hugging Face id. A duplex model's head is that of its lexical half.
 
     Returns:
         The backbone, in float32.
@@ -73,7 +73,15 @@ def load_backbone(model: str) -> Backbone:
 
 
 def refuse_unsuitable(model: str, config: Any) -> None:
-    """Raise `DupmaeError` unless `config` describes an encoder of one of :data:`FAMILIES`."""
+    """Refuse a model that is no encoder of one of :data:`FAMILIES`.
+
+    Args:
+        model: What it is called in the error.
+        config: Its configuration, of transformers.
+
+    Raises:
+        DupmaeError: It is a decoder, an encoder-decoder, or of another family.
+    """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,

@@ -1,4 +1,4 @@
-"""Encoding without padding: the texts of a batch one after the other in a single row.
+"""Encode the texts of a batch without padding, one after the other in a single row.
 
 All layers of a transformer but its attention look at one token at a time and do not care which text it belongs to.
 Attention gets the row as a nested tensor, for which PyTorch has kernels on GPUs that keep the texts apart.
@@ -19,7 +19,7 @@ TOLERANCE = 0.05
 
 
 def encode(encoder: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, first_position: int) -> torch.Tensor:
-    """The last hidden states of a batch of texts, computed for their tokens alone.
+    """Compute the last hidden states of a batch of texts for their tokens alone.
 
     Args:
         encoder: A transformers encoder whose attention is :data:`ATTENTION`.
@@ -44,7 +44,7 @@ def encode(encoder: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, 
 
 
 def attends_here(heads: int, size: int, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether :func:`attend` runs on a device, forwards and backwards, and keeps two small texts apart.
+    """Tell whether :func:`attend` runs on a device, forwards and backwards, and keeps two small texts apart.
 
     Args:
         heads: Attention heads.
@@ -84,7 +84,7 @@ def attend(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention of every token to all tokens of its own text, as transformers wants it.
+    """Attend from every token to all tokens of its own text (scaled dot product), as transformers wants it.
 
     Args:
         module: The layer that asks; not used.
@@ -95,14 +95,14 @@ def attend(
         cu_seq_lens_q: Where the texts begin in the row, and T, (B + 1,).
         max_length_q: No text is longer than this.
         scaling: What scores are multiplied with.
-        dropout: Share of the attention weights that is dropped.
+        dropout: Fraction of the attention weights that is dropped.
 
     Returns:
         The attended values, (1, T, heads, d), and no attention weights.
     """
 
     def apart(rows: torch.Tensor) -> torch.Tensor:
-        """(1, heads, T, d) -> (B, heads, tokens of the text, d)."""
+        """Split (1, heads, T, d) into (B, heads, tokens of the text, d)."""
         tokens = rows[0].transpose(0, 1).contiguous()  # (T, heads, d)
         return torch.nested.nested_tensor_from_jagged(
             tokens, cu_seq_lens_q, min_seqlen=1, max_seqlen=max_length_q

@@ -1,4 +1,4 @@
-"""The duplex representation: a reduced dense vector plus the heaviest vocabulary entries (Eq. 10-12)."""
+"""The duplex representation: a reduced dense vector plus the heaviest terms of the vocabulary (Eq. 10-12)."""
 
 from __future__ import annotations
 

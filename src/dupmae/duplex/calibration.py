@@ -1,4 +1,4 @@
-"""What a sample of the corpus tells: where the vocabulary half's logits begin to count, what directions matter."""
+"""Calibrate a new duplex model on a sample of the corpus: which directions matter, where logits begin to count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dupmae.duplex.encoder import DuplexEncoder
 from dupmae.runtime.precision import autocast
 
 ACTIVE = 2
-"""How many times `top_k` entries a passage has above the threshold, on average."""
+"""How many times `top_k` terms a passage has above the threshold, on average."""
 SAMPLE = 256
 """Passages that are enough to calibrate on."""
 SAMPLE_PER_DIMENSION = 4
@@ -23,14 +23,14 @@ SAMPLE_OF_TOKENS = 20_000
 
 
 def calibration_sample(corpus: Mapping[str, Passage], seed: int, count: int = SAMPLE) -> list[str]:
-    """Texts of `count` passages (all of a smaller corpus), drawn by `seed`."""
+    """Draw the texts of `count` passages (all of a smaller corpus) by `seed`."""
     ids = sorted(corpus)
     return [corpus[name].full_text for name in random.Random(seed).sample(ids, min(len(ids), count))]
 
 
 @torch.no_grad()
 def project_on_principal_directions(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32) -> None:
-    """Let the dense half's projection (Eq. 10) begin where it loses least, in place.
+    """Set the dense half's projection (Eq. 10) to the directions that lose least, in place.
 
     Its d' directions are the eigenvectors with the largest eigenvalues of the sum of h h^T over the texts' vectors h:
     by no other d' directions do inner products change less.
@@ -51,16 +51,16 @@ def project_on_principal_directions(encoder: DuplexEncoder, texts: Sequence[str]
 
 @torch.no_grad()
 def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32) -> None:
-    """Centre, threshold and scale the vocabulary half's logits, in place, so that the activation starts where it bends.
+    """Centre, threshold and scale the lexical half's logits, in place, so that the activation starts where it bends.
 
-    Raw logits are all far from zero, and an entry such as "the" is large in every text. So each entry's mean over the
+    Raw logits are all far from zero, and a term such as "the" is large in every text. So each term's mean over the
     sample is subtracted (like an inverse document frequency, it silences what tells texts apart from none), then a
-    threshold that a passage's 2 `top_k` largest entries reach on average, and the rest is divided by its mean. All
+    threshold that a passage's 2 `top_k` largest terms reach on average, and the rest is divided by its mean. All
     three go into the output layer's weight and bias.
 
     Args:
         encoder: The model; only its output layer changes, and where documents keep a norm of their own, the weights
-            of the entries, so that it is 1 on average.
+            of the terms, so that it is 1 on average.
         texts: Passages of the corpus to be searched; a few hundred are enough.
         batch_size: Texts encoded at a time.
     """
@@ -85,7 +85,7 @@ def calibrate(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 32
 
 @torch.no_grad()
 def weigh_tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int = 128) -> None:
-    """Weight the tokens of queries by their inverse document frequency, in place.
+    """Weight the tokens of queries by their inverse document frequency (IDF), in place.
 
     That is ln(1 + (N - n + 0.5) / (n + 0.5)), BM25's, where n of the N texts have the token.
 
@@ -95,15 +95,15 @@ def weigh_tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int =
         batch_size: Texts tokenised at a time.
     """
     pooling = encoder.pooling
-    having = torch.zeros(pooling.vocabulary_size, dtype=torch.float64, device=encoder.device)
+    frequencies = torch.zeros(pooling.vocabulary_size, dtype=torch.float64, device=encoder.device)
     for features in _tokens(encoder, texts, batch_size):
-        having += pooling.own_tokens(features).sum(dim=0)
-    idf = torch.log1p((len(texts) - having + 0.5) / (having + 0.5))
+        frequencies += pooling.own_tokens(features).sum(dim=0)
+    idf = torch.log1p((len(texts) - frequencies + 0.5) / (frequencies + 0.5))
     pooling.token_log_scale.copy_(idf.log())
 
 
 def _token_states(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
-    """What the pooling module gets of each batch of documents, in the arithmetic of encoding."""
+    """Yield what the pooling module gets of each batch of documents, in the arithmetic of encoding."""
     encoder.eval()
     for features in _tokens(encoder, texts, batch_size):
         with autocast(encoder.device.type):
@@ -113,7 +113,7 @@ def _token_states(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int)
 
 
 def _tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
-    """What the encoder gets of each batch of documents, on its device."""
+    """Yield what the encoder gets of each batch of documents, on its device."""
     for start in range(0, len(texts), batch_size):
         features = encoder.preprocess(
             list(texts[start : start + batch_size]), prompt=encoder.prompts.get("document") or None, task="document"

@@ -1,4 +1,4 @@
-"""Duplex embeddings of many texts, in memory and on disk."""
+"""Hold the duplex embeddings of many texts, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -19,16 +19,32 @@ FILE = "embeddings.safetensors"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DuplexEmbeddings:
-    """N texts as a dense half and the non-zero entries of a vocabulary half (Eq. 10, 11).
+    """N texts, each as a dense half and the terms of its lexical half that have a weight (Eq. 10, 11).
 
-    The score of a query and a document (Eq. 12) is the dot product of their `cls` rows plus the sum, over the entries
+    The score of a query and a document (Eq. 12) is the dot product of their `cls` rows plus the sum, over the terms
     that both have, of the products of their `weights`.
+
+    Example:
+        >>> import numpy as np
+        >>> from dupmae import DuplexEmbeddings
+        >>> texts = DuplexEmbeddings(
+        ...     cls=np.array([[1.0, 0.0], [0.5, 1.0]], np.float32),
+        ...     ids=np.array([[7, 3], [3, 0]], np.uint16),
+        ...     weights=np.array([[0.9, 0.5], [2.0, 0.0]], np.float32),
+        ... )
+        >>> texts.save("embeddings")
+        >>> second = DuplexEmbeddings.load("embeddings")[1:]
+        >>> second.ids.tolist(), second.weights.tolist()
+        ([[3, 0]], [[2.0, 0.0]])
+        >>> dense, lexical = texts.cls[0] @ second.cls[0], 0.5 * 2.0  # both texts have the term 3
+        >>> float(dense + lexical)
+        1.5
     """
 
     cls: npt.NDArray[np.float32]
     """Dense half, (N, d')."""
     ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-    """Vocabulary entries, (N, k), heaviest (by absolute value) first; uint16 for vocabularies of up to 65,535 entries,
+    """Terms, as token ids, (N, k), heaviest (by absolute value) first; uint16 for vocabularies of up to 65,535 terms,
     else uint32."""
     weights: npt.NDArray[np.float32]
     """Their weights, (N, k); 0 marks an unused place."""

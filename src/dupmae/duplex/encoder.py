@@ -1,11 +1,11 @@
-"""`DuplexEncoder`: a sentence-transformers `SparseEncoder` whose vectors carry both halves of Eq. 12."""
+"""Encode texts with a sentence-transformers `SparseEncoder` whose vectors carry both halves of Eq. 12."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from dupmae.backbones.declared import trained_prompts
+from dupmae.backbones import Backbone, load_backbone
 from dupmae.config import DuplexConfig
 from dupmae.config.renamed import with_new_names
 from dupmae.duplex.embeddings import DuplexEmbeddings
@@ -21,15 +21,12 @@ from dupmae.duplex.inference import embed
 from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
-from dupmae.models import is_duplex, model_file, refuse_no_model, resolve_model
+from dupmae.models import RECORD_FILE, model_file, open_model
 from dupmae.runtime.quiet import silenced
-
-if TYPE_CHECKING:
-    from dupmae.backbones import Backbone
 
 MODULE_TYPE = "modeling_duplex.DuplexPooling"
 """How `modules.json` names the pooling module."""
-MAX_CLS_DIMENSION = 384
+MAX_DENSE_DIMENSION = 384
 """The paper's d', used where the encoder is wider and no other width is asked for."""
 QUERY_LENGTH = 64
 """Tokens of a query, where no other length is asked for."""
@@ -38,7 +35,7 @@ DOCUMENT_LENGTH = 256
 
 
 class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
-    """A text encoder with a reduced dense half and a vocabulary half (Eq. 10-12).
+    """A text encoder with a reduced dense half and a lexical half (Eq. 10-12).
 
     `encode`, `encode_query` and `encode_document` are sentence-transformers' own: one sparse vector over V + d'
     dimensions a text; the dot product of a query's and a document's is the duplex score. :meth:`embed_queries` and
@@ -49,29 +46,47 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             (:func:`dupmae.models.resolve_model`).
         **kwargs: As for `SparseEncoder`.
 
+    Attributes:
+        path: The folder that it was loaded from or, later, saved to; None before that. What training has changed since
+            is not there.
+
     Raises:
         DupmaeError: There is no duplex model of this name.
+
+    Example:
+        >>> from dupmae import DuplexEncoder
+        >>> encoder = DuplexEncoder("dupmae-small")
+        >>> passages = ["A lamp behind a lens guides ships at night.", "Wild yeast makes sourdough rise."]
+        >>> encoder.embed_documents(passages).cls.shape  # the dense half; the lexical half is in `ids` and `weights`
+        (2, 384)
+        >>> scores = encoder.similarity(encoder.encode_query("lighthouse"), encoder.encode_document(passages))
+        >>> int(scores.argmax())
+        0
     """
+
+    path: str | None
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.
         self._module_classes = {MODULE_TYPE: DuplexPooling}
+        path = None
         if model_name_or_path is not None:
-            model_name_or_path = resolve_model(
+            model = open_model(
                 str(model_name_or_path),
                 revision=kwargs.get("revision"),
                 token=kwargs.get("token"),
                 cache_dir=kwargs.get("cache_folder"),
                 local_files_only=kwargs.get("local_files_only", False),
             )
-            refuse_no_model(model_name_or_path)
-            if not is_duplex(model_name_or_path):
+            path = model.path
+            if model.kind != "duplex":
                 raise DupmaeError(
-                    f"{model_name_or_path} does not hold a duplex model (or, on the hub, cannot be reached): build one "
+                    f"{path} does not hold a duplex model (or, on the hub, cannot be reached): build one "
                     "from an encoder with DuplexEncoder.from_encoder or `dupmae finetune`."
                 )
         kwargs.setdefault("similarity_fn_name", "dot")
-        super().__init__(model_name_or_path, **kwargs)
+        super().__init__(path, **kwargs)
+        self.path = path
         self[0].unpad_inputs = False  # flattened batches have no attention mask, which the pooling reads
         self.model_card_data.generate_widget_examples = False  # they would be embedded at every save
 
@@ -79,7 +94,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     def from_encoder(cls, model: str, config: DuplexConfig) -> DuplexEncoder:
         """Build a duplex model from an encoder: a pre-trained checkpoint of ours or any other of a supported family.
 
-        The vocabulary half starts from the encoder's MLM head (a fresh one where it has none), the dense half from the
+        The lexical half starts from the encoder's MLM head (a fresh one where it has none), the dense half from the
         identity, or from random orthogonal directions where it is narrower than the encoder. What is random is drawn
         from torch's global generator.
 
@@ -90,14 +105,12 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         Raises:
             DupmaeError: The model cannot be loaded, is not an encoder of a supported family, or does not fit `config`.
         """
-        from dupmae.backbones import load_backbone
-
-        path = resolve_model(model)
-        _refuse_other_projection(path, config)
-        backbone = load_backbone(path)
+        base = open_model(model)
+        _refuse_other_projection(base.path, config)
+        backbone = load_backbone(base.path)
         width = config.dense_dimension
         if width is None:
-            width = min(backbone.hidden_size, MAX_CLS_DIMENSION)
+            width = min(backbone.hidden_size, MAX_DENSE_DIMENSION)
         if width > backbone.hidden_size:
             raise DupmaeError(
                 f"dense_dimension is {width}, but {model} is only {backbone.hidden_size} wide: ask for at most that."
@@ -108,7 +121,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         )
         with silenced():
             transformer = Transformer(
-                path,
+                base.path,
                 model_kwargs={"dtype": torch.float32},
                 max_seq_length=document_length,
                 query_length=query_length,
@@ -155,7 +168,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             pooling.ot_log_scale.fill_(np.log(config.lexical_scale))
         asked = {"query": config.query_prompt, "document": config.document_prompt}
         given = {task: prompt for task, prompt in asked.items() if prompt is not None}
-        return cls(modules=[transformer, pooling], prompts=trained_prompts(path) | given)
+        return cls(modules=[transformer, pooling], prompts=base.prompts | given)
 
     @property
     def pooling(self) -> DuplexPooling:
@@ -167,13 +180,13 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     def embed_queries(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:
-        """Embed queries: the dense half and every non-zero entry of the vocabulary half."""
+        """Embed queries: the dense half and every term of the lexical half that has a weight."""
         return embed(self, texts, "query", batch_size, show_progress_bar)
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:
-        """Embed documents: the dense half and the `top_k` largest entries of the vocabulary half."""
+        """Embed documents: the dense half and the `top_k` heaviest terms of the lexical half."""
         return embed(self, texts, "document", batch_size, show_progress_bar)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
@@ -191,12 +204,13 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 if module["type"].endswith(".DuplexPooling"):
                     module["type"] = MODULE_TYPE
             write_json(modules_file, modules)
+        self.path = str(path)
 
 
 def _lead_with_space(tokenizer: Any) -> None:
     """Let a byte-level tokenizer read the word that a text begins with as it reads it elsewhere, behind a space.
 
-    RoBERTa's has two entries for it otherwise, and a query's first word would not be found within passages.
+    RoBERTa's has two terms for it otherwise, and a query's first word would not be found within passages.
     """
     first = tokenizer.backend_tokenizer.pre_tokenizer
     if isinstance(first, ByteLevel):
@@ -205,7 +219,7 @@ def _lead_with_space(tokenizer: Any) -> None:
 
 
 def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:
-    """Give the vocabulary half the transform of an encoder's head, in place; a linear half has none."""
+    """Give the lexical half the transform of an encoder's head, in place; a linear half has none."""
     if pooling.lexical_projection == "mlm_head":
         dense, _, norm = pooling.transform.children()
         dense.load_state_dict(backbone.head_dense.state_dict())
@@ -214,8 +228,6 @@ def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:
 
 def _refuse_other_projection(path: str, config: DuplexConfig) -> None:
     """Refuse a checkpoint of ours whose vocabulary head was pre-trained for another projection."""
-    from dupmae.models import RECORD_FILE
-
     record_file = model_file(path, RECORD_FILE)
     if record_file is None:
         return

@@ -1,4 +1,4 @@
-"""Many texts to duplex embeddings: what :meth:`DuplexEncoder.embed_documents` and `embed_queries` do.
+"""Embed many texts, as :meth:`DuplexEncoder.embed_documents` and `embed_queries` do.
 
 Where bfloat16 pays, the matrices are converted to it once and kept as long as the call lasts (autocast would convert
 them for every batch, and the activations at every layer). Texts are tokenised in a thread, one slab ahead, and cut into
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,10 @@ from torch.func import functional_call
 from tqdm.auto import tqdm
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.pooling import DuplexPooling
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.kernels.shapes import padded_length
 from dupmae.runtime.precision import bfloat16_pays
-
-if TYPE_CHECKING:
-    from dupmae.duplex.encoder import DuplexEncoder
 
 Task = Literal["query", "document"]
 Features = dict[str, Any]
@@ -44,9 +42,29 @@ IN_FULL = (
 """Parameters of the pooling module that stay as they are: small, and their products carry the score."""
 
 
+class Encoder(Protocol):
+    """What embedding needs of a :class:`DuplexEncoder`."""
+
+    device: torch.device
+    prompts: dict[str, str]
+
+    @property
+    def pooling(self) -> DuplexPooling:
+        """The last of its modules."""
+
+    def __iter__(self) -> Iterator[torch.nn.Module]:
+        """Yield its modules, each of which takes the features that the one before it gives."""
+
+    def eval(self) -> Any:
+        """Switch dropout off."""
+
+    def preprocess(self, inputs: list[str], prompt: str | None = None, *, task: Task) -> Features:
+        """Tokenise texts: `input_ids` and `attention_mask`, (n, L), among others."""
+
+
 @torch.inference_mode()
 def embed(
-    encoder: DuplexEncoder, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool
+    encoder: Encoder, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool
 ) -> DuplexEmbeddings:
     """Embed texts, whatever their order, in batches of `batch_size` texts of similar length.
 
@@ -58,27 +76,27 @@ def embed(
         raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
     encoder.eval()
     forward = _forward(encoder)
-    entries = encoder.pooling.vocabulary_size
+    vocabulary = encoder.pooling.vocabulary_size
     cls = np.zeros((len(texts), encoder.pooling.dense_dimension), np.float32)
-    ids: npt.NDArray[Any] = np.zeros((len(texts), 0), np.uint16 if entries <= 2**16 - 1 else np.uint32)
+    ids: npt.NDArray[Any] = np.zeros((len(texts), 0), np.uint16 if vocabulary <= 2**16 - 1 else np.uint32)
     weights = np.zeros((len(texts), 0), np.float32)
     with tqdm(total=len(texts), desc=f"Encode ({task})", unit=" texts", disable=not show_progress_bar) as bar:
         for rows, features in _batches(encoder, texts, task, batch_size):
             vectors = forward(features, task)  # (B, V + d')
-            pooled = vectors[:, :entries]
+            pooled = vectors[:, :vocabulary]
             width = int((pooled != 0).sum(dim=1).max())
             heaviest = pooled.abs().topk(width, dim=1).indices  # (B, k)
             if width > ids.shape[1]:
                 ids, weights = (np.pad(old, ((0, 0), (0, width - old.shape[1]))) for old in (ids, weights))
-            cls[rows] = vectors[:, entries:].cpu().numpy()
+            cls[rows] = vectors[:, vocabulary:].cpu().numpy()
             ids[rows, :width] = heaviest.cpu().numpy()
             weights[rows, :width] = pooled.gather(1, heaviest).cpu().numpy()
             bar.update(len(rows))
     return DuplexEmbeddings(cls, ids, weights)
 
 
-def _forward(encoder: DuplexEncoder) -> Callable[[Features, Task], torch.Tensor]:
-    """The encoder as a function from features to vectors (B, V + d'), its matrices converted where that pays."""
+def _forward(encoder: Encoder) -> Callable[[Features, Task], torch.Tensor]:
+    """Make the encoder a function from features to vectors (B, V + d'), its matrices converted where that pays."""
     *modules, pooling = encoder
     converted: list[dict[str, torch.Tensor]] = [{} for _ in encoder]
     if bfloat16_pays("auto"):
@@ -97,18 +115,16 @@ def _forward(encoder: DuplexEncoder) -> Callable[[Features, Task], torch.Tensor]
 
 
 def _batches(
-    encoder: DuplexEncoder, texts: Sequence[str], task: Task, batch_size: int
+    encoder: Encoder, texts: Sequence[str], task: Task, batch_size: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], Features]]:
-    """Batches on the encoder's device, long texts first, and the places of their texts."""
+    """Yield batches on the encoder's device, long texts first, with the places of their texts."""
     order = np.array(sorted(range(len(texts)), key=lambda row: -len(texts[row])), np.int64)
     slabs = [
         order[start : start + SLAB_BATCHES * batch_size] for start in range(0, len(order), SLAB_BATCHES * batch_size)
     ]
 
     def tokenise(slab: npt.NDArray[np.int64]) -> Features:
-        return encoder.preprocess(  # type: ignore[no-any-return]
-            [texts[row] for row in slab], prompt=encoder.prompts.get(task) or None, task=task
-        )
+        return encoder.preprocess([texts[row] for row in slab], prompt=encoder.prompts.get(task) or None, task=task)
 
     with ThreadPoolExecutor(1, "tokenise") as ahead:
         waiting = [ahead.submit(tokenise, slab) for slab in slabs[:1]]
@@ -134,7 +150,7 @@ def _batches(
 
 
 def _sizes(lengths: list[int], batch_size: int, device: torch.device) -> list[int]:
-    """How many texts each batch has; their lengths, the longest first, decide, so that few shapes are seen."""
+    """Size batches by the lengths of their texts, the longest first, so that few shapes are seen."""
     sizes: list[int] = []
     while (begun := sum(sizes)) < len(lengths):
         cached = max(1, CACHED_TOKENS // max(1, lengths[begun])) if device.type == "cpu" else batch_size
@@ -143,5 +159,5 @@ def _sizes(lengths: list[int], batch_size: int, device: torch.device) -> list[in
 
 
 def _part(value: torch.Tensor, shape: torch.Size, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Some rows, and of what has a column for each token those columns that are in use."""
+    """Take some rows, and of what has a column for each token those columns that are in use."""
     return value[rows][:, columns] if value.shape == shape else value[rows]

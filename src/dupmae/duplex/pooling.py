@@ -1,4 +1,4 @@
-"""The duplex representation as one sentence-transformers module (Eq. 10-12).
+"""Compute the duplex representation (Eq. 10-12) in one sentence-transformers module.
 
 This file is copied into every saved model, so that plain sentence-transformers can load it where `dupmae` is not
 installed: it imports nothing of `dupmae` that it cannot do without.
@@ -24,7 +24,7 @@ except ImportError:  # the copy inside a model folder, on a machine without dupm
     def linear_max_pool(
         hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, mask: torch.Tensor
     ) -> torch.Tensor:
-        """The same numbers, one sequence at a time: hidden (B, L, D), mask (B, L) -> (B, V)."""
+        """Compute the same numbers one sequence at a time: hidden (B, L, D), mask (B, L) -> (B, V)."""
         shift = 0.0 if bias is None else bias
         pooled = [
             (weight @ states[keep].T).amax(dim=1) + shift if keep.any() else weight.new_zeros(len(weight))
@@ -47,22 +47,23 @@ FORMER_KEYS = {
 class DuplexPooling(Module):  # type: ignore[misc]
     """Token states in, one vector over V + d' dimensions out; the dot product of a query's and a document's is Eq. 12.
 
-    Dimensions 0 .. V-1 hold the vocabulary half: logits of the ordinary tokens, max-pooled, activated, weighted per
-    entry, and of a document only the `top_k` largest. Dimensions V .. V+d'-1 hold the reduced dense vector. With
+    Dimensions 0 .. V-1 hold the lexical half: logits of the ordinary tokens, max-pooled, activated, weighted per
+    term, and of a document only the `top_k` largest. Dimensions V .. V+d'-1 hold the reduced dense vector. With
     `normalize` each half of a document is a unit vector, and each half of a query a unit vector times a learned scale,
     so that a score is
 
         exp(cls_log_scale) cos(h^_q, h^_d) + exp(ot_log_scale) cos(mu_q, mu^_d),
 
-    which neither a long text nor a large logit can dominate, and whose balance can be changed without encoding the
-    documents again. (With a `document_norm` of their own, documents' vocabulary halves are not unit vectors.)
+    which neither a long text nor a large logit can dominate, and in which either half can be given another weight
+    without encoding the documents again. (With a `document_norm` of their own, documents' lexical halves are not unit
+    vectors.)
 
     Args:
         hidden_size: Width D of the token states.
         vocabulary_size: V.
         dense_dimension: d'; 0 leaves the dense half out.
-        top_k: Vocabulary entries kept of a document; 0 leaves the vocabulary half out.
-        special_ids: Token ids that are never pooled into the vocabulary half.
+        top_k: Terms kept of a document; 0 leaves the lexical half out.
+        special_ids: Token ids that are never pooled into the lexical half.
         dense_pooling: The dense half reduces the first token's state (`cls`) or the mean over all tokens (`mean`).
         lexical_projection: `mlm_head` (dense layer, activation, LayerNorm, output matrix) or `linear` (output matrix).
         lexical_activation: `log1p_relu`, `relu` or `none`, applied to the pooled logits.
@@ -70,10 +71,10 @@ class DuplexPooling(Module):  # type: ignore[misc]
         layer_norm_eps: Of the MLM head's LayerNorm.
         head_size: Width of the MLM head's output matrix, where it is not that of the token states.
         normalize: Whether each half is scaled to unit length.
-        query_terms: What a query's vocabulary half has: all that its tokens' `logits` raise (Eq. 11), or its own
+        query_terms: Which terms a query's lexical half has: all that its tokens' `logits` raise (Eq. 11), or its own
             `tokens` alone, each with a weight that depends on nothing else, so that no query passes the output matrix.
-        document_norm: With `normalize`, a document's vocabulary half is scaled to `unit` length, or it keeps its `own`,
-            so that a long document, which raises more entries, may weigh more than a short one.
+        document_norm: With `normalize`, a document's lexical half is scaled to `unit` length, or it keeps its `own`,
+            so that a long document, which raises more terms, may weigh more than a short one.
 
     Raises:
         ValueError: `top_k` exceeds the vocabulary, both halves are left out, a size is negative, or a linear projection
@@ -120,7 +121,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         if top_k > vocabulary_size:
-            raise ValueError(f"top_k is {top_k}, but the vocabulary has only {vocabulary_size} entries: lower it.")
+            raise ValueError(f"top_k is {top_k}, but the vocabulary has only {vocabulary_size} terms: lower it.")
         if min(top_k, dense_dimension) < 0 or top_k == dense_dimension == 0:
             raise ValueError("dense_dimension and top_k must not be negative, and one of them must be above 0.")
         head_size = head_size or hidden_size
@@ -132,11 +133,8 @@ class DuplexPooling(Module):  # type: ignore[misc]
         self.hidden_size, self.vocabulary_size, self.head_size = hidden_size, vocabulary_size, head_size
         self.dense_dimension, self.top_k = dense_dimension, top_k
         self.special_ids = special_ids
-        self.dense_pooling, self.lexical_projection, self.lexical_activation = (
-            dense_pooling,
-            lexical_projection,
-            lexical_activation,
-        )
+        self.dense_pooling = dense_pooling
+        self.lexical_projection, self.lexical_activation = lexical_projection, lexical_activation
         self.head_activation, self.layer_norm_eps, self.normalize = head_activation, layer_norm_eps, normalize
         self.query_terms, self.document_norm = query_terms, document_norm
 
@@ -161,11 +159,10 @@ class DuplexPooling(Module):  # type: ignore[misc]
         """Add `sentence_embedding`, (B, V + d'), to `features` with `token_embeddings`, `input_ids`, `attention_mask`.
 
         Args:
-            features: Token states (B, L, D), their ids and mask (B, L). With `entries`, an array of E numbers of
-                vocabulary entries (:meth:`entries_of`), the vocabulary half has those alone, none of them cut, and the
-                result is (B, E + d').
-            task: `document` cuts the vocabulary half to its `top_k` entries; `query` and None keep it whole and carry
-                the scales. By default it is what `features` say: sentence-transformers' trainers note it there.
+            features: Token states (B, L, D), their ids and mask (B, L). With `terms`, an array of the ids of T terms
+                (:meth:`terms_of`), the lexical half has those alone, none of them cut, and the result is (B, T + d').
+            task: `document` cuts the lexical half to its `top_k` terms; `query` and None keep it whole and carry the
+                scales. By default it is what `features` say: sentence-transformers' trainers note it there.
         """
         dense, pooled = self.halves(features, task or features.get("task"))
         features["sentence_embedding"] = torch.cat([pooled, dense], dim=1)  # (B, V + d')
@@ -174,18 +171,18 @@ class DuplexPooling(Module):  # type: ignore[misc]
     def halves(
         self, features: dict[str, Any], task: Literal["query", "document"] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The dense half (B, d') and the vocabulary half (B, V) of `features`, as they enter the score."""
-        return self.dense_half(features, task), self.vocabulary_half(features, task)
+        """Compute the dense half (B, d') and the lexical half (B, V) of `features`, as they enter the score."""
+        return self.dense_half(features, task), self.lexical_half(features, task)
 
     def dense_half(self, features: dict[str, Any], task: Literal["query", "document"] | None) -> torch.Tensor:
-        """Eq. 10: h^ = W_cls^T h_cls, (B, d')."""
+        """Compute h^ = W_cls^T h_cls (Eq. 10), (B, d')."""
         dense: torch.Tensor = self.cls_projection(self.text_states(features)).float()
         if self.normalize:
             dense = F.normalize(dense, dim=1)
         return dense if task == "document" else dense * self.cls_log_scale.exp()
 
     def text_states(self, features: dict[str, Any]) -> torch.Tensor:
-        """h_cls: the first token's state or the mean of all, (B, D)."""
+        """Compute h_cls, the first token's state or the mean of all, (B, D)."""
         states, mask = features["token_embeddings"], features["attention_mask"].bool()
         if self.dense_pooling == "cls":
             first = mask.int().argmax(dim=1)  # padding may stand on the left
@@ -196,31 +193,34 @@ class DuplexPooling(Module):  # type: ignore[misc]
         mean: torch.Tensor = (states * weights).sum(dim=1) / weights.sum(dim=1)
         return mean
 
-    def vocabulary_half(self, features: dict[str, Any], task: Literal["query", "document"] | None) -> torch.Tensor:
-        """Eq. 11: the weights of the vocabulary entries, (B, V), zero where cut."""
+    def lexical_half(self, features: dict[str, Any], task: Literal["query", "document"] | None) -> torch.Tensor:
+        """Compute the weights of the terms (Eq. 11), (B, V), zero where cut."""
         if self.top_k == 0:
             states: torch.Tensor = features["token_embeddings"]
             return states.new_zeros(len(states), self.vocabulary_size, dtype=torch.float32)
-        entries = features.get("entries")
+        terms = features.get("terms")
         if task != "document" and self.query_terms == "tokens":
-            mu = _chosen(self.own_tokens(features) * self.token_log_scale.exp(), entries)
+            mu = _chosen(self.own_tokens(features) * self.token_log_scale.exp(), terms)
         else:
             mu = self.activated(features)
-        if task == "document" and entries is None and self.top_k < self.vocabulary_size:
+        if task == "document" and terms is None and self.top_k < self.vocabulary_size:
             kept = mu.topk(self.top_k, dim=1)
             mu = torch.zeros_like(mu).scatter(1, kept.indices, kept.values)
         if self.normalize and (task != "document" or self.document_norm == "unit"):
             mu = F.normalize(mu, dim=1)
         return mu if task == "document" else mu * self.ot_log_scale.exp()
 
-    def entries_of(self, features: dict[str, Any]) -> torch.Tensor | None:
-        """Which vocabulary entries decide the scores of queries, as true or false, (V,), or None if all may.
+    def terms_of(self, features: dict[str, Any]) -> torch.Tensor | None:
+        """Find the terms that decide the scores of queries.
 
-        If queries have their own tokens alone and documents a norm of their own, no other entry of a document enters a
+        If queries have their own tokens alone and documents a norm of their own, no other term of a document enters a
         score or its gradient: in training none but these need to be computed.
 
         Args:
             features: Of the queries.
+
+        Returns:
+            True or false for each term, (V,), or None if all may.
         """
         unit = self.normalize and self.document_norm == "unit"
         if self.top_k == 0 or self.query_terms == "logits" or unit:
@@ -228,38 +228,38 @@ class DuplexPooling(Module):  # type: ignore[misc]
         return self.own_tokens(features).any(dim=0)
 
     def own_tokens(self, features: dict[str, Any]) -> torch.Tensor:
-        """Which vocabulary entries the texts' ordinary tokens are, 1 or 0, (B, V)."""
+        """Find which terms the texts' ordinary tokens are, 1 or 0, (B, V)."""
         ids, ordinary = features["input_ids"], self._ordinary(features)
         occurs = torch.zeros(len(ids), self.vocabulary_size, device=ids.device)
         return occurs.scatter_reduce(1, ids, ordinary.float(), "amax")
 
     def activated(self, features: dict[str, Any]) -> torch.Tensor:
-        """The logits after their activation, times the weights of the entries, (B, V)."""
-        entries = features.get("entries")
+        """Activate the logits and multiply them with the weights of the terms, (B, V)."""
+        terms = features.get("terms")
         mu = self.activation(self.logits(features))
         empty = ~self._ordinary(features).any(dim=1, keepdim=True)  # (B, 1)
-        weights, special = _chosen(self.entry_log_scale, entries).exp(), _chosen(self.special, entries)
+        weights, special = _chosen(self.entry_log_scale, terms).exp(), _chosen(self.special, terms)
         return (mu * weights).masked_fill(special | empty, 0.0)
 
     def activation(self, mu: torch.Tensor) -> torch.Tensor:
-        """`lexical_activation`, of logits of any shape."""
+        """Apply `lexical_activation` to logits of any shape."""
         if self.lexical_activation != "none":
             mu = mu.relu()
         return mu.log1p() if self.lexical_activation == "log1p_relu" else mu
 
     def logits(self, features: dict[str, Any]) -> torch.Tensor:
-        """Eq. 6-7: mu, the largest logit of each vocabulary entry over the ordinary tokens, (B, V)."""
-        states, entries = self.transform(features["token_embeddings"]), features.get("entries")
-        weight = self.output.weight if entries is None else self.output.weight[entries]  # (V, D) or (E, D)
-        return linear_max_pool(states, weight, _chosen(self.output.bias, entries), self._ordinary(features))
+        """Compute mu, the largest logit of each term over the ordinary tokens (Eq. 6-7), (B, V)."""
+        states, terms = self.transform(features["token_embeddings"]), features.get("terms")
+        weight = self.output.weight if terms is None else self.output.weight[terms]  # (V, D) or (T, D)
+        return linear_max_pool(states, weight, _chosen(self.output.bias, terms), self._ordinary(features))
 
     def _ordinary(self, features: dict[str, Any]) -> torch.Tensor:
-        """Which tokens are pooled: neither padding nor special, (B, L)."""
+        """Find the tokens that are pooled, which are neither padding nor special, (B, L)."""
         mask: torch.Tensor = features["attention_mask"].bool()
         return mask & ~self.special[features["input_ids"]]
 
     def get_embedding_dimension(self) -> int:
-        """V + d'."""
+        """Tell the number of dimensions, V + d'."""
         return self.vocabulary_size + self.dense_dimension
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
@@ -282,6 +282,6 @@ class DuplexPooling(Module):  # type: ignore[misc]
         return module
 
 
-def _chosen(values: torch.Tensor, entries: Any) -> torch.Tensor:
-    """Of values (..., V) those of some vocabulary entries, (..., E), or of all."""
-    return values if entries is None else values[..., entries]
+def _chosen(values: torch.Tensor, terms: Any) -> torch.Tensor:
+    """Choose from values (..., V) those of some terms, (..., T), or keep all."""
+    return values if terms is None else values[..., terms]

@@ -1,4 +1,4 @@
-"""From a checkpoint to a duplex model that is ready for fine-tuning on a corpus."""
+"""Make a duplex model that is ready for fine-tuning on a corpus, of an encoder or a duplex model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import set_seed
 
+from dupmae.backbones import load_backbone
 from dupmae.backbones.declared import warn_of_pooling
 from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
@@ -23,12 +23,10 @@ from dupmae.duplex.calibration import (
     weigh_tokens,
 )
 from dupmae.duplex.encoder import DuplexEncoder, take_transform
-from dupmae.models import duplex_settings, is_duplex
+from dupmae.models import Model, duplex_settings
 from dupmae.runtime.processes import is_first_process
 
-if TYPE_CHECKING:
-    from dupmae.corpus import Passage
-    from dupmae.duplex import DuplexEncoder
+logger = logging.getLogger(__name__)
 
 
 def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int) -> DuplexEncoder:
@@ -72,8 +70,6 @@ def continue_duplex(model: str, checkpoint: str) -> DuplexEncoder:
     Raises:
         DupmaeError: As :class:`DuplexEncoder` and :func:`dupmae.backbones.load_backbone`.
     """
-    from dupmae.backbones import load_backbone
-
     encoder, backbone = DuplexEncoder(model), load_backbone(checkpoint)
     pooling, weight = encoder.pooling, backbone.output_weight
     missing = encoder[0].model.load_state_dict(backbone.encoder.state_dict(), strict=False).missing_keys
@@ -83,55 +79,48 @@ def continue_duplex(model: str, checkpoint: str) -> DuplexEncoder:
     return encoder
 
 
-logger = logging.getLogger(__name__)
-
-
 def begin_duplex(
-    start: str, checkpoint: str | None, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int
+    base_model: Model, checkpoint: str | None, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int
 ) -> DuplexEncoder:
-    """What fine-tuning begins with: a duplex start goes on being what it is, of any other encoder one is built.
+    """Make the model that fine-tuning begins with: a duplex model goes on, of any other encoder one is built.
 
     Args:
-        start: What :func:`dupmae.models.resolve_model` returned.
+        base_model: The model.
         checkpoint: Folder of the checkpoint that pre-training made from it, if it did.
-        config: The representation; of a duplex start only the lengths are read, where they are given.
-        corpus: As for :func:`dupmae.duplex.start_duplex`.
-        seed: As for :func:`dupmae.duplex.start_duplex`.
+        config: The representation; of a duplex model only the lengths are read, where they are given.
+        corpus: As for :func:`start_duplex`.
+        seed: As for :func:`start_duplex`.
 
     Raises:
-        DupmaeError: As :func:`dupmae.duplex.start_duplex` and :func:`dupmae.duplex.continue_duplex`.
+        DupmaeError: As :func:`start_duplex` and :func:`continue_duplex`.
     """
-    if not is_duplex(start):
-        from dupmae.duplex import start_duplex
-
-        warn_of_pooling(checkpoint or start, config.dense_pooling)
-        return start_duplex(checkpoint or start, config, corpus, seed)
-    from dupmae.duplex import DuplexEncoder, continue_duplex
-
-    encoder = DuplexEncoder(start) if checkpoint is None else continue_duplex(start, checkpoint)
-    _warn_of_representation(start, config)
+    if base_model.kind != "duplex":
+        encoder = base_model if checkpoint is None else Model(checkpoint)
+        warn_of_pooling(encoder, config.dense_pooling)
+        return start_duplex(encoder.path, config, corpus, seed)
+    path = base_model.path
+    duplex = DuplexEncoder(path) if checkpoint is None else continue_duplex(path, checkpoint)
+    _warn_of_representation(path, config)
     if config.query_max_length is not None or config.document_max_length is not None:
-        _read_to(encoder, start, config)
-    return encoder
+        _read_to(duplex, path, config)
+    return duplex
 
 
-def _warn_of_representation(start: str, config: DuplexConfig) -> None:
-    """Tell of settings that are not the defaults, and which a duplex start does not follow."""
-    own, asked, default = duplex_settings(Path(start)), asdict(config), asdict(DuplexConfig())
+def _warn_of_representation(base_model: str, config: DuplexConfig) -> None:
+    """Warn of settings that are not the defaults and that a duplex model does not follow."""
+    own, asked, default = duplex_settings(Path(base_model)), asdict(config), asdict(DuplexConfig())
     ignored = [name for name in own if name in asked and asked[name] not in (default[name], own[name])]
     if ignored and is_first_process():
         logger.warning(
             "%s keeps its representation: %s. For another one, start from an encoder.",
-            start,
+            base_model,
             ", ".join(f"{name} stays {own[name]}, not {asked[name]}" for name in ignored),
         )
 
 
-def _read_to(encoder: DuplexEncoder, start: str, config: DuplexConfig) -> None:
+def _read_to(encoder: DuplexEncoder, base_model: str, config: DuplexConfig) -> None:
     """Give a duplex model the lengths that are asked for, as far as its encoder has positions."""
-    from dupmae.backbones import load_backbone
-
-    transformer, most = encoder[0], load_backbone(start).max_length
+    transformer, most = encoder[0], load_backbone(base_model).max_length
     if config.query_max_length is not None:
         transformer.query_length = min(config.query_max_length, most)
     if config.document_max_length is not None:

@@ -41,7 +41,7 @@ from dupmae.experiments.checks import pretrains, refuse_disagreement, refuse_few
 from dupmae.experiments.run_folder import RunFolder
 from dupmae.experiments.stages import build_index, finetune_further, mining_inputs, parts_of, pretrain_on, tokenise
 from dupmae.files import atomic_write, fingerprint
-from dupmae.models import is_duplex, model_fingerprint, resolve_model
+from dupmae.models import Model, is_duplex, model_fingerprint, resolve_model
 from dupmae.retrievers import bm25_run, dense_run, duplex_run
 
 PAIRS_FILE = "pairs.jsonl"
@@ -162,7 +162,7 @@ class _Adaptation:
     def _finetune(self, checkpoint: str | None, folder: Path) -> None:
         from dupmae.finetuning import finetune
 
-        encoder = begin_duplex(self.start, checkpoint, self.config.duplex, self.text, self.config.seed)
+        encoder = begin_duplex(Model(self.start), checkpoint, self.config.duplex, self.text, self.config.seed)
         finetune(encoder, self.train, folder, self.config.finetune, dev=self.dev)
 
     def _mine(self, folder: Path) -> None:

@@ -46,7 +46,7 @@ from dupmae.experiments.run_report import report
 from dupmae.experiments.splits import read_data
 from dupmae.experiments.stages import build_index, finetune_further, mining_inputs, parts_of, pretrain_on, tokenise
 from dupmae.files import fingerprint
-from dupmae.models import is_duplex, model_fingerprint, resolve_model
+from dupmae.models import Model, is_duplex, model_fingerprint, resolve_model
 from dupmae.retrievers import bm25_run, dense_run, duplex_run
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class RecipeRun:
         from dupmae.finetuning import finetune
 
         recipe = self.recipe
-        encoder = begin_duplex(self.start, checkpoint, recipe.duplex, self.train.corpus, recipe.seed)
+        encoder = begin_duplex(Model(self.start), checkpoint, recipe.duplex, self.train.corpus, recipe.seed)
         finetune(encoder, self.train, folder, self.recipe.finetune, dev=self.dev)
 
     def _mine(self, folder: Path) -> None:

@@ -55,7 +55,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self.examples = examples
         self.config = config
         self.dense_dimension = model.pooling.dense_dimension
-        self.entries_of = model.pooling.entries_of  # of what DDP has wrapped, which has no attributes of its own
+        self.terms_of = model.pooling.terms_of  # of what DDP has wrapped, which has no attributes of its own
         self.mini_batch_size = config.mini_batch_size
         self._parts: dict[str, torch.Tensor] = {}
 
@@ -87,13 +87,13 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
 
         An array of NumPy's, because whoever cuts the columns into mini-batches would cut a tensor as well.
         """
-        occurs = self.entries_of(columns[0])
+        occurs = self.terms_of(columns[0])
         if occurs is None:
             return columns
         if get_world_size() > 1:
             occurs = all_gather(occurs[None]).any(dim=0)
-        entries = occurs.nonzero()[:, 0].cpu().numpy()  # (E,)
-        return [column | {"entries": entries} for column in columns]
+        terms = occurs.nonzero()[:, 0].cpu().numpy()  # (T,)
+        return [column | {"terms": terms} for column in columns]
 
     def calculate_loss(
         self, reps: list[list[torch.Tensor]], labels: torch.Tensor | None = None, *, with_backward: bool = False

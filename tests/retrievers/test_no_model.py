@@ -1,0 +1,21 @@
+"""What a folder without a model is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dupmae.errors import DupmaeError
+from dupmae.retrievers.scorers import load_cross_encoder, start_cross_encoder
+from dupmae.retrievers.vectors import load_encoder
+
+
+@pytest.mark.parametrize(
+    "load", [load_cross_encoder, start_cross_encoder, lambda folder: load_encoder("dense", folder)]
+)
+def test_a_folder_without_a_model_is_refused(load: Callable[[str], Any], tmp_path: Path) -> None:
+    with pytest.raises(DupmaeError, match=r"holds no model \(no config.json\): name the folder of one"):
+        load(str(tmp_path))
