@@ -48,7 +48,7 @@ BALANCED = "both, balanced"
 """The row that --tune_lexical_weight adds."""
 OURS = VARIANTS | {
     "none": Variant(pretrain=None),
-    "768:768": Variant(dense=1.0, entries=1.0),
+    "768:768": Variant(dense=1.0, terms=1.0),
     "bow_weight .1": Variant(pretrain={"bow_weight": 0.1}),
     "relu": Variant(duplex={"lexical_activation": "relu"}),
     "no activation": Variant(duplex={"lexical_activation": "none"}),

@@ -29,7 +29,7 @@ def test_the_whole_share_is_the_fine_tuned_model_and_a_part_lies_before_it(
 
     data = {"data.benchmark": write_data(tmp_path / "toy"), "data.dev_fraction": 0.3, "finetune.interpolation": 1.0}
     data |= {"duplex.top_k": 24, "duplex.dense_dimension": 16, "finetune.learning_rate": 0.05, "finetune.epochs": 4}
-    settings = small_run | data | {"start": embedder_folder, "output": tmp_path / "run"}
+    settings = small_run | data | {"base_model": embedder_folder, "output": tmp_path / "run"}
     words = [f"--{key}={value}" for key, value in settings.items()]
     recipe = ROOT / "recipes" / "pairs-encoder.yaml"
     run = run_recipe(load_recipe(recipe, words))

@@ -24,7 +24,7 @@ def arguments(
 ) -> list[str]:
     """The recipe for folders of pairs, made small."""
     data = {"data.benchmark": write_data(tmp_path / "toy"), "data.dev_fraction": 0.3}
-    settings = small_run | data | {"start": embedder_folder, "output": tmp_path / "out"}
+    settings = small_run | data | {"base_model": embedder_folder, "output": tmp_path / "out"}
     return [str(ROOT / "recipes" / "pairs-encoder.yaml"), *(f"--{key}={value}" for key, value in settings.items())]
 
 

@@ -79,7 +79,7 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Where a table is reproduced, and with what."""
+    """A reproduction of tables: where, and with what."""
 
     recipe: Recipe
     scale: str
@@ -138,7 +138,7 @@ class Reproduction:
 def _passages(place: Reproduction) -> Reproduced:
     """Table 1: the stages of fine-tuning on passages."""
     result = _begun(place, TABLES["table1"])
-    place.measure(result, {"BM25": "bm25"} | _start(place.recipe) | _ours(place.stages))
+    place.measure(result, {"BM25": "bm25"} | _base_model(place.recipe) | _ours(place.stages))
     return result
 
 
@@ -188,8 +188,7 @@ def _ablation(place: Reproduction) -> Reproduced:
     place.measure(result, {f"ours: {name}": model for name, model in models.items()})
     width = encoder_width(place.recipe.base_model)
     shares = ", ".join(
-        f"{name} is {round(variant.dense * width)}:{round(variant.entries * width)}"
-        for name, variant in VARIANTS.items()
+        f"{name} is {round(variant.dense * width)}:{round(variant.terms * width)}" for name, variant in VARIANTS.items()
     )
     result.notes.append(f"Ours are the last state of stage 1, with an encoder {width} wide: {shares}.")
     return result
@@ -238,12 +237,12 @@ def _ours(stages: Mapping[str, str]) -> dict[str, str]:
     return {f"ours, {name}": model for name, model in stages.items()}
 
 
-def _start(recipe: Recipe) -> dict[str, str]:
-    """The start as it comes, where it is an embedder."""
+def _base_model(recipe: Recipe) -> dict[str, str]:
+    """Name the base model as it comes, where it is an embedder."""
     from dupmae.models import resolve_model
     from dupmae.retrievers.scorers import is_embedder
 
-    return {"the start as it comes": recipe.base_model} if is_embedder(resolve_model(recipe.base_model)) else {}
+    return {"the base model as it comes": recipe.base_model} if is_embedder(resolve_model(recipe.base_model)) else {}
 
 
 def _heading(column: Column) -> str:

@@ -50,7 +50,7 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
         pretrained: Whether it had a stage of pre-training.
         baselines: What it is compared with.
     """
-    folder, test = stages.folder, splits.test
+    folder, test = stages.root, splits.test
     evaluated = {"stage-1": "3-finetune/evaluation", "stage-2": "5-hard-negatives/evaluation"}
     earlier = dict(list(evaluated.items())[: recipe.stages - 1])
     rankings = {
@@ -91,7 +91,7 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
     )
     write_report(
         folder,
-        f"{recipe.name or folder.name}: {test.name} {test.split}",
+        f"{recipe.name or stages.folder.name}: {test.name} {test.split}",
         systems,
         notes=[gains_table(gains), *_notes(recipe, splits, stages, pretrained)],
         settings=asdict(recipe),
@@ -172,10 +172,10 @@ def _notes(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) 
             f"R@100 {dev['recall@100']:.3f}.",
         )
     if recipe.stages == 3 and (examined := stages.metrics("6-teacher")):
-        own, pupil = (examined[name]["ndcg@10"] for name in ("teacher", "pupil"))
+        own, student = (examined[name]["ndcg@10"] for name in ("teacher", "student"))
         notes.insert(
             -1,
             f"Of what stage 2 finds for the held-out queries the teacher ranks the best {recipe.mining.last} passages "
-            f"anew: NDCG@10 {own:.3f}, by stage 2 itself {pupil:.3f}.",
+            f"anew: NDCG@10 {own:.3f}, by stage 2 itself {student:.3f}.",
         )
     return notes
