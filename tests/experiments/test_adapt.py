@@ -395,7 +395,7 @@ def test_a_duplex_start_never_knows_less_afterwards(
 
 def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpus: Path, tmp_path: Path) -> None:
     start = finished / "8-result" / "model"
-    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and the start's dense_pooling is mean"):
+    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and the base model's dense_pooling is mean"):
         adapt(corpus, str(start), tmp_path / "run", AdaptConfig(pretrain=PretrainConfig()))
 
 

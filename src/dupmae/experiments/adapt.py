@@ -35,6 +35,7 @@ from dupmae.evaluation import System, evaluate_run, write_report
 from dupmae.experiments.checks import refuse_disagreement, refuse_few_pairs, refuse_impossible
 from dupmae.experiments.run_folder import RunFolder, Stage
 from dupmae.experiments.stages import (
+    BASELINES,
     FINETUNE,
     INDEX,
     LISTS_FILE,
@@ -52,7 +53,7 @@ from dupmae.retrievers import bm25_run, dense_run, duplex_run
 
 logger = logging.getLogger(__name__)
 
-QUERIES, RESULT, BASELINES = "0-queries", "8-result", "9-baselines"
+QUERIES, RESULT = "0-queries", "8-result"
 PAIRS_FILE = "pairs.jsonl"
 """The training pairs, in a form that people and `dupmae finetune --pairs` can read."""
 
@@ -98,7 +99,7 @@ def adapt(
 
 
 class Adaptation(Training):
-    """The stages of one adaptation; what they share is made once."""
+    """One adaptation: its stages, and what they have in common."""
 
     def __init__(
         self, corpus: Path, base_model: str, teacher: str, output: Path, config: AdaptConfig, pairs: Benchmark | None

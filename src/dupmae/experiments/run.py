@@ -37,9 +37,12 @@ from dupmae.experiments.run_folder import RunFolder, Stage
 from dupmae.experiments.run_report import report
 from dupmae.experiments.splits import read_data
 from dupmae.experiments.stages import (
+    BASELINES,
+    EVALUATION,
     FINETUNE,
     HARD_NEGATIVES,
     INDEX,
+    LISTS_FILE,
     MINE,
     PRETRAIN,
     STORE,
@@ -59,7 +62,6 @@ logger = logging.getLogger(__name__)
 
 DEPTH = 100
 """Passages ranked of each query."""
-EVALUATION, BASELINES = "8-evaluation", "9-baselines"
 
 
 def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> Path:
@@ -116,7 +118,7 @@ def _checked(recipe: Recipe) -> RecipeRun:
 
 
 class RecipeRun(Training):
-    """The stages of one recipe; what they share is read once."""
+    """One recipe's run: its stages, and what they have in common."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe, resolve_model(recipe.base_model))
@@ -193,7 +195,7 @@ class RecipeRun(Training):
         """Train the teacher unless it is a ready one, score the lists, and let it rank the held-out queries."""
         from dupmae.finetuning.teacher import score_lists, train_teacher
 
-        lists, folder = root / MINE / "negatives.jsonl", root / TEACHER
+        lists, folder = root / MINE / LISTS_FILE, root / TEACHER
         pretrained = str(root / PRETRAIN / "model") if self.pretrains else self.base_model
         teacher = self.teacher_model or pretrained
         if self.config.teacher.epochs:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STORE, PRETRAIN, FINETUNE, MINE = "1-store", "2-pretrain", "3-finetune", "4-mine"
 HARD_NEGATIVES, TEACHER, DISTIL, INDEX = "5-hard-negatives", "6-teacher", "7-distil", "index"
+EVALUATION, BASELINES = "8-evaluation", "9-baselines"
 FINETUNING = (FINETUNE, HARD_NEGATIVES, DISTIL)
 """The folders of the three stages of fine-tuning."""
 LISTS_FILE = "negatives.jsonl"
