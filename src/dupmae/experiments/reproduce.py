@@ -19,7 +19,7 @@ from dupmae.experiments.paper import TABLES, VARIANTS, Column, Table
 from dupmae.experiments.variants import encoder_width, train_variants
 from dupmae.files import atomic_write, write_json
 from dupmae.models import resolve_model
-from dupmae.retrievers.systems import share_index
+from dupmae.retrievers.systems import reuse_index
 
 RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
 """Scales and their recipes."""
@@ -130,7 +130,7 @@ class Reproduction:
         for stage in STAGES.values():
             if str(run / stage / "model") in systems.values():
                 index = run / stage / "evaluation" / "index"  # the last stage's is the run's own
-                share_index(
+                reuse_index(
                     index if index.is_dir() else run / "index", corpus, definition.lengths, self.output / "encodings"
                 )
 

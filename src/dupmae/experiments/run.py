@@ -253,12 +253,12 @@ class RecipeRun:
 
     def _examine(self, teacher: str, folder: Path) -> dict[str, Any]:
         """Let the teacher rank the best of what its pupil finds for the held-out queries; warn if that is no better."""
-        from dupmae.retrievers.scorers import open_teacher, rerank
+        from dupmae.retrievers.scorers import open_scorer, rerank
 
         found, depth = read_run(self.folder / "5-hard-negatives" / "evaluation" / "dev.trec"), self.recipe.mining.last
         named = {passage for ranking in found.values() for passage in ranking}
         with tempfile.TemporaryDirectory() as vectors:
-            ranked = rerank(open_teacher(teacher, self.dev, named, Path(vectors)), self.dev, found, depth)
+            ranked = rerank(open_scorer(teacher, self.dev, named, Path(vectors)), self.dev, found, depth)
         write_run(folder / "dev.trec", ranked, tag="teacher")
         figures = {name: evaluate_run(run, self.dev.qrels) for name, run in (("pupil", found), ("teacher", ranked))}
         pupil, own = (figures[name]["ndcg@10"] for name in ("pupil", "teacher"))
