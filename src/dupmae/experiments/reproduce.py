@@ -20,7 +20,7 @@ from dupmae.experiments.stages import FINETUNING, INDEX
 from dupmae.experiments.variants import encoder_width, train_variants
 from dupmae.files import atomic_write, write_json
 from dupmae.models import resolve_model
-from dupmae.retrievers.systems import share_index
+from dupmae.retrievers.systems import reuse_index
 
 RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
 """Scales and their recipes."""
@@ -113,7 +113,7 @@ class Reproduction:
             definition, folder = find_benchmark(str(own) if is_own else benchmark, split, self.data)
             parts = read_parts(definition, folder, allow_unknown=self.recipe.data.allow_unknown)
             if folder.resolve() == own.resolve() and window_words is None:
-                self._share_indexes(definition, parts[0], systems)
+                self._reuse_indexes(definition, parts[0], systems)
             models = list(dict.fromkeys(systems.values()))
             found = compare(definition, parts, models, [], self.output / "encodings", window_words=window_words)
             measured = {system.name: system.metrics for system in found.systems}
@@ -125,13 +125,13 @@ class Reproduction:
             if found.note and found.note not in result.notes:
                 result.notes.append(found.note)
 
-    def _share_indexes(self, definition: Definition, corpus: Benchmark, systems: Mapping[str, str]) -> None:
+    def _reuse_indexes(self, definition: Definition, corpus: Benchmark, systems: Mapping[str, str]) -> None:
         """Take over the indexes of the corpus that the recipe's run has made with models that are measured."""
         run = Path(self.recipe.output)
         for stage in STAGES.values():
             if str(run / stage / "model") in systems.values():
                 index = run / stage / "evaluation" / "index"  # the last stage's is the run's own
-                share_index(
+                reuse_index(
                     index if index.is_dir() else run / INDEX, corpus, definition.lengths, self.output / "encodings"
                 )
 

@@ -205,13 +205,13 @@ class RecipeRun(Training):
 
     def _examine(self, teacher: str, root: Path) -> dict[str, Any]:
         """Let the teacher rank the best of what its student finds for the held-out queries; warn if it is no better."""
-        from dupmae.retrievers.scorers import open_teacher, rerank
+        from dupmae.retrievers.scorers import open_scorer, rerank
 
         dev, depth = self.splits.dev, self.config.mining.last
         found = read_run(root / HARD_NEGATIVES / "evaluation" / "dev.trec")
         named = {passage for ranking in found.values() for passage in ranking}
         with tempfile.TemporaryDirectory() as vectors:
-            ranked = rerank(open_teacher(teacher, dev, named, Path(vectors)), dev, found, depth)
+            ranked = rerank(open_scorer(teacher, dev, named, Path(vectors)), dev, found, depth)
         write_run(root / TEACHER / "dev.trec", ranked, tag="teacher")
         figures = {name: evaluate_run(run, dev.qrels) for name, run in (("student", found), ("teacher", ranked))}
         student, own = (figures[name]["ndcg@10"] for name in ("student", "teacher"))
