@@ -244,4 +244,4 @@ def test_a_table_of_the_papers_columns_has_them_once_and_many_columns_are_turned
 
 def test_an_unknown_table_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["reproduce", "table9"]) == 2
-    assert "takes one of table1, table2, table3, table4 and all, not 'table9'" in capsys.readouterr().err
+    assert "takes one of table1, table2, table3, table4, all, not 'table9'" in capsys.readouterr().err
