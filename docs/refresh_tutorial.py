@@ -6,7 +6,8 @@ A shell block that is followed by a `text` block is run, and the text is replace
 above the shell block says what is shown of it:
 
     <!-- output: lines 1-12, 20- -->        these lines (without a last number: to the end), and ... for others
-    <!-- output: until TEXT -->             those before the first line that begins with TEXT, and ...
+    <!-- output: from TEXT -->              those from the first line that begins with TEXT
+    <!-- output: until TEXT -->             those before it
     <!-- output: none -->                   nothing: no text block follows
 
 A text block of its own, under `<!-- table: HEADING, FILE -->`, is the table after that heading of an HTML report. All
@@ -17,7 +18,6 @@ stays as it is.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import re
 import subprocess
@@ -67,16 +67,20 @@ def shorten(output: str, what: str) -> str:
     """Keep the lines of an output that a comment names, with `...` where others were.
 
     Raises:
-        ValueError: The comment is not understood.
+        ValueError: The comment is not understood, or names a line that is not there.
     """
     lines = [line.rstrip() for line in output.strip("\n").splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     if not what:
         return "".join(f"{line}\n" for line in lines)
-    if what.startswith("until "):
-        before = list(itertools.takewhile(lambda line: not line.startswith(what[6:]), lines))
-        return "".join(f"{line}\n" for line in [*before, *(["..."] if len(before) < len(lines) else [])])
+    place, _, text = what.partition(" ")
+    if place in ("from", "until"):
+        found = next((n for n, line in enumerate(lines) if line.startswith(text)), None)
+        if found is None:
+            raise ValueError(f"no line of the output begins with {text!r}")
+        kept = ["...", *lines[found:]] if place == "from" else [*lines[:found], "..."]
+        return "".join(f"{line}\n" for line in kept)
     if not re.fullmatch(r"lines \d+-\d*(, \d+-\d*)*", what):
         raise ValueError(f"not understood: output: {what}")
     kept, end = list[str](), 0

@@ -3,7 +3,7 @@
     python recipes/untuned_duplex.py runs/small/pretrained/model sample.jsonl --output runs/small/retriever --factor 2
     dupmae pack runs/small/retriever dupmae-small.safetensors --bits 8 --vocabulary_bits 5
 
-The thresholds of the vocabulary half and the weights of queries' tokens are set by the text.
+The thresholds of the lexical half and the weights of queries' tokens are set by the text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--top_k", type=int, default=384)
     parser.add_argument("--query_terms", choices=["logits", "tokens"], default="tokens")
     parser.add_argument("--document_norm", choices=["unit", "own"], default="own")
-    parser.add_argument("--factor", type=float, default=1.0, help="of the vocabulary half's scale")
+    parser.add_argument("--factor", type=float, default=1.0, help="of the lexical half's scale")
     parser.add_argument("--card", type=Path, help="README.md of the model")
     options = parser.parse_args()
     config = DuplexConfig(

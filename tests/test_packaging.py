@@ -15,6 +15,7 @@ import pytest
 import dupmae
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 HEAVY = ("torch", "transformers", "sentence_transformers", "datasets", "numba", "matplotlib", "pyarrow", "scipy")
 
 
@@ -44,7 +45,7 @@ def test_an_unknown_name_is_an_attribute_error_that_names_it():
 
 
 def test_type_checkers_see_the_same_public_names_as_python():
-    tree = ast.parse(Path(str(dupmae.__file__)).read_text())
+    tree = ast.parse(Path(str(dupmae.__file__)).read_text(encoding="utf-8"))
     declared = {
         (node.module, alias.asname)
         for block in ast.walk(tree)
@@ -54,7 +55,8 @@ def test_type_checkers_see_the_same_public_names_as_python():
         for alias in node.names
     }
     assert declared == {(module, name) for name, module in dupmae._HOME_OF.items()}
-    assert {name for _, name in declared} <= set(dir(dupmae))
+    assert sorted(name for _, name in declared) == dupmae.__all__
+    assert set(dupmae.__all__) <= set(dir(dupmae))
 
 
 def test_the_package_is_marked_as_typed():
@@ -63,23 +65,24 @@ def test_the_package_is_marked_as_typed():
 
 def test_the_command_is_installed():
     (entry,) = [point for point in metadata.entry_points(group="console_scripts") if point.name == "dupmae"]
-    assert entry.value == "dupmae.cli:main"
+    assert entry.value == PROJECT["scripts"]["dupmae"] == "dupmae.cli:main"
 
 
 def test_torch_is_pinned_where_make_installs_from():
-    assert any(line.startswith("torch==") for line in (ROOT / "constraints.txt").read_text().splitlines())
-    assert "-c constraints.txt" in (ROOT / "Makefile").read_text()
+    assert any(
+        line.startswith("torch==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    )
+    assert "-c constraints.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_changelog_knows_the_version():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_refuses_a_python_that_is_too_old_in_one_sentence(tmp_path):
     old = tmp_path / "python"
-    old.write_text("#!/bin/sh\nexit 1\n")
+    old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     old.chmod(0o755)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)

@@ -104,9 +104,11 @@ def test_a_refreshed_document_holds_what_its_commands_print(tmp_path, refreshing
     assert refreshing.refresh(wanted, tmp_path) == wanted
 
 
-def test_an_output_is_shown_until_a_line(refreshing):
+def test_an_output_is_shown_from_or_until_a_line(refreshing):
     assert refreshing.shorten("a\n![b]\nc\n", "until ![") == "a\n...\n"
-    assert refreshing.shorten("a\nc\n", "until ![") == "a\nc\n"
+    assert refreshing.shorten("a\n![b]\nc\n", "from ![") == "...\n![b]\nc\n"
+    with pytest.raises(ValueError, match="no line of the output begins with 'd'"):
+        refreshing.shorten("a\nc\n", "from d")
 
 
 @pytest.mark.parametrize("what", ["line 1-2", "lines 1", "lines"])

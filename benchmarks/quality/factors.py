@@ -1,4 +1,4 @@
-"""A duplex model as it is on several sets: its halves, and their sum with the vocabulary half's score multiplied.
+"""Measure a duplex model on several sets: its halves, and their sum with the lexical half's score multiplied.
 
     python benchmarks/quality/factors.py MODEL --benchmark data/scifact:train data/scifact:test --indexes runs/indexes
 
@@ -24,6 +24,7 @@ from dupmae.duplex import DuplexEncoder
 from dupmae.files import write_json
 from dupmae.index import DuplexIndex
 from dupmae.models import resolve_model
+from dupmae.retrievers.systems import HALVES
 
 FACTORS = (0.3, 1.0, 3.0)
 
@@ -40,17 +41,14 @@ def main() -> None:
     folder = resolve_model(options.model)
     encoder = DuplexEncoder(folder)
     scale = encoder.pooling.ot_log_scale.detach().clone()
-    names = ["dense", "vocabulary", *(f"x {factor:g}" for factor in options.factors)]
+    names = [*HALVES, *(f"x {factor:g}" for factor in options.factors)]
     table = Table("queries", *names, title=options.model)
     record = []
-    for place in options.benchmark:
-        source, _, split = place.rpartition(":")
+    for named in options.benchmark:
+        source, _, split = named.rpartition(":")
         benchmark = read_benchmark(Path(source), split)
         index = DuplexIndex.build(options.indexes / Path(source).name, encoder, benchmark.corpus.values(), model=folder)
-        figures: dict[str, Any] = {
-            "dense": ndcg(index, benchmark, "dense"),
-            "vocabulary": ndcg(index, benchmark, "lexical"),
-        }
+        figures: dict[str, Any] = {half: ndcg(index, benchmark, half) for half in HALVES}
         for factor in options.factors:
             with torch.no_grad():
                 index.encoder.pooling.ot_log_scale.copy_(scale + math.log(factor))

@@ -1,4 +1,4 @@
-"""What a duplex model and its halves find: shared by the benchmarks that compare models."""
+"""Measure a duplex model and its halves, for the benchmarks that compare models."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dupmae.index.scoring.exact import Part
 from dupmae.retrievers import duplex_run
 
 PARTS: tuple[Part, ...] = ("both", "dense", "lexical")
-"""The sum, the dense half, the vocabulary half."""
+"""The sum, the dense half, the lexical half."""
 
 
 def ndcg_of_halves(encoder: DuplexEncoder, sets: Sequence[Benchmark]) -> list[dict[str, float]]:
-    """NDCG@10 of each of :data:`PARTS` on sets of queries over one corpus, which is indexed for as long as it takes."""
+    """Measure NDCG@10 of each of :data:`PARTS` on sets of queries over one corpus, indexed for as long as it takes."""
     with tempfile.TemporaryDirectory() as folder:
         model = f"{folder}/model"
         encoder.save(model)
@@ -27,5 +27,5 @@ def ndcg_of_halves(encoder: DuplexEncoder, sets: Sequence[Benchmark]) -> list[di
 
 
 def ndcg(index: DuplexIndex, benchmark: Benchmark, part: Part = "both") -> float:
-    """NDCG@10 of one of :data:`PARTS`."""
+    """Measure NDCG@10 of one of :data:`PARTS`."""
     return evaluate_run(duplex_run(index, benchmark, part=part), benchmark.qrels)["ndcg@10"]

@@ -1,11 +1,11 @@
-"""How much of what fine-tuning changed should be kept? Rank with the weights at several shares of the way.
+"""Rank with weights between those before and after fine-tuning: how much of what it changed should be kept?
 
     python benchmarks/quality/interpolation.py recipes/pairs-encoder.yaml --checkpoint RUN/2-pretrain/model \\
-        --model RUN/3-finetune/model --shares .25 .5 1 --data.benchmark data/scifact
+        --model RUN/3-finetune/model --alphas .25 .5 1 --data.benchmark data/scifact
 
-MODEL was fine-tuned from CHECKPOINT by the recipe with `finetune.interpolation` 1; the recipe's `duplex` settings,
-given as options like any other, must be those of MODEL. Prints and, with --json, writes NDCG@10 of the sum and of each
-half on the held-out queries and on the test queries.
+Alpha 0 is the model before, 1 the model after. MODEL was fine-tuned from CHECKPOINT by the recipe with
+`finetune.interpolation` 1; the recipe's `duplex` settings, given as options like any other, must be those of MODEL.
+Prints and, with --json, writes NDCG@10 of the sum and of each half on the held-out queries and on the test queries.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--checkpoint", required=True, help="what fine-tuning began with")
     parser.add_argument("--model", required=True, help="what it ended with")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5, 1.0])
+    parser.add_argument("--alphas", type=float, nargs="+", default=[0.25, 0.5, 1.0])
     parser.add_argument("--json", type=Path)
     options, words = parser.parse_known_args()
     recipe = load_recipe(options.recipe, words)
     splits = read_data(recipe.data, recipe.seed)
-    start = weights_of(start_duplex(options.checkpoint, recipe.duplex, splits.train.corpus, recipe.seed))
+    before = weights_of(start_duplex(options.checkpoint, recipe.duplex, splits.train.corpus, recipe.seed))
     encoder = DuplexEncoder(options.model)
-    table = Table("share", "queries", *(f"ndcg@10 {part}" for part in PARTS), title=splits.test.name)
+    table = Table("alpha", "queries", *(f"ndcg@10 {part}" for part in PARTS), title=splits.test.name)
     record = []
-    for share in options.shares:
-        with interpolated(encoder, start, share):
+    for alpha in options.alphas:
+        with interpolated(encoder, before, alpha):
             figures = ndcg_of_halves(encoder, [splits.dev, splits.test])
         for name, found in zip(("held out", "test"), figures, strict=True):
-            table.add_row(f"{share:g}", name, *(f"{value:.4f}" for value in found.values()))
-            record.append({"share": share, "queries": name, **found})
+            table.add_row(f"{alpha:g}", name, *(f"{value:.4f}" for value in found.values()))
+            record.append({"alpha": alpha, "queries": name, **found})
     Console().print(table)
     if options.json is not None:
         write_json(options.json, {"benchmark": recipe.data.benchmark, "seed": recipe.seed, "rows": record})

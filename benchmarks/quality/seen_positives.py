@@ -1,9 +1,9 @@
-"""NDCG@10 of TREC runs, apart for test queries whose positives are positives of train queries too, and for the others.
+"""Measure TREC runs apart on test queries whose positives are positives of train queries, too, and on the others.
 
     python benchmarks/quality/seen_positives.py RUN ... [--benchmark data/scifact]
 
 Where a test set shares passages with the train set, a fine-tuned model has learnt that these passages are asked for.
-The other queries show what it does on passages that nobody asked for before.
+The other queries show what it does on passages that nobody asked for before. Prints NDCG@10.
 """
 
 from __future__ import annotations

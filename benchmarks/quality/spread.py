@@ -1,4 +1,4 @@
-"""The same variants with several seeds: the mean of each, its spread, and how far it is from the full method.
+"""Compare the same variants over several seeds: the mean of each, its spread, its distance from the full method.
 
     python benchmarks/quality/spread.py runs/seed-42/variants.json runs/seed-43/variants.json runs/seed-44/variants.json
 
@@ -15,7 +15,7 @@ from statistics import mean, stdev
 
 from rich.console import Console
 from rich.table import Table
-from variants import BALANCED, BASE
+from variants import BASE, TUNED
 
 from dupmae.errors import DupmaeError
 
@@ -32,7 +32,7 @@ def main() -> None:
     except DupmaeError as error:
         parser.error(str(error))
     rows = shared_rows(by_seed)
-    base = rows[BALANCED if BALANCED in rows else BASE]
+    base = rows[TUNED if TUNED in rows else BASE]
     table = Table("variant", *(f"seed {seed}" for seed in by_seed), "mean", "difference", title=options.queries)
     for name, figures in rows.items():
         differences = [figure - other for figure, other in zip(figures, base, strict=True)]
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def read(files: list[Path], queries: str) -> dict[int, dict[str, float]]:
-    """Seed -> variant -> NDCG@10, and of a variant with two halves `variant [CLS]` and `variant OT`.
+    """Read seed -> variant -> NDCG@10, and of a variant with two halves `variant [CLS]` and `variant OT`.
 
     Raises:
         DupmaeError: Fewer than two files, a seed twice, several benchmarks, or a file without these queries.
@@ -67,13 +67,13 @@ def read(files: list[Path], queries: str) -> dict[int, dict[str, float]]:
 
 
 def shared_rows(by_seed: dict[int, dict[str, float]]) -> dict[str, list[float]]:
-    """Variant -> its figure with each seed, of those that all seeds have."""
+    """List variant -> its figure with each seed, of those that all seeds have."""
     first, *others = by_seed.values()
     return {name: [first[name], *(row[name] for row in others)] for name in first if all(name in row for row in others)}
 
 
 def spread(figures: list[float], sign: str = "") -> str:
-    """The mean and the standard deviation."""
+    """Format the mean and the standard deviation."""
     return f"{mean(figures):{sign}.4f} ± {stdev(figures):.4f}"
 
 

@@ -1,4 +1,4 @@
-"""What do pre-trained checkpoints find before any fine-tuning? Both halves, calibrated on the corpus and no more.
+"""Rank with pre-trained checkpoints before any fine-tuning: both halves, calibrated on the corpus and no more.
 
     python benchmarks/quality/untuned.py runs/a/model runs/b/model --benchmark data/nfcorpus --split dev
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--benchmark", type=Path, required=True, help="folder in BEIR layout")
     parser.add_argument("--split", default="train", help="not the test split, if it is to choose")
     parser.add_argument("--pooling", choices=("cls", "mean"), default="mean", help="the dense half's")
-    parser.add_argument("--top_k", type=int, default=DuplexConfig.top_k, help="vocabulary entries of a passage")
+    parser.add_argument("--top_k", type=int, default=DuplexConfig.top_k, help="terms of a passage")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     benchmark = read_benchmark(options.benchmark, options.split)

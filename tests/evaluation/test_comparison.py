@@ -15,8 +15,6 @@ from dupmae.evaluation import comparison, evaluate_run
 from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
 from dupmae.retrievers import bm25_run
-from dupmae.retrievers.lengths import UNCHANGED, Lengths
-from dupmae.retrievers.systems import open_retrievers, search_index, share_index
 
 PLAIN = Definition(name="tiny")
 
@@ -49,55 +47,14 @@ def test_a_duplex_model_and_its_halves_are_measured_and_indexed_once(
     name = str(duplex_folder)
     first = compare(PLAIN, [data], [name], [], tmp_path, halves=True).systems
     assert [system.name for system in first] == [name, f"{name} dense", f"{name} lexical"]
-    both, cls, ot = (system.runs[""]["q0"] for system in first)
-    for passage in cls.keys() & ot.keys():
-        assert both[passage] == pytest.approx(cls[passage] + ot[passage], rel=1e-4)
+    both, dense, lexical = (system.runs[""]["q0"] for system in first)
+    for passage in dense.keys() & lexical.keys():
+        assert both[passage] == pytest.approx(dense[passage] + lexical[passage], rel=1e-4)
     monkeypatch.setattr(DuplexEncoder, "embed_documents", None)  # a second encoding would fail
     again = compare(PLAIN, [data], [name], [], tmp_path).systems
     assert again[0].runs == first[0].runs
     assert again[0].bytes_per_passage == first[0].bytes_per_passage
     assert again[0].passages_per_second == first[0].passages_per_second
-
-
-def test_an_index_that_is_there_is_shared_unless_it_holds_other_passages_or_was_read_to_another_length(
-    benchmark_folder: Path, duplex_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dupmae import DuplexEncoder, DuplexIndex
-
-    data = read_benchmark(benchmark_folder, "test")
-    name, encodings = str(duplex_folder), tmp_path / "encodings"
-    encoder = DuplexEncoder(name)
-    index = DuplexIndex.build(tmp_path / "index", encoder, data.corpus.values(), model=name)
-    other = replace(data, corpus=dict(list(data.corpus.items())[1:]))
-    share_index(index.folder, other, UNCHANGED, encodings)
-    share_index(index.folder, data, Lengths(document=8), encodings)
-    assert not encodings.exists()
-    share_index(index.folder, data, UNCHANGED, encodings)
-    monkeypatch.setattr(DuplexEncoder, "embed_documents", None)  # encoding would fail
-    (retriever,) = open_retrievers(name, data, UNCHANGED, encodings)
-    assert retriever.search({"q": "ba be"}, 5) == search_index(index, {"q": "ba be"}, 5)
-    assert retriever.seconds is None
-    share_index(index.folder, data, UNCHANGED, encodings)
-    assert len(list(encodings.iterdir())) == 1
-
-
-def test_the_time_of_an_interrupted_index_is_not_known(
-    benchmark_folder: Path, duplex_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dupmae import DuplexEncoder
-
-    data = read_benchmark(benchmark_folder, "test")
-
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(DuplexEncoder, "embed_documents", die)
-        with pytest.raises(KeyboardInterrupt):
-            open_retrievers(str(duplex_folder), data, UNCHANGED, tmp_path)
-    (retriever,) = open_retrievers(str(duplex_folder), data, UNCHANGED, tmp_path)
-    assert retriever.seconds is None
-    assert retriever.search({"q": "ba"}, 3)["q"]
 
 
 def test_a_querys_own_id_is_taken_out_where_the_rules_say_so_and_only_there(tmp_path: Path) -> None:
@@ -131,7 +88,7 @@ def test_parts_count_alike_whatever_their_numbers_of_queries(tmp_path: Path) -> 
         compare(PLAIN, parts, [], [tmp_path / "single.trec"], tmp_path)
 
 
-def test_every_system_is_followed_by_its_reranked_twin(benchmark_folder: Path, tmp_path: Path) -> None:
+def test_every_system_is_followed_by_itself_reranked(benchmark_folder: Path, tmp_path: Path) -> None:
     data = read_benchmark(benchmark_folder, "test")
 
     def turn_round(benchmark: Benchmark, run: Run) -> Run:
@@ -179,14 +136,14 @@ def test_the_record_says_what_was_measured_and_how_far_it_is_not_the_published_s
 
 
 def test_runs_are_measured_against_judgements_alone(tmp_path: Path) -> None:
-    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n")
-    (tmp_path / "r.tsv").write_text("q1\td1\t1\n")
+    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n", encoding="utf-8")
+    (tmp_path / "r.tsv").write_text("q1\td1\t1\n", encoding="utf-8")
     (system,) = from_qrels(tmp_path / "q.tsv", [tmp_path / "r.tsv"]).systems
     assert system.metrics["mrr@10"] == 0.5
 
 
 def test_a_run_that_lacks_judged_queries_is_told_of_and_one_that_lacks_all_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n")
+    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n", encoding="utf-8")
     for name, queries, note in [
         ("all", ["q1", "q2", "q3"], ""),
         ("some", ["q1", "q3"], "some has 1 of the 2 judged queries; the others count 0."),
@@ -218,8 +175,8 @@ def test_the_command_prints_and_writes_every_system_on_every_benchmark(
     printed = capsys.readouterr().out
     for text in ("Quora test: 8 queries", "SciFact test", "Not the published SciFact", "All benchmarks", "mean"):
         assert text in printed
-    record = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert record == json.loads((tmp_path / "r.json").read_text())
+    record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert record == json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert [one["benchmark"] for one in record["benchmarks"]] == ["quora", "scifact"]
     assert [system["name"] for system in record["benchmarks"][0]["systems"]] == ["bm25", str(embedder_folder)]
     runs = sorted((tmp_path / "out" / "runs" / "scifact-test").iterdir())
@@ -229,8 +186,8 @@ def test_the_command_prints_and_writes_every_system_on_every_benchmark(
 
 
 def test_the_command_measures_runs_against_judgements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n")
-    (tmp_path / "r.tsv").write_text("q1\td1\t1\n")
+    (tmp_path / "q.tsv").write_text("q1 0 d1 1\nq2 0 d2 1\n", encoding="utf-8")
+    (tmp_path / "r.tsv").write_text("q1\td1\t1\n", encoding="utf-8")
     assert run_command("--run", str(tmp_path / "r.tsv"), "--qrels", str(tmp_path / "q.tsv")) == 0
     assert "0.5000" in capsys.readouterr().out
 
@@ -243,8 +200,8 @@ def test_metrics_that_look_deeper_than_what_is_ranked_are_left_out(
     (tmp_path / "msmarco-document" / "qrels" / "test.tsv").rename(tmp_path / "msmarco-document" / "qrels" / "dev.tsv")
     words = ["--model", "bm25", "--data", str(tmp_path), "--k", "20", "--output", str(tmp_path / "out"), "--benchmark"]
     assert run_command(*words, "scifact") == 0
-    printed, page = capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()
-    (system,) = json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"][0]["systems"]
+    printed, page = capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    (system,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["benchmarks"][0]["systems"]
     assert [name for name in ("ndcg@10", "mrr@100", "map", "recall@100", "recall@1000") if name in system] == [
         "ndcg@10",
         "map",
@@ -266,7 +223,7 @@ def test_the_command_reranks_with_a_cross_encoder(
     assert "which --qrels does not have" in capsys.readouterr().err
     words = ["--model", "bm25", "--benchmark", str(benchmark_folder), "--reranker", str(tmp_path / "teacher")]
     assert run_command(*words, "--rerank_depth", "3", "--json", str(tmp_path / "r.json")) == 0
-    plain, reranked = json.loads((tmp_path / "r.json").read_text())["benchmarks"][0]["systems"]
+    plain, reranked = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["benchmarks"][0]["systems"]
     assert reranked["name"] == f"bm25 > {tmp_path / 'teacher'}"
     assert reranked["recall@100"] == plain["recall@100"]
 

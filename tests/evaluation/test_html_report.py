@@ -40,14 +40,14 @@ class Checker(HTMLParser):
 
 @pytest.fixture
 def comparisons(tmp_path: Path) -> list[Comparison]:
-    """Two benchmarks of three systems, with names and texts that HTML must not take for its own."""
+    """Two benchmarks of BM25, a model and its halves, with names and texts that HTML must not take for its own."""
     found = []
     for name in ("one", "two"):
-        passages = {f"d{n}": Passage(f"d{n}", "", f"passage <b>{n}</b> & more") for n in range(6)}
+        passages = {f"d{n}": Passage(f"d{n}", "", f"passage <b>{n}</b> & more" + " words" * 100) for n in range(6)}
         queries = {f"q{n}": f"query <script>{n}</script>" for n in range(6)}
         data = Benchmark(name, "test", passages, queries, {f"q{n}": {f"d{n}": 1} for n in range(6)})
         runs = []
-        for number, system in enumerate(("bm25", "m [CLS]", "m OT")):
+        for number, system in enumerate(("bm25", "m", "m dense", "m lexical")):
             run = {f"q{n}": {f"d{n}": 1.0, f"d{5 - n}": float((n + number) % 3)} for n in range(6)}
             runs.append(tmp_path / system)
             write_run(runs[-1], run, "t")
@@ -60,7 +60,7 @@ def test_the_report_is_well_formed_needs_no_network_and_no_script(
     comparisons: list[Comparison], tmp_path: Path
 ) -> None:
     write_html(tmp_path / "report.html", "A <title>", comparisons)
-    text = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
     checker = Checker()
     checker.feed(text)
     assert (checker.open, checker.wrong) == ([], [])
@@ -73,7 +73,7 @@ def test_the_report_is_well_formed_needs_no_network_and_no_script(
 
 def test_the_report_holds_figures_significance_groups_and_cases(comparisons: list[Comparison], tmp_path: Path) -> None:
     write_html(tmp_path / "report.html", "Title", comparisons)
-    text = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
     for part in (
         "All benchmarks",
         "Set &lt;one&gt; test",
@@ -87,8 +87,15 @@ def test_the_report_holds_figures_significance_groups_and_cases(comparisons: lis
     ):
         assert part in text, part
     assert text.count("data:image/svg+xml;base64,") == 8
-    halves = [name for name in (str(system.name) for system in comparisons[0].systems) if name.endswith(" OT")]
-    assert f"Where {halves[0]} is ahead of" in text
+    assert f"Where {tmp_path / 'm dense'} is ahead of {tmp_path / 'm lexical'}" in text
+    assert f"Where {tmp_path / 'm lexical'} is ahead of {tmp_path / 'm dense'}" in text
+
+
+def test_long_passages_are_cut_at_a_space(comparisons: list[Comparison], tmp_path: Path) -> None:
+    write_html(tmp_path / "report.html", "Title", comparisons)
+    shown = (tmp_path / "report.html").read_text(encoding="utf-8").split("passage &lt;b&gt;0")[1].split("</p>")[0]
+    assert 250 < len(shown) <= 320
+    assert shown.endswith(" words...")
 
 
 def test_the_same_comparison_gives_the_same_bytes(comparisons: list[Comparison], tmp_path: Path) -> None:
@@ -100,11 +107,11 @@ def test_the_same_comparison_gives_the_same_bytes(comparisons: list[Comparison],
 def test_a_single_system_and_judgements_alone_make_a_report(tmp_path: Path) -> None:
     from dupmae.cli import entry as cli
 
-    (tmp_path / "q.tsv").write_text("q1 0 d1 1\n")
+    (tmp_path / "q.tsv").write_text("q1 0 d1 1\n", encoding="utf-8")
     write_run(tmp_path / "r.trec", {"q1": {"d1": 1.0}}, "t")
     words = ["--run", str(tmp_path / "r.trec"), "--qrels", str(tmp_path / "q.tsv"), "--output", str(tmp_path / "out")]
     assert cli.main(["evaluate", *words]) == 0
-    assert "1 queries." in (tmp_path / "out" / "report.html").read_text()
+    assert "1 queries." in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_queries_that_fall_into_no_group_make_a_report(tmp_path: Path) -> None:
@@ -112,12 +119,14 @@ def test_queries_that_fall_into_no_group_make_a_report(tmp_path: Path) -> None:
 
     folder = tmp_path / "data"
     (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text('{"_id": "d", "text": "a lamp"}\n')
-    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "the"}\n')  # no word that BM25 counts
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    (folder / "corpus.jsonl").write_text('{"_id": "d", "text": "a lamp"}\n', encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "the"}\n', encoding="utf-8")  # no word that BM25 counts
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n", encoding="utf-8")
     words = ["--benchmark", str(folder), "--model", "bm25", "bm25-fields", "--output", str(tmp_path / "out")]
     assert cli.main(["evaluate", *words]) == 0
-    assert (tmp_path / "out" / "report.html").is_file()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "By length of the query" in page
+    assert "By how many of the query" not in page
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

@@ -22,9 +22,9 @@ def write_folder(folder: Path, *, title: str = "T", split: str = "test") -> Path
     """Two passages and a judged query in BEIR layout."""
     (folder / "qrels").mkdir(parents=True)
     records = [{"_id": f"p{n}", "title": title, "text": f"text {n}"} for n in (1, 2)]
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "text"}) + "\n")
-    (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tp1\t1\n")
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "text"}) + "\n", encoding="utf-8")
+    (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tp1\t1\n", encoding="utf-8")
     return folder
 
 
@@ -125,14 +125,14 @@ def test_a_set_fetched_through_ir_datasets_is_a_beir_folder_with_checksums(tmp_p
     }
     assert benchmark.queries == {f"q-{name}": "first"}
     assert benchmark.qrels == {f"q-{name}": {"D1": 2, "D2": 0}}
-    record = json.loads((folder / "source.json").read_text())
+    record = json.loads((folder / "source.json").read_text(encoding="utf-8"))
     assert (record["source"], record["passages"]) == (f"ir_datasets: {name}", 2)
     assert set(record["sha256"]) == {"corpus.jsonl", "queries.jsonl", "qrels/test.tsv"}
 
 
 def test_a_fetched_file_that_has_changed_is_refused(tmp_path: Path, ir_datasets: Any) -> None:
     definition, folder = find_benchmark("nfcorpus", None, tmp_path)
-    with (folder / "queries.jsonl").open("a") as file:
+    with (folder / "queries.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"_id": "new", "text": "x"}\n')
     with pytest.raises(DupmaeError, match=r"queries\.jsonl is not what was fetched: delete .*nfcorpus to fetch"):
         read_parts(definition, folder)
@@ -150,7 +150,7 @@ def test_a_fetch_that_broke_off_goes_on_with_the_missing_parts(tmp_path: Path, i
     definition = DEFINITIONS["cqadupstack"]
     folder = tmp_path / "cqadupstack"
     fetch(definition, folder)
-    (folder / "tex" / "mark").write_text("")
+    (folder / "tex" / "mark").write_text("", encoding="utf-8")
     (folder / "unix").rename(tmp_path / "unix")
     assert find_benchmark("cqadupstack", None, tmp_path)[1] == folder
     assert (folder / "tex" / "mark").exists()
@@ -169,7 +169,7 @@ def test_where_ir_datasets_fails_the_hub_is_asked(tmp_path: Path, ir_datasets: A
     (benchmark,) = read_parts(definition, folder)
     assert benchmark.corpus == {"7": Passage("7", "", "text")}
     assert (benchmark.queries, benchmark.qrels) == ({"q": "query"}, {"q": {"7": 1}})
-    assert json.loads((folder / "source.json").read_text())["source"] == "the hub: BeIR/scifact"
+    assert json.loads((folder / "source.json").read_text(encoding="utf-8"))["source"] == "the hub: BeIR/scifact"
 
 
 def test_nanobeir_takes_its_split_of_each_subset(tmp_path: Path, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,8 +30,10 @@ from dupmae.config import (
 from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs
 from dupmae.errors import DupmaeError
 from dupmae.experiments import adapt as adapting
+from dupmae.experiments import stages
 from dupmae.experiments.adapt import adapt, with_pairs
 
+RUNS = ("bm25", "dense", "duplex")
 SYSTEMS = ["bm25", "base-model", "duplex", "duplex-dense", "duplex-lexical"]
 
 
@@ -114,7 +117,7 @@ def test_held_out_passages_are_indexed_but_neither_read_nor_asked_about(finished
     assert len(DuplexIndex.open(finished / "index")) == 80
     assert TokenStore.open(finished / "1-store" / "store").report["texts"] == 72
     passages = [json.loads(line) for line in corpus.read_text().splitlines()]
-    pairs = read_pairs(finished / "3-queries" / "pairs.jsonl")
+    pairs = read_pairs(finished / "0-queries" / "pairs.jsonl")
     assert 60 < len(pairs.queries) <= 72
     asked = {
         line["_id"] for line in passages for text in pairs.queries.values() if text in f"{line['title']} {line['text']}"
@@ -146,11 +149,11 @@ def test_a_killed_run_ends_as_one_that_was_not(
         assert not (folder / "report.json").exists()
     adapt(corpus, str(embedder_folder), folder, config)
     assert report(folder)["systems"] == report(finished)["systems"]
-    weights = Path("4-finetune/model/model.safetensors")
+    weights = Path("3-finetune/model/model.safetensors")
     assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
 
-    for name in ("tokenise", "bm25_run", "dense_run", "duplex_run"):
-        monkeypatch.setattr(adapting, name, lambda *_, **__: pytest.fail("a stage ran again"))
+    for module, name in ((stages, "build_token_store"), *((adapting, f"{kind}_run") for kind in RUNS)):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("a stage ran again"))
     adapt(corpus, str(embedder_folder), folder, config)
 
 
@@ -159,14 +162,14 @@ def test_a_second_stage_trains_on_negatives_that_the_first_ones_model_mined(
 ) -> None:
     settings = in_stages(config, 2)
     folder = adapt(corpus, str(embedder_folder), tmp_path / "run", settings)
-    pairs = read_pairs(folder / "3-queries" / "pairs.jsonl")
-    lists = [json.loads(line) for line in (folder / "5-mine" / "negatives.jsonl").read_text().splitlines()]
+    pairs = read_pairs(folder / "0-queries" / "pairs.jsonl")
+    lists = [json.loads(line) for line in (folder / "4-mine" / "negatives.jsonl").read_text().splitlines()]
     assert len(lists) == len(pairs.queries)
     for one in lists:
         (answer,) = one["positives"]
         assert one["query_id"] == f"{answer}#1"
         assert len(one["negatives"]) == 5
-    first, second = (folder / name / "model" / "model.safetensors" for name in ("4-finetune", "6-hard-negatives"))
+    first, second = (folder / name / "model" / "model.safetensors" for name in ("3-finetune", "5-hard-negatives"))
     assert first.read_bytes() != second.read_bytes()
     model = json.loads((folder / "index" / "manifest.json").read_text())["model"]
     assert model == str(folder / "8-result" / "model")
@@ -180,14 +183,14 @@ def test_a_third_stage_distils_what_a_teacher_says_of_the_mined_lists(
     folder = adapt(corpus, str(embedder_folder), tmp_path / "run", settings)
     lists, taught = (
         [json.loads(line) for line in (folder / name).read_text().splitlines()]
-        for name in ("5-mine/negatives.jsonl", "6-distil/teacher/teacher.jsonl")
+        for name in ("4-mine/negatives.jsonl", "6-teacher/teacher.jsonl")
     )
     for asked, said in zip(lists, taught, strict=True):
         assert list(said["scores"]) == [*asked["positives"], *asked["negatives"]]
         assert all(-20.01 < score < 20.01 for score in said["scores"].values())
-    losses = [json.loads(line) for line in (folder / "6-distil" / "metrics.jsonl").read_text().splitlines()]
+    losses = [json.loads(line) for line in (folder / "7-distil" / "metrics.jsonl").read_text().splitlines()]
     assert all("distil" in line for line in losses)
-    second, third = (folder / name / "model" / "model.safetensors" for name in ("6-hard-negatives", "6-distil"))
+    second, third = (folder / name / "model" / "model.safetensors" for name in ("5-hard-negatives", "7-distil"))
     assert second.read_bytes() != third.read_bytes()
     result = folder / "8-result" / "model" / "model.safetensors"
     assert result.read_bytes() == third.read_bytes()
@@ -203,23 +206,40 @@ def test_the_folder_of_another_run_is_refused(
 ) -> None:
     changed = tmp_path / "articles.jsonl"
     changed.write_text(corpus.read_text().replace("a b 7", "a b seven"))
-    for text, settings in ((corpus, replace(config, seed=1)), (changed, config)):
-        with pytest.raises(DupmaeError, match=r"other settings or data: choose another output or delete it$"):
-            adapt(text, str(embedder_folder), finished, settings)
+    other = finished / "3-finetune" / "model"
+    for text, model in ((changed, embedder_folder), (corpus, other)):
+        with pytest.raises(DupmaeError, match=r"another base model or other data: choose another output or delete it$"):
+            adapt(text, str(model), finished, config)
+
+
+def test_other_queries_are_drawn_and_trained_on_without_pre_training_again(
+    finished: Path, corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    changed = replace(config, queries=replace(config.queries, title_weight=0.0))
+    for place in ("dupmae.pretraining.pretrain", "dupmae.experiments.adapt.bm25_run"):
+        monkeypatch.setattr(place, lambda *_, **__: pytest.fail("a stage ran again"))
+    adapt(corpus, str(embedder_folder), folder, changed)
+    drawn = [read_pairs(run / "0-queries" / "pairs.jsonl").queries for run in (finished, folder)]
+    assert drawn[0] != drawn[1]
+    trained = [(run / "3-finetune" / "model" / "model.safetensors").read_bytes() for run in (finished, folder)]
+    assert trained[0] != trained[1]
+    assert adapt(corpus, str(embedder_folder), tmp_path / "none", changed, dry_run=True) == tmp_path / "none"
+    assert not (tmp_path / "none").exists()
 
 
 def test_corrected_answers_of_the_given_pairs_are_another_run(
     corpus: Path, embedder_folder: Path, config: AdaptConfig, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("dupmae.experiments.adapt._Adaptation._stages", lambda _: None)
-    monkeypatch.setattr("dupmae.experiments.adapt._Adaptation._report", lambda _: None)
+    monkeypatch.setattr(adapting.Adaptation, "all_stages", lambda _: [])
+    monkeypatch.setattr(adapting.Adaptation, "_report", lambda _: None)
     for answer in ("a wrong answer", "the right one"):
         (tmp_path / "pairs.jsonl").write_text(json.dumps({"query": "what is baba?", "positive": answer}) + "\n")
         run = corpus, str(embedder_folder), tmp_path / "run", config, read_pairs(tmp_path / "pairs.jsonl")
         if answer == "a wrong answer":
             adapt(*run)
         else:
-            with pytest.raises(DupmaeError, match="other settings or data"):
+            with pytest.raises(DupmaeError, match="another base model or other data"):
                 adapt(*run)
 
 
@@ -287,9 +307,9 @@ def test_the_balance_is_chosen_by_given_queries_that_are_held_out(
         config, finetune=replace(config.finetune, tune_lexical_weight=True, eval_steps=0), dev_fraction=0.4
     )
     folder = adapt(corpus, str(embedder_folder), tmp_path / "run", balanced, given)
-    trained_on = read_pairs(folder / "3-queries" / "pairs.jsonl").queries.values()
+    trained_on = read_pairs(folder / "0-queries" / "pairs.jsonl").queries.values()
     assert 0 < len(set(given.queries.values()).difference(trained_on)) < 20
-    chosen = json.loads((folder / "4-finetune" / "finetune.json").read_text())["lexical_weight"]
+    chosen = json.loads((folder / "3-finetune" / "finetune.json").read_text())["lexical_weight"]
     assert chosen["after"] >= chosen["before"] > 0
 
     for settings, pairs_too in ((replace(balanced, dev_fraction=0.0), given), (balanced, None)):
@@ -375,7 +395,7 @@ def test_a_duplex_start_never_knows_less_afterwards(
 
 def test_a_duplex_start_is_pre_trained_for_its_own_pooling(finished: Path, corpus: Path, tmp_path: Path) -> None:
     start = finished / "8-result" / "model"
-    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and the start's dense_pooling is mean"):
+    with pytest.raises(DupmaeError, match=r"pretrain\.dense_pooling is cls and the base model's dense_pooling is mean"):
         adapt(corpus, str(start), tmp_path / "run", AdaptConfig(pretrain=PretrainConfig()))
 
 
@@ -400,7 +420,7 @@ def test_the_small_models_recipe_runs_small(finished: Path, corpus: Path, tmp_pa
     found = report(folder)
     assert [row["name"] for row in found["systems"]] == SYSTEMS
     assert found["settings"]["pretrain"]["steps"] == 0
-    assert "lexical_weight" in json.loads((folder / "4-finetune" / "finetune.json").read_text())
+    assert "lexical_weight" in json.loads((folder / "3-finetune" / "finetune.json").read_text())
     assert (folder / "8-result" / "model" / "modules.json").is_file()
 
 

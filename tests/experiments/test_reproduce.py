@@ -16,7 +16,6 @@ from dupmae.cli import load_recipe
 from dupmae.config import Recipe
 from dupmae.errors import DupmaeError
 from dupmae.experiments import reproduce as reproducing
-from dupmae.experiments import run as pipeline
 from dupmae.experiments.paper import ABLATION, PASSAGES, TABLES, VARIANTS, ZERO_SHOT, Column, Variant
 from dupmae.experiments.reproduce import Reproduced, as_markdown, reproduce
 from dupmae.experiments.variants import train_variants
@@ -96,7 +95,11 @@ def test_tables_one_to_three_of_a_run_that_was_put_there_are_written_beside_the_
 ) -> None:
     write_data(tmp_path / "data" / "nfcorpus")
     shutil.copytree(finished, tmp_path / "out" / "run")
-    for place in ("dupmae.pretraining.pretrain", "dupmae.finetuning.finetune", "dupmae.experiments.run.tokenise"):
+    for place in (
+        "dupmae.pretraining.pretrain",
+        "dupmae.finetuning.finetune",
+        "dupmae.experiments.stages.build_token_store",
+    ):
         monkeypatch.setattr(place, forbid)
     encoded = []
     encode_window = build.encode_window
@@ -109,7 +112,7 @@ def test_tables_one_to_three_of_a_run_that_was_put_there_are_written_beside_the_
     results = reproduce(["table1", "table2", "table3"], recipe, "small", tmp_path / "out", tmp_path / "data")
     assert encoded == [30]  # the windows; the run has an index of the passages, which are those of the other set, too
     passages, documents, zero_shot = results
-    assert list(passages.rows) == ["BM25", "the start as it comes", "ours, stage 1"]
+    assert list(passages.rows) == ["BM25", "the base model as it comes", "ours, stage 1"]
     assert list(passages.rows["BM25"]) == [
         Column("scifact", "mrr@10"),
         Column("scifact", "recall@1000"),
@@ -147,9 +150,9 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
 
     variants = {
         "both": Variant(),
-        "dense": Variant(dense=1.0, entries=0.0),
-        "words": Variant(dense=0.0, entries=1.0),
-        "retro": Variant(pretrain={"bow_weight": 0.0}, dense=1.0, entries=0.0),
+        "dense": Variant(dense=1.0, terms=0.0),
+        "words": Variant(dense=0.0, terms=1.0),
+        "retro": Variant(pretrain={"bow_weight": 0.0}, dense=1.0, terms=0.0),
         "none": Variant(pretrain=None, duplex={"lexical_activation": "relu"}),
     }
     weights: list[float] = []
@@ -176,10 +179,10 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
     assert train_variants(recipe, tmp_path / "ablation", variants) == models
     assert weights == [0.0]
     other = replace(recipe, seed=7)
-    with pytest.raises(DupmaeError, match=r"run holds the results of a run with other settings or data"):
+    with pytest.raises(DupmaeError, match=r"run holds the results of a run with another base model or other data"):
         train_variants(other, tmp_path / "ablation", variants)
-    monkeypatch.setattr(pipeline, "pretrain_recipe", lambda recipe: tmp_path / "run")
-    with pytest.raises(DupmaeError, match=r"ablation holds the results of a run with other settings or data"):
+    monkeypatch.setattr("dupmae.experiments.variants.pretrain_recipe", lambda recipe: tmp_path / "run")
+    with pytest.raises(DupmaeError, match=r"ablation holds the results of a run with another base model or other data"):
         train_variants(other, tmp_path / "ablation", variants)
 
 
@@ -241,4 +244,4 @@ def test_a_table_of_the_papers_columns_has_them_once_and_many_columns_are_turned
 
 def test_an_unknown_table_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["reproduce", "table9"]) == 2
-    assert "takes one of table1, table2, table3, table4 and all, not 'table9'" in capsys.readouterr().err
+    assert "takes one of table1, table2, table3, table4, all, not 'table9'" in capsys.readouterr().err

@@ -9,7 +9,6 @@ import math
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -25,6 +24,7 @@ from dupmae.corpus import Benchmark, read_benchmark, read_qrels, read_run, split
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.experiments import run as pipeline
+from dupmae.experiments import run_folder, stages
 from dupmae.experiments.splits import read_data
 from dupmae.runtime.resuming import sole_run
 
@@ -57,6 +57,7 @@ SMALL = {
 """What makes the recipe small; two phases of 2 and 4 steps, then 4 steps of fine-tuning, a checkpoint every 2."""
 PRETRAINING_STEPS = 6
 FINETUNING_STEPS = 4
+STEPS_OF_TWO_EPOCHS = 9
 SEGMENT = 25
 """Passages of a segment of the index, for three segments."""
 
@@ -128,7 +129,8 @@ def systems(folder: Path) -> list[dict[str, Any]]:
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob(pattern))}
+    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +139,9 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: Any, **__: Any) -> None:
         raise AssertionError("a stage ran")
 
-    for name in ("tokenise", "bm25_run", "dense_run", "duplex_run"):
+    for name in ("bm25_run", "dense_run", "duplex_run"):
         monkeypatch.setattr(pipeline, name, work)
+    monkeypatch.setattr(stages, "build_token_store", work)
     monkeypatch.setattr("dupmae.pretraining.pretrain", work)
     monkeypatch.setattr("dupmae.finetuning.finetune", work)
     monkeypatch.setattr("dupmae.index.DuplexIndex.build", work)
@@ -200,38 +203,164 @@ def test_a_second_call_does_nothing_again(finished_copy, monkeypatch, overrides,
     assert systems(finished_copy) == json.loads(before["report.json"])["systems"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seed": 43},
-        {"finetune__epochs": 2},
-        {"data__dev_fraction": 0.2},
-        {"data__hold_out": "passages"},
-        {"duplex__ot_scale": 5},
-    ],
-)
-def test_the_folder_of_another_recipe_is_refused_and_left_alone(finished_copy, small_recipe, change):
+@pytest.mark.parametrize("change", [{"seed": 43}, {"data__dev_fraction": 0.2}, {"data__hold_out": "passages"}])
+def test_the_folder_of_a_run_with_other_queries_held_out_is_refused_and_left_alone(finished_copy, small_recipe, change):
     before = contents(finished_copy, "*.json")
-    with pytest.raises(DupmaeError, match=r"other settings or data: choose another output or delete it$") as refusal:
+    with pytest.raises(DupmaeError, match=r"other data: choose another output or delete it$") as refusal:
         pipeline.run_recipe(small_recipe(finished_copy, **change))
     assert "\n" not in str(refusal.value)
     assert contents(finished_copy, "*.json") == before
 
 
-def test_a_finished_folder_is_that_of_every_recipe_that_holds_the_same_queries_out(finished_copy, small_recipe):
-    found = [
-        pipeline.settings_of(small_recipe(finished_copy, **change))
-        for change in (
-            {},
-            {"data__hold_out": "passages"},
-            {"data__dev_split": "test"},
-            {"output": "elsewhere"},
-            {"pretrain__shard": "true", "pretrain__gradient_checkpointing": "true", "pretrain__report_to": "wandb"},
-            {"finetune__mini_batch_size": 4, "finetune__save_steps": 7, "teacher__save_steps": 7},
-        )
-    ]
-    assert found[1:] == found[:1] * 5
-    assert found[0]["data"]["dev_fraction"] == 0.1
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pretrain__shard": "true", "pretrain__gradient_checkpointing": "true", "pretrain__report_to": "wandb"},
+        {"finetune__mini_batch_size": 4, "finetune__save_steps": 7, "teacher__save_steps": 7},
+    ],
+)
+def test_settings_that_change_no_result_do_no_stage_again(finished_copy, monkeypatch, small_recipe, change):
+    forbid(monkeypatch)
+    pipeline.run_recipe(small_recipe(finished_copy, **change))
+
+
+def stage_states(folder: Path, recipe: Recipe) -> dict[str, str]:
+    """Stage -> why it is done or to be done."""
+    run = pipeline.RecipeRun(recipe)
+    return {one.stage.name: one.why for one in run.stages.plan(run.all_stages())}
+
+
+def test_a_changed_setting_does_again_what_depends_on_it_alone(finished_copy, small_recipe, tmp_path, capsys):
+    recipe, before = small_recipe(finished_copy, finetune__epochs=2), contents(finished_copy, "*")
+    kept = ("1-store/", "2-pretrain/", "9-baselines/bm25/", "9-baselines/base-model/")
+    assert stage_states(finished_copy, recipe) == {
+        "1-store": "done before",
+        "2-pretrain": "done before",
+        "3-finetune": "finetune.epochs: 1.0 -> 2.0",
+        "index": "after 3-finetune",
+        "8-evaluation": "after index",
+        "9-baselines/bm25": "done before",
+        "9-baselines/base-model": "done before",
+        "9-baselines/finetuned-without-pretraining": "finetune.epochs: 1.0 -> 2.0",
+    }
+    assert pipeline.run_recipe(recipe, dry_run=True) == finished_copy
+    shown = capsys.readouterr().out
+    assert "finetune.epochs: 1.0 -> 2.0" in shown.replace("\n", " ")
+    assert contents(finished_copy, "*") == before  # a dry run does nothing
+
+    pipeline.run_recipe(recipe)
+    told = capsys.readouterr().err
+    assert "Stage 3 of 8: Fine-tune" in told
+    assert "Done again: 3-finetune (finetune.epochs: 1.0 -> 2.0)" in told.replace("\n", " ")
+    after = contents(finished_copy, "*")
+    assert {name: data for name, data in after.items() if name.startswith(kept)} == {
+        name: data for name, data in before.items() if name.startswith(kept)
+    }
+    assert len((finished_copy / "3-finetune" / "metrics.jsonl").read_text().splitlines()) == STEPS_OF_TWO_EPOCHS
+    fresh = pipeline.run_recipe(small_recipe(tmp_path / "fresh", finetune__epochs=2))
+    for pattern in ("*.safetensors", "*.trec"):
+        assert contents(finished_copy, pattern) == contents(fresh, pattern)
+    assert systems(finished_copy) == systems(fresh)
+    assert not (finished_copy / ".next").exists()
+    assert json.loads((finished_copy / "run.json").read_text())["recipe"]["finetune"]["epochs"] == 2
+    assert set(stage_states(finished_copy, recipe).values()) == {"done before"}
+
+
+def answers(folder: Path) -> list[str]:
+    """What a run's index finds."""
+    from dupmae.index import DuplexIndex
+
+    return [hit.id for hit in DuplexIndex.open(folder / "index").search(["be"], k=5)[0]]
+
+
+def test_a_run_killed_while_it_is_done_again_leaves_the_earlier_result(finished_copy, small_recipe, monkeypatch):
+    from dupmae.finetuning.loss import DuplexLoss
+
+    before, found = contents(finished_copy, "*"), answers(finished_copy)
+    recipe = small_recipe(finished_copy, finetune__epochs=2)
+    with monkeypatch.context() as patched:
+        # in stage 1, two steps after a checkpoint; in the index; at its search; in the baseline
+        losses = Killer(patched, DuplexLoss, "forward", {4, 16})
+        Killer(patched, pipeline, "build_index", {1})
+        Killer(patched, pipeline, "duplex_run", {2})
+        for _ in range(4):
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.run_recipe(recipe)
+            now = contents(finished_copy, "*")
+            assert {name: data for name, data in now.items() if not name.startswith(".next/")} == before
+            assert answers(finished_copy) == found
+        pipeline.run_recipe(recipe)
+        assert losses.calls == 2 * STEPS_OF_TWO_EPOCHS + 2 + 1  # and the steps since a checkpoint once more
+    assert not (finished_copy / ".next").exists()
+    assert len((finished_copy / "3-finetune" / "metrics.jsonl").read_text().splitlines()) == STEPS_OF_TWO_EPOCHS
+    assert answers(finished_copy)
+
+
+def test_a_run_killed_while_results_change_places_is_put_in_place_by_the_next_call(
+    finished_copy, small_recipe, monkeypatch, tmp_path
+):
+    recipe = small_recipe(finished_copy, finetune__epochs=0.5, baselines="[]")
+    whole = pipeline.run_recipe(small_recipe(tmp_path / "whole", finetune__epochs=0.5, baselines="[]"))
+    replace_path, moves = Path.replace, []
+
+    def dying(path: Path, target: Any) -> Path:
+        if (finished_copy / ".next" / run_folder.REPLACED_FILE).exists():
+            moves.append(path)
+            if len(moves) in (2, 5, 9):
+                raise KeyboardInterrupt
+        return replace_path(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", dying)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.run_recipe(recipe)
+        forbid(patched)
+        pipeline.run_recipe(recipe)
+    assert contents(finished_copy / "3-finetune", "*.safetensors") == contents(whole / "3-finetune", "*.safetensors")
+    assert contents(finished_copy / "8-evaluation", "*.trec") == contents(whole / "8-evaluation", "*.trec")
+    assert systems(finished_copy) == systems(whole)
+    assert not (finished_copy / ".next").exists()
+
+
+def test_what_was_begun_with_other_settings_is_dropped_with_a_word(finished_copy, small_recipe, monkeypatch, capsys):
+    from dupmae.finetuning.loss import DuplexLoss
+
+    for epochs, step in ((2, 4), (3, 2)):
+        with monkeypatch.context() as patched:
+            Killer(patched, DuplexLoss, "forward", {step})
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.run_recipe(small_recipe(finished_copy, finetune__epochs=epochs))
+    told = capsys.readouterr().err.replace("\n", "")
+    assert f"Deleted: {finished_copy / '.next' / '3-finetune'}, which was begun with other settings" in told
+    forbid(monkeypatch)
+    before = contents(finished_copy, "*.safetensors")
+    pipeline.run_recipe(small_recipe(finished_copy))  # back to the first settings: nothing is to be done
+    assert f"Deleted: {finished_copy / '.next'}, which" in capsys.readouterr().err.replace("\n", "")
+    assert not (finished_copy / ".next").exists()
+    assert contents(finished_copy, "*.safetensors").items() <= before.items()
+
+
+def test_a_first_run_that_was_broken_off_goes_on_with_other_settings(small_recipe, tmp_path, monkeypatch):
+    from dupmae.finetuning.loss import DuplexLoss
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        Killer(patched, DuplexLoss, "forward", {4})
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run_recipe(small_recipe(folder, baselines="[]"))
+    with monkeypatch.context() as patched:
+        patched.setattr("dupmae.pretraining.pretrain", lambda *_: pytest.fail("pre-trains again"))
+        pipeline.run_recipe(small_recipe(folder, baselines="[]", finetune__epochs=0.5))
+    assert len((folder / "3-finetune" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_folder_of_a_run_of_0_1_is_refused_in_a_sentence(finished_copy, small_recipe):
+    record = json.loads((finished_copy / "run.json").read_text())
+    del record["stages"]
+    (finished_copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(DupmaeError, match=r"holds a run of dupmae 0\.1: its index and its models open as before"):
+        pipeline.run_recipe(small_recipe(finished_copy))
 
 
 def test_the_recipe_for_any_folder_of_pairs_validates_on_a_split_of_its_own(overrides, benchmark_folder, tmp_path):
@@ -248,7 +377,7 @@ def test_the_recipe_for_any_folder_of_pairs_validates_on_a_split_of_its_own(over
     steps = (tmp_path / "run" / "3-finetune" / "metrics.jsonl").read_text().splitlines()
     assert len(steps) == 2  # of 5 in an epoch
     (own / "qrels" / "dev.tsv").write_text("\n".join([head, *lines[:3]]) + "\n")
-    with pytest.raises(DupmaeError, match="other settings or data"):
+    with pytest.raises(DupmaeError, match="another base model or other data"):
         pipeline.run_recipe(recipe)
 
 
@@ -282,12 +411,14 @@ def test_the_folder_of_a_run_with_other_held_out_judgements_is_refused(
     with (changed / "qrels" / "train.tsv").open("a") as file:
         file.write(f"{held_out}\tp50\t1\n")
     assert held_out in read_data(recipe.data, recipe.seed).dev.queries
-    with pytest.raises(DupmaeError, match="other settings or data"):
+    with pytest.raises(DupmaeError, match="another base model or other data"):
         pipeline.run_recipe(recipe)
 
 
 def test_a_half_that_is_left_out_is_not_reported(small_recipe, tmp_path):
-    folder = pipeline.run_recipe(small_recipe(tmp_path / "run", duplex__top_k=0, finetune__ot_weight=0, baselines="[]"))
+    folder = pipeline.run_recipe(
+        small_recipe(tmp_path / "run", duplex__top_k=0, finetune__lexical_loss_weight=0, baselines="[]")
+    )
     assert [row["name"] for row in systems(folder) if not row["quoted"]] == ["duplex"]
 
 
@@ -297,7 +428,7 @@ def test_the_folder_of_a_run_on_other_data_is_refused(finished_copy, small_recip
     lines = (changed / file).read_text().splitlines()
     lines[5] = lines[5].replace(" .", " more .").replace('"text": "', '"text": "another ').replace("\tp4\t", "\tp5\t")
     (changed / file).write_text("\n".join(lines) + "\n")
-    with pytest.raises(DupmaeError, match="other settings or data"):
+    with pytest.raises(DupmaeError, match="another base model or other data"):
         pipeline.run_recipe(small_recipe(finished_copy, data__benchmark=changed))
 
 
@@ -387,7 +518,7 @@ def test_unknown_judgements_are_refused_unless_allowed(small_recipe, benchmark_f
     def reached(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "tokenise", reached)
+    monkeypatch.setattr(stages, "build_token_store", reached)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run_recipe(small_recipe(tmp_path / "run", data__benchmark=changed, data__allow_unknown="true"))
 
@@ -520,17 +651,17 @@ def test_three_stages_each_start_where_the_one_before_ended_and_report_what_they
         assert kept == max(held_out, key=lambda line: line["ndcg@10"])
 
 
-def test_a_teacher_is_compared_with_its_pupil_on_the_held_out_queries(full, full_recipe, benchmark_folder):
+def test_a_teacher_is_compared_with_its_student_on_the_held_out_queries(full, full_recipe, benchmark_folder):
     examined = json.loads((full / "6-teacher" / "done.json").read_text())["metrics"]
-    pupil = read_run(full / "5-hard-negatives" / "evaluation" / "dev.trec")
+    student = read_run(full / "5-hard-negatives" / "evaluation" / "dev.trec")
     teacher = read_run(full / "6-teacher" / "dev.trec")
     recipe = full_recipe(full)
     pairs = read_benchmark(benchmark_folder, "train")
     _, dev = split_queries(pairs, recipe.data.dev_fraction, recipe.seed, recipe.data.hold_out)
-    for name, run in (("pupil", pupil), ("teacher", teacher)):
+    for name, run in (("student", student), ("teacher", teacher)):
         assert run.keys() == dev.queries.keys()
         assert examined[name] == pytest.approx(evaluate_run(run, dev.qrels))
-    assert all(teacher[query].keys() == pupil[query].keys() for query in pupil)
+    assert all(teacher[query].keys() == student[query].keys() for query in student)
     assert (
         f"the teacher ranks the best 8 passages anew: NDCG@10 {examined['teacher']['ndcg@10']:.3f}"
         in (full / "report.md").read_text()
@@ -552,7 +683,7 @@ def naive_paired_p(one: list[float], other: list[float]) -> float:
     return 1 - 2 * middle
 
 
-BEGINNING = ("1-store", "2-pretrain", "9-baselines/bm25", "9-baselines/start")
+BEGINNING = ("1-store", "2-pretrain", "9-baselines/bm25", "9-baselines/base-model")
 """Stages that fine-tuning has no part in."""
 
 
@@ -560,7 +691,7 @@ def begin_like(full: Path, folder: Path, *stages: str, monkeypatch: pytest.Monke
     """Copy a run's finished stages to another folder, which the next run may take over whatever its settings are."""
     for stage in stages:
         shutil.copytree(full / stage, folder / stage, dirs_exist_ok=True)
-    monkeypatch.setattr("dupmae.experiments.run_folder.RunFolder.claim", lambda *_: nullcontext())
+    monkeypatch.setattr(run_folder.RunFolder, "_refuse_other_run", lambda _: None)
 
 
 def test_three_stages_killed_in_each_end_as_if_they_had_not_been(full, full_recipe, tmp_path, monkeypatch):
@@ -650,7 +781,7 @@ def test_a_duplex_start_keeps_what_it_is_and_is_fine_tuned_as_it_comes(finished,
         "duplex-lexical",
     ]
     assert DuplexEncoder(str(run / "3-finetune" / "model")).pooling.top_k == 24
-    rankings = [read_run(run / place / "run.trec") for place in ("9-baselines/start", "8-evaluation/duplex")]
+    rankings = [read_run(run / place / "run.trec") for place in ("9-baselines/base-model", "8-evaluation/duplex")]
     assert rankings[0] == rankings[1] == read_run(finished / "8-evaluation" / "duplex" / "run.trec")
     assert "48 tokens" in (run / "report.md").read_text()
 

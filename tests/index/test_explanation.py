@@ -77,7 +77,7 @@ def test_the_command_prints_both_shares_or_json(
 
     assert cli.main(["explain", str(index.folder), query, "--k", "1"]) == 0
     printed = capsys.readouterr().out
-    for text in (query, "its words:", "added:", "rank 1, by [CLS]", "[CLS] +", "in both:", "meant:"):
+    for text in (query, "its words:", "added:", "rank 1, by the dense half", " dense + ", "in both:", "meant:"):
         assert text in printed
     assert cli.main(["explain", str(index.folder), query, "--k", "1", "--ids", "p00", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dupmae.retrievers import brute_force as blocks
+from dupmae.retrievers import brute_force
 from dupmae.retrievers.brute_force import best_rows, search_slabs
 
 
@@ -20,7 +20,7 @@ def naive(scores: np.ndarray, k: int, above: float) -> list[tuple[list[int], lis
 @pytest.mark.parametrize("above", [-np.inf, 1.0])
 @pytest.mark.parametrize("k", [1, 4, 7, 100])
 def test_blocks_find_what_one_matrix_would_ties_included(k: int, above: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "QUERY_BLOCK", 3)
+    monkeypatch.setattr(brute_force, "QUERY_BLOCK", 3)
     draw = np.random.default_rng(0)
     queries = draw.integers(0, 2, (7, 4)).astype(np.float32)
     passages = draw.integers(0, 2, (50, 4)).astype(np.float32)  # scores from 0 to 4: nothing but ties

@@ -23,10 +23,8 @@ PLAIN = Lengths()
 class Letters:
     """Counts of the letters a, b and c, dense or sparse; remembers what it encoded."""
 
-    above = -np.inf
-
-    def __init__(self, mark: str = "letters", sparse: bool = False) -> None:
-        self.mark, self.sparse, self.encoded = mark, sparse, list[str]()
+    def __init__(self, fingerprint: str = "letters", sparse: bool = False) -> None:
+        self.fingerprint, self.sparse, self.encoded = fingerprint, sparse, list[str]()
         self.above = 0.0 if sparse else -np.inf
 
     def embed(self, texts: Sequence[str], task: str) -> np.ndarray | csr_matrix:
@@ -57,7 +55,7 @@ def test_the_best_passages_come_from_all_slabs_with_ties_by_id(sparse: bool, tmp
     found = search_encodings(vectors, encode_corpus(vectors, FIVE, tmp_path), {"q": "a", "r": "cc"}, 3)
     assert list(found["q"].items()) == [("v", 2.0), ("z", 2.0), ("x", 1.0)]
     dense = [("w", 2.0), ("x", 2.0), ("v", 0.0)]
-    assert list(found["r"].items()) == (dense[:2] if sparse else dense)  # what shares no entry is not found
+    assert list(found["r"].items()) == (dense[:2] if sparse else dense)  # what shares no term is not found
 
 
 def test_a_corpus_is_encoded_once_and_found_again(tmp_path: Path) -> None:
@@ -129,14 +127,14 @@ def test_a_sparse_models_run_is_that_of_its_own_similarity(
         assert scores == pytest.approx({n: v for n, v in zip(ids, row, strict=True) if v > 0}, rel=0.05)
 
 
-def test_a_models_kind_is_read_from_its_files_or_said(
+def test_a_models_kind_is_read_from_its_files_or_its_prefix(
     embedder_folder: Path, bert_folder: Path, duplex_folder: Path, tmp_path: Path
 ) -> None:
     assert split_kind(str(embedder_folder)) == ("dense", str(embedder_folder))
     assert split_kind(str(duplex_folder)) == ("duplex", str(duplex_folder))
     assert split_kind(str(bert_folder))[0] == "dense"
     assert split_kind(f"sparse:{bert_folder}") == ("sparse", str(bert_folder))
-    (tmp_path / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    (tmp_path / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}', encoding="utf-8")
     with pytest.raises(DupmaeError, match="is a cross-encoder, which cannot search: give it as --reranker"):
         split_kind(str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""The `dupmae` command: what people type."""
+"""Take what people type: the `dupmae` command."""
 
 from dupmae.cli.commands.experiments import load_recipe
 from dupmae.cli.entry import main

@@ -1,4 +1,4 @@
-"""What the command line shows: ranked passages and tables of results."""
+"""Show results on the command line: ranked passages and tables."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from dupmae.index.tune import Trial
 
 SNIPPET_LENGTH = 300
-SHOWN_MATCHES = 10
+"""Characters of a passage's text, at most."""
+SHOWN_TERMS = 10
+"""Terms named of a hit, or of a query; of the others the number is told."""
 SHOWN_METRICS = ("ndcg@10", "mrr@10", "recall@100", "judged@10")
+"""Columns of a comparison, beside the metric that its benchmark is ranked by."""
 
 
 def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
-    """Print one query's ranked passages: score, its two parts, the vocabulary entries that matched, a snippet."""
+    """Print one query's ranked passages: score, its two parts, the terms that matched, a snippet."""
     console.print(Text(query, style="bold"))
     if not hits:
         console.print(Padding(Text("no passage found", style="dim"), (0, 0, 1, 4)))
@@ -32,22 +35,21 @@ def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
         heading = Text.assemble(
             (f"{rank:3d} ", "bold cyan"),
             (f"{hit.score:.3f}", "bold"),
-            (f" = {hit.dense_score:.3f} [CLS] + {hit.lexical_score:.3f} OT  ", "dim"),
+            (f" = {_parts(hit)}  ", "dim"),
             (hit.title or hit.id, "bold"),
             (f"  {hit.id}" if hit.title else "", "dim"),
         )
         console.print(heading)
         if hit.matches:
-            entries = "  ".join(f"{entry} {weight:.3f}" for entry, weight in hit.matches[:SHOWN_MATCHES])
-            more = len(hit.matches) - SHOWN_MATCHES
-            console.print(
-                Padding(Text(entries + (f"  and {more} more" if more > 0 else ""), style="green"), (0, 0, 0, 4))
-            )
+            terms = "  ".join(f"{term} {weight:.3f}" for term, weight in hit.matches[:SHOWN_TERMS])
+            more = len(hit.matches) - SHOWN_TERMS
+            terms += f"  and {more} more" if more > 0 else ""
+            console.print(Padding(Text(terms, style="green"), (0, 0, 0, 4)))
         console.print(Padding(Text(snippet(hit.text)), (0, 0, 1, 4)))
 
 
 def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> str:
-    """One JSON document: `{"results": [{"query": ..., "hits": [{"id": ..., "score": ..., ...}]}]}`."""
+    """Write one JSON document: `{"results": [{"query": ..., "hits": [{"id": ..., "score": ..., ...}]}]}`."""
     results = [
         {
             "query": query,
@@ -57,7 +59,7 @@ def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> st
                     "score": hit.score,
                     "dense_score": hit.dense_score,
                     "lexical_score": hit.lexical_score,
-                    "matches": [{"entry": entry, "contribution": weight} for entry, weight in hit.matches],
+                    "matches": [{"entry": term, "contribution": weight} for term, weight in hit.matches],
                     "title": hit.title,
                     "text": hit.text,
                     "metadata": dict(hit.metadata),
@@ -71,7 +73,7 @@ def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> st
 
 
 def snippet(text: str) -> str:
-    """The beginning of a passage on one line, cut at a space."""
+    """Put the beginning of a passage on one line, cut at a space."""
     line = " ".join(text.split())
     if len(line) <= SNIPPET_LENGTH:
         return line
@@ -123,13 +125,13 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison]) -> Non
 
 
 def show_explanation(console: Console, explanation: Explanation) -> None:
-    """Print a query's vocabulary entries, and passages with their ranks, both shares and matched entries."""
+    """Print a query's terms, and passages with their ranks, both parts of their scores and their terms."""
     console.print(Text(explanation.query, style="bold"))
-    for name, style, entries in (
-        ("its words", "green", [entry for entry in explanation.entries if entry.in_query]),
-        ("added", "yellow", [entry for entry in explanation.entries if not entry.in_query]),
+    for name, style, terms in (
+        ("its words", "green", [term for term in explanation.entries if term.in_query]),
+        ("added", "yellow", [term for term in explanation.entries if not term.in_query]),
     ):
-        console.print(Padding(_entries(name, style, entries), (0, 0, 0, 4)))
+        console.print(Padding(_terms(name, style, terms), (0, 0, 0, 4)))
     for explained in explanation.hits:
         hit = explained.hit
         ranks = ["-" if rank is None else str(rank) for rank in explained.ranks]
@@ -138,24 +140,29 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
             Text.assemble(
                 (hit.title or hit.id, "bold"),
                 (f"  {hit.id}  " if hit.title else "  ", "dim"),
-                (f"rank {ranks[0]}, by [CLS] {ranks[1]}, by OT {ranks[2]}", "bold cyan"),
+                (f"rank {ranks[0]}, by the dense half {ranks[1]}, by the lexical half {ranks[2]}", "bold cyan"),
             )
         )
         lines = [
-            Text(f"{hit.score:.3f} = {hit.dense_score:.3f} [CLS] + {hit.lexical_score:.3f} OT"),
-            _entries("in both", "green", explained.matched),
-            _entries("meant", "yellow", explained.expanded),
+            Text(f"{hit.score:.3f} = {_parts(hit)}"),
+            _terms("in both", "green", explained.matched),
+            _terms("meant", "yellow", explained.expanded),
             Text(snippet(hit.text)),
         ]
         for line in lines:
             console.print(Padding(line, (0, 0, 0, 4)))
 
 
-def _entries(name: str, style: str, entries: Sequence[Entry]) -> Text:
-    """Entries on one line, and the sum of those that there is no room for."""
-    shown = "  ".join(f"{entry.token} {entry.weight:.3f}" for entry in entries[:SHOWN_MATCHES])
-    rest = entries[SHOWN_MATCHES:]
-    more = f"  and {len(rest)} more, {sum(entry.weight for entry in rest):.3f}" if rest else ""
+def _parts(hit: Hit) -> str:
+    """Write the two parts of a hit's score."""
+    return f"{hit.dense_score:.3f} dense + {hit.lexical_score:.3f} lexical"
+
+
+def _terms(name: str, style: str, terms: Sequence[Entry]) -> Text:
+    """Put terms on one line, and the sum of those that there is no room for."""
+    shown = "  ".join(f"{term.token} {term.weight:.3f}" for term in terms[:SHOWN_TERMS])
+    rest = terms[SHOWN_TERMS:]
+    more = f"  and {len(rest)} more, {sum(term.weight for term in rest):.3f}" if rest else ""
     return Text.assemble((f"{name}: ", "dim"), (shown or "none", style), (more, "dim"))
 
 
@@ -179,5 +186,5 @@ def show_trials(console: Console, trials: Sequence[Trial], proposed: Trial, k: i
 
 
 def trials_as_json(trials: Sequence[Trial], proposed: Trial) -> str:
-    """One JSON document: `{"trials": [{"settings", "recall", "p50_ms", "p95_ms"}], "proposed": one of them}`."""
+    """Write one JSON document: `{"trials": [{"settings", "recall", "p50_ms", "p95_ms"}], "proposed": one of them}`."""
     return json.dumps({"trials": [asdict(trial) for trial in trials], "proposed": asdict(proposed)}, indent=2)

@@ -1,10 +1,10 @@
-"""The `dupmae` command: a table of typed functions, and the walk from a command line to one of them."""
+"""Run the `dupmae` command: a table of typed functions, and the way from a command line to one of them."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dupmae.cli.commands import evaluate, experiments, index, model, search, train
@@ -36,22 +36,25 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "reproduce": experiments.reproduce,
 }
+"""What is typed after `dupmae` -> what it calls; names of two words form a group."""
 RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
+"""Commands that go on where they stopped when they are given again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or what `dupmae.cli.failures` says of the exception."""
+    """Run a command line and return its exit status: 0, or what :mod:`dupmae.cli.failures` says of the exception."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     silence_other_processes()
     name, named = "", dict[str, Any]()
     try:
-        if words[:1] in ([], ["-h"], ["--help"]):
-            print(_overview())
-            return 0 if words else 2
+        group = words[:1] if words and words[0] in _groups() else []
+        if words[len(group) :] in ([], ["-h"], ["--help"]):
+            print(_group_help(group[0]) if group else _overview())
+            return 0 if len(words) > len(group) else 2
         if words[0] == "--version":
             print(f"dupmae {importlib.metadata.version('dupmae')}")
             return 0
-        name = _command_name(words)
+        name = command_name(words)
         words = words[len(name.split()) :]
         positional, keyword = parse_command(name, COMMANDS[name], words)
         named = {str(place): value for place, value in enumerate(positional)} | keyword
@@ -69,16 +72,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def command_name(words: Sequence[str]) -> str:
+    """Find the command that the first one or two words name.
+
+    Raises:
+        DupmaeError: They name none.
+    """
+    for name in COMMANDS:
+        if list(words[: len(name.split())]) == name.split():
+            return name
+    if words[0] in _groups():
+        names = ", ".join(name.split()[1] for name in _commands_of(words[0]))
+        raise DupmaeError(f"dupmae {words[0]} is followed by one of {names} (see dupmae {words[0]} --help)")
+    close = nearest(" ".join(words[:2]), list(COMMANDS)) or nearest(words[0], list(COMMANDS))
+    hint = f"; did you mean {close}?" if close else ""
+    raise DupmaeError(f"unknown command {words[0]!r}{hint} (see dupmae --help)")
+
+
+def _groups() -> set[str]:
+    """List the first words of the commands that have two."""
+    return {name.split()[0] for name in COMMANDS if " " in name}
+
+
+def _commands_of(group: str) -> list[str]:
+    """List the commands that begin with a group's word."""
+    return [name for name in COMMANDS if name.startswith(f"{group} ")]
+
+
+def _listed(names: Iterable[str]) -> list[str]:
+    """Write a line for each command, with its first sentence."""
+    return [f"  {name:<13} {description(COMMANDS[name]).splitlines()[0]}" for name in names]
+
+
 def _overview() -> str:
-    """The help of `dupmae` itself."""
-    lines = [f"  {name:<13} {description(function).splitlines()[0]}" for name, function in COMMANDS.items()]
+    """Write the help of `dupmae` itself."""
     return "\n".join(
         [
             "usage: dupmae COMMAND [options]",
             "",
-            "Train a duplex (dense + vocabulary) retriever on your own text, and search with it.",
+            "Train a duplex (dense + lexical) retriever on your own text, and search with it.",
             "",
-            *lines,
+            *_listed(COMMANDS),
             "",
             "Example:",
             "  dupmae run recipes/scifact.yaml",
@@ -89,14 +123,14 @@ def _overview() -> str:
     )
 
 
-def _command_name(words: Sequence[str]) -> str:
-    """Which command the first one or two words name."""
-    for name in COMMANDS:
-        if list(words[: len(name.split())]) == name.split():
-            return name
-    group = [name.split()[1] for name in COMMANDS if name.split()[0] == words[0]]
-    if group:
-        raise DupmaeError(f"dupmae {words[0]} is followed by one of {', '.join(group)} (see dupmae --help)")
-    close = nearest(" ".join(words[:2]), list(COMMANDS)) or nearest(words[0], list(COMMANDS))
-    hint = f"; did you mean {close}?" if close else ""
-    raise DupmaeError(f"unknown command {words[0]!r}{hint} (see dupmae --help)")
+def _group_help(group: str) -> str:
+    """Write the help of a group of commands."""
+    return "\n".join(
+        [
+            f"usage: dupmae {group} COMMAND [options]",
+            "",
+            *_listed(_commands_of(group)),
+            "",
+            f"`dupmae {group} COMMAND --help` explains a command and lists its options.",
+        ]
+    )

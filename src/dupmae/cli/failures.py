@@ -1,4 +1,4 @@
-"""Which exceptions are not defects of ours, the sentence each one gets, and the exit status that goes with it."""
+"""Turn exceptions that are not defects of ours into one sentence and an exit status each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = ("No space left on device", "inline_container.cc", "iostream error")
 
 
 def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bool) -> tuple[str, int] | None:
-    """The sentence and the exit status for an exception that a command raised.
+    """Find the sentence and the exit status for an exception that a command raised.
 
     Args:
         error: The exception.
@@ -49,7 +49,7 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
     if not isinstance(error, OSError):
         return None
     names = {value for _, value in _named(arguments)}
-    model = named.get("model") or named.get("start")
+    model = named.get("model") or named.get("base_model")
     if error.strerror and any(isinstance(path, str | os.PathLike) for path in (error.filename, error.filename2)):
         place = _place(error, sorted(names))
         return None if place is None else (f"{place}: {error.strerror.lower()}", BAD_INPUT)
@@ -74,7 +74,7 @@ def on_broken_pipe() -> int:
 
 
 def _place(error: OSError, names: Sequence[str]) -> str | None:
-    """Where a file's error happened, if that is at, within or on the way to a path that the arguments name.
+    """Find where a file's error happened, if that is at, within or on the way to a path that the arguments name.
 
     An output is written as `.NAME.PROCESS.tmp` beside its place, which such an error stands for, too.
     """
@@ -93,7 +93,7 @@ def _place(error: OSError, names: Sequence[str]) -> str | None:
 
 
 def _named(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every text among the arguments, those inside settings and lists included, with its name."""
+    """Yield every text among the arguments, those inside settings and lists included, with its name."""
     for key, value in arguments.items():
         if is_dataclass(value) and not isinstance(value, type):
             yield from _named(asdict(value))

@@ -1,9 +1,10 @@
-"""From a command line and a settings file to the typed arguments of a function.
+"""Turn a command line and a settings file into the typed arguments of a function.
 
 A command is a function: its positional-only parameters are the command's positional arguments, its keyword-only ones
 are options, `bool` ones are flags, `list[str]` ones take several values (`| None` if they may be left out), and a
 parameter annotated with a settings dataclass adds every field of that class as an option. A settings file holds the
 same keys (nested for a recipe's sections); what the command line says wins over the file, wherever the file is named.
+Both may use the names of version 0.1 (:mod:`dupmae.cli.former_names`).
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from dupmae.cli.former_names import FormerNames
 from dupmae.cli.settings_file import Setting, read_settings, suggestion
 from dupmae.config.ranges import OutOfRangeError
 from dupmae.errors import DupmaeError
 
 FLAG = object()
+"""Stands for the type of an option that takes no value."""
 CONFIG_HELP = "YAML file that holds any of these options as keys; options given here win over it."
 
 
@@ -49,29 +52,33 @@ def parse_command(
         DupmaeError: An unknown option or key, a value of the wrong type or outside its range, or a missing argument.
         SystemExit: After `--help`.
     """
-    asks_for_help = bool({"-h", "--help"} & set(arguments))
-    first_look = _parse(_build_parser(name, function, strict=asks_for_help), name, arguments)
-    file = first_look.recipe if "recipe" in first_look else first_look.config
     types = option_types(function)
-    overridden = {word[2:].partition("=")[0] for word in arguments if word.startswith("--")}
-    settings = [] if file is None else read_settings(Path(file), list(types))
+    former = FormerNames(types)
+    words = former.new_words(arguments)
+    asks_for_help = bool({"-h", "--help"} & set(words))
+    first_look = _parse(_build_parser(name, function, strict=asks_for_help), words)
+    file = first_look.recipe if "recipe" in first_look else first_look.config
+    overridden = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    settings = [] if file is None else read_settings(Path(file), list(types), former)
     settings = [setting for setting in settings if setting.key not in overridden]
     places = {setting.key: f"{file}, line {setting.line}: " for setting in settings}
-    from_file = [word for setting in settings for word in _as_arguments(setting, types[setting.key], places)]
-    namespace = _parse(_build_parser(name, function, strict=True), name, [*from_file, *arguments], places)
+    from_file = [word for setting in settings for word in _as_words(setting, types[setting.key], places)]
+    parser = _build_parser(name, function, strict=True)
+    namespace = _parse(parser, [*from_file, *words], places)
+    former.warn()
     positional, keyword = [], {}
-    for parameter in inspect.signature(function).parameters.values():
-        hint = get_type_hints(function)[parameter.name]
-        value = namespace[parameter.name] if not is_dataclass(hint) else _construct(hint, namespace, name, places)
+    hints = get_type_hints(function)
+    for key, parameter in inspect.signature(function).parameters.items():
+        value = _construct(hints[key], namespace, parser, places) if is_dataclass(hints[key]) else namespace[key]
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(value)
         else:
-            keyword[parameter.name] = value
+            keyword[key] = value
     return positional, keyword
 
 
 def option_types(function: Callable[..., Any]) -> dict[str, Any]:
-    """The options of a command, which are the keys that its settings file may hold, with their types (or `FLAG`)."""
+    """List the options of a command, which are its settings file's keys, too, with their types (or `FLAG`)."""
     types: dict[str, Any] = {}
     hints = get_type_hints(function)
     for key, parameter in inspect.signature(function).parameters.items():
@@ -83,12 +90,12 @@ def option_types(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def description(function: Callable[..., Any]) -> str:
-    """The docstring of a command up to its arguments: what it does, an example, what it writes."""
+    """Return the docstring of a command up to its arguments: what it does, an example, what it writes."""
     return inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].rstrip()
 
 
 def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> ArgumentParser:
-    """The parser of one command; not `strict`: nothing is required, to look up the settings file first."""
+    """Build the parser of one command; not `strict`: nothing is required, to look up the settings file first."""
     parser = ArgumentParser(
         prog=f"dupmae {name}",
         usage=_usage(name, function),
@@ -113,8 +120,9 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
         elif _takes_several(hint):
             options |= {"type": str, "nargs": "+"}
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            # A plain string: jsonargparse would take the word null of an optional one for no value.
-            options |= {"type": str, "metavar": key.upper()} | ({"nargs": "?"} if optional or not strict else {})
+            # A plain string where any will do: jsonargparse would take the word null of an optional one for no value.
+            options |= {"type": hint if get_origin(hint) is Literal else str, "metavar": _placeholder(key, hint)}
+            options |= {"nargs": "?"} if optional or not strict else {}
         elif not optional:
             options["required"] = strict
         elif hint is not bool:
@@ -148,66 +156,75 @@ def _add_settings(parser: ArgumentParser, defaults: Any, prefix: str = "") -> No
 
 @cache
 def _help_texts(source: Any) -> dict[str, str]:
-    """What the docstring of a function, or the attribute docstrings of a class, say of each parameter."""
+    """Find what the docstring of a function, or the attribute docstrings of a class, say of each parameter."""
     parsed = docstring_parser.parse_from_object(source)
     return {doc.arg_name: doc.description or "" for doc in parsed.params}
 
 
 def _usage(name: str, function: Callable[..., Any]) -> str:
-    """One line: what must be given, then `[options]`."""
-    words = [f"dupmae {name}"]
+    """Put into one line what must be given, then `[options]`."""
+    words, hints = [f"dupmae {name}"], get_type_hints(function)
     for key, parameter in inspect.signature(function).parameters.items():
         required = parameter.default is parameter.empty
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            words.append(key.upper() if required else f"[{key.upper()}]")
-        elif required and not is_dataclass(get_type_hints(function)[key]):
+            placeholder = _placeholder(key, hints[key])
+            words.append(placeholder if required else f"[{placeholder}]")
+        elif required and not is_dataclass(hints[key]):
             words.append(f"--{key} {key.upper()}")
     return " ".join([*words, "[options]"])
 
 
-def _parse(parser: ArgumentParser, name: str, arguments: Sequence[str], places: dict[str, str] | None = None) -> Any:
+def _placeholder(key: str, hint: Any) -> str:
+    """Return what stands for a positional argument in the help: its choices, if it has them, or its name."""
+    return f"{{{','.join(get_args(hint))}}}" if get_origin(hint) is Literal else key.upper()
+
+
+def _parse(parser: ArgumentParser, words: Sequence[str], places: dict[str, str] | None = None) -> Any:
     """Parse, with every complaint of argparse and jsonargparse turned into one sentence.
 
     Args:
         parser: Built by `_build_parser`.
-        name: The command.
-        arguments: The command line.
+        words: The command line.
         places: For settings that a file gave, the words that say where.
     """
     try:
-        return parser.parse_args(list(arguments))
+        return parser.parse_args(list(words))
     except argparse.ArgumentError as error:
         message = " ".join(str(error).split())
-    see = f" (see dupmae {name} --help)"
+    see = f" (see {parser.prog} --help)"
     if match := re.match(r'Parser key "([^"]+)": (.*?)(?:Given value type: .*)?G(?:ot|iven) value: (.*)', message):
         key, expected, value = match.groups()
-        raise _refusal(name, key, f"takes {_expectation(expected)}, not {value!r}", places or {})
+        raise _refusal(parser, key, f"takes {_expectation(expected)}, not {value!r}", places or {})
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match.group(1)
         if not word.startswith("-"):
-            raise DupmaeError(f"dupmae {name} does not know what to do with the argument {word!r}{see}")
+            raise DupmaeError(f"{parser.prog} does not know what to do with the argument {word!r}{see}")
         key = word.lstrip("-").partition("=")[0]
         known = list(vars(parser.get_defaults().as_flat()))
         raise DupmaeError(f"unknown option --{key}{suggestion(key, known, '--') or see}")
     if match := re.match(r"the following arguments are required: (.*)", message):
-        needed = ", ".join(_spelled(parser, key) for key in match.group(1).split(", "))
-        raise DupmaeError(f"dupmae {name} needs {needed}{see}")
+        placeholders = _positional(parser)
+        needed = ", ".join(placeholders.get(key, f"--{key}") for key in match.group(1).split(", "))
+        raise DupmaeError(f"{parser.prog} needs {needed}{see}")
     raise DupmaeError(f"{message}{see}")
 
 
-def _refusal(name: str, key: str, problem: str, places: dict[str, str]) -> DupmaeError:
-    """What is wrong with the value of an option, or of a file's setting and then in which line."""
-    place = places.get(key)
-    return DupmaeError(f"{place}{key} {problem}" if place else f"--{key} {problem} (see dupmae {name} --help)")
+def _refusal(parser: ArgumentParser, key: str, problem: str, places: dict[str, str]) -> DupmaeError:
+    """Say what is wrong with the value of an argument, or of a file's setting and then in which line."""
+    if key in places:
+        return DupmaeError(f"{places[key]}{key} {problem}")
+    return DupmaeError(
+        f"{parser.prog if key in _positional(parser) else f'--{key}'} {problem} (see {parser.prog} --help)"
+    )
 
 
-def _spelled(parser: ArgumentParser, key: str) -> str:
-    """How a missing argument is spelled on the command line."""
-    return f"--{key}" if f"--{key}" in parser.format_help() else key.upper()
+def _positional(parser: ArgumentParser) -> dict[str, str]:
+    """Find the positional arguments of a command, with what stands for each in the help."""
+    return {action.dest: action.metavar for action in parser._actions if not action.option_strings}
 
 
 def _expectation(expected: str) -> str:
-    """Plain words for jsonargparse's `Expected a <class 'int'>` or `typing.Literal[...]`."""
+    """Put jsonargparse's `Expected a <class 'int'>` or `typing.Literal[...]` into plain words."""
     if match := re.search(r"Literal\[(.*?)\]", expected):
         return "one of " + match.group(1).replace("'", "")
     kinds = re.findall(r"<class '(\w+)'>", expected)
@@ -216,7 +233,7 @@ def _expectation(expected: str) -> str:
 
 
 def _dataclass_types(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted names of all fields of a settings dataclass, each with its type."""
+    """Yield the dotted names of all fields of a settings dataclass, each with its type."""
     for field, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             yield from _dataclass_types(hint, f"{prefix}{field}.")
@@ -224,8 +241,8 @@ def _dataclass_types(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{field}", hint
 
 
-def _as_arguments(setting: Setting, hint: Any, places: dict[str, str]) -> list[str]:
-    """A file's setting as command line words."""
+def _as_words(setting: Setting, hint: Any, places: dict[str, str]) -> list[str]:
+    """Write a file's setting as the words of a command line."""
     key, value = setting.key, setting.value
     if value is None and type(None) not in get_args(hint):
         raise DupmaeError(f"{places[key]}{key} has no value")
@@ -239,14 +256,14 @@ def _as_arguments(setting: Setting, hint: Any, places: dict[str, str]) -> list[s
 
 
 def _takes_several(hint: Any) -> bool:
-    """Whether an option takes several values: `list[str]`, or that or nothing."""
+    """Tell whether an option takes several values: `list[str]`, or that or nothing."""
     return hint == list[str] or list[str] in get_args(hint)
 
 
-def _construct(kind: Any, namespace: Any, name: str, places: dict[str, str], prefix: str = "") -> Any:
+def _construct(kind: Any, namespace: Any, parser: ArgumentParser, places: dict[str, str], prefix: str = "") -> Any:
     """Build a settings dataclass, and those inside it, from parsed values; what is out of range is named in full."""
     values = {
-        field: _construct(hint, namespace[field], name, places, f"{prefix}{field}.")
+        field: _construct(hint, namespace[field], parser, places, f"{prefix}{field}.")
         if is_dataclass(hint)
         else namespace[field]
         for field, hint in get_type_hints(kind).items()
@@ -254,4 +271,4 @@ def _construct(kind: Any, namespace: Any, name: str, places: dict[str, str], pre
     try:
         return kind(**values)
     except OutOfRangeError as error:
-        raise _refusal(name, f"{prefix}{error.setting}", error.problem, places) from None
+        raise _refusal(parser, f"{prefix}{error.setting}", error.problem, places) from None

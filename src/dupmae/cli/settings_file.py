@@ -1,4 +1,4 @@
-"""YAML settings files: read as text, checked for unknown and repeated keys, every complaint with its line."""
+"""Read YAML settings files: values stay text, unknown and repeated keys are refused, every complaint has its line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from dupmae.cli.former_names import FormerNames
 from dupmae.errors import DupmaeError, nearest
 
 
@@ -20,12 +21,13 @@ class Setting:
     line: int
 
 
-def read_settings(path: Path, known: Sequence[str]) -> list[Setting]:
+def read_settings(path: Path, known: Sequence[str], former: FormerNames) -> list[Setting]:
     """Read a YAML mapping (sections become dotted keys) without giving any value a type yet.
 
     Args:
         path: The settings file.
         known: The keys it may hold, dotted.
+        former: Gives keys and values of version 0.1 the names that they have now.
 
     Raises:
         DupmaeError: The file is missing, is not YAML or not a mapping, or holds an unknown or repeated key.
@@ -44,32 +46,34 @@ def read_settings(path: Path, known: Sequence[str]) -> list[Setting]:
         return []
     if not isinstance(node, yaml.MappingNode):
         raise DupmaeError(f"{path}: a settings file is a mapping of keys to values")
-    settings = list(_walk(node, ""))
-    seen: dict[str, int] = {}
-    for setting in settings:
-        if setting.key not in known:
-            raise DupmaeError(
-                f"{path}, line {setting.line}: unknown key {setting.key!r}{suggestion(setting.key, known)}"
-            )
-        if setting.key in seen:
-            raise DupmaeError(
-                f"{path}, line {setting.line}: {setting.key!r} already stands in line {seen[setting.key]}"
-            )
-        seen[setting.key] = setting.line
-    return settings
+    settings: dict[str, Setting] = {}
+    written: dict[str, str] = {}
+    for setting in _walk(node, ""):
+        place, key = f"{path}, line {setting.line}", former.new_name(setting.key)
+        if key not in known:
+            raise DupmaeError(f"{place}: unknown key {setting.key!r}{suggestion(setting.key, known)}")
+        if key in settings:
+            other = f" as {written[key]!r}" if written[key] != setting.key else ""
+            raise DupmaeError(f"{place}: {setting.key!r} already stands in line {settings[key].line}{other}")
+        value = setting.value
+        if isinstance(value, tuple):
+            value = tuple(former.new_value(key, one) for one in value)
+        settings[key], written[key] = Setting(key, value, setting.line), setting.key
+    return list(settings.values())
 
 
 def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
-    """The end of a sentence about an unknown key: the known ones that end in it, or else the nearest."""
-    if any(entry.startswith(f"{word}.") for entry in known):
-        return f"; it is a section, with keys such as {next(e for e in known if e.startswith(f'{word}.'))!r}"
-    same = [entry for entry in known if entry.rpartition(".")[2] == word]
-    close = same or [entry for entry in [nearest(word, known)] if entry]
-    return f"; did you mean {' or '.join(f'{prefix}{entry}' for entry in close)}?" if close else ""
+    """End a sentence about an unknown key: with the known ones whose last part it is, or else with the nearest."""
+    within = [key for key in known if key.startswith(f"{word}.")]
+    if within:
+        return f"; it is a section, with keys such as {within[0]!r}"
+    same = [key for key in known if key.rpartition(".")[2] == word]
+    close = same or [key for key in [nearest(word, known)] if key]
+    return f"; did you mean {' or '.join(f'{prefix}{key}' for key in close)}?" if close else ""
 
 
 def _walk(node: yaml.MappingNode, prefix: str) -> Iterator[Setting]:
-    """Every leaf of a YAML mapping under its dotted key, as text."""
+    """Yield every leaf of a YAML mapping under its dotted key, as text."""
     for key_node, value_node in node.value:
         key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
         if isinstance(value_node, yaml.MappingNode):
@@ -81,7 +85,7 @@ def _walk(node: yaml.MappingNode, prefix: str) -> Iterator[Setting]:
 
 
 def _scalar(node: yaml.Node) -> str | None:
-    """A scalar's text, with YAML's many spellings of null and booleans made one."""
+    """Return a scalar's text, with YAML's many spellings of null and booleans made one."""
     if node.tag.endswith(":null"):
         return None
     if node.tag.endswith(":bool"):

@@ -1,4 +1,4 @@
-"""Settings of every stage and of whole runs, and the ranges that their numbers keep."""
+"""Hold the settings of every stage and of whole runs, and the ranges that their numbers keep."""
 
 from dupmae.config.ranges import CheckedSettings
 from dupmae.config.recipe import AdaptConfig, Baseline, DataConfig, Recipe

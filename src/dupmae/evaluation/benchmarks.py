@@ -1,4 +1,4 @@
-"""The benchmarks that figures are published for, each with the rules without which its figures cannot be compared.
+"""The benchmarks that figures are published for, each with the rules that make figures comparable.
 
 A folder in BEIR layout whose name is one of these follows the rules of that benchmark; any other folder follows none.
 """
@@ -247,7 +247,7 @@ NANO_BEIR = tuple(
 
 
 def _ms_marco(kind: str) -> tuple[Definition, ...]:
-    """The judgements over one of MS MARCO's two collections."""
+    """Define the sets of judgements over one of MS MARCO's two collections, `passage` or `document`."""
     passage = kind == "passage"
     count = 8_841_823 if passage else 3_213_835
     dev = "dev/small" if passage else "dev"
@@ -288,12 +288,12 @@ GROUPS = {
 
 
 def definitions_in(folder: str) -> list[Definition]:
-    """The benchmarks that live in a folder of that name."""
+    """List the benchmarks that live in a folder of that name."""
     return [definition for definition in DEFINITIONS.values() if folder == (definition.folder or definition.name)]
 
 
 def definition_of(folder: str, split: str | None) -> Definition:
-    """The rules for a folder of that name: those of the benchmark that lives there, none for any other folder.
+    """Look up the rules for a folder of that name: its benchmark's, or none for a folder that is no benchmark's.
 
     Args:
         folder: The folder's name.
@@ -312,7 +312,7 @@ def expand_groups(names: Iterable[str]) -> list[str]:
 
 
 def known_definition(name: str) -> Definition:
-    """The definition of a name that is no folder.
+    """Look up a benchmark by its name, which is no folder's.
 
     Raises:
         DupmaeError: There is none.

@@ -1,4 +1,4 @@
-"""Several systems on one benchmark: rankings by its rules, metrics, and cost beside them."""
+"""Compare several systems on one benchmark: rankings by its rules, metrics, and cost beside them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def compare(
         k: Passages ranked of each query; metrics that look deeper are left out.
         halves: Whether duplex models are followed by each half alone.
         window_words: Cut documents into windows of so many words; a document scores what its best window scores.
-        rerank: Name of a reranker and what it does; every system is followed by its reranked twin.
+        rerank: Name of a reranker and what it does; every system is followed by itself with its best passages
+            reranked.
         ties: How equal scores are ordered.
 
     Raises:
@@ -126,8 +127,8 @@ def compare(
             missing.append(_unranked(path / f"{name}.trec" if name else path, tally.runs[name], part))
         if rerank is not None:
             for title, tally in [row for row in tallies.items() if not row[0].endswith(f" > {rerank[0]}")]:
-                twin = tallies.setdefault(f"{title} > {rerank[0]}", _Tally())
-                twin.runs[name] = rerank[1](part, tally.runs[name])
+                reranked = tallies.setdefault(f"{title} > {rerank[0]}", _Tally())
+                reranked.runs[name] = rerank[1](part, tally.runs[name])
     by_name = dict(zip(names, parts, strict=True))
     metrics = [metric for metric in ALL_METRICS if depth(metric) <= k]
     measured = [_measure(title, tally, by_name, definition, metrics, ties) for title, tally in tallies.items()]
@@ -151,19 +152,19 @@ def _measure(
     tally: _Tally,
     parts: Mapping[str, Benchmark],
     definition: Definition,
-    names: Sequence[str],
+    metrics: Sequence[str],
     ties: Ties,
 ) -> Measured:
-    """A system's figures over all parts."""
+    """Compute a system's figures over all parts."""
     passages = sum(len(part.corpus) for part in parts.values())
     found = {
-        name: values_per_query(tally.runs[name], part.qrels, names, relevant_from=definition.relevant_from, ties=ties)
+        name: values_per_query(tally.runs[name], part.qrels, metrics, relevant_from=definition.relevant_from, ties=ties)
         for name, part in parts.items()
     }
     values: dict[str, dict[str, float]] = {}
-    metrics: dict[str, float] = {}
-    for metric in names:
-        metrics[metric] = statistics.fmean(statistics.fmean(of_part[metric].values()) for of_part in found.values())
+    means: dict[str, float] = {}
+    for metric in metrics:
+        means[metric] = statistics.fmean(statistics.fmean(of_part[metric].values()) for of_part in found.values())
         values[metric] = {
             f"{name}/{query}" if name else query: value
             for name, of_part in found.items()
@@ -173,7 +174,7 @@ def _measure(
     return Measured(
         name=title,
         values=values,
-        metrics=metrics,
+        metrics=means,
         runs=tally.runs,
         passages_per_second=passages / seconds if seconds else None,
         bytes_per_passage=stored / passages if stored else None,
@@ -182,7 +183,7 @@ def _measure(
 
 
 def as_record(comparison: Comparison) -> dict[str, Any]:
-    """The figures as JSON: of the benchmark, then of each system its metrics and its cost (null where not known)."""
+    """Turn a comparison into JSON: the benchmark, then of each system its metrics and its cost, null if not known."""
     definition = comparison.definition
     return {
         "benchmark": definition.name,
@@ -205,7 +206,7 @@ def as_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def overview(comparisons: Sequence[Comparison], names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Rows of benchmarks by systems, each with the metric that it is ranked by, then the mean where they all agree."""
+    """List a row a benchmark, a cell a system, in the metric that it is ranked by, then the mean where all agree."""
     rows = []
     for comparison in comparisons:
         metric = comparison.definition.metric
@@ -218,7 +219,7 @@ def overview(comparisons: Sequence[Comparison], names: Sequence[str]) -> Iterato
 
 
 def whole(value: float | None) -> str:
-    """A figure without decimals, with one below 10; empty where it is not known."""
+    """Format a figure without decimals, with one below 10; empty where it is not known."""
     return "" if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
@@ -232,7 +233,7 @@ def write_runs(folder: Path, measured: Sequence[Measured]) -> None:
 
 
 def _latencies(retriever: Retriever, part: Benchmark, k: int) -> Iterator[float]:
-    """Milliseconds of single queries; the first search, which opens files, is not counted."""
+    """Time single queries, in milliseconds; the first search, which opens files, is not counted."""
     timed = list(islice(part.queries.items(), TIMED_QUERIES))
     for number, (query, text) in enumerate([*timed[:1], *timed]):
         begun = time.perf_counter()
@@ -242,16 +243,16 @@ def _latencies(retriever: Retriever, part: Benchmark, k: int) -> Iterator[float]
 
 
 def apply_protocol(run: Run, definition: Definition, k: int) -> Run:
-    """The k best of each query, without the query itself where the rules say so."""
-    ruled: Run = {}
+    """Keep the k best passages of each query, without the query itself where the rules say so."""
+    kept: Run = {}
     for query, scores in run.items():
         ranked = sorted(scores.items(), key=lambda result: (-result[1], result[0]))
-        ruled[query] = dict([row for row in ranked if not (definition.drop_self and row[0] == query)][:k])
-    return ruled
+        kept[query] = dict([row for row in ranked if not (definition.drop_self and row[0] == query)][:k])
+    return kept
 
 
 def _read(path: Path, part: str) -> Run:
-    """A run that others made."""
+    """Read a run that others made."""
     if not part:
         return read_run(path)
     if not path.is_dir():
@@ -260,7 +261,7 @@ def _read(path: Path, part: str) -> Run:
 
 
 def _unranked(path: Path, run: Run, part: Benchmark) -> str:
-    """What to say of a run that lacks judged queries; empty of one that has all.
+    """Say in a sentence how many judged queries a run lacks; empty of one that has all.
 
     Raises:
         DupmaeError: It has none of them.
@@ -275,6 +276,6 @@ def _unranked(path: Path, run: Run, part: Benchmark) -> str:
 
 
 def _sum(values: Sequence[float | None] | Sequence[int | None]) -> float | None:
-    """The sum, None if one is not known or there is none."""
+    """Add up; None if a value is not known or there is none."""
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that opens without a network: tables, figures inside, and the queries that differ."""
+"""Write comparisons as one HTML file that needs no network: tables, figures, and the queries in which they differ."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dupmae.cli.display import snippet
 from dupmae.evaluation.comparison import Comparison, Measured, overview, whole
 from dupmae.evaluation.figures import differences_figure, groups_figure, systems_figure
 from dupmae.evaluation.insight import Case, by_length, by_overlap, largest_differences
 from dupmae.evaluation.metrics import HEADINGS
 from dupmae.evaluation.significance import compare_with_baseline
 from dupmae.files import atomic_write
+from dupmae.retrievers.systems import HALVES, name_of_half
 
 TEMPLATE = "report.html.jinja"
 CASES = 5
@@ -32,7 +32,6 @@ def write_html(path: Path, title: str, comparisons: Sequence[Comparison]) -> Non
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters["snippet"] = snippet
     template = environment.from_string(
         resources.files("dupmae.evaluation").joinpath(TEMPLATE).read_text(encoding="utf-8")
     )
@@ -48,7 +47,7 @@ def write_html(path: Path, title: str, comparisons: Sequence[Comparison]) -> Non
 
 
 def _section(comparison: Comparison) -> dict[str, Any]:
-    """What the template shows of a benchmark."""
+    """Collect what the template shows of a benchmark."""
     definition, systems, metric = comparison.definition, comparison.systems, comparison.definition.metric
     heading = HEADINGS[metric]
     baseline, rest = systems[0], systems[1:]
@@ -94,7 +93,7 @@ def _section(comparison: Comparison) -> dict[str, Any]:
 
 
 def _rows(systems: Sequence[Measured]) -> list[list[tuple[str, bool]]]:
-    """Cells of the table, each with whether it is the best of its column."""
+    """Format the cells of the table, each with whether it is the best of its column."""
     best = {metric: max(system.metrics[metric] for system in systems) for metric in systems[0].metrics}
     return [
         [
@@ -109,11 +108,12 @@ def _rows(systems: Sequence[Measured]) -> list[list[tuple[str, bool]]]:
 
 
 def _cases(comparison: Comparison, metric: str) -> Iterator[tuple[str, list[Case], str, str]]:
-    """Wins of both sides, of each system against the baseline and of a model's halves against each other."""
+    """List wins of both sides, of each system against the baseline and of a model's halves against each other."""
     systems = {system.name: system for system in comparison.systems}
     baseline, *rest = systems
     pairs = [(baseline, name) for name in rest]
-    pairs += [(name, f"{name[:-6]} OT") for name in rest if name.endswith(" [CLS]") and f"{name[:-6]} OT" in systems]
+    halves = [[name_of_half(name, half) for half in HALVES] for name in systems]
+    pairs += [(dense, lexical) for dense, lexical in halves if {dense, lexical} <= systems.keys()]
     for first, second in pairs:
         ahead, behind = largest_differences(comparison, metric, systems[first], systems[second], CASES)
         if ahead:
@@ -123,5 +123,5 @@ def _cases(comparison: Comparison, metric: str) -> Iterator[tuple[str, list[Case
 
 
 def _inline(figure: str) -> str:
-    """An SVG as an address that holds it."""
+    """Turn an SVG into an address that holds it."""
     return "data:image/svg+xml;base64," + base64.b64encode(figure.encode()).decode()

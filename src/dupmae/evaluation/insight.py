@@ -1,4 +1,4 @@
-"""Where systems differ: query by query, and by how long a query is and how many of its words its answer has."""
+"""Find where systems differ: query by query, by the length of queries, and by how many of their words answers have."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def by_length(comparison: Comparison, metric: str) -> list[Group]:
 
 def by_overlap(comparison: Comparison, metric: str) -> list[Group]:
     """Group queries by the largest share of their words (as BM25 sees them) that one relevant passage has."""
-    shares: dict[str, float] = {}
+    overlaps: dict[str, float] = {}
     for part, prefix in _parts(comparison):
         found = _overlaps(part, comparison.definition.relevant_from)
-        shares |= {prefix + query: share for query, share in found.items()}
+        overlaps |= {prefix + query: overlap for query, overlap in found.items()}
     groups: dict[str, Callable[[str], bool]] = {}
     for begin, end in OVERLAPS:
         name = f"{begin:.0%} to {end:.0%}" if end else f"{begin:.0%} and more"
         groups[f"{name} of the words"] = lambda query, begin=begin, end=end: (  # type: ignore[misc]
-            query in shares and shares[query] >= begin and (end is None or shares[query] < end)
+            query in overlaps and overlaps[query] >= begin and (end is None or overlaps[query] < end)
         )
     return _groups(comparison, metric, groups)
 
@@ -78,7 +78,7 @@ def by_overlap(comparison: Comparison, metric: str) -> list[Group]:
 def largest_differences(
     comparison: Comparison, metric: str, first: Measured, second: Measured, count: int
 ) -> tuple[list[Case], list[Case]]:
-    """The queries in which one of two systems is farthest ahead of the other.
+    """Find the queries in which one of two systems is farthest ahead of the other.
 
     Returns:
         Up to `count` in which the first is ahead, and as many in which the second is; the largest lead first.
@@ -92,7 +92,7 @@ def largest_differences(
 
 
 def _case(comparison: Comparison, query: str, values: tuple[float, float], first: Measured, second: Measured) -> Case:
-    """What the two systems made of one query."""
+    """Tell what the two systems made of one query."""
     part, name, identifier = next(
         (part, prefix[:-1], query.removeprefix(prefix))
         for part, prefix in _parts(comparison)
@@ -117,12 +117,12 @@ def _case(comparison: Comparison, query: str, values: tuple[float, float], first
 
 
 def _text(part: Benchmark, passage: str) -> str:
-    """A passage's text; empty where the benchmark does not have it."""
+    """Look up a passage's text; empty where the benchmark does not have it."""
     return part.corpus[passage].full_text if passage in part.corpus else ""
 
 
 def _overlaps(part: Benchmark, relevant_from: int) -> dict[str, float]:
-    """Query -> largest share of its words that a relevant passage has, where it has words and such a passage."""
+    """Compute the largest share of each query's words that a relevant passage has, where there are both."""
     relevant = {
         query: [passage for passage, grade in grades.items() if grade >= relevant_from and passage in part.corpus]
         for query, grades in part.qrels.items()
@@ -138,7 +138,7 @@ def _overlaps(part: Benchmark, relevant_from: int) -> dict[str, float]:
 
 
 def _groups(comparison: Comparison, metric: str, groups: Mapping[str, Callable[[str], bool]]) -> list[Group]:
-    """The groups that have queries."""
+    """Average a metric over each group of queries; empty groups are left out."""
     queries = list(_texts(comparison))
     found = []
     for name, belongs in groups.items():
@@ -153,11 +153,11 @@ def _groups(comparison: Comparison, metric: str, groups: Mapping[str, Callable[[
 
 
 def _parts(comparison: Comparison) -> list[tuple[Benchmark, str]]:
-    """Each part with what stands before its queries' ids."""
+    """List each part with what stands before its queries' ids."""
     several = len(comparison.parts) > 1
     return [(part, f"{part.name}/" if several else "") for part in comparison.parts]
 
 
 def _texts(comparison: Comparison) -> dict[str, str]:
-    """Every query's text."""
+    """Look up every query's text."""
     return {prefix + query: text for part, prefix in _parts(comparison) for query, text in part.queries.items()}

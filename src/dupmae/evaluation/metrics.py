@@ -1,4 +1,4 @@
-"""Figures of merit of a run, computed by `ir_measures`.
+"""Measure a run against judgements, by `ir_measures`.
 
 One ranking serves all measures: by falling score, equal scores by id, or by the rule of trec_eval where its very
 numbers are wanted. (Left to themselves, trec_eval and MS MARCO's script break ties in opposite ways, and two columns of
@@ -50,7 +50,7 @@ HEADINGS = {
 
 
 def depth(metric: str) -> int:
-    """How many passages of a ranking a metric looks at; 0 for MAP, which takes the whole ranking, however long."""
+    """Tell how many passages of a ranking a metric looks at; 0 for MAP, which takes the whole ranking, however long."""
     return int(metric.partition("@")[2] or 0)
 
 
@@ -72,13 +72,20 @@ def evaluate_run(
 
     Raises:
         DupmaeError: An unknown metric, or no judgements.
+
+    Example:
+        >>> from dupmae import evaluate_run
+        >>> run = {"q1": {"a": 2.0, "b": 1.0}, "q2": {"a": 1.0}}
+        >>> qrels = {"q1": {"b": 1}, "q2": {"c": 1}}
+        >>> evaluate_run(run, qrels, ["mrr@10", "recall@100"])
+        {'mrr@10': 0.25, 'recall@100': 0.5}
     """
     values = values_per_query(run, qrels, metrics, relevant_from=relevant_from, ties=ties)
     return {metric: sum(by_query.values()) / len(by_query) for metric, by_query in values.items()}
 
 
 def per_query(run: Run, qrels: Qrels, metric: str, *, relevant_from: int = 1, ties: Ties = "id") -> dict[str, float]:
-    """One metric for every query of the judgements, in their order; see :func:`evaluate_run`.
+    """Compute one metric for every query of the judgements, in their order; see :func:`evaluate_run`.
 
     Raises:
         DupmaeError: An unknown metric, or no judgements.
@@ -89,7 +96,12 @@ def per_query(run: Run, qrels: Qrels, metric: str, *, relevant_from: int = 1, ti
 def values_per_query(
     run: Run, qrels: Qrels, metrics: Sequence[str], *, relevant_from: int = 1, ties: Ties = "id"
 ) -> dict[str, dict[str, float]]:
-    """Several metrics, metric -> query id -> value; the rankings are put in order once. See :func:`evaluate_run`.
+    """Compute several metrics for every query of the judgements; see :func:`evaluate_run`.
+
+    The rankings are put in order once.
+
+    Returns:
+        Metric -> query id -> value.
 
     Raises:
         DupmaeError: An unknown metric, or no judgements.

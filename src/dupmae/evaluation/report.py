@@ -1,4 +1,4 @@
-"""The report of a run: a table in the manner of the paper's, the same as JSON, and figures."""
+"""Write the report of a run: a table in the manner of the paper's, the same as JSON, and figures."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def write_report(
 
 
 def _record(system: System) -> dict[str, Any]:
-    """A row as JSON; unknown metrics are null, an unmeasured time and an empty remark are left out."""
+    """Turn a row into JSON; unknown metrics are null, an unmeasured time and an empty remark are left out."""
     record: dict[str, Any] = {"name": system.name}
     record |= {metric: system.metrics.get(metric) for metric in METRICS}
     record["quoted"] = system.quoted
@@ -95,7 +95,7 @@ def _markdown(
     settings: Mapping[str, Any],
     figures: Mapping[str, Path],
 ) -> str:
-    """The report as Markdown."""
+    """Format the report as Markdown."""
     parts = [f"# {title}", _table(systems), *notes]
     parts += [f"![{caption}]({path.as_posix()})" for caption, path in figures.items()]
     if settings:
@@ -105,7 +105,7 @@ def _markdown(
 
 
 def _table(systems: Sequence[System]) -> str:
-    """One row a system, the best computed value of each column in bold; columns nobody fills are left out."""
+    """Format one row a system, the best computed value of each column in bold; columns nobody fills are left out."""
     best = {
         metric: max((row.metrics[metric] for row in systems if not row.quoted and metric in row.metrics), default=None)
         for metric in METRICS

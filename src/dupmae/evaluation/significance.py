@@ -1,4 +1,4 @@
-"""Is a difference between two systems more than luck? Paired over the queries, corrected for many comparisons."""
+"""Test whether systems differ by more than luck: paired over the queries, corrected for many comparisons."""
 
 from __future__ import annotations
 
@@ -69,8 +69,10 @@ def compare_with_baseline(
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the smallest of m p-values times m, the next times m - 1, and so on, none smaller
-    than the one before and none above 1.
+    """Correct p-values by Holm's step-down procedure.
+
+    The smallest of m values is multiplied by m, the next by m - 1, and so on; none becomes smaller than the one before
+    and none larger than 1.
     """
     corrected = [0.0] * len(values)
     largest = 0.0
@@ -81,5 +83,5 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def _mean(gains: NDArray[np.float64], axis: int = -1) -> Any:
-    """The statistic; rounded, so that equal sums in another order are equal."""
-    return np.round(np.mean(gains, axis=axis), 12)
+    """Compute the statistic."""
+    return np.round(np.mean(gains, axis=axis), 12)  # so that equal sums in another order are equal

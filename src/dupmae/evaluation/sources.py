@@ -1,4 +1,4 @@
-"""Where a benchmark comes from: a folder, the package `ir_datasets`, or the Hugging Face hub.
+"""Get benchmarks: from a folder, through the package `ir_datasets`, or from the Hugging Face hub.
 
 What is fetched is written once as a folder in BEIR layout, with `source.json`: where it came from, how much it is, and
 the SHA-256 of every file, which is compared each time the folder is read. (Both libraries go on with a broken-off
@@ -76,7 +76,7 @@ def read_parts(definition: Definition, folder: Path, *, allow_unknown: bool = Fa
 
 
 def differences(definition: Definition, parts: Sequence[Benchmark]) -> str:
-    """How far what was read is not the published set, as a sentence; empty if it is, or nothing is known of it."""
+    """Say in a sentence how far a benchmark as read is not the published one; empty if it is, or none is known."""
     found = {
         "passages": sum(len(part.corpus) for part in parts),
         "queries": sum(len(part.queries) for part in parts),
@@ -153,7 +153,7 @@ def _from_ir_datasets(definitions: list[Definition], part: str) -> Content:
 
 
 def _text(document: Any) -> str:
-    """What `ir_datasets` calls a document's text, or, of those with a title and an address, its body."""
+    """Read what `ir_datasets` calls a document's text or, of those with a title and an address, its body."""
     text: str = document.body if hasattr(document, "body") else document.text
     return text
 
@@ -204,6 +204,6 @@ def _verify(folder: Path) -> None:
 
 
 def _checksum(path: Path) -> str:
-    """A file's SHA-256."""
+    """Compute a file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

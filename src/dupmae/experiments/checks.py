@@ -15,32 +15,32 @@ if TYPE_CHECKING:
     from dupmae.config import AdaptConfig, Recipe
 
 
-def pretrains(start: str, pretrain: PretrainConfig) -> bool:
-    """Whether a run has a stage of pre-training; without steps it still solves for the head that an encoder lacks.
+def pretrains(base_model: str, pretrain: PretrainConfig) -> bool:
+    """Tell whether a run has a stage of pre-training; without steps it still solves for a head that is lacking.
 
     Args:
-        start: What :func:`dupmae.models.resolve_model` returned.
+        base_model: What :func:`dupmae.models.resolve_model` returned.
         pretrain: The pre-training.
     """
-    return pretrain.all_steps > 0 or not is_duplex(start)
+    return pretrain.all_steps > 0 or not is_duplex(base_model)
 
 
-def refuse_disagreement(start: str, pretrain: PretrainConfig, duplex: DuplexConfig) -> None:
+def refuse_disagreement(base_model: str, pretrain: PretrainConfig, duplex: DuplexConfig) -> None:
     """Refuse pre-training that reads another vector off the encoder than the representation does.
 
     Args:
-        start: What :func:`dupmae.models.resolve_model` returned; a duplex model has a representation of its own.
+        base_model: What :func:`dupmae.models.resolve_model` returned; a duplex model has a representation of its own.
         pretrain: The pre-training.
-        duplex: The representation of any other start.
+        duplex: The representation of any other base model.
 
     Raises:
         DupmaeError: There is pre-training, and `dense_pooling` or `lexical_projection` differ.
     """
-    if not pretrains(start, pretrain):
+    if not pretrains(base_model, pretrain):
         return
     settings, where = asdict(duplex), "duplex."
-    if is_duplex(start):
-        settings, where = duplex_settings(Path(start)), "the start's "
+    if is_duplex(base_model):
+        settings, where = duplex_settings(Path(base_model)), "the base model's "
     for name in ("dense_pooling", "lexical_projection"):
         before, after = getattr(pretrain, name), settings[name]
         if before != after:

@@ -39,8 +39,8 @@ class Variant:
     """Settings of the representation, but for the following two."""
     dense: float = 0.5
     """Width of the dense half, as a share of the encoder's width."""
-    entries: float = 0.5
-    """Vocabulary entries kept of a passage, as a share of the encoder's width."""
+    terms: float = 0.5
+    """Terms kept of a passage, as a share of the encoder's width."""
 
 
 PASSAGES = Table(
@@ -98,13 +98,13 @@ ZERO_SHOT = Table(
     },
 )
 VARIANTS = {
-    "RetroMAE": Variant(pretrain={"bow_weight": 0.0}, dense=1.0, entries=0.0),
+    "RetroMAE": Variant(pretrain={"bow_weight": 0.0}, dense=1.0, terms=0.0),
     "[CLS] decoding alone": Variant(pretrain={"bow_weight": 0.0}),
     "OT decoding alone": Variant(pretrain={"cls_weight": 0.0}),
     "both": Variant(),
-    "768:0": Variant(dense=1.0, entries=0.0),
-    "0:768": Variant(dense=0.0, entries=1.0),
-    "384:260": Variant(entries=260 / 768),
+    "768:0": Variant(dense=1.0, terms=0.0),
+    "0:768": Variant(dense=0.0, terms=1.0),
+    "384:260": Variant(terms=260 / 768),
 }
 """The ablation: what is decoded in pre-training, and how the representation is shared out ([CLS] : OT); `both` is
 384:384. A share is of the encoder's width, so a narrower encoder gets a narrower representation."""

@@ -16,14 +16,15 @@ from dupmae.evaluation.comparison import compare
 from dupmae.evaluation.metrics import HEADINGS
 from dupmae.evaluation.sources import find_benchmark, read_parts
 from dupmae.experiments.paper import TABLES, VARIANTS, Column, Table
+from dupmae.experiments.stages import FINETUNING, INDEX
 from dupmae.experiments.variants import encoder_width, train_variants
 from dupmae.files import atomic_write, write_json
 from dupmae.models import resolve_model
-from dupmae.retrievers.systems import share_index
+from dupmae.retrievers.systems import reuse_index
 
 RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
 """Scales and their recipes."""
-STAGES = {"stage 1": "3-finetune", "stage 2": "5-hard-negatives", "stage 3": "7-distil"}
+STAGES = {f"stage {number}": folder for number, folder in enumerate(FINETUNING, 1)}
 """Stages of fine-tuning and their folders in a run."""
 WINDOW_WORDS = {"full": 300, "small": 100}
 """Words of the windows that documents are cut into, where the best window counts."""
@@ -79,7 +80,7 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Where a table is reproduced, and with what."""
+    """A reproduction of tables: where, and with what."""
 
     recipe: Recipe
     scale: str
@@ -87,7 +88,7 @@ class Reproduction:
     data: Path
 
     def columns(self, table: Table) -> Sequence[Column]:
-        """The table's columns; at small scale its metrics on the recipe's own benchmark."""
+        """List the table's columns; at small scale its metrics on the recipe's own benchmark."""
         if self.scale == "full":
             return table.columns
         own = Path(self.recipe.data.benchmark).resolve().name
@@ -95,7 +96,7 @@ class Reproduction:
 
     @cached_property
     def stages(self) -> dict[str, str]:
-        """The models of the recipe's run, by stage; trained unless they are there."""
+        """Train the models of the recipe's run, by stage; trained unless they are there."""
         from dupmae.experiments.run import run_recipe
 
         folder = run_recipe(self.recipe)
@@ -112,7 +113,7 @@ class Reproduction:
             definition, folder = find_benchmark(str(own) if is_own else benchmark, split, self.data)
             parts = read_parts(definition, folder, allow_unknown=self.recipe.data.allow_unknown)
             if folder.resolve() == own.resolve() and window_words is None:
-                self._share_indexes(definition, parts[0], systems)
+                self._reuse_indexes(definition, parts[0], systems)
             models = list(dict.fromkeys(systems.values()))
             found = compare(definition, parts, models, [], self.output / "encodings", window_words=window_words)
             measured = {system.name: system.metrics for system in found.systems}
@@ -124,26 +125,26 @@ class Reproduction:
             if found.note and found.note not in result.notes:
                 result.notes.append(found.note)
 
-    def _share_indexes(self, definition: Definition, corpus: Benchmark, systems: Mapping[str, str]) -> None:
+    def _reuse_indexes(self, definition: Definition, corpus: Benchmark, systems: Mapping[str, str]) -> None:
         """Take over the indexes of the corpus that the recipe's run has made with models that are measured."""
         run = Path(self.recipe.output)
         for stage in STAGES.values():
             if str(run / stage / "model") in systems.values():
                 index = run / stage / "evaluation" / "index"  # the last stage's is the run's own
-                share_index(
-                    index if index.is_dir() else run / "index", corpus, definition.lengths, self.output / "encodings"
+                reuse_index(
+                    index if index.is_dir() else run / INDEX, corpus, definition.lengths, self.output / "encodings"
                 )
 
 
 def _passages(place: Reproduction) -> Reproduced:
-    """Table 1: the stages of fine-tuning on passages."""
+    """Reproduce table 1: the stages of fine-tuning on passages."""
     result = _begun(place, TABLES["table1"])
-    place.measure(result, {"BM25": "bm25"} | _start(place.recipe) | _ours(place.stages))
+    place.measure(result, {"BM25": "bm25"} | _base_model(place.recipe) | _ours(place.stages))
     return result
 
 
 def _documents(place: Reproduction) -> Reproduced:
-    """Table 2: documents by their first 512 tokens, and by their best window."""
+    """Reproduce table 2: documents by their first 512 tokens, and by their best window."""
     result = _begun(place, TABLES["table2"])
     last = list(_ours(place.stages).items())[-1:]
     systems = {"BM25": "bm25"} | dict(last)
@@ -153,7 +154,7 @@ def _documents(place: Reproduction) -> Reproduced:
 
 
 def _zero_shot(place: Reproduction) -> Reproduced:
-    """Table 3: every set of BEIR that can be had."""
+    """Reproduce table 3: every set of BEIR that can be had."""
     result = _begun(place, TABLES["table3"])
     own = Path(place.recipe.data.benchmark).resolve()
     columns, reasons, missing = [], [], []
@@ -182,14 +183,13 @@ def _zero_shot(place: Reproduction) -> Reproduced:
 
 
 def _ablation(place: Reproduction) -> Reproduced:
-    """Table 4: what pre-training decodes, and how the representation is shared out."""
+    """Reproduce table 4: what pre-training decodes, and how the representation is shared out."""
     result = _begun(place, TABLES["table4"])
     models = train_variants(place.recipe, place.output / "ablation", VARIANTS)
     place.measure(result, {f"ours: {name}": model for name, model in models.items()})
     width = encoder_width(place.recipe.base_model)
     shares = ", ".join(
-        f"{name} is {round(variant.dense * width)}:{round(variant.entries * width)}"
-        for name, variant in VARIANTS.items()
+        f"{name} is {round(variant.dense * width)}:{round(variant.terms * width)}" for name, variant in VARIANTS.items()
     )
     result.notes.append(f"Ours are the last state of stage 1, with an encoder {width} wide: {shares}.")
     return result
@@ -204,7 +204,7 @@ _REPRODUCE: dict[str, Callable[[Reproduction], Reproduced]] = {
 
 
 def as_markdown(result: Reproduced) -> str:
-    """A table as Markdown: the paper's rows, then ours; of many columns turned round."""
+    """Write a table as Markdown: the paper's rows, then ours; of many columns turned round."""
     table = result.table
     columns = list(result.columns)
     if not set(columns) <= set(table.columns):  # other data: the paper's figures stand under their own headings
@@ -222,7 +222,7 @@ def as_markdown(result: Reproduced) -> str:
 
 
 def _begun(place: Reproduction, table: Table) -> Reproduced:
-    """A table without rows that says what may be compared."""
+    """Begin a table without rows that says what may be compared."""
     result = Reproduced(table=table, columns=place.columns(table))
     if place.scale == "small":
         result.notes.append(
@@ -234,31 +234,31 @@ def _begun(place: Reproduction, table: Table) -> Reproduced:
 
 
 def _ours(stages: Mapping[str, str]) -> dict[str, str]:
-    """The stages' models under their names in the table."""
+    """Give the stages' models their names in the table."""
     return {f"ours, {name}": model for name, model in stages.items()}
 
 
-def _start(recipe: Recipe) -> dict[str, str]:
-    """The start as it comes, where it is an embedder."""
+def _base_model(recipe: Recipe) -> dict[str, str]:
+    """Name the base model as it comes, where it is an embedder."""
     from dupmae.models import resolve_model
     from dupmae.retrievers.scorers import is_embedder
 
-    return {"the start as it comes": recipe.base_model} if is_embedder(resolve_model(recipe.base_model)) else {}
+    return {"the base model as it comes": recipe.base_model} if is_embedder(resolve_model(recipe.base_model)) else {}
 
 
 def _heading(column: Column) -> str:
-    """A column's name in a table."""
+    """Name a column in a table."""
     definition = DEFINITIONS.get(column.benchmark) or definition_of(column.benchmark, None)
     return f"{definition.title or definition.name} {HEADINGS[column.metric]}"
 
 
 def _figure(value: float | None) -> str:
-    """A figure in the paper's manner."""
+    """Write a figure in the paper's manner."""
     return "" if value is None else f"{value:.3f}".removeprefix("0")
 
 
 def _record(result: Reproduced) -> dict[str, Any]:
-    """A table as JSON."""
+    """Turn a table into a JSON record."""
     rows = [
         {"system": name, "source": source, "figures": [asdict(column) | {"value": v} for column, v in row.items()]}
         for source, rows in (

@@ -16,6 +16,17 @@ from dupmae.evaluation.benchmarks import definition_of
 from dupmae.experiments.paper import ZERO_SHOT, Column
 from dupmae.experiments.run_folder import RunFolder
 from dupmae.experiments.splits import Splits
+from dupmae.experiments.stages import (
+    BASELINES,
+    EVALUATION,
+    FINETUNE,
+    FINETUNING,
+    HARD_NEGATIVES,
+    INDEX,
+    PRETRAIN,
+    STORE,
+    TEACHER,
+)
 from dupmae.files import write_json
 
 QUOTED = ("scifact", "nfcorpus")
@@ -50,13 +61,13 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
         pretrained: Whether it had a stage of pre-training.
         baselines: What it is compared with.
     """
-    folder, test = stages.folder, splits.test
-    evaluated = {"stage-1": "3-finetune/evaluation", "stage-2": "5-hard-negatives/evaluation"}
+    folder, test = stages.root, splits.test
+    evaluated = {"stage-1": f"{FINETUNE}/evaluation", "stage-2": f"{HARD_NEGATIVES}/evaluation"}
     earlier = dict(list(evaluated.items())[: recipe.stages - 1])
     rankings = {
-        **{str(name): f"9-baselines/{name}" for name in baselines},
+        **{str(name): f"{BASELINES}/{name}" for name in baselines},
         **earlier,
-        **{name: f"8-evaluation/{name}" for name in stages.metrics("8-evaluation") if name != "dev"},
+        **{name: f"{EVALUATION}/{name}" for name in stages.metrics(EVALUATION) if name != "dev"},
     }
     relevant_from = definition_of(test.name, test.split).relevant_from
     systems = [
@@ -85,13 +96,13 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
         splits,
     )
     write_json(folder / GAINS_FILE, [asdict(gain) for gain in gains])
-    trained = {"Fine-tuning": "3-finetune", "Hard negatives": "5-hard-negatives", "Distillation": "7-distil"}
-    curves = ({"Pre-training": "2-pretrain"} if recipe.pretrain.all_steps else {}) | dict(
+    trained = dict(zip(("Fine-tuning", "Hard negatives", "Distillation"), FINETUNING, strict=True))
+    curves = ({"Pre-training": PRETRAIN} if recipe.pretrain.all_steps else {}) | dict(
         list(trained.items())[: recipe.stages]
     )
     write_report(
         folder,
-        f"{recipe.name or folder.name}: {test.name} {test.split}",
+        f"{recipe.name or stages.folder.name}: {test.name} {test.split}",
         systems,
         notes=[gains_table(gains), *_notes(recipe, splits, stages, pretrained)],
         settings=asdict(recipe),
@@ -123,7 +134,7 @@ def stage_gains(rankings: dict[str, Path], splits: Splits) -> list[Gain]:
 
 
 def gains_table(gains: list[Gain]) -> str:
-    """The stages as a table in Markdown."""
+    """Write the stages as a table in Markdown."""
     lines = ["| Stage | held-out NDCG@10 | test NDCG@10 | gain | p |", "| :-- | --: | --: | --: | --: |"]
     for row in gains:
         dev, gain, p = (
@@ -136,7 +147,7 @@ def gains_table(gains: list[Gain]) -> str:
 
 
 def _p_value(values: dict[str, float], before: dict[str, float]) -> float | None:
-    """Of a paired, two-sided t-test; 1 where no query differs, None for a single query."""
+    """Compute p of a paired, two-sided t-test; 1 where no query differs, None for a single query."""
     differences = np.array([values[query] - before[query] for query in before])
     if not differences.any():
         return 1.0
@@ -146,8 +157,8 @@ def _p_value(values: dict[str, float], before: dict[str, float]) -> float | None
 
 
 def _notes(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) -> list[str]:
-    """What the tables do not say: data, lengths, held-out figures, time."""
-    index, dev, seconds = stages.metrics("index"), stages.metrics("8-evaluation")["dev"], stages.seconds
+    """Say what the tables do not: data, lengths, held-out figures, time."""
+    index, dev, seconds = stages.metrics(INDEX), stages.metrics(EVALUATION)["dev"], stages.seconds
     spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
     pairs = sum(grade > 0 for judged in splits.train.qrels.values() for grade in judged.values())
     notes = [
@@ -159,7 +170,7 @@ def _notes(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) 
         f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all.",
     ]
     if pretrained:
-        store = stages.metrics("1-store")
+        store = stages.metrics(STORE)
         notes.insert(
             1,
             f"For pre-training {store['texts_cut']:,} passages were cut into chunks, {store['chunks']:,} in all; "
@@ -171,11 +182,11 @@ def _notes(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool) 
             f"On the held-out queries: NDCG@10 {dev['ndcg@10']:.3f}, MRR@10 {dev['mrr@10']:.3f}, "
             f"R@100 {dev['recall@100']:.3f}.",
         )
-    if recipe.stages == 3 and (examined := stages.metrics("6-teacher")):
-        own, pupil = (examined[name]["ndcg@10"] for name in ("teacher", "pupil"))
+    if recipe.stages == 3 and (examined := stages.metrics(TEACHER)):
+        own, student = (examined[name]["ndcg@10"] for name in ("teacher", "student"))
         notes.insert(
             -1,
             f"Of what stage 2 finds for the held-out queries the teacher ranks the best {recipe.mining.last} passages "
-            f"anew: NDCG@10 {own:.3f}, by stage 2 itself {pupil:.3f}.",
+            f"anew: NDCG@10 {own:.3f}, by stage 2 itself {student:.3f}.",
         )
     return notes

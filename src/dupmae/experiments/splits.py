@@ -24,7 +24,7 @@ class Splits:
 
 
 def read_data(data: DataConfig, seed: int) -> Splits:
-    """The queries to train on, to validate on (held out of the former, or a split of their own), and to test with.
+    """Read the queries to train on, to validate on (held out of the former or a split of their own), and to test with.
 
     A benchmark that figures are published for is read without titles if its rules say so
     (:mod:`dupmae.evaluation.benchmarks`).

@@ -1,63 +1,226 @@
-"""The stages that runs of a recipe and of `dupmae adapt` do alike: tokenise, pre-train, fine-tune further, index."""
+"""The stages of training, as every experiment has them: one list, from the token store to the last model.
+
+| folder | what |
+|---|---|
+| `1-store` | the text as token ids |
+| `2-pretrain` | DupMAE pre-training; `model/` is a Hugging Face checkpoint |
+| `3-finetune` | stage 1; `model/` is a sentence-transformers folder |
+| `4-mine` | candidate lists, mined with stage 1's model |
+| `5-hard-negatives` | stage 2; `model/` |
+| `6-teacher` | a teacher's scores of the lists, and the teacher, if it is trained |
+| `7-distil` | stage 3; `model/` |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import DistilConfig, FinetuneConfig, HardNegativesConfig, MiningConfig, PretrainConfig, StoreConfig
+from dupmae.config import decisive
 from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store
-from dupmae.models import model_fingerprint, resolve_model
+from dupmae.experiments.checks import pretrains
+from dupmae.experiments.run_folder import Stage
+from dupmae.models import Model, model_fingerprint, resolve_model
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
     from dupmae.index.scoring.exact import Part
 
-
-def tokenise(passages: Iterable[Passage], start: str, folder: Path, config: StoreConfig) -> dict[str, Any]:
-    """Make the token store `folder / "store"` with a start's tokenizer; returns what was counted."""
-    from dupmae.pretraining.checkpoint import load_tokenizer
-
-    tokenizer = load_tokenizer(start)
-    return build_token_store(passages, tokenizer, folder / "store", config).report
-
-
-def pretrain_on(tokenised: Path, start: str, folder: Path, config: PretrainConfig) -> None:
-    """Pre-train on what :func:`tokenise` left in a folder."""
-    from dupmae.pretraining import pretrain
-
-    pretrain(TokenStore.open(tokenised / "store"), start, folder, config)
+STORE, PRETRAIN, FINETUNE, MINE = "1-store", "2-pretrain", "3-finetune", "4-mine"
+HARD_NEGATIVES, TEACHER, DISTIL, INDEX = "5-hard-negatives", "6-teacher", "7-distil", "index"
+EVALUATION, BASELINES = "8-evaluation", "9-baselines"
+FINETUNING = (FINETUNE, HARD_NEGATIVES, DISTIL)
+"""The folders of the three stages of fine-tuning."""
+LISTS_FILE = "negatives.jsonl"
+"""The mined lists, in `4-mine`."""
+SCORES_FILE = "teacher.jsonl"
+"""A teacher's scores of them, in `6-teacher`."""
 
 
-def finetune_further(
-    model: Path,
-    train: Benchmark,
-    folder: Path,
-    config: FinetuneConfig,
-    changes: HardNegativesConfig | DistilConfig,
-    lists: Path,
-    scores: Path | None = None,
-    dev: Benchmark | None = None,
-) -> None:
-    """Fine-tune the model of an earlier stage on mined lists.
+class Training(ABC):
+    """What an experiment trains: its settings, its base model and its text, and the stages from there to a model.
 
     Args:
-        model: Its folder.
-        train: Queries to train on.
-        folder: The stage's folder.
-        config: The first stage's settings ...
-        changes: ... and those that this stage has instead.
-        lists: Candidate lists (:mod:`dupmae.finetuning.candidates`).
-        scores: A teacher's scores of them, to distil.
+        config: The settings; their `seed` replaces the stages' own.
+        base_model: What :func:`dupmae.models.resolve_model` returned.
+
+    Attributes:
+        config: The settings, with one seed.
+        base_model: As given.
+        base_fingerprint: Of its files.
+        pretrains: Whether there is a stage of pre-training.
+        text: The passages that are pre-trained on, and that a new representation is calibrated on.
+        train: The queries to train on.
         dev: Held-out queries, where there are any.
     """
-    from dupmae.duplex import DuplexEncoder
-    from dupmae.finetuning import finetune
 
-    settings = replace(config, **vars(changes))
-    finetune(DuplexEncoder(str(model)), train, folder, settings, dev=dev, lists=lists, scores=scores)
+    text: Mapping[str, Passage]
+    train: Benchmark
+    dev: Benchmark | None
+
+    def __init__(self, config: Any, base_model: str) -> None:
+        seed = config.seed
+        names = ("pretrain", "finetune")
+        self.config = replace(config, **{name: replace(getattr(config, name), seed=seed) for name in names})
+        self.base_model = base_model
+        self.base_fingerprint = model_fingerprint(base_model)  # reads all weights, so once for all stages
+        self.pretrains = pretrains(base_model, config.pretrain)
+
+    @abstractmethod
+    def evaluation(self, stage: str) -> list[Stage]:
+        """List what is measured between a stage of fine-tuning and the next one."""
+
+    @abstractmethod
+    def mining_index(self, root: Path) -> DuplexIndex | None:
+        """Open or build what stage 1's model mines from; None where BM25 alone mines."""
+
+    @abstractmethod
+    def teacher_settings(self) -> dict[str, Any]:
+        """Say what the teacher's scores depend on beside the lists."""
+
+    @abstractmethod
+    def teach(self, root: Path) -> dict[str, Any]:
+        """Have the lists scored into `6-teacher`, by a teacher that is trained first or a ready one."""
+
+    def training_stages(self, *, finetune_after: Iterable[str] = ()) -> list[Stage]:
+        """List the stages of training.
+
+        Args:
+            finetune_after: Further stages that fine-tuning comes after.
+        """
+        config, stages = self.config, list[Stage]()
+        if self.pretrains:
+            stages += [
+                Stage(name=STORE, title="Tokenise the corpus", work=self._tokenise, settings=self.store_settings()),
+                Stage(
+                    name=PRETRAIN,
+                    title="Pre-train (Eq. 1-9)",
+                    work=self._pretrain,
+                    settings={"pretrain": decisive(config.pretrain)},
+                    after=[STORE],
+                ),
+            ]
+        pretrained = [PRETRAIN] if self.pretrains else []
+        stages.append(
+            Stage(
+                name=FINETUNE,
+                title="Fine-tune (Eq. 13)",
+                work=self._finetune,
+                settings=self.finetune_settings(),
+                after=[*pretrained, *finetune_after],
+            )
+        )
+        if config.stages > 1:
+            between = self.evaluation(FINETUNE)
+            stages += [
+                *between,
+                Stage(
+                    name=MINE,
+                    title="Mine hard negatives",
+                    work=self._mine,
+                    settings=self._mining_settings(),
+                    after=[FINETUNE, *(one.name for one in between)],
+                ),
+                Stage(
+                    name=HARD_NEGATIVES,
+                    title="Fine-tune with mined negatives (Eq. 14)",
+                    work=self._finetune_on_mined,
+                    settings={"hard_negatives": decisive(config.hard_negatives)},
+                    after=[FINETUNE, MINE],
+                ),
+            ]
+        if config.stages > 2:
+            between = self.evaluation(HARD_NEGATIVES)
+            stages += [
+                *between,
+                Stage(
+                    name=TEACHER,
+                    title="Have a teacher score the lists",
+                    work=self.teach,
+                    settings=self.teacher_settings(),
+                    after=[*pretrained, MINE, *(one.name for one in between)],
+                ),
+                Stage(
+                    name=DISTIL,
+                    title="Distil the teacher (Eq. 15)",
+                    work=self._distil,
+                    settings={"distil": decisive(config.distil)},
+                    after=[HARD_NEGATIVES, MINE, TEACHER],
+                ),
+            ]
+        return stages
+
+    @property
+    def last(self) -> str:
+        """The folder of the last stage of fine-tuning."""
+        return FINETUNING[self.config.stages - 1]
+
+    def store_settings(self) -> dict[str, Any]:
+        """Say what the token store depends on."""
+        return {"store": asdict(self.config.store)}
+
+    def finetune_settings(self) -> dict[str, Any]:
+        """Say what the first stage of fine-tuning depends on beside what it begins with."""
+        return {"duplex": asdict(self.config.duplex), "finetune": decisive(self.config.finetune)}
+
+    def finetune_from(self, checkpoint: str | None, folder: Path) -> None:
+        """Run stage 1 from the base model with what pre-training made of it, or as it is."""
+        from dupmae.duplex.starting import begin_duplex
+        from dupmae.finetuning import finetune
+
+        encoder = begin_duplex(Model(self.base_model), checkpoint, self.config.duplex, self.text, self.config.seed)
+        finetune(encoder, self.train, folder, self.config.finetune, dev=self.dev)
+
+    def _mining_settings(self) -> dict[str, Any]:
+        teacher = self.config.mining.teacher
+        read = None if teacher is None else model_fingerprint(resolve_model(teacher))
+        return {"mining": asdict(self.config.mining), "mining.teacher's fingerprint": read}
+
+    def _tokenise(self, root: Path) -> dict[str, Any]:
+        from dupmae.pretraining.checkpoint import load_tokenizer
+
+        tokenizer = load_tokenizer(self.base_model)
+        return build_token_store(self.text.values(), tokenizer, root / STORE / "store", self.config.store).report
+
+    def _pretrain(self, root: Path) -> None:
+        pretrain_on(root / STORE, self.base_model, root / PRETRAIN, self.config.pretrain)
+
+    def _finetune(self, root: Path) -> None:
+        checkpoint = str(root / PRETRAIN / "model") if self.pretrains else None
+        self.finetune_from(checkpoint, root / FINETUNE)
+
+    def _mine(self, root: Path) -> None:
+        from dupmae.finetuning.mining import mine
+
+        mine(self.mining_index(root), self.train, root / MINE, self.config.mining)
+
+    def _finetune_on_mined(self, root: Path) -> None:
+        self._finetune_further(root / FINETUNE, root / HARD_NEGATIVES, self.config.hard_negatives, root)
+
+    def _distil(self, root: Path) -> None:
+        scores = root / TEACHER / SCORES_FILE
+        self._finetune_further(root / HARD_NEGATIVES, root / DISTIL, self.config.distil, root, scores)
+
+    def _finetune_further(
+        self, before: Path, folder: Path, changes: Any, root: Path, scores: Path | None = None
+    ) -> None:
+        """Fine-tune an earlier stage's model on the mined lists, with the first stage's settings but for `changes`."""
+        from dupmae.duplex import DuplexEncoder
+        from dupmae.finetuning import finetune
+
+        settings = replace(self.config.finetune, **vars(changes))
+        encoder, lists = DuplexEncoder(str(before / "model")), root / MINE / LISTS_FILE
+        finetune(encoder, self.train, folder, settings, dev=self.dev, lists=lists, scores=scores)
+
+
+def pretrain_on(tokenised: Path, base_model: str, folder: Path, config: Any) -> None:
+    """Pre-train a base model on the token store of a folder such as `1-store`."""
+    from dupmae.pretraining import pretrain
+
+    pretrain(TokenStore.open(tokenised / "store"), base_model, folder, config)
 
 
 def build_index(model: Path, passages: Iterable[Passage], folder: Path) -> DuplexIndex:
@@ -69,12 +232,14 @@ def build_index(model: Path, passages: Iterable[Passage], folder: Path) -> Duple
 
 
 def parts_of(index: DuplexIndex) -> dict[str, Part]:
-    """What is measured of a duplex model, by how its row in a report ends: the sum, and of two halves each alone."""
+    """Say what is measured of a duplex model, by the ending of its row: the sum, and each of two halves alone."""
     both = index.encoder.pooling.dense_dimension and index.encoder.pooling.top_k
     return {"": "both", "-dense": "dense", "-lexical": "lexical"} if both else {"": "both"}
 
 
-def mining_inputs(config: MiningConfig) -> list[Any]:
-    """What mined lists depend on beside model and data: the settings, and what the teacher is that they name."""
-    teacher = None if config.teacher is None else model_fingerprint(resolve_model(config.teacher))
-    return [asdict(config), teacher]
+def identity_of(base_fingerprint: str, corpora: Iterable[Iterable[Passage]], judged: Iterable[Benchmark]) -> list[Any]:
+    """Say what makes a run this one and no other: its base model, its passages, its queries and judgements."""
+    from dupmae.corpus.passage import corpus_fingerprint
+
+    read = [corpus_fingerprint(passages) for passages in corpora]
+    return [base_fingerprint, read, [[one.queries, one.qrels] for one in judged]]

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dupmae.config import Recipe
+from dupmae.config import DuplexConfig, FinetuneConfig, PretrainConfig, Recipe, decisive
+from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
 from dupmae.experiments.paper import Variant
+from dupmae.experiments.run import pretrain_recipe
+from dupmae.experiments.run_folder import RunFolder, Stage
+from dupmae.experiments.splits import read_data
+from dupmae.experiments.stages import PRETRAIN, STORE, identity_of, pretrain_on
 from dupmae.files import fingerprint
+from dupmae.models import is_duplex, model_fingerprint, resolve_model
 
 
 def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]) -> dict[str, str]:
@@ -28,75 +35,67 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
         Name -> folder of the model.
 
     Raises:
-        DupmaeError: The start is a duplex model, whose representation is what it is; the folder holds something else;
-            or a stage refuses its input.
+        DupmaeError: The base model is a duplex model, whose representation is what it is; the folder holds something
+            else; or a stage refuses its input.
     """
-    from dupmae.config import decisive
-    from dupmae.corpus import TokenStore
-    from dupmae.corpus.passage import corpus_fingerprint
-    from dupmae.duplex import start_duplex
-    from dupmae.experiments.run import pretrain_recipe, settings_of
-    from dupmae.experiments.run_folder import RunFolder
-    from dupmae.experiments.splits import read_data
-    from dupmae.finetuning import finetune
-    from dupmae.models import is_duplex, model_fingerprint, resolve_model
-    from dupmae.pretraining import pretrain
-
-    start, seed = resolve_model(recipe.base_model), recipe.seed
-    if is_duplex(start):
+    base_model, seed = resolve_model(recipe.base_model), recipe.seed
+    if is_duplex(base_model):
         raise DupmaeError(
             f"{recipe.base_model} is a duplex model, which keeps its representation: vary one from an encoder"
         )
     run = pretrain_recipe(recipe)
     train = read_data(recipe.data, seed).train
-    base_fingerprint = model_fingerprint(start)  # reads all weights
-    stages = RunFolder(folder, [seed, base_fingerprint])
-    data = [corpus_fingerprint(train.corpus.values()), train.queries, train.qrels]
+    base_fingerprint = model_fingerprint(base_model)  # reads all weights
 
     own = replace(recipe.pretrain, seed=seed)
-    width, models = encoder_width(recipe.base_model), {}
-    with stages.claim(fingerprint([settings_of(recipe), base_fingerprint, *data]), asdict(recipe)):
-        for name, variant in variants.items():
-            pretraining = None if variant.pretrain is None else replace(own, **variant.pretrain)
-            shares: dict[str, Any] = {
-                "dense_dimension": round(variant.dense * width),
-                "top_k": round(variant.entries * width),
-            }
-            representation = replace(recipe.duplex, **shares, **variant.duplex)
-            # a half that is not there has no loss
-            weights = {"dense_loss_weight": variant.dense, "lexical_loss_weight": variant.entries}
-            off = {name: 0.0 for name, share in weights.items() if not share}
-            finetuning = replace(recipe.finetune, seed=seed, **off)  # type: ignore[arg-type]
-            before = None if pretraining is None else decisive(pretraining)
-            after = [asdict(representation), decisive(finetuning)]
-            pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
-
-            def work(place: Path, pretraining: Any = pretraining) -> None:
-                pretrain(TokenStore.open(run / "1-store" / "store"), start, place, pretraining)
-
-            if pretraining is None:
-                checkpoint = start
-            elif pretraining == own:
-                checkpoint = str(run / "2-pretrain" / "model")
-            else:
-                checkpoint = str(folder / pretrained / "model")
-                stages.stage(pretrained, f"Pre-train: {name}", before, work)
-
-            def tune(
-                place: Path, checkpoint: str = checkpoint, shape: Any = representation, schedule: Any = finetuning
-            ) -> None:
-                encoder = start_duplex(checkpoint, shape, train.corpus, seed)
-                finetune(encoder, train, place, schedule)
-
-            stages.stage(tuned, f"Fine-tune: {name}", [before, after], tune)
-            models[name] = str(folder / tuned / "model")
+    width, stages, models = encoder_width(recipe.base_model), dict[str, Stage](), dict[str, str]()
+    for name, variant in variants.items():
+        pretraining = None if variant.pretrain is None else replace(own, **variant.pretrain)
+        sizes: dict[str, Any] = {
+            "dense_dimension": round(variant.dense * width),
+            "top_k": round(variant.terms * width),
+        }
+        representation = replace(recipe.duplex, **sizes, **variant.duplex)
+        # a half that is not there has no loss
+        weights = {"dense_loss_weight": variant.dense, "lexical_loss_weight": variant.terms}
+        off: dict[str, Any] = {name: 0.0 for name, size in weights.items() if not size}
+        finetuning = replace(recipe.finetune, seed=seed, **off)
+        before = {"store": asdict(recipe.store), "pretrain": None if pretraining is None else decisive(pretraining)}
+        after = {"duplex": asdict(representation), "finetune": decisive(finetuning)}
+        pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
+        if pretraining is None:
+            checkpoint = base_model
+        elif pretraining == own:
+            checkpoint = str(run / PRETRAIN / "model")
+        else:
+            checkpoint = str(folder / pretrained / "model")
+            work = partial(_pretrain, run, base_model, pretrained, pretraining)
+            stages[pretrained] = Stage(name=pretrained, title=f"Pre-train: {name}", work=work, settings=before)
+        work = partial(_finetune, checkpoint, representation, train, tuned, finetuning)
+        stages[tuned] = Stage(name=tuned, title=f"Fine-tune: {name}", work=work, settings=before | after)
+        models[name] = str(folder / tuned / "model")
+    identity = identity_of(base_fingerprint, [train.corpus.values()], [train])
+    RunFolder(folder, identity, [seed, base_fingerprint]).carry_out(list(stages.values()), asdict(recipe))
     return models
 
 
-def encoder_width(start: str) -> int:
-    """How wide an encoder is."""
+def encoder_width(name: str) -> int:
+    """Read how wide an encoder is."""
     from transformers import AutoConfig
 
-    from dupmae.models import resolve_model
+    return int(AutoConfig.from_pretrained(resolve_model(name)).hidden_size)
 
-    return int(AutoConfig.from_pretrained(resolve_model(start)).hidden_size)
+
+def _pretrain(run: Path, base_model: str, stage: str, config: PretrainConfig, root: Path) -> None:
+    """Pre-train a variant on the token store of the recipe's run."""
+    pretrain_on(run / STORE, base_model, root / stage, config)
+
+
+def _finetune(
+    checkpoint: str, representation: DuplexConfig, train: Benchmark, stage: str, config: FinetuneConfig, root: Path
+) -> None:
+    """Fine-tune a variant, measuring nothing on the way."""
+    from dupmae.duplex import start_duplex
+    from dupmae.finetuning import finetune
+
+    finetune(start_duplex(checkpoint, representation, train.corpus, config.seed), train, root / stage, config)

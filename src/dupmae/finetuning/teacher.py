@@ -30,7 +30,7 @@ from dupmae.retrievers.scorers import (
     Scorer,
     is_cross_encoder,
     is_embedder,
-    open_teacher,
+    open_scorer,
     start_cross_encoder,
 )
 from dupmae.runtime.log import METRICS_FILE
@@ -117,7 +117,7 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
 
     Args:
         teacher: What :func:`train_teacher` returns, any cross-encoder that gives one number, or an embedder
-            (:func:`open_teacher`): a folder, an id.
+            (:func:`open_scorer`): a folder, an id.
         train: What the lists were mined for.
         lists: `negatives.jsonl` (:mod:`dupmae.finetuning.candidates`).
         output: Folder for `teacher.jsonl` and its record `scores.json`.
@@ -138,7 +138,7 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     @cache
     def scorer() -> Scorer:  # a finished run needs none
         named = {passage for some in candidates.values() for passage in some}
-        return open_teacher(name, train, named, output / VECTORS_FOLDER, batch_size)
+        return open_scorer(name, train, named, output / VECTORS_FOLDER, batch_size)
 
     def write(block: Sequence[str], path: Path) -> None:
         write_scores(path, scorer()({query: candidates[query] for query in block}))

@@ -1,4 +1,4 @@
-"""What ranks passages for queries: BM25, brute force over any encoder, duplex indexes, windows, rerankers."""
+"""What ranks: BM25, brute force over any encoder, duplex indexes, windows, rerankers."""
 
 from dupmae.retrievers.bm25 import bm25_run
 from dupmae.retrievers.systems import dense_run, duplex_run

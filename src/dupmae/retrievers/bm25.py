@@ -1,18 +1,15 @@
-"""Runs to compare with each other: BM25, any dense sentence-transformers model, a duplex index."""
+"""BM25, the lexical baseline: one index of title and text together, or one of each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dupmae.corpus import Benchmark, Passage, Run
 from dupmae.retrievers.brute_force import best_rows
-
-if TYPE_CHECKING:
-    pass
 
 BM25_K1 = 0.9
 BM25_B = 0.4
@@ -32,13 +29,21 @@ def bm25_run(benchmark: Benchmark, k: int = 100) -> Run:
 
     Returns:
         Scores of the best passages, ties cut by id.
+
+    Example:
+        >>> from dupmae import bm25_run
+        >>> from dupmae.corpus import Benchmark, Passage
+        >>> corpus = {"a": Passage("a", "Lamps", "They light rooms."), "b": Passage("b", "Bread", "Bakers bake it.")}
+        >>> benchmark = Benchmark("home", "test", corpus, {"q": "who bakes bread?"}, {"q": {"b": 1}})
+        >>> list(bm25_run(benchmark)["q"])
+        ['b']
     """
     return bm25_searcher(benchmark.corpus)(benchmark.queries, k)
 
 
 @dataclass(frozen=True, slots=True)
 class Bm25:
-    """A corpus indexed for BM25; called with queries (id -> text) and a depth it gives their ranking, best first."""
+    """A corpus indexed for BM25."""
 
     fields: Sequence[Any]
     """bm25s' index of each field; their scores are added up."""
@@ -46,7 +51,7 @@ class Bm25:
     """The passages' ids, rising."""
 
     def __call__(self, queries: Mapping[str, str], k: int) -> Run:
-        """The k best passages of queries (id -> text); those without a word of the query are not found."""
+        """Rank the k best passages of queries (id -> text); those without a word of the query are left out."""
         run: Run = {}
         for query, tokens in zip(queries, bm25_words(list(queries.values())), strict=True):
             scores = np.zeros(len(self.ids), np.float32)
@@ -85,7 +90,7 @@ def bm25_searcher(corpus: Mapping[str, Passage], *, fields: bool = False) -> Bm2
 
 
 def bm25_words(texts: Sequence[str]) -> list[list[str]]:
-    """What BM25 takes for the words of each text: lower-cased, without stop words, stemmed."""
+    """Split each text into the words that BM25 counts: lower-cased, without stop words, stemmed."""
     import bm25s
     import Stemmer
 

@@ -20,7 +20,7 @@ QUERY_BLOCK = 256
 
 
 def best_rows(scores: Floats, k: int) -> Rows:
-    """Places of the k largest scores, largest first, earlier places first among equals."""
+    """Find the rows of the k largest scores, largest first, earlier rows first among equals."""
     rows = np.arange(len(scores))
     if len(scores) > k:
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
@@ -33,19 +33,19 @@ def search_slabs(
     count: int,
     slabs: Iterable[Slab],
     score: Callable[[Queries, Slab], Floats],
-    part: Callable[[Queries, slice], Queries],
+    take: Callable[[Queries, slice], Queries],
     k: int,
     *,
     above: float = -np.inf,
 ) -> list[tuple[Rows, Floats]]:
-    """The k best passages of each query.
+    """Find the k best passages of each query.
 
     Args:
         queries: Vectors of Q queries, in whatever form `score` takes.
         count: Q.
         slabs: Vectors of the passages, some at a time.
         score: Scores of some queries and the passages of a slab, (q, n).
-        part: Takes some of the queries.
+        take: Takes some of the queries.
         k: Passages kept of each query.
         above: Passages that score no more than this are not found.
 
@@ -58,24 +58,24 @@ def search_slabs(
     for slab in slabs:
         width = 0
         for start in range(0, count, QUERY_BLOCK):
-            block = score(part(queries, slice(start, start + QUERY_BLOCK)), slab)  # (q, n)
+            block = score(take(queries, slice(start, start + QUERY_BLOCK)), slab)  # (q, n)
             width = block.shape[1]
             for number, scores in enumerate(block, start):
-                found[number] = _merged(found[number], scores, before, k, above)
+                found[number] = _merge(found[number], scores, before, k, above)
         before += width
     return found
 
 
 def as_run(queries: Iterable[str], ids: Sequence[str], found: Iterable[tuple[Rows, Floats]]) -> Run:
-    """What :func:`search_slabs` found, by the ids of the queries and of the passages."""
+    """Turn what :func:`search_slabs` found into a run, by the ids of the queries and of the passages."""
     return {
         query: {ids[row]: float(score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
         for query, (rows, scores) in zip(queries, found, strict=True)
     }
 
 
-def _merged(best: tuple[Rows, Floats], scores: Floats, before: int, k: int, above: float) -> tuple[Rows, Floats]:
-    """The k best of those found so far and a slab's, whose first passage has the number `before`."""
+def _merge(best: tuple[Rows, Floats], scores: Floats, before: int, k: int, above: float) -> tuple[Rows, Floats]:
+    """Keep the k best of those found so far and a slab's, whose first passage has the number `before`."""
     rows, values = best
     # An earlier passage wins a tie, so only what scores more than the last one of a full list can enter.
     entering = np.flatnonzero(scores > (max(above, values[-1]) if len(values) == k else above))

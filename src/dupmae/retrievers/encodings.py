@@ -1,4 +1,4 @@
-"""Vectors of a whole corpus on disk: encoded once, found again by a fingerprint, resumable slab by slab."""
+"""Keep the vectors of a whole corpus on disk: encoded once, found again by a fingerprint, resumed slab by slab."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Encodings:
     stored: int
     """Bytes of the vectors."""
 
-    def some(self, places: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Matrix]]:
-        """The vectors of some passages, given by their places in `ids`: which of them, and theirs, slab by slab."""
+    def at(self, places: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Matrix]]:
+        """Look up the vectors of passages by their places in `ids`: which of these places, and theirs, slab by slab."""
         for number, slab in enumerate(self.slabs):
             (which,) = np.nonzero(places // SLAB == number)
             if len(which):
@@ -59,22 +59,22 @@ def encode_corpus(vectors: Vectors, corpus: Mapping[str, Passage], folder: Path)
     """
     ids = sorted(corpus)
     passages = [corpus[name] for name in ids]
-    place = folder / fingerprint([vectors.mark, corpus_fingerprint(passages), SLAB])
+    kept = folder / fingerprint([vectors.fingerprint, corpus_fingerprint(passages), SLAB])
     seconds = 0.0
     for number, start in enumerate(range(0, len(ids), SLAB)):
-        slab = place / f"{number:05d}"
+        slab = kept / f"{number:05d}"
         if not slab.is_dir():
             begun = time.perf_counter()
             matrix = vectors.embed([passage.full_text for passage in passages[start : start + SLAB]], "document")
             _save(slab, matrix, time.perf_counter() - begun)
         seconds += json.loads((slab / _RECORD).read_text(encoding="utf-8"))["seconds"]
-    slabs = [_load(slab) for slab in sorted(place.iterdir()) if slab.is_dir() and not slab.name.startswith(".")]
-    stored = sum(file.stat().st_size for file in place.rglob("*.npy"))
+    slabs = [_load(slab) for slab in sorted(kept.iterdir()) if slab.is_dir() and not slab.name.startswith(".")]
+    stored = sum(file.stat().st_size for file in kept.rglob("*.npy"))
     return Encodings(ids, slabs, seconds, stored)
 
 
 def search_encodings(vectors: Vectors, encodings: Encodings, queries: Mapping[str, str], k: int) -> Run:
-    """The k best passages of each query, exactly, best first, equal scores by id."""
+    """Rank the k best passages of each query (id -> text) exactly, best first, equal scores by id."""
     embedded = vectors.embed(list(queries.values()), "query")
     found = search_slabs(
         embedded, len(queries), encodings.slabs, vectors.score, lambda rows, some: rows[some], k, above=vectors.above

@@ -1,4 +1,4 @@
-"""How far texts are read, where a benchmark's rules say so."""
+"""The lengths that a benchmark's rules have texts read to; importable without PyTorch."""
 
 from __future__ import annotations
 

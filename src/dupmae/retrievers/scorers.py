@@ -1,11 +1,10 @@
-"""Cross-encoders: models that read a query and a passage together and give one score, to teach and to rerank with."""
+"""Scorers: models that score given passages of a query, to teach and to rerank with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from sentence_transformers import CrossEncoder
@@ -15,21 +14,77 @@ from transformers import AutoConfig
 from dupmae.corpus import Benchmark, Run
 from dupmae.errors import DupmaeError
 from dupmae.models import model_file, refuse_no_model, resolve_model
-from dupmae.retrievers.vectors import recorded_kind
+from dupmae.retrievers.encodings import encode_corpus
+from dupmae.retrievers.vectors import load_encoder, recorded_kind, split_kind
 from dupmae.runtime.precision import autocast
 from dupmae.runtime.quiet import silenced
-
-if TYPE_CHECKING:
-    from dupmae.retrievers.encodings import Encodings
-    from dupmae.retrievers.vectors import Vectors
-
 
 Scorer = Callable[[Mapping[str, Sequence[str]]], Run]
 """From query ids with the ids of passages to query id -> passage id -> score, in the order given."""
 
+COSINE_SCALE = 20.0
+"""What cosines are multiplied with to become logits; the scale at which sentence-transformers' contrastive losses train
+them. Dot products, a duplex model's score among them, are taken as they are."""
+
+
+def open_scorer(
+    model: str, benchmark: Benchmark, passages: Iterable[str], folder: Path, batch_size: int = 32
+) -> Scorer:
+    """Make a model ready to score: a cross-encoder by its logits, an embedder by the similarity of vectors.
+
+    Args:
+        model: A cross-encoder that gives one number, or a sentence-transformers embedder, dense, sparse or duplex:
+            a folder, an id. Cosines are multiplied with :data:`COSINE_SCALE` to become logits.
+        benchmark: Knows the texts.
+        passages: Ids of the passages that it will be asked for.
+        folder: Where an embedder keeps their vectors.
+        batch_size: A cross-encoder's pairs in a forward pass.
+
+    Raises:
+        DupmaeError: The model is neither, or a cross-encoder that gives several numbers.
+    """
+    name = resolve_model(model)
+    if is_embedder(name):
+        return EmbeddingScorer(name, benchmark, passages, folder)
+    return partial(score_pairs, load_cross_encoder(name), benchmark, batch_size=batch_size)
+
+
+def rerank(scorer: Scorer, benchmark: Benchmark, run: Run, depth: int = 100) -> Run:
+    """Rank the best passages of each query by a scorer.
+
+    Args:
+        scorer: Scores them, as :func:`open_scorer` returns it.
+        benchmark: Knows the texts.
+        run: Query id -> passage id -> score.
+        depth: Passages of each query that are scored; those below follow in their old order.
+
+    Returns:
+        Query id -> passage id -> score, best first: the scores; below them, whole numbers down.
+
+    Raises:
+        DupmaeError: The run names a query or a passage that the benchmark does not have.
+    """
+    for query, results in run.items():
+        if query not in benchmark.queries:
+            raise DupmaeError(f"The run names the query {query!r}, which {benchmark.name} ({benchmark.split}) has not.")
+        for passage in results:
+            if passage not in benchmark.corpus:
+                raise DupmaeError(f"The run names the passage {passage!r}, which {benchmark.name} does not have.")
+    ranked = {query: sorted(results, key=lambda name: (-results[name], name)) for query, results in run.items()}
+    best = {query: ranking[:depth] for query, ranking in ranked.items()}
+    reranked: Run = {}
+    for query, scores in scorer(best).items():
+        lowest = min(scores.values(), default=0.0)
+        rest = {name: lowest - place for place, name in enumerate(ranked[query][depth:], 1)}
+        reranked[query] = dict(sorted(scores.items(), key=lambda row: (-row[1], row[0]))) | rest
+    return reranked
+
+
+# Cross-encoders
+
 
 def is_cross_encoder(model: str) -> bool:
-    """Whether a model has a head that turns a query and a passage into a score.
+    """Tell whether a model has a head that turns a query and a passage into a score.
 
     Args:
         model: What :func:`dupmae.models.resolve_model` returned: a folder, or a Hugging Face id.
@@ -95,7 +150,7 @@ def score_pairs(
     batch_size: int = 32,
     show_progress_bar: bool = False,
 ) -> Run:
-    """A cross-encoder's raw logits of queries' passages.
+    """Score queries' passages by a cross-encoder's raw logits.
 
     Args:
         model: Scores a query and a passage that it reads together.
@@ -123,55 +178,20 @@ def score_pairs(
     return {query: {passage: next(scores) for passage in candidates} for query, candidates in passages.items()}
 
 
-def rerank(scorer: Scorer, benchmark: Benchmark, run: Run, depth: int = 100) -> Run:
-    """Rank the best passages of each query by a teacher's score.
-
-    Args:
-        scorer: Scores them: :func:`score_pairs` of a model and the benchmark, or another teacher.
-        benchmark: Knows the texts.
-        run: Query id -> passage id -> score.
-        depth: Passages of each query that are scored; those below follow in their old order.
-
-    Returns:
-        Query id -> passage id -> score, best first: the scores; below them, whole numbers down.
-
-    Raises:
-        DupmaeError: The run names a query or a passage that the benchmark does not have.
-    """
-    for query, results in run.items():
-        if query not in benchmark.queries:
-            raise DupmaeError(f"The run names the query {query!r}, which {benchmark.name} ({benchmark.split}) has not.")
-        for passage in results:
-            if passage not in benchmark.corpus:
-                raise DupmaeError(f"The run names the passage {passage!r}, which {benchmark.name} does not have.")
-    ranked = {query: sorted(results, key=lambda name: (-results[name], name)) for query, results in run.items()}
-    best = {query: ranking[:depth] for query, ranking in ranked.items()}
-    reranked: Run = {}
-    for query, scores in scorer(best).items():
-        lowest = min(scores.values(), default=0.0)
-        rest = {name: lowest - place for place, name in enumerate(ranked[query][depth:], 1)}
-        reranked[query] = dict(sorted(scores.items(), key=lambda row: (-row[1], row[0]))) | rest
-    return reranked
-
-
-COSINE_SCALE = 20.0
-"""What cosines are multiplied with to become logits; the scale at which sentence-transformers' contrastive losses train
-them. Dot products, a duplex model's score among them, are taken as they are."""
+# Embedders
 
 
 def is_embedder(model: str) -> bool:
-    """Whether a model's files say that it makes vectors.
+    """Tell whether a model's files say that it makes vectors.
 
     Args:
         model: What :func:`dupmae.models.resolve_model` returned: a folder, or a Hugging Face id.
     """
-    from dupmae.retrievers.vectors import recorded_kind
-
     return model_file(model, "modules.json") is not None and recorded_kind(model) != "CrossEncoder"
 
 
-class EmbeddingTeacher:
-    """Scores of queries' passages by the similarity of their vectors.
+class EmbeddingScorer:
+    """A :data:`Scorer` by the similarity of vectors.
 
     Args:
         model: An embedder, dense, sparse or duplex (:func:`is_embedder`).
@@ -181,46 +201,20 @@ class EmbeddingTeacher:
     """
 
     def __init__(self, model: str, benchmark: Benchmark, passages: Iterable[str], folder: Path) -> None:
-        from dupmae.retrievers.encodings import encode_corpus
-        from dupmae.retrievers.vectors import load_encoder, split_kind
-
-        vectors = load_encoder(*split_kind(model))
-        self._vectors: Vectors = vectors
-        self._scale = COSINE_SCALE if vectors.model.similarity_fn_name == "cosine" else 1.0
+        self._vectors = load_encoder(*split_kind(model))
+        self._scale = COSINE_SCALE if self._vectors.model.similarity_fn_name == "cosine" else 1.0
         self._queries = benchmark.queries
-        self._encoded: Encodings = encode_corpus(vectors, {name: benchmark.corpus[name] for name in passages}, folder)
+        self._encoded = encode_corpus(self._vectors, {name: benchmark.corpus[name] for name in passages}, folder)
         self._places = {name: place for place, name in enumerate(self._encoded.ids)}
 
     def __call__(self, passages: Mapping[str, Sequence[str]]) -> Run:
-        """Query id -> passage id -> score, in the order given."""
+        """Score queries' passages: query id -> passage id -> score, in the order given."""
         embedded = self._vectors.embed([self._queries[query] for query in passages], "query")
         run: Run = {}
         for row, (query, candidates) in enumerate(passages.items()):
             places = np.array([self._places[name] for name in candidates], np.int64)
             scores = np.zeros(len(places), np.float32)
-            for which, vectors in self._encoded.some(places):
+            for which, vectors in self._encoded.at(places):
                 scores[which] = self._vectors.score(embedded[row : row + 1], vectors)[0]
             run[query] = {name: float(self._scale * score) for name, score in zip(candidates, scores, strict=True)}
         return run
-
-
-def open_teacher(
-    teacher: str, benchmark: Benchmark, passages: Iterable[str], folder: Path, batch_size: int = 32
-) -> Scorer:
-    """Make a teacher ready to score: a cross-encoder by its logits, an embedder by the similarity of vectors.
-
-    Args:
-        teacher: A cross-encoder that gives one number, or a sentence-transformers embedder, dense, sparse or duplex:
-            a folder, an id. Cosines are multiplied with 20 to become logits.
-        benchmark: Knows the texts.
-        passages: Ids of the passages that it will be asked for.
-        folder: Where an embedder keeps their vectors.
-        batch_size: A cross-encoder's pairs in a forward pass.
-
-    Raises:
-        DupmaeError: The model is neither, or a cross-encoder that gives several numbers.
-    """
-    name = resolve_model(teacher)
-    if is_embedder(name):
-        return EmbeddingTeacher(name, benchmark, passages, folder)
-    return partial(score_pairs, load_cross_encoder(name), benchmark, batch_size=batch_size)

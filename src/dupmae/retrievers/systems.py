@@ -1,4 +1,4 @@
-"""Systems that search a corpus, opened by name: BM25, duplex, dense and sparse models, and what they cost."""
+"""Systems that rank a corpus, by name: BM25, dense, sparse and duplex models, and what they cost."""
 
 from __future__ import annotations
 
@@ -24,128 +24,12 @@ if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
     from dupmae.index.scoring.exact import Part
 
-
-BM25 = {"bm25": False, "bm25-fields": True}
-"""Names of BM25, and whether title and text are apart."""
+BM25_SYSTEMS = {"bm25": False, "bm25-fields": True}
+"""Names of BM25, and whether title and text are indexed apart."""
+HALVES: tuple[Literal["dense", "lexical"], ...] = ("dense", "lexical")
+"""The halves of a duplex model."""
 QUERIES_AT_A_TIME = 1024
 """Queries that an index is searched for together: what is in memory beside their rankings."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retriever:
-    """A corpus made ready for searching by one system."""
-
-    name: str
-    """As it stands in tables."""
-    search: Search
-    """The k best passages of queries (id -> text), best first."""
-    seconds: float | None = None
-    """How long it took to encode and index the corpus, whenever it was; None where that is not known."""
-    stored: int | None = None
-    """Bytes that are needed to score: vectors or inverted lists, not ids and texts."""
-
-
-def open_retrievers(
-    model: str, benchmark: Benchmark, wanted: Lengths, encodings: Path, *, halves: bool = False
-) -> list[Retriever]:
-    """Make a benchmark's corpus ready for searching with a system.
-
-    Args:
-        model: One of :data:`BM25`, or a model as :func:`dupmae.retrievers.vectors.split_kind` takes it.
-        benchmark: The corpus.
-        wanted: The benchmark's rules on lengths.
-        encodings: Folder in which encoded corpora are kept and found again.
-        halves: Whether a duplex model is followed by each of its halves alone.
-
-    Raises:
-        DupmaeError: No such model, or one that cannot search.
-    """
-    if model in BM25:
-        begun = time.perf_counter()
-        bm25 = bm25_searcher(benchmark.corpus, fields=BM25[model])
-        return [Retriever(name=model, search=bm25, seconds=time.perf_counter() - begun, stored=bm25.stored)]
-    from dupmae.retrievers.encodings import encode_corpus, search_encodings
-    from dupmae.retrievers.vectors import load_encoder, split_kind
-
-    kind, path = split_kind(model)
-    if kind == "duplex":
-        return _duplex(model, path, benchmark, wanted, encodings, halves)
-    vectors = load_encoder(kind, path, wanted)
-    encoded = encode_corpus(vectors, benchmark.corpus, encodings)
-    return [
-        Retriever(
-            name=model,
-            search=lambda queries, k: search_encodings(vectors, encoded, queries, k),
-            seconds=encoded.seconds,
-            stored=encoded.stored,
-        )
-    ]
-
-
-def share_index(index: Path, benchmark: Benchmark, wanted: Lengths, encodings: Path) -> None:
-    """Let :func:`open_retrievers` find an index that is there, instead of encoding the same corpus again.
-
-    Args:
-        index: A finished index; one of other passages, or read to another length, is left alone.
-        benchmark: The corpus.
-        wanted: The benchmark's rules on lengths.
-        encodings: Folder in which encoded corpora are kept; the index is copied there.
-
-    Raises:
-        DupmaeError: No index, or its model cannot be used.
-    """
-    from dupmae.index import DuplexIndex
-    from dupmae.index.writing.joining import recognise
-
-    found = DuplexIndex.open(index)
-    read_to = found.encoder[0].document_length  # type: ignore[index]
-    place = encodings / _mark(found.manifest.model_path(index), found.encoder, wanted, benchmark)
-    if place.exists() or found.encoder[0].document_length != read_to:  # type: ignore[index]
-        return
-    try:
-        recognise(index, found.manifest, benchmark.corpus.values())
-    except DupmaeError:
-        return
-    with atomic_folder(place) as folder:
-        shutil.copytree(index, folder, dirs_exist_ok=True)
-
-
-def _mark(path: str, encoder: Any, wanted: Lengths, benchmark: Benchmark) -> str:
-    """Name of a duplex model's index of a corpus, which it reads to the length that the rules say from here on."""
-    from dupmae.models import model_fingerprint
-    from dupmae.retrievers.vectors import limit_lengths
-
-    lengths = limit_lengths(encoder, wanted)
-    return fingerprint(["duplex", model_fingerprint(path), lengths[1], corpus_fingerprint(benchmark.corpus.values())])
-
-
-def _duplex(
-    name: str, path: str, benchmark: Benchmark, wanted: Lengths, encodings: Path, halves: bool
-) -> list[Retriever]:
-    """A duplex model, through an index of its own."""
-    from dupmae.duplex import DuplexEncoder
-    from dupmae.index import DuplexIndex
-
-    encoder = DuplexEncoder(path)
-    mark = _mark(path, encoder, wanted, benchmark)
-    record = encodings / f"{mark}.json"
-    untouched, begun = not (encodings / mark).exists(), time.perf_counter()
-    index = DuplexIndex.build(encodings / mark, encoder, benchmark.corpus.values(), model=path)
-    if untouched:  # else part of the time was spent by a call that was interrupted
-        write_json(record, {"seconds": time.perf_counter() - begun})
-    seconds = json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else None
-    parts: dict[str, Literal["both", "dense", "lexical"]] = {name: "both"}
-    if halves and index.manifest.cls_dimension and index.manifest.top_k:
-        parts |= {f"{name} dense": "dense", f"{name} lexical": "lexical"}
-    return [
-        Retriever(
-            name=title,
-            search=lambda queries, k, part=part: search_index(index, queries, k, part),  # type: ignore[misc]
-            seconds=seconds if part == "both" else None,
-            stored=index.info()["bytes_of_vectors"] if part == "both" else None,
-        )
-        for title, part in parts.items()
-    ]
 
 
 def dense_run(
@@ -162,34 +46,188 @@ def dense_run(
 
     Returns:
         Scores of the best passages by the model's own similarity (cosine unless it says otherwise), equal ones by id.
+
+    Example:
+        A model that counts three words stands in for a trained one:
+
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.modules import BoW
+        >>> from dupmae import dense_run
+        >>> from dupmae.corpus import Benchmark, Passage
+        >>> SentenceTransformer(modules=[BoW(["cat", "dog", "bird"])]).save("counts", create_model_card=False)
+        >>> corpus = {"a": Passage("a", "", "cat and dog"), "b": Passage("b", "", "a bird")}
+        >>> run = dense_run("counts", Benchmark("pets", "test", corpus, {"q": "which dog?"}, {"q": {"a": 1}}))
+        >>> [(passage, round(score, 3)) for passage, score in run["q"].items()]
+        [('a', 0.707), ('b', 0.0)]
     """
     from dupmae.models import resolve_model
     from dupmae.retrievers.encodings import encode_corpus, search_encodings
     from dupmae.retrievers.vectors import DenseVectors
 
     vectors = DenseVectors(resolve_model(model), Lengths(document=max_length))
-    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
-        encodings = encode_corpus(vectors, benchmark.corpus, Path(place))
+    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as kept:
+        encodings = encode_corpus(vectors, benchmark.corpus, Path(kept))
         return search_encodings(vectors, encodings, benchmark.queries, k)
 
 
 def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Part = "both") -> Run:
-    """Rank by Eq. 12, or by one of its two terms.
+    """Rank by Eq. 12, or by one of its two halves.
 
     Args:
         index: Of the benchmark's corpus.
         benchmark: Gives the queries.
         k: Passages kept of each query.
         part: `"both"`, or `"dense"` / `"lexical"` for one half alone.
+
+    Returns:
+        Scores of the best passages, best first.
+
+    Example:
+        >>> from dupmae import DuplexEncoder, DuplexIndex, duplex_run
+        >>> from dupmae.corpus import Benchmark, Passage
+        >>> corpus = {"a": Passage("a", "", "Keepers light the lamps."), "b": Passage("b", "", "Bakers bake bread.")}
+        >>> encoder = DuplexEncoder("dupmae-small")
+        >>> index = DuplexIndex.build("index", encoder, corpus.values(), model="dupmae-small")
+        >>> benchmark = Benchmark("jobs", "test", corpus, {"q": "who makes bread?"}, {"q": {"b": 1}})
+        >>> list(duplex_run(index, benchmark)["q"])
+        ['b', 'a']
     """
     return search_index(index, benchmark.queries, k, part)
 
 
 def search_index(index: DuplexIndex, queries: Mapping[str, str], k: int, part: Part = "both") -> Run:
-    """The k best passages of queries (id -> text); see :func:`duplex_run`."""
+    """Rank the k best passages of queries (id -> text) with an index; see :func:`duplex_run`."""
     names, run = list(queries), dict[str, dict[str, float]]()
     for start in range(0, len(names), QUERIES_AT_A_TIME):
         block = names[start : start + QUERIES_AT_A_TIME]
         ids, scores = index.search_embeddings(index.encoder.embed_queries([queries[query] for query in block]), k, part)
         run |= {query: dict(zip(*found, strict=True)) for query, *found in zip(block, ids, scores, strict=True)}
     return run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retriever:
+    """A corpus made ready for searching by one system."""
+
+    name: str
+    """As it stands in tables."""
+    search: Search
+    """Ranks the k best passages of queries (id -> text)."""
+    seconds: float | None = None
+    """How long it took to encode and index the corpus, whenever it was; None where that is not known."""
+    stored: int | None = None
+    """Bytes that are needed to score: vectors or inverted lists, not ids and texts."""
+
+
+def open_retrievers(
+    model: str, benchmark: Benchmark, lengths: Lengths, encodings: Path, *, halves: bool = False
+) -> list[Retriever]:
+    """Make a benchmark's corpus ready for searching with a system.
+
+    Args:
+        model: One of :data:`BM25_SYSTEMS`, or a model as :func:`dupmae.retrievers.vectors.split_kind` takes it.
+        benchmark: The corpus.
+        lengths: The benchmark's rules on lengths.
+        encodings: Folder in which encoded corpora are kept and found again.
+        halves: Whether a duplex model is followed by each of its halves alone (:func:`name_of_half`).
+
+    Raises:
+        DupmaeError: No such model, or one that cannot search.
+    """
+    if model in BM25_SYSTEMS:
+        begun = time.perf_counter()
+        bm25 = bm25_searcher(benchmark.corpus, fields=BM25_SYSTEMS[model])
+        return [Retriever(name=model, search=bm25, seconds=time.perf_counter() - begun, stored=bm25.stored)]
+    from dupmae.retrievers.encodings import encode_corpus, search_encodings
+    from dupmae.retrievers.vectors import load_encoder, split_kind
+
+    kind, path = split_kind(model)
+    if kind == "duplex":
+        return _open_duplex(model, path, benchmark, lengths, encodings, halves)
+    vectors = load_encoder(kind, path, lengths)
+    encoded = encode_corpus(vectors, benchmark.corpus, encodings)
+    return [
+        Retriever(
+            name=model,
+            search=lambda queries, k: search_encodings(vectors, encoded, queries, k),
+            seconds=encoded.seconds,
+            stored=encoded.stored,
+        )
+    ]
+
+
+def name_of_half(model: str, half: Literal["dense", "lexical"]) -> str:
+    """Name one half of a duplex model as tables do."""
+    return f"{model} {half}"
+
+
+def reuse_index(index: Path, benchmark: Benchmark, lengths: Lengths, encodings: Path) -> None:
+    """Let :func:`open_retrievers` find an index that is there, instead of encoding the same corpus again.
+
+    Args:
+        index: A finished index; one of other passages, or read to another length, is left alone.
+        benchmark: The corpus.
+        lengths: The benchmark's rules on lengths.
+        encodings: Folder in which encoded corpora are kept; the index is copied there.
+
+    Raises:
+        DupmaeError: No index, or its model cannot be used.
+    """
+    from dupmae.index import DuplexIndex
+    from dupmae.index.writing.joining import recognise
+
+    found = DuplexIndex.open(index)
+    read_to = found.encoder[0].document_length  # type: ignore[index]
+    copy = encodings / _index_fingerprint(found.manifest.model_path(index), found.encoder, lengths, benchmark)
+    if copy.exists() or found.encoder[0].document_length != read_to:  # type: ignore[index]
+        return
+    try:
+        recognise(index, found.manifest, benchmark.corpus.values())
+    except DupmaeError:
+        return
+    with atomic_folder(copy) as folder:
+        shutil.copytree(index, folder, dirs_exist_ok=True)
+
+
+def _index_fingerprint(path: str, encoder: Any, lengths: Lengths, benchmark: Benchmark) -> str:
+    """Name a duplex model's index of a corpus, which the encoder reads to the rules' lengths from here on."""
+    from dupmae.models import model_fingerprint
+    from dupmae.retrievers.vectors import limit_lengths
+
+    _, limit = limit_lengths(encoder, lengths)
+    return fingerprint(["duplex", model_fingerprint(path), limit, corpus_fingerprint(benchmark.corpus.values())])
+
+
+def _open_duplex(
+    name: str, path: str, benchmark: Benchmark, lengths: Lengths, encodings: Path, halves: bool
+) -> list[Retriever]:
+    """Make a corpus ready for searching with a duplex model, through an index of its own."""
+    from dupmae.duplex import DuplexEncoder
+    from dupmae.index import DuplexIndex
+
+    encoder = DuplexEncoder(path)
+    folder = encodings / _index_fingerprint(path, encoder, lengths, benchmark)
+    record = folder.with_name(f"{folder.name}.json")
+    untouched, begun = not folder.exists(), time.perf_counter()
+    index = DuplexIndex.build(folder, encoder, benchmark.corpus.values(), model=path)
+    if untouched:  # else part of the time was spent by a call that was interrupted
+        write_json(record, {"seconds": time.perf_counter() - begun})
+    seconds = json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else None
+    whole = Retriever(
+        name=name,
+        search=lambda queries, k: search_index(index, queries, k),
+        seconds=seconds,
+        stored=index.info()["bytes_of_vectors"],
+    )
+    if not (halves and index.manifest.cls_dimension and index.manifest.top_k):
+        return [whole]
+    return [
+        whole,
+        *(
+            Retriever(
+                name=name_of_half(name, half),
+                search=lambda queries, k, half=half: search_index(index, queries, k, half),  # type: ignore[misc]
+            )
+            for half in HALVES
+        ),
+    ]

@@ -9,8 +9,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Transformer
 
+from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.kernels.shapes import LENGTH_MULTIPLE
@@ -28,16 +30,16 @@ Matrix = Any
 class Vectors(Protocol):
     """What a search needs of a model."""
 
-    mark: str
-    """Changes when the vectors of passages would."""
+    fingerprint: str
+    """Of all that the vectors of passages depend on."""
     above: float
     """What scores no more than this is not found."""
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
-        """Vectors of texts, in order."""
+        """Embed texts, in order."""
 
     def score(self, queries: Matrix, passages: Matrix) -> NDArray[np.float32]:
-        """Similarities, (q, n)."""
+        """Compare every query with every passage, (q, n)."""
 
 
 def split_kind(model: str) -> tuple[Kind, str]:
@@ -53,9 +55,9 @@ def split_kind(model: str) -> tuple[Kind, str]:
     Raises:
         DupmaeError: A cross-encoder, or no such model.
     """
-    said, _, name = model.rpartition(":")
-    if said in ("dense", "sparse"):
-        return ("dense" if said == "dense" else "sparse"), resolve_model(name)
+    prefix, _, name = model.rpartition(":")
+    if prefix in ("dense", "sparse"):
+        return ("dense" if prefix == "dense" else "sparse"), resolve_model(name)
     path = resolve_model(model)
     if is_duplex(path):
         return "duplex", path
@@ -65,28 +67,28 @@ def split_kind(model: str) -> tuple[Kind, str]:
     return ("sparse" if kind == "SparseEncoder" else "dense"), path
 
 
-def load_encoder(kind: Kind, path: str, wanted: Lengths = UNCHANGED) -> DenseVectors | SparseVectors:
+def load_encoder(kind: Kind, path: str, lengths: Lengths = UNCHANGED) -> DenseVectors | SparseVectors:
     """Load a model as a function from texts to vectors.
 
     Args:
-        kind: What :func:`split_kind` told; a duplex model's vectors are sparse ones, its dense dimensions among them.
-        path: What it said that `from_pretrained` takes.
-        wanted: A benchmark's rules on lengths.
+        kind: As :func:`split_kind` returns it; a duplex model's vectors are sparse, its dense dimensions among them.
+        path: What `from_pretrained` takes.
+        lengths: A benchmark's rules on lengths.
 
     Raises:
         DupmaeError: A folder that holds no model, or as :class:`SparseVectors`.
     """
     refuse_no_model(path)
-    return DenseVectors(path, wanted) if kind == "dense" else SparseVectors(path, wanted)
+    return DenseVectors(path, lengths) if kind == "dense" else SparseVectors(path, lengths)
 
 
 def recorded_kind(path: str) -> str:
-    """The class that sentence-transformers wrote into a model's files, of a folder or on the hub; empty without one."""
+    """Read which class sentence-transformers wrote into a model's files, local or on the hub; empty without one."""
     record = model_file(path, "config_sentence_transformers.json")
     return "" if record is None else str(json.loads(record.read_text(encoding="utf-8")).get("model_type", ""))
 
 
-def limit_lengths(model: Any, wanted: Lengths) -> list[int | None]:
+def limit_lengths(model: Any, lengths: Lengths) -> list[int | None]:
     """Make a sentence-transformers model read what a benchmark's rules say.
 
     A shorter limit for passages is set; a limit that a model has for queries alone is raised, as far as its positions
@@ -100,17 +102,17 @@ def limit_lengths(model: Any, wanted: Lengths) -> list[int | None]:
         return [None, None]
     own = transformer.max_seq_length
     documents = transformer.document_length or own
-    if wanted.document is not None and (documents is None or documents > wanted.document):
-        documents = transformer.document_length = wanted.document
+    if lengths.document is not None and (documents is None or documents > lengths.document):
+        documents = transformer.document_length = lengths.document
     queries = transformer.query_length
-    if wanted.query is not None and queries is not None and queries < wanted.query:
-        positions = getattr(transformer.config, "max_position_embeddings", wanted.query)
-        queries = transformer.query_length = min(wanted.query, positions)
+    if lengths.query is not None and queries is not None and queries < lengths.query:
+        positions = getattr(transformer.config, "max_position_embeddings", lengths.query)
+        queries = transformer.query_length = min(lengths.query, positions)
     return [queries or own, documents]
 
 
-def encoding_options(model: Any, lengths: list[int | None]) -> dict[str, Any]:
-    """What makes `encode` of a sentence-transformers model fast on its device.
+def encoding_options(model: Any, limits: list[int | None]) -> dict[str, Any]:
+    """Choose the options that make `encode` of a sentence-transformers model fast on its device.
 
     Texts are padded to few lengths (:mod:`dupmae.kernels.shapes`) unless that would exceed a limit, and a processor's
     batches are small enough for its caches: on two cores all-MiniLM-L6-v2 encoded 44 passages of SciFact a second in
@@ -118,10 +120,10 @@ def encoding_options(model: Any, lengths: list[int | None]) -> dict[str, Any]:
 
     Args:
         model: The model.
-        lengths: What :func:`limit_lengths` found.
+        limits: Of queries and of passages, as :func:`limit_lengths` returns them.
     """
     options: dict[str, Any] = {"batch_size": 16 if model.device.type == "cpu" else 32}
-    if all(length is not None and length % LENGTH_MULTIPLE == 0 for length in lengths):
+    if all(limit is not None and limit % LENGTH_MULTIPLE == 0 for limit in limits):
         options["processing_kwargs"] = {"text": {"pad_to_multiple_of": LENGTH_MULTIPLE}}
     return options
 
@@ -133,78 +135,73 @@ class DenseVectors:
 
     Args:
         model: What `SentenceTransformer` takes.
-        wanted: A benchmark's rules on lengths.
+        lengths: A benchmark's rules on lengths.
     """
 
-    def __init__(self, model: str, wanted: Lengths = UNCHANGED) -> None:
-        from sentence_transformers import SentenceTransformer
-
+    def __init__(self, model: str, lengths: Lengths = UNCHANGED) -> None:
         with silenced():
             self.model = SentenceTransformer(model)
-        lengths = limit_lengths(self.model, wanted)
+        limits = limit_lengths(self.model, lengths)
         if bfloat16_pays("auto") and isinstance(self.model[0], Transformer):
             self.model[0].bfloat16().register_forward_hook(_in_float32)
-        self.options = encoding_options(self.model, lengths)
-        self.mark = fingerprint(["dense", model_fingerprint(model), lengths[1], bfloat16_pays("auto")])
+        self.options = encoding_options(self.model, limits)
+        self.fingerprint = fingerprint(["dense", model_fingerprint(model), limits[1], bfloat16_pays("auto")])
         self.above = -np.inf
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
-        """Vectors, float32 (n, D)."""
+        """Embed texts as float32 vectors (n, D)."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
         vectors = encode(list(texts), convert_to_tensor=True, show_progress_bar=len(texts) > 1000, **self.options)
         return vectors.float().cpu().numpy()
 
     def score(self, queries: Matrix, passages: Matrix) -> NDArray[np.float32]:
-        """Similarities, (q, n)."""
+        """Compare every query with every passage by the model's own similarity, (q, n)."""
         scores: NDArray[np.float32] = self.model.similarity(queries, np.asarray(passages)).numpy()
         return scores
 
 
 def _in_float32(module: Any, features: Any, states: dict[str, Any]) -> dict[str, Any]:
-    """What a transformer gives, its states in float32."""
+    """Give what a transformer gives, its states in float32."""
     return states | {"token_embeddings": states["token_embeddings"].float()}
 
 
 class SparseVectors:
-    """A weight for each vocabulary entry of a text, compared by dot product or cosine; what shares none is not found.
+    """A weight for each term of a text, compared by dot product or cosine; a passage without a term of the query is not
+    found.
 
     Args:
-        model: What `SparseEncoder` takes, or a duplex model, whose dense dimensions then are entries, too.
-        wanted: A benchmark's rules on lengths.
+        model: What `SparseEncoder` takes, or a duplex model, whose dense dimensions then count as terms, too.
+        lengths: A benchmark's rules on lengths.
 
     Raises:
         DupmaeError: The model compares in another way.
     """
 
-    def __init__(self, model: str, wanted: Lengths = UNCHANGED) -> None:
-        from sentence_transformers import SparseEncoder
-
-        from dupmae.duplex import DuplexEncoder
-
+    def __init__(self, model: str, lengths: Lengths = UNCHANGED) -> None:
         with silenced():
             self.model = DuplexEncoder(model) if is_duplex(model) else SparseEncoder(model)
         if self.model.similarity_fn_name not in ("dot", "cosine"):
             raise DupmaeError(
                 f"{model} compares by {self.model.similarity_fn_name}; only dot and cosine are known here."
             )
-        lengths = limit_lengths(self.model, wanted)
-        self.options = encoding_options(self.model, lengths)
-        self.mark = fingerprint(["sparse", model_fingerprint(model), lengths[1], bfloat16_pays("auto")])
+        limits = limit_lengths(self.model, lengths)
+        self.options = encoding_options(self.model, limits)
+        self.fingerprint = fingerprint(["sparse", model_fingerprint(model), limits[1], bfloat16_pays("auto")])
         self.above = 0.0
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
-        """Vectors, float32 CSR (n, V); of unit length where they are compared by cosine."""
+        """Embed texts as float32 CSR vectors (n, V); of unit length where they are compared by cosine."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
         with autocast(self.model.device.type):
             vectors = encode(list(texts), show_progress_bar=len(texts) > 1000, **self.options)
-        entries = vectors.cpu().coalesce()
-        matrix = csr_matrix((entries.values().float().numpy(), entries.indices().numpy()), shape=tuple(entries.shape))
+        found = vectors.cpu().coalesce()
+        matrix = csr_matrix((found.values().float().numpy(), found.indices().numpy()), shape=tuple(found.shape))
         if self.model.similarity_fn_name == "cosine":
-            lengths = np.sqrt(matrix.multiply(matrix).sum(axis=1))
-            matrix = csr_matrix(matrix.multiply(1 / np.maximum(lengths, 1e-12)), dtype=np.float32)
+            norms = np.sqrt(matrix.multiply(matrix).sum(axis=1))
+            matrix = csr_matrix(matrix.multiply(1 / np.maximum(norms, 1e-12)), dtype=np.float32)
         return matrix
 
     def score(self, queries: Matrix, passages: Matrix) -> NDArray[np.float32]:
-        """Dot products, (q, n)."""
+        """Multiply every query with every passage, (q, n)."""
         scores: NDArray[np.float32] = (queries @ passages.T).toarray()
         return scores

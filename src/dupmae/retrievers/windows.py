@@ -1,4 +1,4 @@
-"""Long documents searched by their windows: a document scores what its best window scores (MaxP)."""
+"""Search long documents by their windows: a document scores what its best window scores (MaxP)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,11 @@ def cut_windows(corpus: Mapping[str, Passage], words: int) -> dict[str, Passage]
     """
     if words < 2:
         raise DupmaeError(f"A window has at least 2 words, not {words}.")
-    return {
-        window.id: window for document in corpus.values() for window in _windows(document, words, max(1, words // 2))
-    }
+    return {window.id: window for document in corpus.values() for window in _cut(document, words, max(1, words // 2))}
 
 
-def _windows(document: Passage, size: int, stride: int) -> Iterator[Passage]:
-    """The windows of one document."""
+def _cut(document: Passage, size: int, stride: int) -> Iterator[Passage]:
+    """Cut one document into windows."""
     words = document.text.split()
     for number, start in enumerate(range(0, max(len(words) - size + stride, 1), stride)):
         text = " ".join(words[start : start + size])

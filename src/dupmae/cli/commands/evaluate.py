@@ -1,4 +1,4 @@
-"""`dupmae evaluate` and `rerank`: what measures, and what orders a run anew."""
+"""`dupmae evaluate` and `rerank`: measure retrievers, and order a run anew."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def evaluate(
 
 
 def _rerank(model: str, depth: int) -> Rerank:
-    """What ranks the best passages of each query by a cross-encoder."""
+    """Make the function that ranks the best passages of each query by a cross-encoder."""
     from functools import partial
 
     from dupmae.retrievers.scorers import load_cross_encoder, rerank, score_pairs

@@ -1,4 +1,4 @@
-"""The commands that build, change and look after an index; see `dupmae.cli.commands.search`."""
+"""`dupmae index ...`: build an index, change it and look after it."""
 
 from __future__ import annotations
 
@@ -261,8 +261,6 @@ def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None
     from dupmae.index.engines import NAMES, open_engine
     from dupmae.index.engines.exchange import push as push_to
 
-    if engine not in NAMES:
-        raise DupmaeError(f"dupmae index push knows the engines {' and '.join(NAMES)}, not {engine}")
     if url.split(":")[0] not in NAMES[engine]:
         raise DupmaeError(f"{url} is no URL of {engine}: it begins with {' or '.join(NAMES[engine])}")
     count = push_to(DuplexIndex.open(Path(index)), open_engine(url))
@@ -270,7 +268,7 @@ def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None
 
 
 def _asked_for(metadata: list[str] | None) -> set[str]:
-    """The metadata fields named, if an index can have them."""
+    """Return the metadata fields named, if an index can have them."""
     from dupmae.index.storage.passages import refuse_reserved
 
     refuse_reserved(metadata or ())
@@ -278,7 +276,7 @@ def _asked_for(metadata: list[str] | None) -> set[str]:
 
 
 def _striking_off(missing: set[str], passages: Iterator[Passage]) -> Iterator[Passage]:
-    """The same passages; a metadata field that one of them has leaves `missing`."""
+    """Yield the same passages; a metadata field that one of them has leaves `missing`."""
     for passage in passages:
         if missing:
             missing.difference_update(passage.metadata)

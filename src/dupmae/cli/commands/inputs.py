@@ -1,4 +1,4 @@
-"""What several commands take and tell alike: passages, queries, filters, an index, training pairs."""
+"""Take what several commands take alike: passages, queries, filters, an index, training pairs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def passages_of(
 
 
 def say(sentence: str) -> None:
-    """Tell what was done."""
+    """Print a sentence at once."""
     print(sentence, flush=True)
 
 

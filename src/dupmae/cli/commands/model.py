@@ -1,4 +1,4 @@
-"""`dupmae encode` and `pack`: what a model makes of texts, and its one file."""
+"""`dupmae encode` and `pack`: encode texts with a model, put a model into one file."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def encode(
     Example:
       dupmae encode --model runs/finetuned/model --input articles.jsonl --output embeddings
 
-    Writes the folder OUTPUT: the dense halves (cls), the vocabulary entries (ids, weights), and ids.json, the texts'
-    ids in the order of the rows. All texts and their embeddings are in memory; `dupmae index build` is for millions.
+    Writes the folder OUTPUT: the dense halves (cls), the lexical halves (ids, weights), and ids.json, the texts' ids in
+    the order of the rows. All texts and their embeddings are in memory; `dupmae index build` is for millions.
 
     Args:
         model: Folder of a duplex model.
         input: Texts, in any format that `dupmae pretrain --corpus` takes; with --task query every line of a .txt file
             is a query, else every paragraph a document.
         output: Folder of the results.
-        task: What the texts are; a document is cut to its heaviest vocabulary entries, a query is not.
+        task: What the texts are; a document is cut to its heaviest terms, a query is not.
         batch_size: Texts encoded at a time.
     """
     folder = Path(output)
@@ -61,7 +61,7 @@ def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -
         model: Folder of a duplex model, or of any other whose weights are safetensors.
         file: The file to write.
         bits: Bits of a weight, 2 to 8.
-        vocabulary_bits: Bits of a weight in the matrices that have a row for each entry of the vocabulary.
+        vocabulary_bits: Bits of a weight in the matrices that have a row for each term of the vocabulary.
     """
     from dupmae.models import resolve_model
     from dupmae.models.packing import pack as pack_into

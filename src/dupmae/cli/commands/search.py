@@ -1,4 +1,4 @@
-"""`dupmae search` and `explain`: what an index finds, and why.
+"""`dupmae search` and `explain`: find passages, and show why they are found.
 
 As in all modules of commands each is a typed function whose docstring is its help (:mod:`dupmae.cli.parsing`), and
 the stages are imported where they run, so that `dupmae --help` answers at once.
@@ -42,17 +42,17 @@ def search(
       dupmae search runs/scifact/index --json < queries.txt > hits.json
       dupmae search "does vitamin D prevent fractures?" --engine http://localhost:6333/scifact --model model
 
-    Prints ranked passages: the score, its [CLS] and OT parts, and the vocabulary entries that matched with what each
-    added. Without a query: a prompt at a terminal (an empty line or Ctrl-D ends), else one query a line from the
-    standard input. Writes no file. Search is exact unless --terms says otherwise.
+    Prints ranked passages: the score, its dense and lexical parts, and the terms that matched with what each added.
+    Without a query: a prompt at a terminal (an empty line or Ctrl-D ends), else one query a line from the standard
+    input. Writes no file. Search is exact unless --terms says otherwise.
 
     Args:
         index: Folder that `dupmae index build` or `dupmae run` wrote; left out with --engine.
         query: The query.
         k: Passages to show.
         where: Only passages with these metadata: FIELD=VALUE; several values of one field mean any of them.
-        terms: Choose candidates with so many of the query's heaviest vocabulary entries, for speed; they are rescored
-            with all of it. `dupmae index tune` proposes this and the next two.
+        terms: Choose candidates with so many of the query's heaviest terms, for speed; they are rescored with all of
+            it. `dupmae index tune` proposes this and the next two.
         candidates: Passages that are rescored, with --terms.
         probes: Clusters that are looked into, with --terms; 0 reads all dense halves.
         json: Print one JSON document and nothing else, for programs.
@@ -92,7 +92,7 @@ def _index_search(
     candidates: int,
     probes: int,
 ) -> Callable[[list[str]], list[list[Hit]]]:
-    """What searches an index folder."""
+    """Make the function that searches an index folder."""
     opened = open_index(Path(folder), model)
     options: dict[str, Any] = {} if where is None else {"where": where}
     if terms is not None:
@@ -105,19 +105,19 @@ def _index_search(
 def _engine_search(
     url: str, model: str, k: int, where: dict[str, list[str]] | None
 ) -> Callable[[list[str]], list[list[Hit]]]:
-    """What searches an engine."""
+    """Make the function that searches an engine."""
     from dupmae.duplex import DuplexEncoder
     from dupmae.index.engines import open_engine
     from dupmae.index.engines.exchange import search as search_engine
     from dupmae.models import model_fingerprint, resolve_model
 
     opened, path = open_engine(url), resolve_model(model)
-    encoder, mark = DuplexEncoder(path), model_fingerprint(path)
-    return lambda queries: search_engine(opened, encoder, mark, queries, k, where)
+    encoder, own_fingerprint = DuplexEncoder(path), model_fingerprint(path)
+    return lambda queries: search_engine(opened, encoder, own_fingerprint, queries, k, where)
 
 
 def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
-    """The one query given, or what is typed at a prompt, or the lines of the standard input."""
+    """Yield the one query given, or what is typed at a prompt, or the lines of the standard input."""
     if query is not None:
         yield query
     elif interactive:
@@ -133,7 +133,7 @@ def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
 
 
 def _ask() -> str:
-    """One line from the prompt, empty at its end."""
+    """Read one line from the prompt, empty at its end."""
     try:
         return input("query> ").strip()
     except EOFError:
@@ -157,9 +157,9 @@ def explain(
       dupmae explain runs/scifact/index "does vitamin D prevent fractures?"
       dupmae explain runs/scifact/index "does vitamin D prevent fractures?" --k 1 --ids 4983 --json
 
-    Prints the query's vocabulary entries; then the best passages by the sum of both halves, by [CLS] alone and by OT
-    alone, each with its rank in all three, both shares of its score, the entries that stand in both texts and those
-    that the model has added to one of them.
+    Prints the query's terms; then the best passages by the sum of both halves, by the dense half alone and by the
+    lexical half alone, each with its rank in all three, both parts of its score, the terms that stand in both texts and
+    those that the model has added to one of them.
 
     Args:
         index: Folder that `dupmae index build` or `dupmae run` wrote.

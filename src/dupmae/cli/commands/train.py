@@ -1,4 +1,4 @@
-"""`dupmae pretrain`, `finetune`, `mine` and `teach`: the stages one by one."""
+"""`dupmae pretrain`, `finetune`, `mine` and `teach`: run the stages one by one."""
 
 from __future__ import annotations
 

@@ -34,13 +34,13 @@ def metrics_file(folder: Path) -> Path:
     rows += [
         {"phase": "joint", "step": n, "mlm": 1 / n, "cls": 7, "bow": 1 / n, "loss": 7 + 2 / n} for n in range(1, 9)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def test_the_json_lists_every_system_with_null_for_what_is_unknown(tmp_path: Path) -> None:
     write_report(tmp_path / "run", "SciFact", SYSTEMS, notes=["Three were cut."], settings={"seed": 42})
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
     assert report["title"] == "SciFact"
     assert report["systems"] == [
         {
@@ -61,7 +61,7 @@ def test_the_json_lists_every_system_with_null_for_what_is_unknown(tmp_path: Pat
 
 def test_the_table_marks_quoted_rows_and_the_best_computed_value(tmp_path: Path) -> None:
     write_report(tmp_path, "SciFact", SYSTEMS, notes=["Three were cut."], settings={"data": {"fraction": 0.1}})
-    text = (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert text.startswith("# SciFact\n\n| System | NDCG@10 | MRR@10 | R@100 | Source | Seconds | Remarks |\n")
     assert "| bm25 | 0.677 | 0.642 | 0.929 | computed | 2 |  |" in text
     assert "| duplex | **0.731** | **0.700** | **0.950** | computed | — | ours |" in text
@@ -74,13 +74,13 @@ def test_every_figure_named_in_the_report_exists_and_is_small(tmp_path: Path) ->
     many = [System(name=f"system {n}", metrics={"ndcg@10": n / 20}, quoted=n > 12) for n in range(20)]
     curves = {"Pre-training": metrics_file(tmp_path)}
     write_report(tmp_path / "run", "Many", many, curves=curves)
-    names = json.loads((tmp_path / "run" / "report.json").read_text())["figures"]
+    names = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))["figures"]
     assert names == ["figures/systems.png", "figures/pre-training.png"]
     for name in names:
         image = (tmp_path / "run" / name).read_bytes()
         assert image.startswith(b"\x89PNG")
         assert 2_000 < len(image) <= 100_000
-        assert f"({name})" in (tmp_path / "run" / "report.md").read_text()
+        assert f"({name})" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert len(list((tmp_path / "run").rglob("*.*"))) == 4
 
 
@@ -102,7 +102,10 @@ def test_curves_are_read_by_term_and_phases_follow_each_other(tmp_path: Path) ->
 
 def test_curves_pass_over_other_rows_and_a_line_cut_short_by_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 1, "dev_ndcg": 0.5}\n{"step": 2, "loss": NaN}\n{"step": 3, "lo')
+    path.write_text(
+        '{"step": 1, "loss": 2.0}\n{"step": 1, "dev_ndcg": 0.5}\n{"step": 2, "loss": NaN}\n{"step": 3, "lo',
+        encoding="utf-8",
+    )
     assert read_curves(path).terms == {"loss": ([1], [2.0])}
 
 
@@ -111,6 +114,6 @@ def test_missing_and_malformed_metrics_are_refused_by_file_and_line(tmp_path: Pa
         read_curves(tmp_path / "none.jsonl")
     path = tmp_path / "m.jsonl"
     for bad in ("{", "[1]", '{"loss": 1}'):
-        path.write_text(f'{{"step": 1, "loss": 2.0}}\n{bad}\n')
+        path.write_text(f'{{"step": 1, "loss": 2.0}}\n{bad}\n', encoding="utf-8")
         with pytest.raises(DupmaeError, match=r"m\.jsonl, line 2: this is not a JSON object with a step"):
             read_curves(path)

@@ -1,0 +1,85 @@
+"""`dupmae search`: where queries come from, what is shown of a hit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from dupmae.cli import entry as cli
+
+
+def test_search_shows_both_parts_of_the_score_and_the_matched_terms(opened, capsys):
+    assert cli.main(["search", "folder", "bones", "--k", "2"]) == 0
+    opened.search.assert_called_once_with(["bones"], 2)
+    text = capsys.readouterr().out
+    assert "  1 3.000 = 1.000 dense + 2.000 lexical  On [bold]bones  p1\n" in text
+    assert "  2 3.000 = 1.000 dense + 2.000 lexical  On [bold]bones  p2\n" in text
+    assert "vitamin 1.500  ##d 0.500" in text
+    assert "Vitamin D and fractures." in text
+
+
+def test_search_says_that_nothing_was_found(opened, capsys):
+    opened.search.side_effect = lambda queries, k: [[]]
+    assert cli.main(["search", "folder", "bones"]) == 0
+    assert "no passage found" in capsys.readouterr().out
+
+
+def test_search_json_is_one_document_and_nothing_else(opened, capsys):
+    assert cli.main(["search", "folder", "null", "--json", "--k", "1"]) == 0
+    captured = capsys.readouterr()
+    (result,) = json.loads(captured.out)["results"]
+    assert result["query"] == "null"
+    assert result["hits"] == [
+        {
+            "id": "p1",
+            "score": 3.0,
+            "dense_score": 1.0,
+            "lexical_score": 2.0,
+            "matches": [{"entry": "vitamin", "contribution": 1.5}, {"entry": "##d", "contribution": 0.5}],
+            "title": "On [bold]bones",
+            "text": "Vitamin D and fractures.",
+            "metadata": {"lang": "en"},
+        }
+    ]
+    assert captured.err == ""
+
+
+def test_search_json_of_no_query_at_all_is_still_a_document(opened, capsys, pipe):
+    pipe(b"")
+    assert cli.main(["search", "folder", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"results": []}
+    opened.search.assert_not_called()
+
+
+def test_search_takes_a_query_a_line_from_a_pipe(opened, capsys, pipe):
+    pipe("\ufefffirst\r\n\n  z\u00fcrich \n".encode())
+    assert cli.main(["search", "folder", "--json"]) == 0
+    opened.search.assert_called_once_with(["first", "z\u00fcrich"], 10)
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["query"] for result in results] == ["first", "z\u00fcrich"]
+
+
+def test_search_refuses_queries_from_a_pipe_that_are_not_utf8(opened, capsys, pipe):
+    pipe(b"first\nz\xfcrich\n")
+    assert cli.main(["search", "folder", "--json"]) == 2
+    assert "standard input, line 2: byte 2 is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["", EOFError()])
+def test_search_prompts_at_a_terminal_until_an_empty_line_or_the_end(ending, opened, monkeypatch):
+    answers = iter(["first", "second", ending, "never asked"])
+
+    def ask(prompt: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, EOFError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("builtins.input", ask)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    assert cli.main(["search", "folder", "--k", "1"]) == 0
+    assert [call.args for call in opened.search.call_args_list] == [(["first"], 1), (["second"], 1)]
+    assert next(answers) == "never asked"
