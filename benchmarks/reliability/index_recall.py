@@ -106,8 +106,8 @@ def vectors(chunk: DuplexEmbeddings, vocabulary_size: int) -> dict[str, tuple[ND
     weights = chunk.weights.ravel().astype(np.float64)
     ot = sp.csr_array((weights, chunk.ids.ravel().astype(np.int32), places), shape=(len(chunk), vocabulary_size))
     rows = quantise(chunk, vocabulary_size)
-    cls = (256 * rows.high.astype(np.float64) + rows.low) * rows.cls_units[:, None]
-    stored = sp.csr_array(rows.ot.astype(np.float64).multiply(rows.ot_units[:, None].astype(np.float64)))
+    cls = (256 * rows.high.astype(np.float64) + rows.low) * rows.dense_units[:, None]
+    stored = sp.csr_array(rows.lexical.astype(np.float64).multiply(rows.lexical_units[:, None].astype(np.float64)))
     return {"the model's embeddings": (chunk.cls.astype(np.float64), ot), "the stored numbers": (cls, stored)}
 
 

@@ -31,7 +31,7 @@ from rich.table import Table
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.index import DuplexIndex
-from dupmae.index.scoring.exact import cores
+from dupmae.index.scoring.threads import cores
 from dupmae.index.storage.arrays import MappedFile
 from dupmae.index.storage.segments import VECTORS_FILE
 
@@ -162,10 +162,11 @@ def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
     ids = query.ids[0][query.weights[0] != 0].astype(np.int64)
     for segment in index.snapshot.segments:
         for block in segment.blocks:
-            starts = block.starts.astype(np.int64)
-            needed += block.high.nbytes + 12 * len(block)
+            arrays = block.arrays
+            starts = arrays.starts.astype(np.int64)
+            needed += arrays.high.nbytes + 12 * len(block)
             needed += 4 * int((starts[ids + 1] - starts[ids]).sum())
-            needed += 2 * len(block) * int(np.isin(ids, block.column_ids).sum())
+            needed += 2 * len(block) * int(np.isin(ids, arrays.column_ids).sum())
     return needed
 
 

@@ -250,9 +250,9 @@ def test_more_files_are_allowed_where_an_index_takes_more_than_a_process_may_hav
 def test_a_forked_child_of_a_process_that_has_searched_searches_on(index: DuplexIndex) -> None:
     code = (
         "import os, sys\n"
-        "from dupmae.index.scoring import exact\n"
-        "exact.cores = lambda: 4\n"
-        "work = lambda tasks: exact.share(list, tasks)\n"
+        "from dupmae.index.scoring import threads\n"
+        "threads.cores = lambda: 4\n"
+        "work = lambda tasks: threads.in_parallel(list, tasks)\n"
         "assert len(work(['a'] * 8)) == 8\n"
         "child = os.fork()\n"
         "if not child:\n"

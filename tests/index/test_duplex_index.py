@@ -247,8 +247,18 @@ def test_k_below_one_and_unknown_parts_are_refused(tmp_path: Path) -> None:
     index, encoder, _ = build(tmp_path / "i")
     with pytest.raises(DupmaeError, match="k is 0"):
         index.search(["1"], k=0)
-    with pytest.raises(DupmaeError, match="no part 'cls'"):
-        index.search_embeddings(encoder.embed_queries(["1"]), 3, "cls")
+    with pytest.raises(DupmaeError, match="no part 'words'"):
+        index.search_embeddings(encoder.embed_queries(["1"]), 3, "words")
+
+
+@pytest.mark.parametrize(("former", "part"), [("cls", "dense"), ("ot", "lexical")])
+def test_the_former_names_of_the_parts_are_taken_with_a_warning(tmp_path: Path, former: Any, part: Any) -> None:
+    index, encoder, _ = build(tmp_path / "i")
+    queries = encoder.embed_queries(["1", "2"])
+    with pytest.warns(DeprecationWarning, match=f"'{former}' is called '{part}' now") as warned:
+        found = index.search_embeddings(queries, 5, former)
+    assert warned[0].filename == __file__
+    assert found == index.search_embeddings(queries, 5, part) != index.search_embeddings(queries, 5)
 
 
 def test_a_string_where_a_list_belongs_is_refused(tmp_path: Path) -> None:
@@ -265,7 +275,7 @@ def test_queries_of_another_model_are_refused(tmp_path: Path) -> None:
     index, _, _ = build(tmp_path / "i")
     with pytest.raises(DupmaeError, match="3 dimensions and the index's 8"):
         index.search_embeddings(embeddings(np.ones((1, 3)), np.ones((1, V))), 3)
-    with pytest.raises(DupmaeError, match="vocabulary entry 50 and the index knows 50"):
+    with pytest.raises(DupmaeError, match="name term 50 and the index's vocabulary has 50"):
         index.search_embeddings(embeddings(np.ones((1, D)), np.ones((1, V + 1))), 3)
     with pytest.raises(DupmaeError, match="not finite"):
         index.search_embeddings(embeddings(np.full((1, D), np.nan), np.ones((1, V))), 3)

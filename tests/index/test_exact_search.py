@@ -10,7 +10,8 @@ from fake_index import FakeEncoder, V, embeddings, passages, random_rows
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.index import DuplexIndex
-from dupmae.index.scoring import exact as search
+from dupmae.index.scoring import exact, threads
+from dupmae.index.scoring.query import prepare_queries
 from dupmae.index.storage import segments as segments_module
 
 
@@ -25,8 +26,8 @@ def stored_twin(index: DuplexIndex, queries: DuplexEmbeddings, k: int) -> tuple[
     matrices = []
     for segment in index.snapshot.segments:
         rows = segment.rows()
-        dense = (256 * rows.high.astype(np.float64) + rows.low) * rows.cls_units[:, None]
-        matrices.append(np.hstack([rows.ot.toarray() * rows.ot_units[:, None].astype(np.float64), dense]))
+        dense = (256 * rows.high.astype(np.float64) + rows.low) * rows.dense_units[:, None]
+        matrices.append(np.hstack([rows.lexical.toarray() * rows.lexical_units[:, None].astype(np.float64), dense]))
         names += segment.passages.ids.to_pylist()
     documents, all_ids, all_scores = np.vstack(matrices), [], []
     for cls, ids, weights in zip(queries.cls, queries.ids, queries.weights, strict=True):
@@ -41,7 +42,7 @@ def stored_twin(index: DuplexIndex, queries: DuplexEmbeddings, k: int) -> tuple[
 
 def real_rows(rng: np.random.Generator, count: int, dimension: int, entries: int) -> tuple[np.ndarray, np.ndarray]:
     sparse = rng.exponential(size=(count, V)) * (rng.random((count, V)).argsort(axis=1) < entries)
-    sparse[:, 0] = rng.exponential(size=count)  # an entry that all passages have
+    sparse[:, 0] = rng.exponential(size=count)  # a term that all passages have
     return rng.normal(size=(count, dimension)), sparse * (entries > 0)
 
 
@@ -85,9 +86,9 @@ def test_few_passages_are_scored_exactly_when_the_rest_is_far_below(
     cls, sparse = real_rows(rng, 2000, 64, 0)
     index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), passages(2000), model="m")
     block = index.snapshot.segments[0].blocks[0]
-    query = search.prepare_queries(embeddings(cls[:1], sparse[:1]), index.manifest, "both")[0]
+    query = prepare_queries(embeddings(cls[:1], sparse[:1]), index.manifest, "both")[0]
     scores = cls @ cls[0]
-    bound = query.length * block.slack.max()
+    bound = query.length * block.arrays.slack.max()
     assert np.sum(scores + 2 * bound >= np.sort(scores)[-10]) < 40
 
 
@@ -99,16 +100,17 @@ def test_the_number_of_cores_changes_nothing(
     cls, sparse = random_rows(rng, 300)  # small whole numbers: many ties
     index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), passages(300), model="m", segment_passages=120)
     asked = embeddings(*random_rows(rng, 30, entries=20))
-    monkeypatch.setattr(search, "cores", lambda: cores)
-    search._threads.cache_clear()
+    monkeypatch.setattr(exact, "cores", lambda: cores)
+    monkeypatch.setattr(threads, "cores", lambda: cores)
+    threads._threads.cache_clear()
     found = index.search_embeddings(asked, 25)
-    search._threads.cache_clear()
+    threads._threads.cache_clear()
     assert found[0] == stored_twin(index, asked, 25)[0]
     for row in range(30):
         assert index.search_embeddings(asked[row : row + 1], 25)[1][0] == found[1][row]
 
 
-def test_a_query_without_any_entry_of_the_index_ranks_by_id(tmp_path: Path) -> None:
+def test_a_query_without_any_term_of_the_index_ranks_by_id(tmp_path: Path) -> None:
     cls, sparse = random_rows(np.random.default_rng(1), 30)
     index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), passages(30), model="m", segment_passages=8)
     ids, scores = index.search_embeddings(embeddings(np.zeros((1, cls.shape[1])), np.zeros((1, V))), 7)
@@ -116,7 +118,7 @@ def test_a_query_without_any_entry_of_the_index_ranks_by_id(tmp_path: Path) -> N
     assert scores[0] == [0.0] * 7
 
 
-def test_the_same_entry_twice_in_a_query_counts_twice(tmp_path: Path) -> None:
+def test_the_same_term_twice_in_a_query_counts_twice(tmp_path: Path) -> None:
     cls, sparse = random_rows(np.random.default_rng(1), 30)
     index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), passages(30), model="m")
     asked = DuplexEmbeddings(cls[:1].astype(np.float32), np.array([[4, 9, 4]], np.uint16), np.ones((1, 3), np.float32))

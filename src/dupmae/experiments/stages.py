@@ -13,7 +13,7 @@ from dupmae.models import model_fingerprint, resolve_model
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
-    from dupmae.index.scoring.exact import Part
+    from dupmae.index.scoring.query import Part
 
 
 def tokenise(passages: Iterable[Passage], start: str, folder: Path, config: StoreConfig) -> dict[str, Any]:

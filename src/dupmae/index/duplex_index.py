@@ -14,8 +14,9 @@ from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.hits import Hit, Where, wanted_values
 from dupmae.index.scoring.approximate import Approximate, approximate_top_k
-from dupmae.index.scoring.exact import Part, Query, prepare_queries, top_k
+from dupmae.index.scoring.exact import top_k
 from dupmae.index.scoring.explaining import explain_hit
+from dupmae.index.scoring.query import Part, Query, prepare_queries
 from dupmae.index.scoring.snapshot import Snapshot
 from dupmae.index.storage.manifest import Manifest
 from dupmae.index.storage.passages import IDS_FILE, TEXTS_FILE

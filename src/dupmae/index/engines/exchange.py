@@ -14,7 +14,7 @@ from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.duplex_index import DuplexIndex
 from dupmae.index.engines import Document, Engine, SparseVector
 from dupmae.index.hits import Hit, Where, wanted_values
-from dupmae.index.storage.quantise import Rows
+from dupmae.index.storage.quantise import Rows, restore_dense
 
 if TYPE_CHECKING:
     from dupmae.index.writing.encoding import Encoder
@@ -74,10 +74,11 @@ def query_vectors(embeddings: DuplexEmbeddings, vocabulary_size: int) -> list[Sp
 
 def row_vector(rows: Rows, row: int) -> SparseVector:
     """A stored passage as a sparse vector; nothing is rounded."""
-    start, end = rows.ot.indptr[row], rows.ot.indptr[row + 1]
-    weights = rows.ot.data[start:end] * rows.ot_units[row]
-    cls = (256 * rows.high[row].astype(np.float32) + rows.low[row]) * rows.cls_units[row]
-    return _joined(rows.ot.indices[start:end].astype(np.int64), weights, cls, rows.ot.shape[1])
+    start, end = rows.lexical.indptr[row], rows.lexical.indptr[row + 1]
+    weights = rows.lexical.data[start:end] * rows.lexical_units[row]
+    one = slice(row, row + 1)
+    dense = restore_dense(rows.high[one], rows.low[one], rows.dense_units[one])[0]
+    return _joined(rows.lexical.indices[start:end].astype(np.int64), weights, dense, rows.lexical.shape[1])
 
 
 def _joined(ids: NDArray[np.int64], weights: NDArray[Any], cls: NDArray[Any], vocabulary_size: int) -> SparseVector:

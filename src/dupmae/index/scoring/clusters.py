@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
 from dupmae.index.storage.arrays import MappedFile
+from dupmae.index.storage.quantise import restore_dense
 from dupmae.index.storage.segments import Block, Segment
 
 _SAMPLE = 64  # vectors a cluster that the clusters are learned from
@@ -22,6 +23,10 @@ class Clusters:
 
     def __init__(self, folder: Path, entry: Mapping[str, Any]) -> None:
         """Map the file.
+
+        Args:
+            folder: The index.
+            entry: What the manifest says of it.
 
         Raises:
             DupmaeError: It is missing or has another size than the manifest says.
@@ -41,7 +46,7 @@ class Clusters:
     def nearest(
         self, query: NDArray[np.float32], alive: NDArray[np.uint8], count: int, probes: int
     ) -> NDArray[np.int64]:
-        """Passages whose dense halves score highest, as far as the nearest clusters hold them.
+        """Find the passages whose dense halves score highest, as far as the nearest clusters hold them.
 
         Args:
             query: (d',)
@@ -66,7 +71,7 @@ class Clusters:
 
 
 def learn(segments: Sequence[Segment]) -> Any:
-    """A faiss index of the dense halves of all passages of the segments.
+    """Cluster the dense halves of all passages of the segments in a faiss index.
 
     Raises:
         DupmaeError: faiss is not installed, or a segment is damaged.
@@ -75,7 +80,7 @@ def learn(segments: Sequence[Segment]) -> Any:
     for segment in segments:
         segment.check()
     blocks = [block for segment in segments for block in segment.blocks]
-    passages, dimension = sum(map(len, blocks)), blocks[0].high.shape[1]
+    passages, dimension = sum(map(len, blocks)), blocks[0].arrays.high.shape[1]
     lists = max(1, min(4 * int(np.sqrt(passages)), passages // 40))
     index = faiss.index_factory(dimension, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
     step = max(1, passages // (_SAMPLE * lists))
@@ -91,7 +96,7 @@ def write(index: Any, path: Path) -> None:
 
 
 def covered(clusters: Clusters, segments: Sequence[Segment]) -> dict[int, int]:
-    """For each segment that the clusters know, by its number in the index: the number of its first passage there."""
+    """Map the number of each segment that the clusters know to the number of its first passage there."""
     names = {segment.name: number for number, segment in enumerate(segments)}
     first, places = 0, {}
     for name in clusters.segments:
@@ -101,12 +106,12 @@ def covered(clusters: Clusters, segments: Sequence[Segment]) -> dict[int, int]:
 
 
 def _dense(block: Block) -> NDArray[np.float32]:
-    """The dense halves of a block (n, d')."""
-    numbers = 256 * block.high.astype(np.float32) + block.low.astype(np.float32)
-    return numbers * block.cls_units[:, None]
+    """Restore the dense halves of a block (n, d')."""
+    return restore_dense(block.arrays.high, block.arrays.low, block.arrays.dense_units)
 
 
 def _faiss() -> ModuleType:
+    """Import faiss, or say what installs it."""
     try:
         import faiss
     except ModuleNotFoundError:

@@ -109,7 +109,7 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
                 if snapshot.segments[number].name in written:
                     raise id_twice(identifier)
             rows, _ = encode_window(spool_of(folder, manifest.model_fingerprint), encoder, window, batch_size, bar)
-            if rows.high.shape[1] != manifest.cls_dimension or rows.ot.shape[1] != manifest.vocabulary_size:
+            if rows.high.shape[1] != manifest.cls_dimension or rows.lexical.shape[1] != manifest.vocabulary_size:
                 raise DupmaeError(f"The embeddings do not fit the index {folder}: embed with the model that built it.")
             entry = _write(folder, manifest, window, rows, mark)
             written.add(entry.name)
@@ -185,7 +185,7 @@ class _Builder:
                 model_relative=relative_model(folder, self.model),
                 model_fingerprint=model_mark,
                 cls_dimension=rows.high.shape[1],
-                vocabulary_size=rows.ot.shape[1],
+                vocabulary_size=rows.lexical.shape[1],
                 top_k=top_k,
                 segment_passages=self.segment_passages,
             )
