@@ -162,11 +162,10 @@ def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
     ids = query.ids[0][query.weights[0] != 0].astype(np.int64)
     for segment in index.snapshot.segments:
         for block in segment.blocks:
-            arrays = block.arrays
-            starts = arrays.starts.astype(np.int64)
-            needed += arrays.high.nbytes + 12 * len(block)
+            starts = block.starts.astype(np.int64)
+            needed += block.high.nbytes + 12 * len(block)
             needed += 4 * int((starts[ids + 1] - starts[ids]).sum())
-            needed += 2 * len(block) * int(np.isin(ids, arrays.column_ids).sum())
+            needed += 2 * len(block) * int(np.isin(ids, block.column_ids).sum())
     return needed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,16 +20,8 @@ from dupmae.index.storage.quantise import Rows, concatenate_rows, dense_slack, q
 from dupmae.index.storage.segments import Segment, write_segment
 
 
-class Dense(NamedTuple):
-    """What the loop over dense halves reads of a block."""
-
-    high: np.ndarray
-    low: np.ndarray
-    dense_units: np.ndarray
-
-
 def exact_scores(query: np.ndarray, rows: Rows) -> np.ndarray:
-    return dense_scores(query, Dense(rows.high, rows.low, rows.dense_units), np.arange(len(rows)))
+    return dense_scores(query, (rows.high, rows.low, rows.dense_units, dense_slack(rows)), np.arange(len(rows)))
 
 
 def gaussian(rng: np.random.Generator, count: int, dimension: int, scale: float = 1.0) -> DuplexEmbeddings:
@@ -109,5 +100,5 @@ def test_a_segment_gives_back_exactly_what_was_written(
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     np.testing.assert_array_equal(found.lexical.toarray(), wanted.lexical.toarray())
     assert segment.passages.ids.to_pylist() == sorted(table.column("id").to_pylist())
-    assert any(len(part.arrays.column_ids) for part in segment.blocks)
-    assert any(len(part.arrays.documents) for part in segment.blocks)
+    assert any(len(part.column_ids) for part in segment.blocks)
+    assert any(len(part.documents) for part in segment.blocks)

@@ -80,7 +80,7 @@ def learn(segments: Sequence[Segment]) -> Any:
     for segment in segments:
         segment.check()
     blocks = [block for segment in segments for block in segment.blocks]
-    passages, dimension = sum(map(len, blocks)), blocks[0].arrays.high.shape[1]
+    passages, dimension = sum(map(len, blocks)), blocks[0].high.shape[1]
     lists = max(1, min(4 * int(np.sqrt(passages)), passages // 40))
     index = faiss.index_factory(dimension, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
     step = max(1, passages // (_SAMPLE * lists))
@@ -107,7 +107,7 @@ def covered(clusters: Clusters, segments: Sequence[Segment]) -> dict[int, int]:
 
 def _dense(block: Block) -> NDArray[np.float32]:
     """Restore the dense halves of a block (n, d')."""
-    return restore_dense(block.arrays.high, block.arrays.low, block.arrays.dense_units)
+    return restore_dense(block.high, block.low, block.dense_units)
 
 
 def _faiss() -> ModuleType:

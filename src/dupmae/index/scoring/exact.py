@@ -70,14 +70,16 @@ def _top_k_of_group(
 
     def work(task: tuple[int, Block, range]) -> None:
         number, block, places = task
-        arrays = block.arrays
         if any(queries[place].length for place in places):
-            scanned = scan_dense(np.stack([queries[place].dense for place in places]), arrays.high, arrays.dense_units)
+            scanned = scan_dense(np.stack([queries[place].dense for place in places]), block.high, block.dense_units)
         else:
             scanned = np.zeros((len(places), len(block)), np.float32)
         living = alive[number][block.first : block.first + len(block)]
         for place, row in zip(places, scanned, strict=True):
-            scores, rows = search_block(queries[place], arrays, row, living, floors[place], k)
+            query = queries[place]
+            scores, rows = search_block(
+                query.dense, query.length, query.terms, row, block.dense, block.lists, living, floors[place], k
+            )
             pieces[place].append(Found(scores, np.full(len(rows), number), rows + block.first))
 
     size = min(_TASK_QUERIES, max(1, len(blocks) * len(queries) // (4 * cores())))  # enough tasks for every core
@@ -109,9 +111,9 @@ def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray
 
     def work(task: tuple[int, Block, NDArray[np.int64]]) -> Found:
         number, block, rows = task
-        scores = lexical_scores(query, block.arrays, rows)
+        scores = lexical_scores(query.terms, block.lists, rows)
         if query.length:
-            scores += dense_scores(query.dense, block.arrays, rows)
+            scores += dense_scores(query.dense, block.dense, rows)
         return Found(scores, np.full(len(rows), number), rows + block.first)
 
     tasks = []

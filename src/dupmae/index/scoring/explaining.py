@@ -27,11 +27,11 @@ def explain_hit(
     """
     block = next(block for block in segment.blocks if row < block.first + len(block))
     rows = np.array([row - block.first])
-    parts: Any = contributions(query, block.arrays, rows[0])  # (m,)
+    parts: Any = contributions(query.terms, block.lists, rows[0])  # (m,)
     shared = np.flatnonzero(parts)
     heaviest = shared[np.argsort(-parts[shared], kind="stable")]
     tokens = tokenizer.convert_ids_to_tokens(query.ids[heaviest].tolist())
-    dense: Any = dense_scores(query.dense, block.arrays, rows)
+    dense: Any = dense_scores(query.dense, block.dense, rows)
     passage = segment.passages.passage(row)
     return Hit(
         id=identifier,

@@ -3,8 +3,9 @@
 Exact scores are summed in double precision, in an order that depends on the query and the passage alone - not on the
 passage's place nor on the other queries of the batch - so equal passages get equal scores and ties are real ties.
 
-In all of them `query` is a :class:`dupmae.index.scoring.query.Query` and `block` a
-:class:`dupmae.index.storage.segments.BlockArrays`.
+What describes a query's or a block's half comes as one tuple, from :class:`dupmae.index.scoring.query.Query` and
+:class:`dupmae.index.storage.segments.Block`: `terms`, `dense` and `lists`. They are plain tuples because numba's cache
+on disk would import the class of a named one before it looks whether it is still valid.
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ RUN = 64
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def search_block(query: Any, block: Any, scanned: Any, alive: Any, floor: Any, k: int) -> Any:
+def search_block(
+    query: Any, length: Any, terms: Any, scanned: Any, dense: Any, lists: Any, alive: Any, floor: Any, k: int
+) -> Any:
     """Find the k best passages of a block by Eq. 12, proven: no passage that is left out can be among them.
 
     The lexical half is summed exactly for every passage. Of the dense half the high bytes give a score that is off
-    by at most `query.length * slack`. So k passages certainly reach the k-th largest score less its bound, and every
-    passage whose score plus its bound reaches that too, be they many or few, is scored exactly.
+    by at most `length * slack`. So k passages certainly reach the k-th largest score less its bound, and every passage
+    whose score plus its bound reaches that too, be they many or few, is scored exactly.
 
     Args:
-        query: The query.
-        block: n passages.
-        scanned: The query's first terms of Eq. 12 from :func:`dupmae.index.scoring.scanning.scan_dense`, float32 (n,);
-            zeros if they are left out.
+        query: Dense half of a query, float32 (d',).
+        length: Its Euclidean length; 0 leaves the first term of Eq. 12 out.
+        terms: Its lexical half.
+        scanned: Its first terms of Eq. 12 from :func:`dupmae.index.scoring.scanning.scan_dense`, float32 (n,); zeros
+            if they are left out.
+        dense: The block's dense halves.
+        lists: The block's lexical halves.
         alive: Passages that may be found, uint8 (n,).
         floor: float64 (1,): a score that k passages of other blocks reach; raised when this block knows a higher one.
             Threads may share it: an outdated value costs time, not passages.
@@ -39,20 +45,18 @@ def search_block(query: Any, block: Any, scanned: Any, alive: Any, floor: Any, k
     Returns:
         Scores float64 and rows int64 of up to k passages, in no order; those below `floor` may be missing.
     """
-    passages = block.high.shape[0]
-    sums = np.zeros(passages, np.float64)
-    _add_lists(query, block, sums)
+    high, low, dense_units, slack = dense
+    passages = high.shape[0]
+    sums = _lexical_scores_of_all(terms, lists, passages)
     size = min(k, passages)
     scores, rows, filled = np.empty(size, np.float64), np.empty(size, np.int64), 0
     least = floor[0]
-    for row in range(passages):
-        sums[row] *= np.float64(block.lexical_units[row])
     lowest, highest = np.empty(RUN, np.float64), np.empty(RUN, np.float64)
     highest_of_run = np.empty(-(-passages // RUN), np.float64)
     for first in range(0, passages, RUN):
         last = min(first + RUN, passages)
         most_low, highest_of_run[first // RUN] = _bounds(
-            scanned[first:last], sums[first:last], block.slack[first:last], query.length, lowest, highest
+            scanned[first:last], sums[first:last], slack[first:last], length, lowest, highest
         )
         if most_low < least:
             continue
@@ -66,13 +70,13 @@ def search_block(query: Any, block: Any, scanned: Any, alive: Any, floor: Any, k
         if highest_of_run[first // RUN] < least:
             continue
         last = min(first + RUN, passages)
-        _bounds(scanned[first:last], sums[first:last], block.slack[first:last], query.length, lowest, highest)
+        _bounds(scanned[first:last], sums[first:last], slack[first:last], length, lowest, highest)
         for row in range(first, last):
             if alive[row] == 0 or highest[row - first] < least:
                 continue
             score = sums[row]
-            if query.length != 0.0:
-                score += _exact_dense(query.dense, block, row)
+            if length != 0.0:
+                score += _exact_dense(query, high[row], low[row], np.float64(dense_units[row]))
             filled = _push(scores, rows, filled, score, row)
     if filled == k and scores[0] > floor[0]:
         floor[0] = scores[0]
@@ -80,106 +84,110 @@ def search_block(query: Any, block: Any, scanned: Any, alive: Any, floor: Any, k
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def dense_scores(dense: Any, block: Any, rows: Any) -> Any:
-    """Compute the first term of Eq. 12 of a query's dense half (d',) for chosen passages (r,): float64 (r,)."""
+def dense_scores(query: Any, dense: Any, rows: Any) -> Any:
+    """Compute the first term of Eq. 12 for a query (d',) and chosen passages (r,): float64 (r,)."""
+    high, low, units, _ = dense
     scores = np.empty(rows.shape[0], np.float64)
     for number in range(rows.shape[0]):
-        scores[number] = _exact_dense(dense, block, rows[number])
+        row = rows[number]
+        scores[number] = _exact_dense(query, high[row], low[row], np.float64(units[row]))
     return scores
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def lexical_scores(query: Any, block: Any, rows: Any) -> Any:
+def lexical_scores(terms: Any, lists: Any, rows: Any) -> Any:
     """Compute the second term of Eq. 12 for chosen passages: the same sums as :func:`search_block`'s, term by term.
 
     Args:
-        query: The query, of m terms.
-        block: Where the passages are.
+        terms: Lexical half of a query, (m,).
+        lists: The block's lexical halves.
         rows: The passages, rising (r,).
 
     Returns:
         float64 (r,)
     """
+    (ids, weights), units = terms, lists[5]
     sums = np.zeros(rows.shape[0], np.float64)
-    for place in range(query.ids.shape[0]):
-        _add_term(query, place, block, rows, sums)
+    for place in range(ids.shape[0]):
+        _add_term(ids[place], weights[place], lists, rows, sums)
     for number in range(rows.shape[0]):
-        sums[number] *= np.float64(block.lexical_units[rows[number]])
+        sums[number] *= np.float64(units[rows[number]])
     return sums
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def contributions(query: Any, block: Any, row: Any) -> Any:
+def contributions(terms: Any, lists: Any, row: Any) -> Any:
     """Compute what each of a query's m terms adds to the score of one passage: float64 (m,)."""
-    rows, parts = np.full(1, row), np.zeros(query.ids.shape[0], np.float64)
-    for place in range(query.ids.shape[0]):
-        _add_term(query, place, block, rows, parts[place : place + 1])
-        parts[place] *= np.float64(block.lexical_units[row])
+    (ids, weights), unit = terms, np.float64(lists[5][row])
+    rows, parts = np.full(1, row), np.zeros(ids.shape[0], np.float64)
+    for place in range(ids.shape[0]):
+        _add_term(ids[place], weights[place], lists, rows, parts[place : place + 1])
+        parts[place] *= unit
     return parts
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
-def _exact_dense(dense: Any, block: Any, row: Any) -> Any:
-    """Compute the first term of Eq. 12 for one passage, in double precision."""
-    total, high, low = 0.0, block.high[row], block.low[row]
-    for column in range(dense.shape[0]):
-        total += np.float64(dense[column]) * np.float64(256 * np.int32(high[column]) + np.int32(low[column]))
-    return total * np.float64(block.dense_units[row])
+def _exact_dense(query: Any, high: Any, low: Any, unit: Any) -> Any:
+    """Compute the first term of Eq. 12 for a query (d',) and one passage (d',), in double precision."""
+    total = 0.0
+    for column in range(query.shape[0]):
+        total += np.float64(query[column]) * np.float64(256 * np.int32(high[column]) + np.int32(low[column]))
+    return total * unit
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _list_of(term: Any, block: Any) -> Any:
-    """Find where a term's inverted list begins and ends; it is empty where the term is stored as a column."""
-    return np.int64(block.starts[term]), np.int64(block.starts[term + 1])
+def _column_of(term: Any, column_ids: Any) -> Any:
+    """Find the number of the column that a term is stored as; -1 if it is not."""
+    number = np.searchsorted(column_ids, term)
+    return number if number < column_ids.shape[0] and column_ids[number] == term else -1
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _column_of(term: Any, block: Any) -> Any:
-    """Find the number of the column that a term is stored as, -1 if it is not."""
-    number = np.searchsorted(block.column_ids, term)
-    return number if number < block.column_ids.shape[0] and block.column_ids[number] == term else -1
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _add_lists(query: Any, block: Any, sums: Any) -> None:
-    """Add the second term of Eq. 12 of every passage, in the passages' units, to `sums` (n,)."""
-    for place in range(query.ids.shape[0]):
-        term, weight = query.ids[place], np.float64(query.weights[place])
-        first, last = _list_of(term, block)
+def _lexical_scores_of_all(terms: Any, lists: Any, passages: int) -> Any:
+    """Compute the second term of Eq. 12 for every passage of a block: float64 (n,)."""
+    (ids, weights), (starts, documents, list_weights, column_ids, columns, units) = terms, lists
+    sums = np.zeros(passages, np.float64)
+    for place in range(ids.shape[0]):
+        weight = np.float64(weights[place])
+        first, last = np.int64(starts[ids[place]]), np.int64(starts[ids[place] + 1])
         if first < last:
             for position in range(first, last):
-                sums[block.documents[position]] += weight * np.float64(block.weights[position])
+                sums[documents[position]] += weight * np.float64(list_weights[position])
         else:
-            number = _column_of(term, block)
+            number = _column_of(ids[place], column_ids)
             if number >= 0:
-                column = block.columns[number]
-                for row in range(sums.shape[0]):
+                column = columns[number]
+                for row in range(passages):
                     sums[row] += weight * np.float64(column[row])
+    for row in range(passages):
+        sums[row] *= np.float64(units[row])
+    return sums
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _add_term(query: Any, place: Any, block: Any, rows: Any, sums: Any) -> None:
+def _add_term(term: Any, weight: Any, lists: Any, rows: Any, sums: Any) -> None:
     """Add what one term contributes to chosen passages (r,), rising, in their units, to `sums` (r,)."""
-    term, weight = query.ids[place], np.float64(query.weights[place])
-    position, last = _list_of(term, block)
+    starts, documents, list_weights, column_ids, columns, _ = lists
+    wide = np.float64(weight)
+    position, last = np.int64(starts[term]), np.int64(starts[term + 1])
     if position < last:
         for number in range(rows.shape[0]):
             # gallop ahead from the last place found, then halve
             step, end = 1, position
-            while end < last and block.documents[end] < rows[number]:
+            while end < last and documents[end] < rows[number]:
                 position = end + 1
                 end += step
                 step *= 2
-            position += np.searchsorted(block.documents[position : min(end, last)], rows[number])
+            position += np.searchsorted(documents[position : min(end, last)], rows[number])
             if position >= last:
                 break
-            if block.documents[position] == rows[number]:
-                sums[number] += weight * np.float64(block.weights[position])
+            if documents[position] == rows[number]:
+                sums[number] += wide * np.float64(list_weights[position])
     else:
-        column = _column_of(term, block)
+        column = _column_of(term, column_ids)
         if column >= 0:
             for number in range(rows.shape[0]):
-                sums[number] += weight * np.float64(block.columns[column, rows[number]])
+                sums[number] += wide * np.float64(columns[column, rows[number]])
 
 
 @numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ Part = Literal["both", "dense", "lexical"]
 _FORMER_PARTS = {"cls": "dense", "ot": "lexical"}  # of version 0.1; taken until 0.3
 
 
-class Query(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Query:
     """One query in the layout that the loops read."""
 
     dense: NDArray[np.float32]
@@ -30,13 +32,18 @@ class Query(NamedTuple):
     weights: NDArray[np.float32]
     """Their weights (m,)."""
 
+    @property
+    def terms(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The lexical half as the compiled loops take it."""
+        return self.ids, self.weights
+
     def heaviest(self, terms: int) -> Query:
         """Cut the lexical half to its heaviest terms."""
-        return self._replace(ids=self.ids[:terms], weights=self.weights[:terms])
+        return replace(self, ids=self.ids[:terms], weights=self.weights[:terms])
 
     def lexical(self) -> Query:
         """Leave the dense half out."""
-        return self._replace(length=0.0)
+        return replace(self, length=0.0)
 
 
 def prepare_queries(embeddings: DuplexEmbeddings, manifest: Manifest, part: Part) -> list[Query]:

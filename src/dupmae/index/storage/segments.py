@@ -27,7 +27,7 @@ import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,41 +48,37 @@ BLOCK_PASSAGES = 16_384
 """Passages in a block: small enough for its sums to stay in the processor's second-level cache."""
 
 
-class BlockArrays(NamedTuple):
-    """The arrays of a block's n passages, described above, as the compiled loops take them."""
-
-    high: NDArray[np.int8]
-    """(n, d')"""
-    low: NDArray[np.int8]
-    """(n, d')"""
-    dense_units: NDArray[np.float32]
-    """`cls_units` on disk (n,)."""
-    slack: NDArray[np.float32]
-    """(n,)"""
-    starts: NDArray[np.uint32]
-    """(V + 1,)"""
-    documents: NDArray[np.uint16]
-    """Of the whole segment (P,)."""
-    weights: NDArray[np.int16]
-    """Of the whole segment (P,)."""
-    column_ids: NDArray[np.uint32]
-    """(C,)"""
-    columns: NDArray[np.int16]
-    """(C, n)"""
-    lexical_units: NDArray[np.float32]
-    """`ot_units` on disk (n,)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of a segment's passages."""
+    """A run of a segment's passages; the arrays are described above."""
 
     first: int
     """Row of its first passage within the segment."""
-    arrays: BlockArrays
+    high: NDArray[np.int8]
+    low: NDArray[np.int8]
+    dense_units: NDArray[np.float32]
+    """`cls_units` on disk."""
+    slack: NDArray[np.float32]
+    starts: NDArray[np.uint32]
+    documents: NDArray[np.uint16]
+    weights: NDArray[np.int16]
+    column_ids: NDArray[np.uint32]
+    columns: NDArray[np.int16]
+    lexical_units: NDArray[np.float32]
+    """`ot_units` on disk."""
 
     def __len__(self) -> int:
-        return len(self.arrays.high)
+        return len(self.high)
+
+    @property
+    def dense(self) -> tuple[NDArray[Any], ...]:
+        """The dense half as the compiled loops take it."""
+        return self.high, self.low, self.dense_units, self.slack
+
+    @property
+    def lists(self) -> tuple[NDArray[Any], ...]:
+        """The lexical half as the compiled loops take it."""
+        return self.starts, self.documents, self.weights, self.column_ids, self.columns, self.lexical_units
 
 
 def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> dict[str, dict[str, Any]]:
@@ -177,18 +173,16 @@ class Segment:
         return [
             Block(
                 first,
-                BlockArrays(
-                    high=arrays["high"][first:last],
-                    low=arrays["low"][first:last],
-                    dense_units=arrays["cls_units"][first:last],
-                    slack=arrays["slack"][first:last],
-                    starts=arrays["starts"][number],
-                    documents=arrays["documents"],
-                    weights=arrays["weights"],
-                    column_ids=arrays["column_ids"],
-                    columns=arrays["columns"][width * first : width * last].reshape(width, last - first),
-                    lexical_units=arrays["ot_units"][first:last],
-                ),
+                high=arrays["high"][first:last],
+                low=arrays["low"][first:last],
+                dense_units=arrays["cls_units"][first:last],
+                slack=arrays["slack"][first:last],
+                starts=arrays["starts"][number],
+                documents=arrays["documents"],
+                weights=arrays["weights"],
+                column_ids=arrays["column_ids"],
+                columns=arrays["columns"][width * first : width * last].reshape(width, last - first),
+                lexical_units=arrays["ot_units"][first:last],
             )
             for number, (first, last) in enumerate(_block_borders(self.size))
         ]
@@ -222,13 +216,13 @@ class Segment:
         arrays = self._arrays
         vocabulary = arrays["starts"].shape[1] - 1
         parts = []
-        for block in (block.arrays for block in self.blocks):
+        for block in self.blocks:
             first, last = int(block.starts[0]), int(block.starts[-1])
             ids = np.repeat(np.arange(vocabulary), np.diff(block.starts).astype(np.int64))
             listed = (block.weights[first:last], (block.documents[first:last].astype(np.int64), ids))
             numbers, documents = np.nonzero(block.columns)
             columns = (block.columns[numbers, documents], (documents, block.column_ids[numbers].astype(np.int64)))
-            shape = (len(block.high), vocabulary)
+            shape = (len(block), vocabulary)
             parts.append(sp.csr_array(sp.coo_array(listed, shape=shape) + sp.coo_array(columns, shape=shape)))
         lexical = sp.csr_array(sp.vstack(parts, format="csr"), dtype=np.int16)
         lexical.sort_indices()
