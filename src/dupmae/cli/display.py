@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from dupmae.evaluation.comparison import Comparison
     from dupmae.index import Hit
-    from dupmae.index.explanation import Entry, Explanation
+    from dupmae.index.explanation import Explanation, Term
     from dupmae.index.tune import Trial
 
 SNIPPET_LENGTH = 300
@@ -126,8 +126,8 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
     """Print a query's vocabulary entries, and passages with their ranks, both shares and matched entries."""
     console.print(Text(explanation.query, style="bold"))
     for name, style, entries in (
-        ("its words", "green", [entry for entry in explanation.entries if entry.in_query]),
-        ("added", "yellow", [entry for entry in explanation.entries if not entry.in_query]),
+        ("its words", "green", [term for term in explanation.terms if term.in_query]),
+        ("added", "yellow", [term for term in explanation.terms if not term.in_query]),
     ):
         console.print(Padding(_entries(name, style, entries), (0, 0, 0, 4)))
     for explained in explanation.hits:
@@ -151,7 +151,7 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
             console.print(Padding(line, (0, 0, 0, 4)))
 
 
-def _entries(name: str, style: str, entries: Sequence[Entry]) -> Text:
+def _entries(name: str, style: str, entries: Sequence[Term]) -> Text:
     """Entries on one line, and the sum of those that there is no room for."""
     shown = "  ".join(f"{entry.token} {entry.weight:.3f}" for entry in entries[:SHOWN_MATCHES])
     rest = entries[SHOWN_MATCHES:]
