@@ -63,7 +63,7 @@ def engine(request: pytest.FixtureRequest) -> Any:
 
 
 def test_a_passages_sparse_vector_holds_exactly_what_the_index_scores_with(index: DuplexIndex) -> None:
-    queries = embeddings(*random_rows(np.random.default_rng(1), 3, entries=20))
+    queries = embeddings(*random_rows(np.random.default_rng(1), 3, terms=20))
     ids, scores = index.search_embeddings(queries, COUNT)
     for vector, names, wanted in zip(query_vectors(queries, V), ids, scores, strict=True):
         for name, score in zip(names, wanted, strict=True):
