@@ -88,7 +88,8 @@ class DuplexIndex:
                 from no folder, and no `model`.
         """
         folder = Path(folder)
-        if (model := model or getattr(encoder, "path", None)) is None:
+        model = getattr(encoder, "path", None) if model is None else model
+        if model is None:
             raise DupmaeError("The encoder does not know where its model is: save it, and name its folder as `model`.")
         build_segments(folder, encoder, passages, model=model, batch_size=batch_size, segment_passages=segment_passages)
         return cls(folder, encoder)
