@@ -1,4 +1,4 @@
-"""Which data types a kernel computes and accumulates in."""
+"""The data types that a kernel computes and accumulates in."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def _maxima(bits: Any, starts: Any, best: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _winners(bits: Any, starts: Any, best: Any, winner: Any) -> None:
-    """Find the same, and the place in the segment where it comes first."""
+    """Find these numbers, and for each the place in the segment where it comes first."""
     for term in range(bits.shape[0]):
         for segment in range(len(starts) - 1):
             tokens = bits[term, starts[segment] : starts[segment + 1]]

@@ -1,4 +1,4 @@
-"""What an engine is: it holds each passage's duplex vector as ONE sparse vector over V + d' dimensions.
+"""The protocol of engines, which hold each duplex vector as ONE sparse vector over V + d' dimensions.
 
 Dimensions 0 .. V-1 are the vocabulary, V .. V+d'-1 the dense half, so the plain inner product an engine computes over
 all its shards is Eq. 12. (Asking for two result lists, dense and sparse, and fusing them is not: a passage that is

@@ -91,7 +91,7 @@ def learn(segments: Sequence[Segment]) -> Any:
 
 
 def write(index: Any, path: Path) -> None:
-    """Write what :func:`learn` gave."""
+    """Write the faiss index that :func:`learn` made."""
     _faiss().write_index(index, str(path))
 
 

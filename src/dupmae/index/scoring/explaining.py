@@ -1,4 +1,4 @@
-"""Why a passage scores what it scores for a query."""
+"""The score of one passage for a query, taken apart."""
 
 from __future__ import annotations
 

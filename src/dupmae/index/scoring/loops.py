@@ -198,7 +198,7 @@ def _worse(score: Any, row: Any, other_score: Any, other_row: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _push(scores: Any, rows: Any, filled: Any, score: Any, row: Any) -> Any:
-    """Put a passage into a heap whose top is the worst one; a full heap drops the worst. Returns how many it holds."""
+    """Put a passage into a heap whose top is the worst one; a full heap drops the worst; return how many it holds."""
     size = scores.shape[0]
     if filled < size:
         place = filled

@@ -115,7 +115,7 @@ def encode_window(
 
 
 def _refuse_unstorable(embeddings: DuplexEmbeddings, passages: Sequence[Passage]) -> None:
-    """Refuse numbers that are not finite, or too large."""
+    """Refuse embeddings with numbers that are not finite, or too large."""
     good = (np.abs(embeddings.weights) <= LARGEST_INPUT).all(axis=1)
     good &= (np.abs(embeddings.cls) <= LARGEST_INPUT).all(axis=1)
     if not good.all():
