@@ -10,7 +10,7 @@ from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run
 from dupmae.index import DuplexIndex
-from dupmae.index.scoring.exact import Part
+from dupmae.index.scoring.query import Part
 from dupmae.retrievers import duplex_run
 
 PARTS: tuple[Part, ...] = ("both", "dense", "lexical")

@@ -5,7 +5,7 @@
 A process adds, replaces and deletes passages and compacts at random; before each change it notes down what it is about
 to do. It is killed (SIGKILL) at random moments, or its writes fail beyond a random file size. After each, the index
 must open, verify, hold exactly the passages of the last committed change (or of the one under way, if that was
-committed), and rank them like an exhaustive twin. Then readers open and read the index while it is being changed: what
+committed), and rank them like exhaustive search. Then readers open and read the index while it is being changed: what
 each sees must be one of the committed states, never an older one than before. Linux and macOS.
 """
 
@@ -65,7 +65,7 @@ def opened(folder: Path) -> DuplexIndex:
 
 
 def contents(index: DuplexIndex) -> State:
-    """Id and text of every passage."""
+    """Read id and text of every passage."""
     found: State = {}
     for segment, alive in zip(index.snapshot.segments, index.snapshot.alive, strict=True):
         table = segment.passages.table().select(["id", "text"]).to_pylist()
@@ -86,11 +86,11 @@ def check_ranking(index: DuplexIndex, state: State, query: str) -> None:
     for row in range(len(names)):
         weights = dict(zip(documents.ids[row].tolist(), documents.weights[row].tolist(), strict=True))
         pairs = zip(wanted.ids[0].tolist(), wanted.weights[0].tolist(), strict=True)
-        scores[row] += sum(weight * weights.get(entry, 0) for entry, weight in pairs)
+        scores[row] += sum(weight * weights.get(term, 0) for term, weight in pairs)
     ranking = sorted(zip(-scores, names, strict=True))[:10]
     ids, found = index.search_embeddings(wanted, 10)
-    assert ids[0] == [name for _, name in ranking], "another ranking than the twin's"
-    assert found[0] == [-score for score, _ in ranking], "other scores than the twin's"
+    assert ids[0] == [name for _, name in ranking], "another ranking than exhaustive search"
+    assert found[0] == [-score for score, _ in ranking], "other scores than exhaustive search"
 
 
 def draw_change(rng: random.Random, state: State) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def draw_change(rng: random.Random, state: State) -> dict[str, Any]:
 
 
 def after(state: State, change: dict[str, Any]) -> State:
-    """The passages once a change is committed."""
+    """Tell the passages once a change is committed."""
     if change["kind"] == "add":
         return state | change["passages"]
     return {name: text for name, text in state.items() if name not in change.get("ids", ())}
@@ -128,7 +128,7 @@ def change_until_killed(folder: Path, journal: Path, seed: int) -> None:
     quiet()
     rng, index = random.Random(seed), opened(folder)
     state = contents(index)
-    with journal.open("w") as file:
+    with journal.open("w", encoding="utf-8") as file:
         while True:
             change = draw_change(rng, state)
             file.write(json.dumps(change) + "\n")
@@ -153,7 +153,7 @@ def change_with_failing_writes(folder: Path, journal: Path, seed: int) -> None:
     except Exception:
         outcome = "failed\n"
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    journal.write_text(json.dumps(change) + "\n" + outcome)
+    journal.write_text(json.dumps(change) + "\n" + outcome, encoding="utf-8")
 
 
 def read_until_told(folder: Path, stop: Any, started: Any, results: Any) -> None:
@@ -174,8 +174,8 @@ def read_until_told(folder: Path, stop: Any, started: Any, results: Any) -> None
 
 
 def committed(journal: Path, state: State, found: State) -> tuple[State, str]:
-    """Check what was found after a kill or a failure; the present state and how the last change ended."""
-    lines = journal.read_text().splitlines()
+    """Check what was found after a kill or a failure; tell the present state and how the last change ended."""
+    lines = journal.read_text(encoding="utf-8").splitlines()
     changes = [json.loads(line) for line in lines if line.endswith("}")]
     ended = [line for line in lines if line in ("done", "failed")]
     for change, how in zip(changes, ended, strict=False):

@@ -5,10 +5,10 @@
 
 BENCHMARK is a folder in BEIR layout. Its encodings are kept (--encodings), a thousand passages a time: an interrupted
 run goes on from there, and the next one encodes nothing. An index of them is asked for the k best passages of every
-query of the split. Two exhaustive twins compute Eq. 12 for every query and passage: one from the embeddings as the
-model gave them, one from the 16-bit numbers that an index stores. A found passage counts if its score reaches the
-twin's k-th largest one, so of several passages with that score any will do. What the first twin misses and the second
-does not was lost to the rounding of stored numbers, not to the search; "falls short by" says how little it takes.
+query of the split. Eq. 12 is computed for every query and passage twice: from the embeddings as the model gave them,
+and from the 16-bit numbers that an index stores. A found passage counts if its score reaches the k-th largest one of
+these, so of several passages with that score any will do. What is missed by the first and not by the second was lost
+to the rounding of stored numbers, not to the search; "falls short by" says how little it takes.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Encodings(Sequence[DuplexEmbeddings]):
 
     tokenizer = None
 
-    def __init__(self, folder: Path, passages: int, entries: int, vocabulary_size: int) -> None:
-        self.folder, self.passages, self.entries = folder, passages, entries
+    def __init__(self, folder: Path, passages: int, terms: int, vocabulary_size: int) -> None:
+        self.folder, self.passages, self.terms = folder, passages, terms
         self.pooling = SimpleNamespace(vocabulary_size=vocabulary_size)
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Encodings(Sequence[DuplexEmbeddings]):
         if not 0 <= number < len(self):
             raise IndexError(number)
         chunk = DuplexEmbeddings.load(self.folder / f"{number:05d}")
-        margin = ((0, 0), (0, self.entries - chunk.ids.shape[1]))
+        margin = ((0, 0), (0, self.terms - chunk.ids.shape[1]))
         ids: Any = np.pad(chunk.ids, margin)
         return DuplexEmbeddings(chunk.cls, ids, np.pad(chunk.weights, margin))
 
@@ -77,9 +77,9 @@ class Encodings(Sequence[DuplexEmbeddings]):
     embed_queries = embed_documents
 
 
-def encode(encoder: DuplexEncoder, passages: Sequence[Passage], mark: str, folder: Path) -> Encodings:
-    """Encode a corpus, or what is left of it, in a folder that model, length and texts name."""
-    place = folder / fingerprint([mark, encoder[0].document_length, corpus_fingerprint(passages), CHUNK])
+def encode(encoder: DuplexEncoder, passages: Sequence[Passage], model: str, folder: Path) -> Encodings:
+    """Encode a corpus, or what is left of it, in a folder that the model's fingerprint, length and texts name."""
+    place = folder / fingerprint([model, encoder[0].document_length, corpus_fingerprint(passages), CHUNK])
     with tqdm(total=len(passages), desc="encode", unit=" passages") as bar:
         for number, start in enumerate(range(0, len(passages), CHUNK)):
             texts = [passage.full_text for passage in passages[start : start + CHUNK]]
@@ -90,7 +90,7 @@ def encode(encoder: DuplexEncoder, passages: Sequence[Passage], mark: str, folde
 
 
 def search(encodings: Encodings, queries: DuplexEmbeddings, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Numbers and scores (Q, k) of what an index of the encodings finds."""
+    """Search an index of the encodings: numbers and scores (Q, k) of what it finds."""
     names = [f"{number:08d}" for number in range(encodings.passages)]  # equally long, so they keep their order
     with tempfile.TemporaryDirectory() as place:
         index = DuplexIndex.build(
@@ -101,28 +101,28 @@ def search(encodings: Encodings, queries: DuplexEmbeddings, k: int) -> tuple[NDA
 
 
 def vectors(chunk: DuplexEmbeddings, vocabulary_size: int) -> dict[str, tuple[NDArray[np.float64], sp.csr_array]]:
-    """Dense halves (n, d') and vocabulary halves (n, V) that the twins read, in double precision."""
+    """Lay out dense halves (n, d') and lexical halves (n, V) to compute scores from, in double precision."""
     places = np.arange(len(chunk) + 1) * chunk.ids.shape[1]
     weights = chunk.weights.ravel().astype(np.float64)
-    ot = sp.csr_array((weights, chunk.ids.ravel().astype(np.int32), places), shape=(len(chunk), vocabulary_size))
+    lexical = sp.csr_array((weights, chunk.ids.ravel().astype(np.int32), places), shape=(len(chunk), vocabulary_size))
     rows = quantise(chunk, vocabulary_size)
-    cls = (256 * rows.high.astype(np.float64) + rows.low) * rows.cls_units[:, None]
-    stored = sp.csr_array(rows.ot.astype(np.float64).multiply(rows.ot_units[:, None].astype(np.float64)))
-    return {"the model's embeddings": (chunk.cls.astype(np.float64), ot), "the stored numbers": (cls, stored)}
+    dense = (256 * rows.high.astype(np.float64) + rows.low) * rows.dense_units[:, None]
+    stored = sp.csr_array(rows.lexical.astype(np.float64).multiply(rows.lexical_units[:, None].astype(np.float64)))
+    return {"the model's embeddings": (chunk.cls.astype(np.float64), lexical), "the stored numbers": (dense, stored)}
 
 
-def every_score(queries: DuplexEmbeddings, cls: NDArray[np.float64], ot: sp.csr_array) -> NDArray[np.float64]:
-    """Eq. 12 of each query and passage (Q, n)."""
-    rows = np.zeros((len(queries), ot.shape[1]))
+def every_score(queries: DuplexEmbeddings, dense: NDArray[np.float64], lexical: sp.csr_array) -> NDArray[np.float64]:
+    """Compute Eq. 12 for each query and passage (Q, n)."""
+    rows = np.zeros((len(queries), lexical.shape[1]))
     np.add.at(rows, (np.arange(len(queries))[:, None], queries.ids), queries.weights)
-    scores: NDArray[np.float64] = queries.cls.astype(np.float64) @ cls.T + (ot @ rows.T).T
+    scores: NDArray[np.float64] = queries.cls.astype(np.float64) @ dense.T + (lexical @ rows.T).T
     return scores
 
 
 def compare(
     chunks: Sequence[DuplexEmbeddings], vocabulary_size: int, queries: DuplexEmbeddings, found: NDArray[np.int64]
 ) -> tuple[dict[str, dict[str, float]], float, NDArray[np.float64]]:
-    """How much of what the twins rank first was found.
+    """Measure how much of what exhaustive search ranks first was found.
 
     Args:
         chunks: The passages, `CHUNK` of them in each but the last.
@@ -131,27 +131,27 @@ def compare(
         found: Numbers of the passages found (Q, k).
 
     Returns:
-        The figures of each twin, the largest difference between the twins' scores, and the stored numbers' scores of
-        what was found (Q, k).
+        The figures by either kind of numbers, the largest difference between their scores, and the stored numbers'
+        scores of what was found (Q, k).
     """
     k, largest = found.shape[1], 0.0
     best: dict[str, NDArray[np.float64]] = {}
     ours: dict[str, NDArray[np.float64]] = {}
     for number, chunk in enumerate(tqdm(chunks, desc="score", unit=" chunks")):
-        twins = vectors(chunk, vocabulary_size)
+        kinds = vectors(chunk, vocabulary_size)
         for group in _groups(len(queries)):
-            scores = {twin: every_score(queries[group], *halves) for twin, halves in twins.items()}
+            scores = {kind: every_score(queries[group], *halves) for kind, halves in kinds.items()}
             largest = max(largest, float(np.abs(np.subtract(*scores.values())).max()))
             here = np.nonzero(found[group] // CHUNK == number)
-            for twin, table in scores.items():
-                top = best.setdefault(twin, np.full(found.shape, -np.inf))[group]
+            for kind, table in scores.items():
+                top = best.setdefault(kind, np.full(found.shape, -np.inf))[group]
                 top[:] = np.partition(np.concatenate([top, table], axis=1), -k, axis=1)[:, -k:]
-                ours.setdefault(twin, np.zeros(found.shape))[group][here] = table[here[0], found[group][here] % CHUNK]
+                ours.setdefault(kind, np.zeros(found.shape))[group][here] = table[here[0], found[group][here] % CHUNK]
     figures = {}
-    for twin, top in best.items():
+    for kind, top in best.items():
         needed = top.min(axis=1, keepdims=True)
-        short = np.where(ours[twin] >= needed - ROUNDING * np.abs(needed), 0.0, needed - ours[twin])
-        figures[twin] = {
+        short = np.where(ours[kind] >= needed - ROUNDING * np.abs(needed), 0.0, needed - ours[kind])
+        figures[kind] = {
             "recall": float(np.mean(short == 0)),
             "missed": int(np.sum(short > 0)),
             "falls_short_by": float(short.max()),
@@ -188,9 +188,9 @@ def main() -> None:
         "queries": len(queries),
         "k": options.k,
         "document_length": encoder[0].document_length,
-        "entries_per_query": float(np.mean(np.sum(queries.weights != 0, axis=1))),
+        "terms_per_query": float(np.mean(np.sum(queries.weights != 0, axis=1))),
         "wanted": found.size,
-        "twins": figures,
+        "exhaustive_search_of": figures,
         "largest_rounding_of_a_score": largest,
         "largest_difference_of_the_index": float(np.abs(scores - stored).max()),
     }
@@ -201,10 +201,10 @@ def show(result: dict[str, Any]) -> None:
     title = (
         f"{result['benchmark']}: {result['passages']:,} passages, {result['queries']:,} queries, the best {result['k']}"
     )
-    table = Table("twin's scores from", "recall", "missed", "of", "falls short by at most", title=title)
-    for twin, row in result["twins"].items():
+    table = Table("scores from", "recall", "missed", "of", "falls short by at most", title=title)
+    for kind, row in result["exhaustive_search_of"].items():
         cells = (f"{row['recall']:.6f}", f"{row['missed']:,}", f"{result['wanted']:,}", f"{row['falls_short_by']:.2g}")
-        table.add_row(twin, *cells)
+        table.add_row(kind, *cells)
     console = Console(width=max(Console().width, 100))
     console.print(table)
     console.print(

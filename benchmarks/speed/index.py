@@ -3,7 +3,7 @@
     python benchmarks/speed/index.py [--passages 10000] [--queries 30] [--json]
     python benchmarks/speed/index.py --documents embeddings/documents --query_embeddings embeddings/queries
 
-Synthetic vectors with a seed: gaussian dense halves, vocabulary entries of a Zipf law; or what `dupmae encode` wrote.
+Synthetic vectors with a seed: gaussian dense halves, terms of a Zipf law; or what `dupmae encode` wrote.
 Prints how long building (without encoding) and opening take, how the bytes are spent, and for each number of query
 terms (queries cut to their heaviest) the latency of both, the throughput of a batch, the time in which the measured
 memory bandwidth could deliver the bytes that a query needs, and the share of scipy's top 100 that the index finds.
@@ -31,7 +31,7 @@ from rich.table import Table
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.index import DuplexIndex
-from dupmae.index.scoring.exact import cores
+from dupmae.index.scoring.threads import cores
 from dupmae.index.storage.arrays import MappedFile
 from dupmae.index.storage.segments import VECTORS_FILE
 
@@ -44,7 +44,7 @@ GROUPS = {
     "inverted lists: passages": ("documents",),
     "inverted lists: weights": ("weights",),
     "inverted lists: where they begin": ("starts", "column_ids"),
-    "columns of frequent entries": ("columns",),
+    "columns of frequent terms": ("columns",),
     "units and error bounds": ("cls_units", "slack", "ot_units"),
 }
 
@@ -66,39 +66,39 @@ class Encoded:
 
 
 @numba.njit
-def zipf(seed: int, rows: int, entries: int, vocabulary: int) -> Any:
-    """Distinct vocabulary entries for each row, drawn one after the other with probability proportional to 1 / rank."""
+def zipf(seed: int, rows: int, terms: int, vocabulary: int) -> Any:
+    """Draw distinct terms for each row, one after the other with probability proportional to 1 / rank."""
     np.random.seed(seed)
     cumulated = np.cumsum(1.0 / np.arange(1, vocabulary + 1))
-    ids = np.empty((rows, entries), np.uint16)
+    ids = np.empty((rows, terms), np.uint16)
     last_seen = np.full(vocabulary, -1)
     for row in range(rows):
         filled = 0
-        while filled < entries:
-            entry = np.searchsorted(cumulated, np.random.random() * cumulated[-1])
-            if last_seen[entry] != row:
-                last_seen[entry] = row
-                ids[row, filled] = entry
+        while filled < terms:
+            term = np.searchsorted(cumulated, np.random.random() * cumulated[-1])
+            if last_seen[term] != row:
+                last_seen[term] = row
+                ids[row, filled] = term
                 filled += 1
     return ids
 
 
-def draw(seed: int, rows: int, dimension: int, entries: int, vocabulary: int) -> DuplexEmbeddings:
+def draw(seed: int, rows: int, dimension: int, terms: int, vocabulary: int) -> DuplexEmbeddings:
     rng = np.random.default_rng(seed)
     cls = rng.standard_normal((rows, dimension), np.float32) / np.float32(np.sqrt(max(dimension, 1)))
-    weights = rng.standard_exponential((rows, entries), np.float32)
-    return DuplexEmbeddings(cls, zipf(seed, rows, entries, vocabulary), weights)
+    weights = rng.standard_exponential((rows, terms), np.float32)
+    return DuplexEmbeddings(cls, zipf(seed, rows, terms, vocabulary), weights)
 
 
 def cut(queries: DuplexEmbeddings, terms: int) -> DuplexEmbeddings:
-    """Queries with their heaviest entries alone."""
+    """Cut queries to their heaviest terms."""
     heaviest = np.argsort(-np.abs(queries.weights), axis=1, kind="stable")[:, :terms]
     ids, weights = (np.take_along_axis(array, heaviest, axis=1) for array in (queries.ids, queries.weights))
     return DuplexEmbeddings(queries.cls, ids, weights)
 
 
 def scipy_search(cls: NDArray[Any], matrix: sp.csr_array, query: DuplexEmbeddings, k: int) -> NDArray[Any]:
-    """Numbers of the k best passages, best first."""
+    """Find the numbers of the k best passages, best first."""
     vector = np.zeros(matrix.shape[1], np.float32)
     vector[query.ids[0]] = query.weights[0]
     scores = cls @ query.cls[0] + matrix @ vector
@@ -115,12 +115,12 @@ def _total(words: Any) -> Any:
 
 
 def memory_bandwidth() -> float:
-    """Bytes per second that all cores together read from memory: the best of several passes over 1 GiB."""
+    """Measure the bytes per second that all cores together read from memory: the best of several passes over 1 GiB."""
     words = np.ones(2**27, np.int64)
-    shares = np.array_split(words, cores())
+    parts = np.array_split(words, cores())
     _total(words[:8])
     with ThreadPoolExecutor(cores()) as threads:
-        seconds = [timed(lambda: list(threads.map(_total, shares)))[0] for _ in range(8)]
+        seconds = [timed(lambda: list(threads.map(_total, parts)))[0] for _ in range(8)]
     return float(words.nbytes / min(seconds))
 
 
@@ -131,20 +131,21 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def peak_memory(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Megabytes by which a piece of work raises the process's resident memory at most (Linux), and its result."""
+    """Measure by how many megabytes some work raises the resident memory at most (Linux), and return its result."""
 
     def status(key: str) -> int:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        line = next(line for line in lines if line.startswith(key))
         return int(line.split()[1])
 
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = status("VmRSS")
     result = work()
     return (status("VmHWM") - before) / 1024, result
 
 
 def spent(folder: Path, index: DuplexIndex) -> dict[str, float]:
-    """Bytes per passage by what they are for, texts and ids left out."""
+    """Count bytes per passage by what they are for, texts and ids left out."""
     counts = dict.fromkeys(GROUPS, 0)
     total = 0
     for entry in index.manifest.segments:
@@ -157,7 +158,7 @@ def spent(folder: Path, index: DuplexIndex) -> dict[str, float]:
 
 
 def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
-    """Bytes that an exact search for one query must read: high bytes, units, bounds, and the query's lists."""
+    """Count the bytes that exact search for one query must read: high bytes, units, bounds and the query's lists."""
     needed = 0
     ids = query.ids[0][query.weights[0] != 0].astype(np.int64)
     for segment in index.snapshot.segments:
@@ -172,7 +173,7 @@ def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
 def measure(
     index: DuplexIndex, documents: DuplexEmbeddings, matrix: sp.csr_array, queries: DuplexEmbeddings, bandwidth: float
 ) -> dict[str, Any]:
-    """Latency, throughput and recall for one set of queries."""
+    """Measure latency, throughput and recall for one set of queries."""
     k = min(K, len(index))
     index.search_embeddings(queries[:1], K)  # compiles, and checks the files
     index.search_embeddings(queries[:8], K)
@@ -202,11 +203,11 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    defaults = {"passages": 10_000, "queries": 30, "dimension": 384, "entries": 384, "vocabulary": 30_522, "seed": 0}
-    for name, default in defaults.items():
+    sizes = {"passages": 10_000, "queries": 30, "dimension": 384, "passage_terms": 384, "vocabulary": 30_522}
+    for name, default in {**sizes, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--query_terms", type=int, default=384, help="entries of a synthetic query before the cut")
-    parser.add_argument("--terms", type=int, nargs="+", default=[32, 384], help="entries that queries are cut to")
+    parser.add_argument("--query_terms", type=int, default=384, help="terms of a synthetic query before the cut")
+    parser.add_argument("--terms", type=int, nargs="+", default=[32, 384], help="terms that queries are cut to")
     parser.add_argument("--documents", type=Path, help="embeddings of passages to use instead of synthetic ones")
     parser.add_argument("--query_embeddings", type=Path, help="embeddings of queries to use with them")
     parser.add_argument("--folder", type=Path, help="where to build the index; a temporary folder if not given")
@@ -217,9 +218,9 @@ def main() -> None:
         documents = DuplexEmbeddings.load(options.documents)
         queries = DuplexEmbeddings.load(options.query_embeddings)[: options.queries]
     else:
-        sizes = (options.dimension, options.vocabulary)
-        documents = draw(options.seed, options.passages, sizes[0], options.entries, sizes[1])
-        queries = draw(options.seed + 1, options.queries, sizes[0], options.query_terms, sizes[1])
+        width, vocabulary = options.dimension, options.vocabulary
+        documents = draw(options.seed, options.passages, width, options.passage_terms, vocabulary)
+        queries = draw(options.seed + 1, options.queries, width, options.query_terms, vocabulary)
     count, width = documents.ids.shape
     matrix = sp.csr_array(
         (documents.weights.ravel(), documents.ids.ravel().astype(np.int32), np.arange(count + 1) * width),

@@ -1,4 +1,4 @@
-"""Give :mod:`dupmae.kernels` its former name, by which the code in older models' folders finds the fast kernels."""
+"""The former name of :mod:`dupmae.kernels`, by which the code in older models' folders finds the fast kernels."""
 
 from dupmae.kernels import linear_cross_entropy as linear_cross_entropy
 from dupmae.kernels import linear_max_pool as linear_max_pool

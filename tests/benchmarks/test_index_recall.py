@@ -44,7 +44,7 @@ def test_an_index_of_a_models_embeddings_finds_all_and_the_next_run_encodes_noth
     index_recall.main()
     first = json.loads(capsys.readouterr().out)
     assert (first["passages"], first["queries"], first["wanted"]) == (12, 3, 12)
-    assert first["twins"]["the stored numbers"] == {"recall": 1.0, "missed": 0, "falls_short_by": 0.0}
+    assert first["exhaustive_search_of"]["the stored numbers"] == {"recall": 1.0, "missed": 0, "falls_short_by": 0.0}
     assert first["largest_difference_of_the_index"] < 1e-9 < first["largest_rounding_of_a_score"] < 0.1
     assert len(list((tmp_path / "kept").glob("*/*"))) == 3
     monkeypatch.setattr(DuplexEncoder, "embed_documents", None)
@@ -63,7 +63,7 @@ def test_a_worse_passage_counts_as_missed_and_an_equal_one_does_not(monkeypatch:
     chunks = [passages[:2], passages[2:]]
     for found, missed, short in (([0, 1], 0, 0.0), ([0, 2], 0, 0.0), ([0, 3], 1, 0.5)):
         figures, rounding, scores = index_recall.compare(chunks, 5, query, np.array([found]))
-        for twin in figures.values():
-            assert twin == {"recall": 1 - missed / 2, "missed": missed, "falls_short_by": short}
+        for row in figures.values():
+            assert row == {"recall": 1 - missed / 2, "missed": missed, "falls_short_by": short}
         assert rounding == 0
         np.testing.assert_array_equal(scores[0], [3.0, 2.0 - short])

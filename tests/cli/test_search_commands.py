@@ -38,7 +38,7 @@ def test_search_json_is_one_document_and_nothing_else(opened, capsys):
             "score": 3.0,
             "dense_score": 1.0,
             "lexical_score": 2.0,
-            "matches": [{"entry": "vitamin", "contribution": 1.5}, {"entry": "##d", "contribution": 0.5}],
+            "matches": [{"term": "vitamin", "contribution": 1.5}, {"term": "##d", "contribution": 0.5}],
             "title": "On [bold]bones",
             "text": "Vitamin D and fractures.",
             "metadata": {"lang": "en"},

@@ -1,4 +1,4 @@
-"""An encoder that looks embeddings up, small corpora, and the exhaustive twin of exact search."""
+"""An encoder that looks embeddings up, small corpora, and exhaustive search to compare with."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.index import DuplexIndex
 
 V, D, K = 50, 8, 6
+QUERIES = [str(number) for number in range(6)]
 
 
 def embeddings(cls: np.ndarray, sparse: np.ndarray) -> DuplexEmbeddings:
-    """From dense rows (N, d') and rows over the vocabulary (N, V): every entry kept, zero-padded."""
+    """From dense rows (N, d') and rows over the vocabulary (N, V): every term kept, zero-padded."""
     width = int((sparse != 0).sum(axis=1).max())
     ids = np.argsort(sparse == 0, axis=1, kind="stable")[:, :width]
     weights = np.take_along_axis(sparse, ids, axis=1)
@@ -51,12 +52,12 @@ class FakeEncoder:
         return embeddings(self.cls[rows], self.sparse[rows])
 
 
-def random_rows(rng: np.random.Generator, count: int, entries: int = K) -> tuple[np.ndarray, np.ndarray]:
-    """Dense and vocabulary rows of small integers: float16, 16-bit weights and float32 sums hold them exactly."""
+def random_rows(rng: np.random.Generator, count: int, terms: int = K) -> tuple[np.ndarray, np.ndarray]:
+    """Dense and lexical rows of small integers: float16, 16-bit weights and float32 sums hold them exactly."""
     cls = rng.integers(-4, 5, (count, D)) / 4
     sparse = np.zeros((count, V))
     for row in sparse:
-        row[rng.choice(V, entries, replace=False)] = rng.integers(1, 9, entries)
+        row[rng.choice(V, terms, replace=False)] = rng.integers(1, 9, terms)
     return cls, sparse
 
 
@@ -65,7 +66,7 @@ def passages(count: int) -> list[Passage]:
     return [Passage(f"d{n ^ 5}", "", f"{n} " + "x" * ((n * 13) % 10)) for n in range(count)]
 
 
-def twin(corpus: Sequence[Passage], documents: np.ndarray, queries: np.ndarray, k: int) -> tuple[list, list]:
+def exhaustive(corpus: Sequence[Passage], documents: np.ndarray, queries: np.ndarray, k: int) -> tuple[list, list]:
     """Dense scores over V + d' dimensions, sorted by score and then by id."""
     ids, scores = [], []
     for row in queries @ documents.T:
@@ -81,3 +82,21 @@ def build(folder: Path, count: int = 23, segment: int = 10, seed: int = 0, **kwa
     corpus = passages(count)
     index = DuplexIndex.build(folder, encoder, corpus, model="m", batch_size=2, segment_passages=segment)
     return index, encoder, corpus
+
+
+def ranking(index: DuplexIndex, k: int = 100, **options: Any) -> tuple[list[list[str]], list[list[float]]]:
+    """What an index finds for all of `QUERIES`."""
+    return index.search_embeddings(index.encoder.embed_queries(QUERIES), k, **options)
+
+
+def expected(index: DuplexIndex, texts: dict[str, int], k: int = 100) -> tuple[list[list[str]], list[list[float]]]:
+    """The exhaustive ranking of passages by id, each embedded as a row."""
+    encoder: Any = index.encoder
+    documents = np.hstack([encoder.sparse, encoder.cls])
+    corpus = [Passage(name, "", "") for name in texts]
+    return exhaustive(corpus, documents[list(texts.values())], documents[: len(QUERIES)], k)
+
+
+def rows(*numbers: int) -> dict[str, int]:
+    """Ids of passages, each with the row that its text is embedded as."""
+    return {f"p{number:02}": number for number in numbers}

@@ -67,7 +67,7 @@ def test_clusters_join_candidates_of_both_halves(index: DuplexIndex, queries: An
     index.cluster()
     assert recall(index.search_embeddings(queries, 20, approximate=Approximate(V, COUNT, 1000))[0], wanted) == 1.0
     assert 0.3 < recall(index.search_embeddings(queries, 20, approximate=Approximate(8, 60, 4))[0], wanted) <= 1.0
-    # the best dense half alone is found even if no heavy entry points to it
+    # the best dense half alone is found even if no heavy term points to it
     cls = index.search_embeddings(queries, 1, "dense")[0]
     near = index.search_embeddings(queries, 20, "dense", approximate=Approximate(1, 20, 1000))[0]
     assert [row[0] for row in near] == [row[0] for row in cls]

@@ -54,19 +54,19 @@ def test_the_best_of_all_three_rankings_are_shown_with_their_ranks(index: Duplex
     assert "p00" in shown
 
 
-def test_entries_are_matched_if_they_stand_in_both_texts_and_meant_otherwise(index: DuplexIndex, query: str) -> None:
+def test_terms_are_matched_if_they_stand_in_both_texts_and_meant_otherwise(index: DuplexIndex, query: str) -> None:
     explanation = explain(index, query, k=3)
     asked = set(query.split())
-    assert {entry.token for entry in explanation.entries if entry.in_query} <= asked
-    assert any(not entry.in_query for entry in explanation.entries)
-    weights = [abs(entry.weight) for entry in explanation.entries]
+    assert {term.token for term in explanation.terms if term.in_query} <= asked
+    assert any(not term.in_query for term in explanation.terms)
+    weights = [abs(term.weight) for term in explanation.terms]
     assert weights == sorted(weights, reverse=True)
     for explained in explanation.hits:
         there = set(f"{explained.hit.title} {explained.hit.text}".split())
-        for entry in (*explained.matched, *explained.expanded):
-            both = entry.token in asked and entry.token in there
-            assert (entry in explained.matched) is both
-        total = sum(entry.weight for entry in (*explained.matched, *explained.expanded))
+        for term in (*explained.matched, *explained.expanded):
+            both = term.token in asked and term.token in there
+            assert (term in explained.matched) is both
+        total = sum(term.weight for term in (*explained.matched, *explained.expanded))
         assert total == pytest.approx(explained.hit.lexical_score, rel=1e-5)
 
 

@@ -1,30 +1,32 @@
-"""The kernels for bfloat16 on processors: in tiles, yet equal to their naive twins."""
+"""The kernels for bfloat16 on processors: in tiles, yet equal to the naive ones."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from drawn_leaves import D, V, leaves
+from largest_tensor import LargestTensor
 
 from dupmae.kernels import cross_entropy_cpu as tiles
 from dupmae.kernels import linear_cross_entropy, linear_max_pool_packed, naive, shapes
 from dupmae.kernels import max_pool_cpu as segments
-from dupmae.kernels.cross_entropy_cpu import tiled_cross_entropy
+from dupmae.kernels.cross_entropy_cpu import Predictions, tiled_cross_entropy
 from dupmae.kernels.max_pool_cpu import pooled_in_tiles
 
 
 @pytest.fixture(autouse=True)
 def several_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "CHUNK_ROWS", 5)
-    monkeypatch.setattr(tiles, "TILE_ENTRIES", 8)
+    monkeypatch.setattr(tiles, "TILE_TERMS", 8)
     monkeypatch.setattr(segments, "CHUNK_ROWS", 20)
-    monkeypatch.setattr(segments, "TILE_ENTRIES", 8)
+    monkeypatch.setattr(segments, "TILE_TERMS", 8)
 
 
 def same_as_naive(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     targets = torch.randint(V, (len(hidden),), generator=torch.Generator().manual_seed(1))
     shares = torch.rand(len(hidden), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    losses, *gradients = tiled_cross_entropy(hidden, weight, bias, targets, shares, torch.float64, True, True)
+    given = Predictions(hidden, weight, bias, targets, shares, torch.float64, need_hidden=True, need_table=True)
+    losses, *gradients = tiled_cross_entropy(given)
     expected, each = naive.weighted_linear_cross_entropy(hidden, weight, bias, targets, shares)
     torch.testing.assert_close(losses, each)
     inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
@@ -34,7 +36,7 @@ def same_as_naive(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 
 @pytest.mark.parametrize("rows", [1, 5, 13])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_tiled_cross_entropy_and_its_gradients_equal_the_naive_twins(rows: int, with_bias: bool) -> None:
+def test_tiled_cross_entropy_and_its_gradients_equal_the_naive_ones(rows: int, with_bias: bool) -> None:
     hidden, weight, bias = leaves((rows, D), (V, D), (V,))
     same_as_naive(hidden, weight, bias if with_bias else None)
 
@@ -72,8 +74,10 @@ def test_bias_is_not_rounded_to_bfloat16() -> None:
 def test_gradients_are_taken_only_where_they_are_wanted() -> None:
     hidden, weight, bias = leaves((7, D), (V, D), (V,), dtype=torch.float32)
     targets = torch.arange(7)
-    found = tiled_cross_entropy(hidden, weight, bias, targets, torch.ones(7), torch.float32, False, False)
-    assert found[1:] == (None, None, None)
+    given = Predictions(
+        hidden, weight, bias, targets, torch.ones(7), torch.float32, need_hidden=False, need_table=False
+    )
+    assert tiled_cross_entropy(given)[1:] == (None, None, None)
     weight.requires_grad_(False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         linear_cross_entropy(hidden, weight, bias, targets).backward()
@@ -120,7 +124,7 @@ def test_tiled_pool_and_its_winners_equal_torchs_own(threads: int, monkeypatch: 
     assert (best > 0).any()
 
 
-def test_bfloat16_pool_and_its_gradients_equal_the_naive_twins() -> None:
+def test_bfloat16_pool_and_its_gradients_equal_the_naive_ones() -> None:
     rows, table = (each.float() for each in bfloat16_rows())
     rows += 0.25 * torch.randint(-3, 4, rows.shape, generator=torch.Generator().manual_seed(3))  # fewer ties
     counts, bias = torch.tensor(COUNTS), torch.randn(V, generator=torch.Generator().manual_seed(4))
@@ -139,22 +143,12 @@ def test_bfloat16_pool_and_its_gradients_equal_the_naive_twins() -> None:
         assert torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99
 
 
-def test_no_tensor_is_larger_than_a_matrix_or_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple | list) else [result]:
-                largest = max(largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
-            return result
-
+def test_no_tensor_is_larger_than_a_matrix_or_a_tile() -> None:
     hidden, weight, bias = leaves((4, 256, D), (512, D), (512,), dtype=torch.float32)
-    with Watch(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with LargestTensor() as watch, torch.autocast("cpu", dtype=torch.bfloat16):
         linear_cross_entropy(hidden.flatten(0, 1), weight, bias, torch.zeros(1024, dtype=torch.long)).backward()
         linear_max_pool_packed(hidden.flatten(0, 1), torch.full((4,), 256), weight, bias).sum().backward()
-    assert largest == shapes.ROWS_MULTIPLE * 512  # of 1024 * 512 logits
+    assert watch.largest == shapes.ROWS_MULTIPLE * 512  # of 1024 * 512 logits
 
 
 def test_going_backward_twice_is_refused_and_not_wrong() -> None:

@@ -1,4 +1,4 @@
-"""The fused kernels against their naive twins: values, gradients, autocast, memory."""
+"""The fused kernels against the naive ones: values, gradients, autocast, memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from drawn_leaves import D, V, leaves
+from largest_tensor import LargestTensor
 
 from dupmae.kernels import (
     cross_entropy,
@@ -23,7 +24,7 @@ def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK_ROWS", 5)
     monkeypatch.setattr(cross_entropy, "BLOCK_ROWS", 2)
     monkeypatch.setattr(max_pool, "CHUNK_ROWS", 4)
-    monkeypatch.setattr(max_pool, "TILE_ENTRIES", 8)
+    monkeypatch.setattr(max_pool, "TILE_TERMS", 8)
 
 
 def gradients(value: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -41,7 +42,7 @@ def pooling_mask() -> torch.Tensor:
 
 @pytest.mark.parametrize("rows", [1, 5, 13])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_cross_entropy_and_its_gradients_equal_the_naive_twins(rows: int, with_bias: bool) -> None:
+def test_cross_entropy_and_its_gradients_equal_the_naive_ones(rows: int, with_bias: bool) -> None:
     hidden, weight, bias = leaves((rows, D), (V, D), (V,))
     targets = torch.randint(V, (rows,), generator=torch.Generator().manual_seed(rows))
     inputs = [hidden, weight, bias] if with_bias else [hidden, weight]
@@ -53,7 +54,7 @@ def test_cross_entropy_and_its_gradients_equal_the_naive_twins(rows: int, with_b
 
 
 @pytest.mark.parametrize("rows", [1, 5, 13])
-def test_weighted_cross_entropies_and_their_gradients_equal_the_naive_twins(rows: int) -> None:
+def test_weighted_cross_entropies_and_their_gradients_equal_the_naive_ones(rows: int) -> None:
     hidden, weight, bias = leaves((rows, D), (V, D), (V,))
     generator = torch.Generator().manual_seed(rows)
     targets = torch.randint(V, (rows,), generator=generator)
@@ -116,7 +117,7 @@ def test_cross_entropy_leaves_frozen_inputs_without_gradient() -> None:
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_max_pool_and_its_gradients_equal_the_naive_twins(with_bias: bool) -> None:
+def test_max_pool_and_its_gradients_equal_the_naive_ones(with_bias: bool) -> None:
     hidden, weight, bias = leaves((4, 11, D), (V, D), (V,))
     inputs = [hidden, weight, bias] if with_bias else [hidden, weight]
     arguments = (hidden, weight, bias if with_bias else None, pooling_mask())
@@ -181,20 +182,10 @@ def test_autocast_computes_in_bfloat16_and_returns_float32(kernel: str) -> None:
 
 
 def test_no_kernel_ever_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple | list) else [result]:
-                largest = max(largest, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
-            return result
-
     monkeypatch.setattr(cross_entropy, "CHUNK_ROWS", 8)
     monkeypatch.setattr(max_pool, "CHUNK_ROWS", 8)
     hidden, weight, bias = leaves((4, 32, D), (512, D), (512,))
-    with Watch():
+    with LargestTensor() as watch:
         linear_cross_entropy(hidden.flatten(0, 1), weight, bias, torch.zeros(128, dtype=torch.long)).backward()
         linear_max_pool(hidden, weight, bias, torch.ones(4, 32, dtype=torch.bool)).sum().backward()
-    assert largest == 8 * 512
+    assert watch.largest == 8 * 512

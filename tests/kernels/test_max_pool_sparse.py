@@ -1,10 +1,14 @@
+"""The max-pool's backward pass where few gradients are not 0, and the pool without gradients."""
+
+from __future__ import annotations
+
 import torch
 
 from dupmae.kernels import linear_max_pool
 from dupmae.kernels.naive import linear_max_pool as naive_max_pool
 
 
-def test_a_gradient_of_few_entries_equals_the_naive_one():
+def test_a_gradient_of_few_terms_equals_the_naive_one() -> None:
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(3, 7, 5, generator=generator, dtype=torch.float64)
     weight = torch.randn(50, 5, generator=generator, dtype=torch.float64)
@@ -20,7 +24,7 @@ def test_a_gradient_of_few_entries_equals_the_naive_one():
         torch.testing.assert_close(found, wanted)
 
 
-def test_without_gradients_the_pool_is_the_same():
+def test_without_gradients_the_pool_is_the_same() -> None:
     generator = torch.Generator().manual_seed(4)
     hidden = torch.randn(4, 300, 5, generator=generator, dtype=torch.float64)  # longer than a chunk
     weight = torch.randn(50, 5, generator=generator, dtype=torch.float64)

@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from dupmae.evaluation.comparison import Comparison
     from dupmae.index import Hit
-    from dupmae.index.explanation import Entry, Explanation
+    from dupmae.index.explanation import Explanation, Term
     from dupmae.index.tune import Trial
 
 SNIPPET_LENGTH = 300
@@ -59,7 +59,7 @@ def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> st
                     "score": hit.score,
                     "dense_score": hit.dense_score,
                     "lexical_score": hit.lexical_score,
-                    "matches": [{"entry": term, "contribution": weight} for term, weight in hit.matches],
+                    "matches": [{"term": term, "contribution": weight} for term, weight in hit.matches],
                     "title": hit.title,
                     "text": hit.text,
                     "metadata": dict(hit.metadata),
@@ -128,8 +128,8 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
     """Print a query's terms, and passages with their ranks, both parts of their scores and their terms."""
     console.print(Text(explanation.query, style="bold"))
     for name, style, terms in (
-        ("its words", "green", [term for term in explanation.entries if term.in_query]),
-        ("added", "yellow", [term for term in explanation.entries if not term.in_query]),
+        ("its words", "green", [term for term in explanation.terms if term.in_query]),
+        ("added", "yellow", [term for term in explanation.terms if not term.in_query]),
     ):
         console.print(Padding(_terms(name, style, terms), (0, 0, 0, 4)))
     for explained in explanation.hits:
@@ -158,7 +158,7 @@ def _parts(hit: Hit) -> str:
     return f"{hit.dense_score:.3f} dense + {hit.lexical_score:.3f} lexical"
 
 
-def _terms(name: str, style: str, terms: Sequence[Entry]) -> Text:
+def _terms(name: str, style: str, terms: Sequence[Term]) -> Text:
     """Put terms on one line, and the sum of those that there is no room for."""
     shown = "  ".join(f"{term.token} {term.weight:.3f}" for term in terms[:SHOWN_TERMS])
     rest = terms[SHOWN_TERMS:]

@@ -27,7 +27,7 @@ from dupmae.models import Model, model_fingerprint, resolve_model
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
-    from dupmae.index.scoring.exact import Part
+    from dupmae.index.scoring.query import Part
 
 STORE, PRETRAIN, FINETUNE, MINE = "1-store", "2-pretrain", "3-finetune", "4-mine"
 HARD_NEGATIVES, TEACHER, DISTIL, INDEX = "5-hard-negatives", "6-teacher", "7-distil", "index"

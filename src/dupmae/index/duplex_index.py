@@ -14,8 +14,9 @@ from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.hits import Hit, Where, wanted_values
 from dupmae.index.scoring.approximate import Approximate, approximate_top_k
-from dupmae.index.scoring.exact import Part, Query, prepare_queries, top_k
+from dupmae.index.scoring.exact import top_k
 from dupmae.index.scoring.explaining import explain_hit
+from dupmae.index.scoring.query import Part, Query, prepare_queries
 from dupmae.index.scoring.snapshot import Snapshot
 from dupmae.index.storage.manifest import Manifest
 from dupmae.index.storage.passages import IDS_FILE, TEXTS_FILE
@@ -27,11 +28,28 @@ from dupmae.models import model_fingerprint
 
 
 class DuplexIndex:
-    """An index folder opened for exact search by Eq. 12.
+    """An index folder, opened for exact search by Eq. 12.
 
     Use :meth:`build` or :meth:`open`. Opening maps one committed state of the folder, which later changes by other
     processes do not touch (:meth:`refresh` moves on to the newest); texts are read only for hits, and the encoder is
     loaded when the first text comes. Threads may share an index: each search keeps to the state it began with.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from dupmae import DuplexEncoder, DuplexIndex
+        >>> from dupmae.corpus import Passage
+        >>> passages = [
+        ...     Passage("rain", "", "Water falls from clouds as rain."),
+        ...     Passage("bread", "", "A loaf of bread is baked from flour, water and yeast."),
+        ... ]
+        >>> index = DuplexIndex.build(Path("index"), DuplexEncoder("dupmae-small"), passages, model="dupmae-small")
+        >>> hits = index.search(["how is a loaf made?"])[0]
+        >>> hits[0].id, hits[0].matches[0][0]
+        ('bread', 'loaf')
+        >>> index.delete(["rain"])
+        []
+        >>> len(DuplexIndex.open(Path("index")))
+        1
     """
 
     def __init__(self, folder: Path, encoder: Encoder | None = None) -> None:
@@ -47,7 +65,7 @@ class DuplexIndex:
         encoder: Encoder,
         passages: Iterable[Passage],
         *,
-        model: str,
+        model: str | None = None,
         batch_size: int = 32,
         segment_passages: int = MAX_PASSAGES,
     ) -> DuplexIndex:
@@ -60,15 +78,19 @@ class DuplexIndex:
             folder: The index; created if need be.
             encoder: Embeds the passages.
             passages: At least one, ids unique; read once, as a stream.
-            model: Folder or name the encoder was loaded from; :meth:`search` loads it from there.
+            model: Folder or name that an opened index loads the encoder from; the encoder's own `path` if not given.
             batch_size: Passages in a forward pass.
             segment_passages: Passages held in memory until they are written as a segment.
 
         Raises:
             DupmaeError: No passages, an id twice, embeddings that cannot be stored, another writer, or a folder that
-                holds other files, another model's index, or an index of other passages.
+                holds other files, another model's index, or an index of other passages; or an encoder that was loaded
+                from no folder, and no `model`.
         """
         folder = Path(folder)
+        model = getattr(encoder, "path", None) if model is None else model
+        if model is None:
+            raise DupmaeError("The encoder does not know where its model is: save it, and name its folder as `model`.")
         build_segments(folder, encoder, passages, model=model, batch_size=batch_size, segment_passages=segment_passages)
         return cls(folder, encoder)
 
@@ -177,7 +199,7 @@ class DuplexIndex:
         where: Where | None = None,
         approximate: Approximate | None = None,
     ) -> list[list[Hit]]:
-        """The k best passages of each query, best first, ties by id.
+        """Rank the k best passages for each query, best first, ties by id.
 
         Args:
             queries: Texts.
@@ -233,7 +255,7 @@ class DuplexIndex:
         where: Where | None = None,
         approximate: Approximate | None = None,
     ) -> tuple[list[list[str]], list[list[float]]]:
-        """The k best passages of queries that are embedded already.
+        """Rank the k best passages for queries that are embedded already.
 
         Args:
             embeddings: Q queries of the model that built the index.
@@ -266,7 +288,7 @@ class DuplexIndex:
             snapshot.clusters.verify()
 
     def info(self) -> dict[str, Any]:
-        """Facts about the index: counts, sizes in bytes, the model, the metadata fields."""
+        """Collect facts about the index: counts, sizes in bytes, the model, the metadata fields."""
         snapshot = self.snapshot
         manifest, segments = snapshot.manifest, snapshot.segments
         sizes = {
@@ -281,8 +303,8 @@ class DuplexIndex:
             "model": manifest.model_path(self.folder),
             "dense_dimensions": manifest.cls_dimension,
             "vocabulary": manifest.vocabulary_size,
-            "entries_per_passage": manifest.top_k,
-            "metadata": sorted({name for segment in segments for name in segment.passages.metadata_fields}),
+            "terms_per_passage": manifest.top_k,
+            "metadata": snapshot.metadata_fields,
             "clusters": "yes" if manifest.clusters else "no",
             "bytes_of_vectors": sizes[VECTORS_FILE],
             "bytes_of_ids": sizes[IDS_FILE],
@@ -291,15 +313,13 @@ class DuplexIndex:
         }
 
     def _alive(self, snapshot: Snapshot, where: Where | None) -> list[NDArray[np.uint8]]:
-        """For each segment, 1 for each passage that may be found (n,)."""
+        """Mark the passages that may be found: for each segment, 1 for each of them (n,)."""
         alive, segments = snapshot.alive, snapshot.segments
         for field, wanted in (where or {}).items():
             values = wanted_values(wanted)
-            if all(field not in segment.passages.metadata_fields for segment in segments):
-                known = sorted({name for segment in segments for name in segment.passages.metadata_fields})
-                raise DupmaeError(
-                    f"The index {self.folder} has no metadata field {field!r}; it has {', '.join(known) or 'none'}."
-                )
+            if field not in snapshot.metadata_fields:
+                known = ", ".join(snapshot.metadata_fields) or "none"
+                raise DupmaeError(f"The index {self.folder} has no metadata field {field!r}; it has {known}.")
             alive = [
                 rows * segment.passages.matching(field, values) for rows, segment in zip(alive, segments, strict=True)
             ]
@@ -313,7 +333,7 @@ class DuplexIndex:
         where: Where | None,
         approximate: Approximate | None,
     ) -> list[list[tuple[str, float, int, int]]]:
-        """For each query id, score, segment number and row of the best passages, best first, ties by id."""
+        """Rank for each query: id, score, segment number and row of the best passages, best first, ties by id."""
         if k < 1:
             raise DupmaeError(f"k is {k}: ask for at least one passage.")
         alive = self._alive(snapshot, where)

@@ -1,4 +1,4 @@
-"""Why a duplex index ranks passages as it does: both halves' shares and ranks, words that are there or only meant."""
+"""Why a duplex index ranks passages as it does: both halves' scores and ranks, terms that are there or only meant."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from dupmae.errors import DupmaeError, refuse_string
-from dupmae.index import DuplexIndex, Hit
+from dupmae.index.duplex_index import DuplexIndex
+from dupmae.index.hits import Hit
+from dupmae.index.scoring.query import Part
 
 DEPTH = 1000
 """Ranks beyond this are not looked for."""
-_PARTS = ("both", "dense", "lexical")
+_PARTS: tuple[Part, ...] = ("both", "dense", "lexical")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A vocabulary entry."""
+class Term:
+    """A term of the vocabulary."""
 
     token: str
     """Its name."""
@@ -35,13 +37,13 @@ class ExplainedHit:
     """A passage and the reasons for its score."""
 
     hit: Hit
-    """Its score, both halves' shares, its text."""
+    """Its score, what each half contributes, its text."""
     ranks: tuple[int | None, int | None, int | None]
-    """Its rank by the sum, by [CLS] alone, by OT alone; None beyond the first thousand."""
-    matched: Sequence[Entry]
-    """Shared entries that stand in both texts, heaviest first."""
-    expanded: Sequence[Entry]
-    """Shared entries that are missing in one of the texts or in both."""
+    """Its rank by the sum, by the dense half alone, by the lexical half alone; None beyond `DEPTH`."""
+    matched: Sequence[Term]
+    """Shared terms that stand in both texts, heaviest first."""
+    expanded: Sequence[Term]
+    """Shared terms that are missing in one of the texts or in both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class Explanation:
 
     query: str
     """The text."""
-    entries: Sequence[Entry]
-    """The query's vocabulary entries, heaviest first."""
+    terms: Sequence[Term]
+    """The query's terms, heaviest first."""
     hits: Sequence[ExplainedHit]
     """The best passages by the sum, then those that only one of the halves has among its best, then those asked for."""
 
@@ -62,7 +64,8 @@ def explain(index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = ())
     Args:
         index: The index.
         query: Text.
-        k: Passages from the top of each of three rankings: by the sum (Eq. 12), by [CLS] alone, by OT alone.
+        k: Passages from the top of each of three rankings: by the sum (Eq. 12), by the dense half alone, by the lexical
+            half alone.
         ids: Further passages, whether they are found or not.
 
     Raises:
@@ -72,7 +75,7 @@ def explain(index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = ())
         raise DupmaeError(f"k is {k}: ask for at least one passage.")
     refuse_string(ids, "ids")
     embeddings = index.encoder.embed_queries([query])
-    rankings = [index.search_embeddings(embeddings, max(k, DEPTH), part)[0][0] for part in _PARTS]  # type: ignore[arg-type]
+    rankings = [index.search_embeddings(embeddings, max(k, DEPTH), part)[0][0] for part in _PARTS]
     ranks = [{passage: rank for rank, passage in enumerate(ranking, 1)} for ranking in rankings]
     shown = list(dict.fromkeys([*(passage for ranking in rankings for passage in ranking[:k]), *ids]))
     asked = _tokens(index, query)
@@ -81,7 +84,7 @@ def explain(index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = ())
     weights = embeddings.weights[0][heaviest].tolist()
     return Explanation(
         query,
-        [Entry(name, weight, name in asked, False) for name, weight in zip(names, weights, strict=True)],
+        [Term(name, weight, name in asked, False) for name, weight in zip(names, weights, strict=True)],
         [
             _explained(index, hit, asked, (ranks[0].get(hit.id), ranks[1].get(hit.id), ranks[2].get(hit.id)))
             for hit in index.explain(query, shown)
@@ -90,28 +93,28 @@ def explain(index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = ())
 
 
 def explanation_as_record(explanation: Explanation) -> dict[str, Any]:
-    """The explanation as JSON: `query`, `entries`, and `hits` with `rank`, `dense_rank` and `lexical_rank`."""
+    """Lay an explanation out as JSON: `query`, `terms`, and `hits` with `rank`, `dense_rank` and `lexical_rank`."""
     hits = []
     for explained in explanation.hits:
         record = asdict(explained)
         hit = record.pop("hit") | {"metadata": dict(explained.hit.metadata)}
         hit.pop("matches")
         hits.append(hit | dict(zip(("rank", "dense_rank", "lexical_rank"), record.pop("ranks"), strict=True)) | record)
-    return {"query": explanation.query, "entries": [asdict(entry) for entry in explanation.entries], "hits": hits}
+    return {"query": explanation.query, "terms": [asdict(term) for term in explanation.terms], "hits": hits}
 
 
 def _explained(
     index: DuplexIndex, hit: Hit, asked: set[str], ranks: tuple[int | None, int | None, int | None]
 ) -> ExplainedHit:
-    """Sort a hit's entries into those that stand in both texts and the others."""
+    """Sort a hit's terms into those that stand in both texts and the others."""
     there = _tokens(index, f"{hit.title} {hit.text}")
-    entries = [Entry(token, share, token in asked, token in there) for token, share in hit.matches]
-    matched = [entry for entry in entries if entry.in_query and entry.in_passage]
-    return ExplainedHit(hit, ranks, matched, [entry for entry in entries if entry not in matched])
+    terms = [Term(token, added, token in asked, token in there) for token, added in hit.matches]
+    matched = [term for term in terms if term.in_query and term.in_passage]
+    return ExplainedHit(hit, ranks, matched, [term for term in terms if term not in matched])
 
 
 def _tokens(index: DuplexIndex, text: str) -> set[str]:
-    """The names of a text's tokens, all of them, however long it is."""
+    """Name all of a text's tokens, however long it is."""
     tokenizer = index.encoder.tokenizer
     ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return set(tokenizer.convert_ids_to_tokens(ids))

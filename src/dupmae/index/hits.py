@@ -1,7 +1,8 @@
-"""What a search asks for and what it gives: filters and hits."""
+"""Hits of a search, and the filters that it may be limited by."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,9 +23,9 @@ class Hit:
     dense_score: float
     """Its first term: what the dense halves contribute."""
     lexical_score: float
-    """Its second term: what shared vocabulary entries contribute."""
+    """Its second term: what shared terms contribute."""
     matches: list[tuple[str, float]]
-    """The shared vocabulary entries with their contributions to `lexical_score`, heaviest first."""
+    """The shared terms with their contributions to `lexical_score`, heaviest first."""
     title: str
     """The passage's title; may be empty."""
     text: str
@@ -32,8 +33,23 @@ class Hit:
     metadata: Mapping[str, str]
     """Its metadata fields."""
 
+    @property
+    def cls_score(self) -> float:
+        """Former name of `dense_score`, until version 0.3."""
+        return self._renamed("cls_score", "dense_score")
+
+    @property
+    def ot_score(self) -> float:
+        """Former name of `lexical_score`, until version 0.3."""
+        return self._renamed("ot_score", "lexical_score")
+
+    def _renamed(self, former: str, name: str) -> float:
+        """Read an attribute by its former name."""
+        warnings.warn(f"Hit.{former} is called Hit.{name} now", DeprecationWarning, stacklevel=3)
+        return float(getattr(self, name))
+
 
 def wanted_values(values: str | int | float | Sequence[str | int | float]) -> list[str]:
-    """The values of one field of a filter as they are stored."""
+    """Write the values of one field of a filter as they are stored."""
     several = [values] if isinstance(values, str | int | float) else values
     return [value_text(value) for value in several]

@@ -1,19 +1,16 @@
-"""What approximate search would gain and lose on a user's own queries."""
+"""Measurements of what approximate search gains and loses on a user's own queries."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
+from dupmae.index.duplex_index import DuplexIndex
 from dupmae.index.scoring.approximate import Approximate
-
-if TYPE_CHECKING:
-    from dupmae.index.duplex_index import DuplexIndex
 
 TERMS = (8, 16, 32, 64, 128)
 DEPTHS = (1, 4, 16)  # candidates, in multiples of k
@@ -59,14 +56,14 @@ def measure(index: DuplexIndex, queries: DuplexEmbeddings, k: int) -> list[Trial
 
 
 def propose(trials: list[Trial], recall: float) -> Trial:
-    """The fastest setting that finds enough; exact search if none does or none is faster."""
+    """Pick the fastest setting that finds enough; exact search if none does or none is faster."""
     return min((trial for trial in trials if trial.recall >= recall), key=lambda trial: trial.p50_ms)
 
 
 def _trial(
     index: DuplexIndex, queries: DuplexEmbeddings, k: int, settings: Approximate | None, exact: list[set[str]] | None
 ) -> tuple[list[set[str]], Trial]:
-    """Ids found for each query, and how fast."""
+    """Search with one setting: ids found for each query, and how fast."""
     index.search_embeddings(queries[:1], k, approximate=settings)  # what the first search loads is not its cost
     seconds, found = [], []
     for row in range(len(queries)):

@@ -1,8 +1,8 @@
-"""The two hot kernels that meet the whole vocabulary, without ever building a tensor of tokens times vocabulary.
+"""Cross-entropy and max-pool over the whole vocabulary, without ever building a tensor of tokens times vocabulary.
 
 Both run on CPU and GPU with plain torch operations and follow autocast: their matrix products take its data type,
 softmax and accumulation stay in float32 (float64 for float64 input). On a GPU what the cross-entropy does between its
-products is compiled, where that works. `naive` holds their readable twins.
+products is compiled, where that works. `naive` holds the same written as one reads it in the paper.
 """
 
 from dupmae.kernels.cross_entropy import linear_cross_entropy, weighted_linear_cross_entropy

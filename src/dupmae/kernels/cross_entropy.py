@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from dupmae.kernels.cross_entropy_cpu import Found, tiled_cross_entropy, tiles_pay
+from dupmae.kernels.cross_entropy_cpu import Found, Predictions, tiled_cross_entropy, tiles_pay
 from dupmae.kernels.dtypes import accumulation_dtype, compute_dtype
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ values become denormal numbers, which processors handle up to 60 times more slow
 def linear_cross_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Mean cross-entropy of `hidden @ weight.T + bias` against `targets`, without ever holding all logits.
+    """Compute the mean cross-entropy of `hidden @ weight.T + bias` against `targets` without holding all logits.
 
     Memory beyond inputs and gradients is at most `CHUNK_ROWS` times V numbers, whatever N is.
 
@@ -42,7 +42,7 @@ def linear_cross_entropy(
         hidden: One state per prediction, (N, D).
         weight: Output matrix, (V, D).
         bias: Output bias, (V,), or None.
-        targets: The vocabulary entry to predict in each row, (N,), integers in [0, V).
+        targets: The term to predict in each row, (N,), integers in [0, V).
 
     Returns:
         The mean loss in nats, a scalar; 0 with zero gradients when N is 0.
@@ -54,7 +54,7 @@ def linear_cross_entropy(
 def weighted_linear_cross_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, shares: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropies that count differently: several means over parts of the rows cost as much as one over all.
+    """Sum cross-entropies that count differently: several means over parts of the rows cost as much as one over all.
 
     Args:
         hidden: As in :func:`linear_cross_entropy`, and so are `weight`, `bias` and `targets`.
@@ -93,8 +93,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         parts = shares / largest
         with torch.autocast(hidden.device.type, enabled=False):
             kernel = tiled_cross_entropy if tiles_pay(hidden.device, dtype) else _chunked_cross_entropy
-            need_table = need_weight or need_bias
-            losses, *gradients = kernel(hidden, weight, bias, targets, parts, dtype, need_hidden, need_table)
+            given = Predictions(
+                hidden, weight, bias, targets, parts, dtype, need_hidden, need_table=need_weight or need_bias
+            )
+            losses, *gradients = kernel(given)
         ctx.gradients, ctx.largest = gradients, largest
         ctx.dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
         ctx.mark_non_differentiable(losses)
@@ -114,17 +116,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *scaled, None, None, None, None
 
 
-def _chunked_cross_entropy(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    shares: torch.Tensor,
-    dtype: torch.dtype,
-    need_hidden: bool,
-    need_table: bool,
-) -> Found:
+def _chunked_cross_entropy(given: Predictions) -> Found:
     """Compute what `cross_entropy_cpu.tiled_cross_entropy` does, with all logits of `CHUNK_ROWS` rows at a time."""
+    hidden, weight, bias, targets, shares, dtype, need_hidden, need_table = given
     wide, device = accumulation_dtype(dtype), hidden.device
     losses = torch.empty(len(hidden), dtype=wide, device=device)
     grad_hidden = torch.empty_like(hidden, dtype=wide) if need_hidden else None
@@ -184,7 +178,7 @@ def _gradient_of_block(
 
 @cache
 def _of_block(device: torch.device) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
-    """:func:`_gradient_of_block`, compiled for a GPU, where its dozen passes over the logits become a few.
+    """Compile :func:`_gradient_of_block` for a GPU, where its dozen passes over the logits become a few.
 
     Compiling needs tools that not every machine has: what it makes is tried first, and left if it is not the same.
     """

@@ -1,7 +1,7 @@
 """Cross-entropy in tiles that stay in a processor's caches.
 
-Logits are computed in tiles of some rows times some entries of the vocabulary. For rows s_i with targets t_i, and
-entries with weights w_v and biases b_v, a tile holds
+Logits are computed in tiles of some rows times some terms. For rows s_i with targets t_i, and terms with weights w_v
+and biases b_v, a tile holds
 
     e_vi = exp(<w_v, s_i> + b_v - r_i),    r_i the target's logit, or the row's largest,
 
@@ -20,6 +20,8 @@ Rows and vocabulary are padded, so that all products have one of a few shapes (:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from dupmae.kernels.dtypes import accumulation_dtype
@@ -27,51 +29,54 @@ from dupmae.kernels.shapes import pad_rows, padded_rows
 
 CHUNK_ROWS = 1024
 """Rows of a tile."""
-TILE_ENTRIES = 2048
-"""Entries of the vocabulary in a tile: with 1,024 rows it fits the cores' caches; half or twice the size was slower."""
+TILE_TERMS = 2048
+"""Terms in a tile: with 1,024 rows it fits the cores' caches; half or twice the size was slower."""
 ALIGNMENT = 32
 """Matrices get a multiple of this many columns, which is how matrix units read them."""
 NEVER = -1e30
-"""Logit of the entries that pad the vocabulary."""
+"""Logit of the terms that pad the vocabulary."""
 
 Found = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 """Each row's loss, (N,), and the gradients of the total with respect to states (N, D), weight (V, D), bias (V,)."""
 
 
+class Predictions(NamedTuple):
+    """What a cross-entropy is taken of, and which gradients are wanted."""
+
+    hidden: torch.Tensor
+    """States, (N, D)."""
+    weight: torch.Tensor
+    """Output matrix, (V, D)."""
+    bias: torch.Tensor | None
+    """Output bias, (V,)."""
+    targets: torch.Tensor
+    """Each row's term, (N,)."""
+    shares: torch.Tensor
+    """What each row's loss counts in the total, (N,)."""
+    dtype: torch.dtype
+    """Of the matrix products."""
+    need_hidden: bool
+    """Whether the gradient of `hidden` is wanted."""
+    need_table: bool
+    """Whether the gradients of `weight` and `bias` are wanted."""
+
+
 def tiles_pay(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether tiles are the faster way: on a processor, in the numbers that people train with."""
+    """Tell whether tiles are the faster way: on a processor, in the numbers that people train with."""
     return device.type == "cpu" and dtype in (torch.bfloat16, torch.float32)
 
 
 @torch.no_grad()
-def tiled_cross_entropy(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    shares: torch.Tensor,
-    dtype: torch.dtype,
-    need_hidden: bool,
-    need_table: bool,
-) -> Found:
-    """Cross-entropies, and the gradients of their total.
-
-    Args:
-        hidden: (N, D).
-        weight: (V, D).
-        bias: (V,), or None.
-        targets: (N,).
-        shares: What each row's loss counts in the total, (N,).
-        dtype: Of the matrix products.
-        need_hidden: Whether the gradient of `hidden` is wanted.
-        need_table: Whether the gradients of `weight` and `bias` are wanted.
+def tiled_cross_entropy(given: Predictions) -> Found:
+    """Compute cross-entropies and the gradients of their total.
 
     Returns:
         All in the data type of accumulation; gradients that are not wanted are None.
     """
-    wide, (entries, width) = accumulation_dtype(dtype), weight.shape
-    table = _table(weight, bias, dtype)  # (V', K), V' a multiple of TILE_ENTRIES
-    parts = torch.stack([part.T for part in torch.split(table, TILE_ENTRIES)])  # (V' / v, K, v)
+    hidden, weight, bias, targets, shares, dtype, need_hidden, need_table = given
+    wide, (terms, width) = accumulation_dtype(dtype), weight.shape
+    table = _table(weight, bias, dtype)  # (V', K), V' a multiple of TILE_TERMS
+    parts = torch.stack([part.T for part in torch.split(table, TILE_TERMS)])  # (V' / v, K, v)
     shares, losses = shares.to(wide), torch.empty(len(hidden), dtype=wide)
     grad_hidden = torch.empty_like(hidden, dtype=wide) if need_hidden else None
     grad_table = torch.empty_like(table, dtype=wide) if need_table else None
@@ -98,7 +103,7 @@ def tiled_cross_entropy(
             grad_hidden[rows] = (sums[:count, :width] / norm[:count, None] - of_target[:, :width]) * share
         if grad_table is not None:
             scaled = (columns * pad_rows(share) / norm[:, None]).to(dtype)  # (n', K)
-            for tile, part in zip(factors, torch.split(grad_table, TILE_ENTRIES), strict=True):
+            for tile, part in zip(factors, torch.split(grad_table, TILE_TERMS), strict=True):
                 product = tile @ scaled
                 if start:
                     part += product
@@ -107,27 +112,27 @@ def tiled_cross_entropy(
             grad_table.index_add_(0, targets[rows], columns[:count] * share, alpha=-1)
     if grad_table is None:
         return losses, grad_hidden, None, None
-    return losses, grad_hidden, grad_table[:entries, :width], grad_table[:entries, width]
+    return losses, grad_hidden, grad_table[:terms, :width], grad_table[:terms, width]
 
 
 def _table(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-    """The entries' columns (V', K): weights, bias, what rounding has taken from it, 1 for the reference, zeros."""
-    entries, width = weight.shape
-    height = -(-entries // TILE_ENTRIES) * TILE_ENTRIES
+    """Lay out the terms' columns (V', K): weights, bias, what rounding took from it, 1 for the reference, zeros."""
+    terms, width = weight.shape
+    height = -(-terms // TILE_TERMS) * TILE_TERMS
     table = torch.empty(height, -(-(width + 3) // ALIGNMENT) * ALIGNMENT, dtype=dtype)
-    table[:entries, :width] = weight
-    table[entries:, :width] = 0
+    table[:terms, :width] = weight
+    table[terms:, :width] = 0
     table[:, width:] = 0
     if bias is not None:
-        table[:entries, width] = bias
-        table[:entries, width + 1] = bias - table[:entries, width]
-    table[entries:, width] = NEVER
+        table[:terms, width] = bias
+        table[:terms, width + 1] = bias - table[:terms, width]
+    table[terms:, width] = NEVER
     table[:, width + 2] = 1
     return table
 
 
 def _columns(states: torch.Tensor, reference: torch.Tensor, count: int) -> torch.Tensor:
-    """The rows' columns that meet those of :func:`_table`, (n', K); the rows that pad them are zeros."""
+    """Lay out the rows' columns that meet those of :func:`_table`, (n', K); the rows that pad them are zeros."""
     rows, width = states.shape
     columns = torch.zeros(padded_rows(rows), count, dtype=states.dtype)
     columns[:rows, :width] = states
@@ -139,19 +144,19 @@ def _columns(states: torch.Tensor, reference: torch.Tensor, count: int) -> torch
 def _sums(
     table: torch.Tensor, parts: torch.Tensor, columns: torch.Tensor, space: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The exponentials, tile after tile, in `space`, (V' / v, v, n'), and with them as factors the table's sum (n', K).
+    """Put exponentials, tile after tile, in `space`, (V' / v, v, n'), and sum the table (n', K) with them as factors.
 
     The table's column of ones sums up Z, the first D columns the gradient of the states.
     """
-    factors = space[: len(table) * len(columns)].view(-1, TILE_ENTRIES, len(columns))
+    factors = space[: len(table) * len(columns)].view(-1, TILE_TERMS, len(columns))
     sums = torch.zeros(columns.shape[::-1], dtype=accumulation_dtype(columns.dtype))
-    for tile, part, transposed in zip(factors, torch.split(table, TILE_ENTRIES), parts, strict=True):
+    for tile, part, transposed in zip(factors, torch.split(table, TILE_TERMS), parts, strict=True):
         torch.mm(part, columns.T, out=tile).exp_()
         sums += transposed @ tile
     return factors, sums.T.contiguous()
 
 
 def _largest(table: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """The largest logit of each row, (n',)."""
-    parts = torch.split(table, TILE_ENTRIES)
+    """Find the largest logit of each row, (n',)."""
+    parts = torch.split(table, TILE_TERMS)
     return torch.stack([torch.mm(part, columns.T).amax(dim=0) for part in parts]).amax(dim=0)

@@ -1,4 +1,4 @@
-"""Which data types a kernel computes and accumulates in."""
+"""The data types that a kernel computes and accumulates in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def compute_dtype(hidden: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
-    """The data type of the matrix products: autocast's where it is on, else the wider of both inputs'."""
+    """Choose the data type of the matrix products: autocast's where it is on, else the wider of both inputs'."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -14,5 +14,5 @@ def compute_dtype(hidden: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The data type of softmax and sums: float64 for float64, else float32."""
+    """Choose the data type of softmax and sums: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

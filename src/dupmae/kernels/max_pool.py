@@ -1,9 +1,9 @@
 """Linear layer and max-pool over tokens in one step (Eq. 6-7).
 
-Only one token wins each entry of the vocabulary, so the backward pass has B x V numbers to distribute, not B x L x V.
-Both of its sums, over the sequences for the weight and over the won entries for the states, are weighted sums of table
+Only one token wins each term of the vocabulary, so the backward pass has B x V numbers to distribute, not B x L x V.
+Both of its sums, over the sequences for the weight and over the won terms for the states, are weighted sums of table
 rows: torch's `embedding_bag`. (On a CPU it beat scattering into an (L, V) buffer with a matrix product by a factor of
-2 to 5, and `index_add_` by 2 to 4; for the states, where it needs the entries sorted by their winners first, a loop
+2 to 5, and `index_add_` by 2 to 4; for the states, where it needs the terms sorted by their winners first, a loop
 that sorts nothing is twice as fast again.)
 """
 
@@ -20,17 +20,17 @@ from dupmae.kernels.max_pool_cpu import gradient_of_rows, pooled_in_tiles, segme
 
 CHUNK_ROWS = 256
 """Tokens whose logits exist at the same time."""
-TILE_ENTRIES = 1024
-"""On a processor, entries whose logits do: with `CHUNK_ROWS` tokens they fit its caches."""
+TILE_TERMS = 1024
+"""On a processor, terms whose logits do: with `CHUNK_ROWS` tokens they fit its caches."""
 SPARSE = 0.1
-"""Share of entries with a gradient up to which the backward pass picks them out: after a ReLU and a top-k cut, as in
-fine-tuning, few are left; after a softmax over the vocabulary, as in pre-training, all are."""
+"""Share of the gradient's B x V numbers that are not 0 up to which the backward pass picks them out: after a ReLU and a
+top-k cut, as in fine-tuning, few are left; after a softmax over the vocabulary, as in pre-training, all are."""
 
 
 def linear_max_pool(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, mask: torch.Tensor
 ) -> torch.Tensor:
-    """For each sequence and vocabulary entry the largest logit among the pooled tokens: mu of Eq. 7.
+    """Pool the largest logit of each term among the tokens of each sequence: mu of Eq. 7.
 
     Args:
         hidden: Token states, (B, L, D).
@@ -48,7 +48,7 @@ def linear_max_pool(
 def linear_max_pool_packed(
     rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """The same as :func:`linear_max_pool` on pooled tokens alone, sequence after sequence without gaps.
+    """Compute :func:`linear_max_pool` from the pooled tokens alone, sequence after sequence without gaps.
 
     Args:
         rows: States of the pooled tokens of all sequences, (R, D).
@@ -73,27 +73,27 @@ def linear_max_pool_packed(
 def _pooled(
     states: torch.Tensor, counts: torch.Tensor, table: torch.Tensor, with_winners: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The pooled logits without a bias and, if asked, the numbers of the rows that won, (B, V) both."""
+    """Pool the logits without a bias and, if asked, tell the numbers of the rows that won, (B, V) both."""
     if segments_pay(states.device, table.dtype):
         return pooled_in_tiles(states, counts.tolist(), table, with_winners)
     wide = accumulation_dtype(table.dtype)
     best = torch.full((len(counts), len(table)), -torch.inf, dtype=wide, device=table.device)  # (B, V)
     winner = torch.zeros_like(best, dtype=torch.int32) if with_winners else None  # (B, V)
-    tile = TILE_ENTRIES if states.device.type == "cpu" else len(table)
+    tile = TILE_TERMS if states.device.type == "cpu" else len(table)
     for start, segments in _chunks(counts.tolist()):
         chunk = states[start : start + CHUNK_ROWS]
         for begin in range(0, len(table), tile):
-            entries = slice(begin, begin + tile)
+            terms = slice(begin, begin + tile)
             # (n, v) either way; what runs along memory is what the maximum is faster on
-            logits = chunk @ table[entries].T if winner is None else (table[entries] @ chunk.T).T
+            logits = chunk @ table[terms].T if winner is None else (table[terms] @ chunk.T).T
             for sequence, first, last in segments:
-                part, known = logits[first - start : last - start], best[sequence, entries]
+                part, known = logits[first - start : last - start], best[sequence, terms]
                 if winner is None:
                     torch.maximum(known, part.amax(dim=0), out=known)
                     continue
                 value, index = part.max(dim=0)  # (v,)
                 better = value > known
-                winner[sequence, entries] = torch.where(better, index.int() + first, winner[sequence, entries])
+                winner[sequence, terms] = torch.where(better, index.int() + first, winner[sequence, terms])
                 torch.maximum(value.to(wide), known, out=known)  # unlike `better`, it lets a NaN through
     best[counts == 0] = 0.0
     return best, winner
@@ -139,19 +139,19 @@ class _LinearMaxPool(torch.autograd.Function):
 def _sparse_gradients(
     grad: torch.Tensor, winner: torch.Tensor, weight: torch.Tensor, states: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both gradients, (R, D) and (V, D), visiting only entries whose gradient is not zero."""
-    sequence, entry = grad.nonzero(as_tuple=True)  # (K,)
-    row = winner[sequence, entry].long()
-    factor = grad[sequence, entry][:, None]  # (K, 1)
-    grad_rows = torch.zeros_like(states, dtype=grad.dtype).index_add_(0, row, factor * weight[entry])
-    grad_weight = torch.zeros_like(weight, dtype=grad.dtype).index_add_(0, entry, factor * states[row])
+    """Compute both gradients, (R, D) and (V, D), visiting only terms whose gradient is not zero."""
+    sequence, term = grad.nonzero(as_tuple=True)  # (K,)
+    row = winner[sequence, term].long()
+    factor = grad[sequence, term][:, None]  # (K, 1)
+    grad_rows = torch.zeros_like(states, dtype=grad.dtype).index_add_(0, row, factor * weight[term])
+    grad_weight = torch.zeros_like(weight, dtype=grad.dtype).index_add_(0, term, factor * states[row])
     return grad_rows, grad_weight
 
 
 def _gradient_of_rows(
     grad: torch.Tensor, winner: torch.Tensor, weight: torch.Tensor, states: torch.Tensor
 ) -> torch.Tensor:
-    """Each row's sum of `grad * weight` over the entries it won: (R, D)."""
+    """Sum `grad * weight` over the terms that each row won: (R, D)."""
     if segments_pay(states.device, states.dtype):
         return gradient_of_rows(grad, winner, weight.float(), len(states))
     by_row, order = winner.flatten().sort()  # (B V,)
@@ -162,7 +162,7 @@ def _gradient_of_rows(
 
 
 def _gradient_of_weight(grad: torch.Tensor, winner: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    """Each entry's sum of `grad * state of the winner` over the sequences: (V, D)."""
+    """Sum `grad * state of the winner` over the sequences for each term: (V, D)."""
     return F.embedding_bag(
         winner.T.contiguous(), states, mode="sum", per_sample_weights=grad.T.to(states.dtype).contiguous()
     )

@@ -21,23 +21,23 @@ from dupmae.kernels.shapes import pad_rows
 
 CHUNK_ROWS = 1024
 """Tokens of a tile; a longer sequence gets tiles of its own."""
-TILE_ENTRIES = 2048
-"""Entries of the vocabulary in a tile."""
-CACHED_ENTRIES = 256
-"""Entries whose rows of the output matrix stay in a core's cache while all sequences look at them."""
+TILE_TERMS = 2048
+"""Terms in a tile."""
+CACHED_TERMS = 256
+"""Terms whose rows of the output matrix stay in a core's cache while all sequences look at them."""
 LONGEST = 2**15
 """No sequence has this many tokens."""
 
 
 def segments_pay(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether these are the numbers and the machine that this module is for."""
+    """Tell whether these are the numbers and the machine that this module is for."""
     return device.type == "cpu" and dtype == torch.bfloat16
 
 
 def pooled_in_tiles(
     states: torch.Tensor, counts: list[int], table: torch.Tensor, with_winners: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Each sequence's largest logit of each entry, from tiles that stay in the processor's caches.
+    """Find each sequence's largest logit of each term, from tiles that stay in the processor's caches.
 
     Args:
         states: States of the pooled tokens, sequence after sequence, (R, D), bfloat16.
@@ -56,12 +56,12 @@ def pooled_in_tiles(
     while first < len(counts):
         last = max(first + 1, int(np.searchsorted(ends, ends[first] + CHUNK_ROWS, side="right")) - 1)
         columns, starts = pad_rows(states[ends[first] : ends[last]]).T, ends[first : last + 1] - ends[first]
-        for start in range(0, len(table), TILE_ENTRIES):
-            tile, entries = table[start : start + TILE_ENTRIES] @ columns, slice(start, start + TILE_ENTRIES)
+        for start in range(0, len(table), TILE_TERMS):
+            tile, terms = table[start : start + TILE_TERMS] @ columns, slice(start, start + TILE_TERMS)
             if winner is None:
-                _spread(_maxima, tile, starts, best[first:last, entries])
+                _spread(_maxima, tile, starts, best[first:last, terms])
             else:
-                _spread(_winners, tile, starts, best[first:last, entries], winner[first:last, entries])
+                _spread(_winners, tile, starts, best[first:last, terms], winner[first:last, terms])
         if winner is not None:
             winner[first:last] += torch.from_numpy(ends[first:last, None]).to(torch.int32)
         first = last
@@ -71,7 +71,7 @@ def pooled_in_tiles(
 
 
 def gradient_of_rows(grad: torch.Tensor, winner: torch.Tensor, weight: torch.Tensor, rows: int) -> torch.Tensor:
-    """What a gradient of the maxima does to the states: each row's sum of `grad * weight` over the entries it won.
+    """Turn a gradient of the maxima into that of the states: each row's sum of `grad * weight` over the terms it won.
 
     Args:
         grad: (B, V), float32.
@@ -91,7 +91,7 @@ def gradient_of_rows(grad: torch.Tensor, winner: torch.Tensor, weight: torch.Ten
 def _spread(
     loop: Callable[..., None], tile: torch.Tensor, starts: npt.NDArray[np.int64], *outputs: torch.Tensor
 ) -> None:
-    """Run a loop over the entries of a tile, (v, n), on as many threads as torch uses.
+    """Run a loop over the terms of a tile, (v, n), on as many threads as torch uses.
 
     Args:
         loop: One of those below.
@@ -117,58 +117,59 @@ def _in_parts(count: int, run: Callable[[slice], None]) -> None:
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
+    """Start the threads once."""
     return ThreadPoolExecutor(threads, "segments")
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def _ordered(bits: Any) -> Any:
-    """A bfloat16's 16 bits as an int32 that is larger for larger numbers; the function is its own inverse."""
+    """Turn a bfloat16's 16 bits into an int32 that is larger for larger numbers; the function is its own inverse."""
     wide = np.int32(bits)
     return np.int32(wide ^ ((wide >> np.int32(31)) & np.int32(0x7FFF)))
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def _number(bits: Any) -> Any:
-    """The float32 of a bfloat16's 16 bits."""
+    """Turn a bfloat16's 16 bits into the float32."""
     return np.int32(np.int32(bits) << np.int32(16)).view(np.float32)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _maxima(bits: Any, starts: Any, best: Any) -> None:
-    """Each segment's largest number of each row of `bits`."""
-    for entry in range(bits.shape[0]):
+    """Find each segment's largest number of each row of `bits`."""
+    for term in range(bits.shape[0]):
         for segment in range(len(starts) - 1):
-            tokens = bits[entry, starts[segment] : starts[segment + 1]]
+            tokens = bits[term, starts[segment] : starts[segment + 1]]
             high, low = np.int16(-(2**15)), np.int16(2**15 - 1)
             for token in range(len(tokens)):
                 high, low = max(high, tokens[token]), min(low, tokens[token])
             # as integers, negative numbers come first, those of small size before large ones
-            best[segment, entry] = _number(high if high >= 0 else low) if len(tokens) else np.float32(0)
+            best[segment, term] = _number(high if high >= 0 else low) if len(tokens) else np.float32(0)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _winners(bits: Any, starts: Any, best: Any, winner: Any) -> None:
-    """The same, and the place in the segment where it is first found."""
-    for entry in range(bits.shape[0]):
+    """Find these numbers, and for each the place in the segment where it comes first."""
+    for term in range(bits.shape[0]):
         for segment in range(len(starts) - 1):
-            tokens = bits[entry, starts[segment] : starts[segment + 1]]
+            tokens = bits[term, starts[segment] : starts[segment + 1]]
             top = np.int32(-(2**31))
             for token in range(len(tokens)):
                 top = max(
                     top, np.int32((_ordered(tokens[token]) << np.int32(16)) + np.int32(LONGEST) - np.int32(token))
                 )
-            best[segment, entry] = _number(_ordered(top >> np.int32(16))) if len(tokens) else np.float32(0)
-            winner[segment, entry] = np.int32(LONGEST) - (top & np.int32(0xFFFF)) if len(tokens) else np.int32(0)
+            best[segment, term] = _number(_ordered(top >> np.int32(16))) if len(tokens) else np.float32(0)
+            winner[segment, term] = np.int32(LONGEST) - (top & np.int32(0xFFFF)) if len(tokens) else np.int32(0)
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
 def _add_up(grads: Any, winners: Any, table: Any, sums: Any) -> None:
     """Add to each winner's row of `sums` what :func:`gradient_of_rows` says, a cache full of the table at a time."""
-    for start in range(0, len(table), CACHED_ENTRIES):
+    for start in range(0, len(table), CACHED_TERMS):
         for sequence in range(len(grads)):
-            for entry in range(start, min(start + CACHED_ENTRIES, len(table))):
-                grad = grads[sequence, entry]
+            for term in range(start, min(start + CACHED_TERMS, len(table))):
+                grad = grads[sequence, term]
                 if grad != 0:
-                    row, weights = sums[winners[sequence, entry]], table[entry]
+                    row, weights = sums[winners[sequence, term]], table[term]
                     for column in range(len(weights)):
                         row[column] += grad * weights[column]

@@ -1,4 +1,4 @@
-"""Few shapes for matrix products.
+"""Padding that gives matrix products few shapes.
 
 The library under torch compiles a program for every new shape of a product on a processor, which takes longer than most
 products of a training step do. Sequences of any length, and any number of tokens that are masked, pooled or predicted,
@@ -17,15 +17,15 @@ ROWS_MULTIPLE = 128
 
 
 def padded_length(length: int, most: int) -> int:
-    """`length` rounded up to the next multiple of `LENGTH_MULTIPLE`, but not above `most`."""
+    """Round `length` up to the next multiple of `LENGTH_MULTIPLE`, but not above `most`."""
     return min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, most)
 
 
 def padded_rows(count: int) -> int:
-    """`count` rounded up to the next multiple of `ROWS_MULTIPLE`."""
+    """Round `count` up to the next multiple of `ROWS_MULTIPLE`."""
     return -(-count // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
 
 def pad_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of zeros after those of (N, D), up to the next multiple of `ROWS_MULTIPLE`."""
+    """Append rows of zeros to those of (N, D), up to the next multiple of `ROWS_MULTIPLE`."""
     return F.pad(rows, (0, 0, 0, padded_rows(len(rows)) - len(rows)))

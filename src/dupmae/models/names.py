@@ -15,7 +15,7 @@ SMALL = "dupmae-small"
 """The duplex model that comes with the package."""
 SMALL_FILE = Path(__file__).parents[1] / "weights" / f"{SMALL}.safetensors"
 """Its packed file (:mod:`dupmae.models.packing`)."""
-SMALL_SHA256 = "e01c5181b4458f798278e08d3a92deb93c7ccc6b25caf21666090c0b563bbfa4"
+SMALL_SHA256 = "7ef2b104f3fd4e2426ba7a2b609aaa617c381b1b1d3c83b947f26766188abc6a"
 """Of that file."""
 
 

@@ -22,7 +22,7 @@ from dupmae.retrievers.windows import Search
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
-    from dupmae.index.scoring.exact import Part
+    from dupmae.index.scoring.query import Part
 
 BM25_SYSTEMS = {"bm25": False, "bm25-fields": True}
 """Names of BM25, and whether title and text are indexed apart."""

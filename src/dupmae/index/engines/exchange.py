@@ -1,9 +1,9 @@
-"""Between an index and an engine: the passages one by one as sparse vectors, and an engine's answers as hits."""
+"""The exchange between an index and an engine: passages become sparse vectors, and answers become hits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,10 @@ from tqdm import tqdm
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.duplex_index import DuplexIndex
-from dupmae.index.engines import Document, Engine, SparseVector
+from dupmae.index.engines.engine import Document, Engine, SparseVector
 from dupmae.index.hits import Hit, Where, wanted_values
-from dupmae.index.storage.quantise import Rows
-
-if TYPE_CHECKING:
-    from dupmae.index.writing.encoding import Encoder
+from dupmae.index.storage.quantise import Rows, restore_dense
+from dupmae.index.writing.encoding import Encoder
 
 
 def push(index: DuplexIndex, engine: Engine) -> int:
@@ -63,33 +61,34 @@ def search(
 
 
 def query_vectors(embeddings: DuplexEmbeddings, vocabulary_size: int) -> list[SparseVector]:
-    """Query embeddings as sparse vectors over V + d' dimensions."""
+    """Turn query embeddings into sparse vectors over V + d' dimensions."""
     vectors = []
-    for cls, ids, weights in zip(embeddings.cls, embeddings.ids, embeddings.weights, strict=True):
+    for dense, ids, weights in zip(embeddings.cls, embeddings.ids, embeddings.weights, strict=True):
         used = np.flatnonzero(weights)
         order = used[np.argsort(ids[used])]
-        vectors.append(_joined(ids[order].astype(np.int64), weights[order], cls, vocabulary_size))
+        vectors.append(_joined(ids[order].astype(np.int64), weights[order], dense, vocabulary_size))
     return vectors
 
 
 def row_vector(rows: Rows, row: int) -> SparseVector:
-    """A stored passage as a sparse vector; nothing is rounded."""
-    start, end = rows.ot.indptr[row], rows.ot.indptr[row + 1]
-    weights = rows.ot.data[start:end] * rows.ot_units[row]
-    cls = (256 * rows.high[row].astype(np.float32) + rows.low[row]) * rows.cls_units[row]
-    return _joined(rows.ot.indices[start:end].astype(np.int64), weights, cls, rows.ot.shape[1])
+    """Turn a stored passage into a sparse vector; nothing is rounded."""
+    start, end = rows.lexical.indptr[row], rows.lexical.indptr[row + 1]
+    weights = rows.lexical.data[start:end] * rows.lexical_units[row]
+    one = slice(row, row + 1)
+    dense = restore_dense(rows.high[one], rows.low[one], rows.dense_units[one])[0]
+    return _joined(rows.lexical.indices[start:end].astype(np.int64), weights, dense, rows.lexical.shape[1])
 
 
-def _joined(ids: NDArray[np.int64], weights: NDArray[Any], cls: NDArray[Any], vocabulary_size: int) -> SparseVector:
-    """Vocabulary entries, then the dense half."""
-    used = np.flatnonzero(cls)
+def _joined(ids: NDArray[np.int64], weights: NDArray[Any], dense: NDArray[Any], vocabulary_size: int) -> SparseVector:
+    """Join the terms and, after them, the dense half."""
+    used = np.flatnonzero(dense)
     return SparseVector(
-        np.concatenate((ids, vocabulary_size + used)), np.concatenate((weights, cls[used])).astype(np.float32)
+        np.concatenate((ids, vocabulary_size + used)), np.concatenate((weights, dense[used])).astype(np.float32)
     )
 
 
 def _documents(index: DuplexIndex) -> Iterator[Document]:
-    """The living passages; memory holds one segment."""
+    """Read the living passages; memory holds one segment."""
     for segment, alive in zip(index.snapshot.segments, index.snapshot.alive, strict=True):
         rows = segment.rows()
         for row in np.flatnonzero(alive).tolist():
@@ -97,7 +96,7 @@ def _documents(index: DuplexIndex) -> Iterator[Document]:
 
 
 def _hit(document: Document, score: float, query: SparseVector, vocabulary: int, encoder: Encoder) -> Hit:
-    """Explain an engine's score."""
+    """Take an engine's score apart."""
     ids, mine, theirs = np.intersect1d(query.ids, document.vector.ids, assume_unique=True, return_indices=True)
     parts = query.values[mine].astype(np.float64) * document.vector.values[theirs]
     lexical = np.flatnonzero(ids < vocabulary)

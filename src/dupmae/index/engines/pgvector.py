@@ -10,7 +10,7 @@ import numpy as np
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.engines import Document, SparseVector, translated
+from dupmae.index.engines.engine import Document, SparseVector, translated
 
 
 class PgVector:
@@ -64,7 +64,7 @@ class PgVector:
         return count
 
     def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
-        """The k rows with the largest inner product, ties by id.
+        """Find the k rows with the largest inner product, ties by id.
 
         Raises:
             DupmaeError: The server refuses.
@@ -101,12 +101,13 @@ class PgVector:
 
 
 def _text(vector: SparseVector, dimensions: int) -> str:
-    """A vector as pgvector reads it: dimensions count from 1."""
+    """Write a vector as pgvector reads it: dimensions count from 1."""
     pairs = zip((vector.ids + 1).tolist(), vector.values.tolist(), strict=True)
     return "{" + ",".join(f"{number}:{value!r}" for number, value in pairs) + f"}}/{dimensions}"
 
 
 def _document(row: Sequence[Any]) -> tuple[Document, float]:
+    """Read a document and its score from a row."""
     identifier, title, text, metadata, model, vector, score = row
     pairs = [pair.split(":") for pair in vector[1 : vector.index("}")].split(",") if pair]
     ids = np.array([int(number) for number, _ in pairs], np.int64) - 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.engines import Document, SparseVector, translated
+from dupmae.index.engines.engine import Document, SparseVector, translated
 
 VECTOR = "duplex"
 _BATCH = 128
@@ -52,16 +52,16 @@ class Qdrant:
             self.client.create_collection(
                 self.collection, vectors_config={}, sparse_vectors_config={VECTOR: models.SparseVectorParams()}
             )
-        mark, count = uuid.uuid4().hex, 0
-        while points := [models.PointStruct(**_point(document, mark)) for document in islice(documents, _BATCH)]:
+        push_id, count = uuid.uuid4().hex, 0
+        while points := [models.PointStruct(**_point(document, push_id)) for document in islice(documents, _BATCH)]:
             self.client.upsert(self.collection, points=points, wait=True)
             count += len(points)
-        this_push = models.FieldCondition(key="push", match=models.MatchValue(value=mark))
+        this_push = models.FieldCondition(key="push", match=models.MatchValue(value=push_id))
         self.client.delete(self.collection, models.FilterSelector(filter=models.Filter(must_not=[this_push])))
         return count
 
     def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
-        """The k points with the largest inner product; ties by passage id among those found.
+        """Find the k points with the largest inner product; ties by passage id among those found.
 
         Raises:
             DupmaeError: The server refuses, or cannot be reached.
@@ -104,7 +104,8 @@ class Qdrant:
         return translated(reached, f"The Qdrant collection {self.collection}", (ApiException, ValueError))
 
 
-def _point(document: Document, mark: str) -> dict[str, Any]:
+def _point(document: Document, push_id: str) -> dict[str, Any]:
+    """Lay a document out as the client takes it."""
     passage, vector = document.passage, document.vector
     return {
         "id": str(uuid.uuid5(_NAMESPACE, passage.id)),
@@ -115,12 +116,13 @@ def _point(document: Document, mark: str) -> dict[str, Any]:
             "text": passage.text,
             "metadata": dict(passage.metadata),
             "model": document.model,
-            "push": mark,
+            "push": push_id,
         },
     }
 
 
 def _document(point: Any) -> Document:
+    """Read a document from what the server returned."""
     payload, vector = point.payload, point.vector[VECTOR]
     passage = Passage(payload["id"], payload["title"], payload["text"], payload["metadata"])
     order = np.argsort(vector.indices)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
 from dupmae.index.scoring.clusters import covered
-from dupmae.index.scoring.exact import Found, Query, best, rescore, top_k
+from dupmae.index.scoring.exact import Found, best, rescore, top_k
+from dupmae.index.scoring.query import Query
 from dupmae.index.scoring.snapshot import Snapshot
 
 
@@ -19,7 +20,7 @@ class Approximate:
     """How candidates are chosen; `dupmae index tune` proposes numbers. The scores of what is found are exact."""
 
     terms: int
-    """Vocabulary entries of the query, its heaviest, that candidates are chosen with."""
+    """Terms of the query, its heaviest, that candidates are chosen with."""
     candidates: int
     """Passages that are rescored (with clusters: as many from each half)."""
     probes: int = 0
@@ -41,7 +42,7 @@ class Approximate:
 def approximate_top_k(
     snapshot: Snapshot, alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int, settings: Approximate
 ) -> list[Found]:
-    """Like :func:`dupmae.index.scoring.exact.top_k`, not proven.
+    """Find what :func:`dupmae.index.scoring.exact.top_k` finds, faster and not proven.
 
     Without probes the query cut to its heaviest terms is searched for exactly, which reads every dense half. With
     probes the clusters give candidates by the dense half and the inverted lists of the heaviest terms by the other;
@@ -70,7 +71,7 @@ def approximate_top_k(
     for query, by_lists, by_scan in zip(queries, lexical, unclustered, strict=True):
         parts = [by_lists, by_scan]
         if len(living):
-            near = snapshot.clusters.nearest(query.cls, living, count, settings.probes)
+            near = snapshot.clusters.nearest(query.dense, living, count, settings.probes)
             owners = np.searchsorted(firsts, near, side="right") - 1
             segments = np.array(numbers, np.int64)[owners]
             parts.append(Found(np.zeros(len(near)), segments, near - firsts[owners]))
@@ -79,7 +80,7 @@ def approximate_top_k(
 
 
 def _rescored(snapshot: Snapshot, query: Query, parts: Sequence[Found], k: int) -> Found:
-    """The best of the candidates by exact score."""
+    """Rank the candidates by their exact scores."""
     segments = np.concatenate([part.segments for part in parts])
     rows = np.concatenate([part.rows for part in parts])
     places = {int(number): np.unique(rows[segments == number]) for number in np.unique(segments)}

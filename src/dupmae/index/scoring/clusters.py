@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
 from dupmae.index.storage.arrays import MappedFile
+from dupmae.index.storage.quantise import restore_dense
 from dupmae.index.storage.segments import Block, Segment
 
 _SAMPLE = 64  # vectors a cluster that the clusters are learned from
@@ -22,6 +23,10 @@ class Clusters:
 
     def __init__(self, folder: Path, entry: Mapping[str, Any]) -> None:
         """Map the file.
+
+        Args:
+            folder: The index.
+            entry: What the manifest says of it.
 
         Raises:
             DupmaeError: It is missing or has another size than the manifest says.
@@ -41,7 +46,7 @@ class Clusters:
     def nearest(
         self, query: NDArray[np.float32], alive: NDArray[np.uint8], count: int, probes: int
     ) -> NDArray[np.int64]:
-        """Passages whose dense halves score highest, as far as the nearest clusters hold them.
+        """Find the passages whose dense halves score highest, as far as the nearest clusters hold them.
 
         Args:
             query: (d',)
@@ -66,7 +71,7 @@ class Clusters:
 
 
 def learn(segments: Sequence[Segment]) -> Any:
-    """A faiss index of the dense halves of all passages of the segments.
+    """Cluster the dense halves of all passages of the segments in a faiss index.
 
     Raises:
         DupmaeError: faiss is not installed, or a segment is damaged.
@@ -86,12 +91,12 @@ def learn(segments: Sequence[Segment]) -> Any:
 
 
 def write(index: Any, path: Path) -> None:
-    """Write what :func:`learn` gave."""
+    """Write the faiss index that :func:`learn` made."""
     _faiss().write_index(index, str(path))
 
 
 def covered(clusters: Clusters, segments: Sequence[Segment]) -> dict[int, int]:
-    """For each segment that the clusters know, by its number in the index: the number of its first passage there."""
+    """Map the number of each segment that the clusters know to the number of its first passage there."""
     names = {segment.name: number for number, segment in enumerate(segments)}
     first, places = 0, {}
     for name in clusters.segments:
@@ -101,12 +106,12 @@ def covered(clusters: Clusters, segments: Sequence[Segment]) -> dict[int, int]:
 
 
 def _dense(block: Block) -> NDArray[np.float32]:
-    """The dense halves of a block (n, d')."""
-    numbers = 256 * block.high.astype(np.float32) + block.low.astype(np.float32)
-    return numbers * block.cls_units[:, None]
+    """Restore the dense halves of a block (n, d')."""
+    return restore_dense(block.high, block.low, block.dense_units)
 
 
 def _faiss() -> ModuleType:
+    """Import faiss, or say what installs it."""
     try:
         import faiss
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""The scan of the dense halves' high bytes, for one query or many: compiled loops, like those of `kernels`.
+"""The scan of the dense halves' high bytes, for one query or many: compiled loops, like those of `loops`.
 
 Its sums are taken in single precision in any order; `quantise.dense_slack` says how far off that is.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
 def _scan_for_one(query: Any, high: Any, out: Any) -> None:
-    """High bytes (n, d') times a query (d',): float32 (n,).
+    """Multiply high bytes (n, d') with a query (d',): float32 (n,).
 
     Four passages at a time, from four quarters of the block: a processor fetches ahead along each of them.
     """
@@ -36,7 +36,7 @@ def _scan_for_one(query: Any, high: Any, out: Any) -> None:
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
 def _scan_for_four(queries: Any, high: Any, out: Any) -> None:
-    """High bytes (n, d') times four queries (4, d'): float32 (4, n).
+    """Multiply high bytes (n, d') with four queries (4, d'): float32 (4, n).
 
     Two passages at a time, whose eight sums stay in registers: every byte is made a float once for four products.
     """
@@ -65,7 +65,7 @@ def _scan_for_four(queries: Any, high: Any, out: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def scan_dense(queries: Any, high: Any, units: Any) -> Any:
-    """First term of Eq. 12 from the high bytes alone, for queries (Q, d') and n passages (n, d'): float32 (Q, n)."""
+    """Compute the first term of Eq. 12 from high bytes (n, d') alone, for queries (Q, d'): float32 (Q, n)."""
     out = np.empty((queries.shape[0], high.shape[0]), np.float32)
     fours = queries.shape[0] // 4 * 4
     for first in range(0, fours, 4):

@@ -30,6 +30,11 @@ class Snapshot:
     clusters: Clusters | None
     """For approximate search, if they were made."""
 
+    @property
+    def metadata_fields(self) -> list[str]:
+        """Metadata fields that at least one passage has, in the order of the alphabet."""
+        return sorted({name for segment in self.segments for name in segment.passages.metadata_fields})
+
     @classmethod
     def open(cls, folder: Path) -> Snapshot:
         """Open the state that the manifest tells of.
@@ -50,6 +55,7 @@ class Snapshot:
 
     @classmethod
     def _of(cls, folder: Path, manifest: Manifest) -> Snapshot:
+        """Open the files that a manifest names."""
         segments = [Segment(folder, entry) for entry in manifest.segments]
         alive = [np.ones(len(segment), np.uint8) for segment in segments]
         if manifest.deleted is not None:
@@ -63,7 +69,7 @@ class Snapshot:
         return cls(manifest, segments, alive, clusters)
 
     def find(self, ids: list[str]) -> dict[str, tuple[int, int]]:
-        """Where passages are: id to number of the segment and row, for those that are here and alive."""
+        """Find passages that are here and alive: id to number of the segment and row."""
         wanted, places = pa.array(ids, pa.large_string()), {}
         for number, segment in enumerate(self.segments):
             found, rows = segment.passages.rows_of(wanted)
@@ -73,7 +79,7 @@ class Snapshot:
         return places
 
     def by_id(self, found: Found) -> list[tuple[str, float, int, int]]:
-        """Id, score, number of the segment and row of what was found, best first; what scores the same by id."""
+        """Sort what was found, best first, ties by id: id, score, number of the segment and row."""
         ids = np.empty(len(found), object)
         for number in np.unique(found.segments):
             chosen = found.segments == number

@@ -104,7 +104,7 @@ class MappedFile:
         self.sound = True
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays of a safetensors file: views of the mapping.
+        """Read the arrays of a safetensors file: views of the mapping.
 
         Raises:
             DupmaeError: The header is damaged.
@@ -117,6 +117,7 @@ class MappedFile:
             raise damaged(self.path, f"has a damaged header ({error})") from error
 
     def _array(self, entry: Mapping[str, Any], start: int) -> NDArray[Any]:
+        """View one array as the header describes it; the arrays begin at `start`."""
         shape = tuple(entry["shape"])
         count, offset = int(np.prod(shape)), start + entry["data_offsets"][0]
         if count == 0:
@@ -125,20 +126,20 @@ class MappedFile:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Size in bytes and checksum of a file, as the manifest keeps them."""
+    """Tell size in bytes and checksum of a file, as the manifest keeps them."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return {"bytes": len(data), "xxh3": checksum(data)}
 
 
 def checksum(data: Any) -> str:
-    """Sixteen hexadecimal digits of the 64-bit XXH3 of a buffer."""
-    digest = xxhash.xxh3_64()
+    """Compute sixteen hexadecimal digits of the 64-bit XXH3 of a buffer."""
+    hasher = xxhash.xxh3_64()
     with memoryview(data) as view:
         for start in range(0, len(view), CHUNK):
-            digest.update(view[start : start + CHUNK])
-    return digest.hexdigest()
+            hasher.update(view[start : start + CHUNK])
+    return hasher.hexdigest()
 
 
 def damaged(path: Path, what: str) -> DupmaeError:
-    """The error for a file that is not as it was written."""
+    """Make the error for a file that is not as it was written."""
     return DupmaeError(f"{path} {what}: the index is damaged, build it again from its passages.")

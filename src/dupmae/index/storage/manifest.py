@@ -47,7 +47,7 @@ class Manifest:
     vocabulary_size: int
     """V."""
     top_k: int
-    """Vocabulary entries kept of a passage, at most."""
+    """Terms kept of a passage, at most."""
     segment_passages: int
     """Passages in a segment that is full."""
     complete: bool = False
@@ -67,7 +67,7 @@ class Manifest:
         return sum(segment.passages - segment.deleted for segment in self.segments)
 
     def new_name(self, kind: str) -> str:
-        """A name that was never used in this index."""
+        """Choose a name that was never used in this index."""
         self.next_number += 1
         return f"{kind}-{self.next_number - 1:06d}"
 
@@ -114,12 +114,12 @@ class Manifest:
             raise DupmaeError(f"{path} is damaged ({error}): build the index again.") from error
 
     def model_path(self, folder: Path) -> str:
-        """Where the model is now: at its place relative to the index if it is still there, else the path as given."""
+        """Find the model: where it was relative to the index if it is still there, else the path as given."""
         if self.model_relative is not None and (folder / self.model_relative).is_dir():
             return os.path.normpath(folder / self.model_relative)
         return self.model
 
 
 def relative_model(folder: Path, model: str) -> str | None:
-    """The model's path relative to the index folder, or None when it is not a local folder."""
+    """Find the model's path relative to the index folder; None when it is not a local folder."""
     return os.path.relpath(Path(model).resolve(), folder.resolve()) if Path(model).is_dir() else None

@@ -1,4 +1,4 @@
-"""The passages of a segment beside their vectors: ids and metadata in one Arrow file, titles and texts in another.
+"""Passages of a segment beside their vectors: ids and metadata in one Arrow file, titles and texts in another.
 
 A row of texts carries its own checksum, so a hit is read and checked without reading the rest of the file.
 """
@@ -37,7 +37,7 @@ def refuse_reserved(fields: Iterable[str]) -> None:
 
 
 def passage_table(passages: Sequence[Passage]) -> pa.Table:
-    """Passages as a table of strings, a column a field, with the checksum of each row's texts.
+    """Lay passages out as a table of strings, a column a field, with the checksum of each row's texts.
 
     Raises:
         DupmaeError: A metadata field is called like one of the fixed fields.
@@ -82,6 +82,7 @@ class StoredPassages:
 
     @cached_property
     def _texts(self) -> pa.RecordBatch:
+        """Titles, texts and their checksums, read row by row."""
         return pa.ipc.open_file(pa.py_buffer(self.texts_file.data)).get_batch(0)
 
     @property
@@ -95,20 +96,20 @@ class StoredPassages:
         return [name for name in self._columns.schema.names if name != "id"]
 
     def rows_of(self, ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which of the given ids are here: their places among those given, and their rows."""
+        """Find which of the given ids are here: their places among those given, and their rows."""
         rows = pc.index_in(ids, value_set=self.ids)
         found = np.flatnonzero(np.asarray(rows.is_valid()))
         return found, np.asarray(rows.fill_null(0))[found].astype(np.int64)
 
     def matching(self, field: str, values: Sequence[str]) -> NDArray[np.bool_]:
-        """Which passages have one of the values in a metadata field (n,)."""
+        """Mark the passages that have one of the values in a metadata field (n,)."""
         if field not in self.metadata_fields:
             return np.zeros(len(self.ids), np.bool_)
         column = self._columns.column(field)
         return np.asarray(pc.is_in(column, value_set=pa.array(values, column.type)))
 
     def passage(self, row: int) -> Passage:
-        """One passage.
+        """Read one passage.
 
         Raises:
             DupmaeError: Its texts are not as they were written.
@@ -128,14 +129,14 @@ class StoredPassages:
         return Passage(identifier, texts["title"], texts["text"], metadata)
 
     def table(self) -> pa.Table:
-        """Everything, once both files have proved sound."""
+        """Read everything, once both files have proved sound."""
         self.texts_file.check()
         columns = {name: self._columns.column(name) for name in self._columns.schema.names}
         return pa.table(columns | {name: self._texts.column(name) for name in self._texts.schema.names})
 
 
 def _check(title: str, text: str) -> int:
-    """64 bits that change when a title or a text does."""
-    digest = xxhash.xxh3_64(title.encode())
-    digest.update(b"\0" + text.encode())
-    return digest.intdigest()
+    """Compute 64 bits that change when a title or a text does."""
+    hasher = xxhash.xxh3_64(title.encode())
+    hasher.update(b"\0" + text.encode())
+    return hasher.intdigest()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.embeddings import DuplexEmbeddings
 
 LARGEST_DENSE = 127 * 256
 """Largest dense number: its high byte, rounded, still fits eight bits with a sign."""
@@ -32,19 +31,21 @@ class Rows:
     """High bytes of the dense halves (n, d'); alone they are the int8 approximation that is scanned."""
     low: NDArray[np.int8]
     """What the high bytes leave (n, d'): the number is 256 high + low."""
-    cls_units: NDArray[np.float32]
+    dense_units: NDArray[np.float32]
     """What the dense numbers are multiplied by (n,)."""
-    ot: Any
-    """Vocabulary halves: scipy CSR array, int16 (n, V), columns sorted."""
-    ot_units: NDArray[np.float32]
+    lexical: Any
+    """Lexical halves: scipy CSR array, int16 (n, V), columns sorted."""
+    lexical_units: NDArray[np.float32]
     """What the weights are multiplied by (n,)."""
 
     def __len__(self) -> int:
         return len(self.high)
 
     def take(self, rows: NDArray[np.int64]) -> Rows:
-        """The given rows in the given order."""
-        return Rows(self.high[rows], self.low[rows], self.cls_units[rows], self.ot[rows], self.ot_units[rows])
+        """Pick the given rows in the given order."""
+        return Rows(
+            self.high[rows], self.low[rows], self.dense_units[rows], self.lexical[rows], self.lexical_units[rows]
+        )
 
 
 def quantise(embeddings: DuplexEmbeddings, vocabulary_size: int) -> Rows:
@@ -57,18 +58,24 @@ def quantise(embeddings: DuplexEmbeddings, vocabulary_size: int) -> Rows:
         embeddings: n passages, every number finite and at most `LARGEST_INPUT`.
         vocabulary_size: V.
     """
-    cls_units = _units(np.abs(embeddings.cls).max(axis=1, initial=0), LARGEST_DENSE)
-    dense = np.rint(embeddings.cls / cls_units[:, None]).astype(np.int32)  # (n, d')
+    dense_units = _units(np.abs(embeddings.cls).max(axis=1, initial=0), LARGEST_DENSE)
+    dense = np.rint(embeddings.cls / dense_units[:, None]).astype(np.int32)  # (n, d')
     high = (dense + 128) >> 8
-    ot_units = _units(np.abs(embeddings.weights).max(axis=1, initial=0), LARGEST_WEIGHT)
-    weights = np.rint(embeddings.weights / ot_units[:, None]).astype(np.int16)  # (n, k)
+    lexical_units = _units(np.abs(embeddings.weights).max(axis=1, initial=0), LARGEST_WEIGHT)
+    weights = np.rint(embeddings.weights / lexical_units[:, None]).astype(np.int16)  # (n, k)
     used = weights != 0
     starts = np.concatenate(([0], np.cumsum(used.sum(axis=1)))).astype(np.int32)
-    ot = sp.csr_array(
+    lexical = sp.csr_array(
         (weights[used], embeddings.ids[used].astype(np.int32), starts), shape=(len(weights), vocabulary_size)
     )
-    ot.sort_indices()
-    return Rows(high.astype(np.int8), (dense - 256 * high).astype(np.int8), cls_units, ot, ot_units)
+    lexical.sort_indices()
+    return Rows(high.astype(np.int8), (dense - 256 * high).astype(np.int8), dense_units, lexical, lexical_units)
+
+
+def restore_dense(high: NDArray[np.int8], low: NDArray[np.int8], units: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn stored numbers back into dense halves (n, d'), without rounding."""
+    numbers = 256 * high.astype(np.float32) + low.astype(np.float32)
+    return numbers * units[:, None]
 
 
 def concatenate_rows(parts: Sequence[Rows]) -> Rows:
@@ -76,14 +83,14 @@ def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     return Rows(
         np.concatenate([part.high for part in parts]),
         np.concatenate([part.low for part in parts]),
-        np.concatenate([part.cls_units for part in parts]),
-        sp.csr_array(sp.vstack([part.ot for part in parts], format="csr")),
-        np.concatenate([part.ot_units for part in parts]),
+        np.concatenate([part.dense_units for part in parts]),
+        sp.csr_array(sp.vstack([part.lexical for part in parts], format="csr")),
+        np.concatenate([part.lexical_units for part in parts]),
     )
 
 
 def dense_slack(rows: Rows) -> NDArray[np.float32]:
-    """How far the scanned dense score may be from the exact one, for a query of length 1.
+    """Bound how far the scanned dense score may be from the exact one, for a query of length 1.
 
     With x = unit (256 high + low), Cauchy and Schwarz bound what the low bytes add: |<q, unit low>| <= |q| unit |low|.
     The scan sums d' products in single precision in any order, which is off by at most d' 2^-24 |q| |x|; twice that is
@@ -92,7 +99,7 @@ def dense_slack(rows: Rows) -> NDArray[np.float32]:
     Returns:
         (n,)
     """
-    units = rows.cls_units.astype(np.float64)
+    units = rows.dense_units.astype(np.float64)
     low = np.sqrt(np.einsum("nd,nd->n", rows.low, rows.low, dtype=np.float64))
     high = np.sqrt(np.einsum("nd,nd->n", rows.high, rows.high, dtype=np.float64))
     rounding = (rows.high.shape[1] + 8) * 2.0**-23 * 256 * high
@@ -101,7 +108,7 @@ def dense_slack(rows: Rows) -> NDArray[np.float32]:
 
 
 def _units(largest: NDArray[np.float32], limit: int) -> NDArray[np.float32]:
-    """The smallest powers of two with which `largest` (n,) becomes at most `limit`."""
+    """Find the smallest powers of two with which `largest` (n,) becomes at most `limit`."""
     with np.errstate(divide="ignore"):
         exponents = np.ceil(np.log2(largest.astype(np.float64) / limit))
     # 1 for rows of zeros, and never below single precision's normal range

@@ -9,15 +9,15 @@ array           type and shape    meaning
 `high`, `low`   int8 (n, d')      dense halves: a number is `cls_units` times (256 high + low)
 `cls_units`     float32 (n,)      powers of two
 `slack`         float32 (n,)      how far the score by `high` alone can be off, for a query of length 1
-`starts`        uint32 (B, V+1)   where each vocabulary entry's list begins, per block
+`starts`        uint32 (B, V+1)   where each term's inverted list begins, per block
 `documents`     uint16 (P,)       the lists one after the other: passage numbers within the block, rising
 `weights`       int16 (P,)        the lists' weights, in units of the passage
-`column_ids`    uint32 (C,)       entries that at least half of the passages have; they are stored as columns instead
+`column_ids`    uint32 (C,)       terms that more than half of the passages have, rising; they are columns instead
 `columns`       int16 (C n,)      their weights for every passage: (C, n of the block) block by block
 `ot_units`      float32 (n,)      powers of two
 ==============  ================  =====================================================================================
 
-The vocabulary half is kept in its inverted form alone: each entry of each passage takes four bytes, or two in a column.
+The lexical half is kept in its inverted form alone: each term of each passage takes four bytes, or two in a column.
 Ids and texts lie beside it, see `passages`.
 """
 
@@ -50,33 +50,35 @@ BLOCK_PASSAGES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of a segment's passages as the kernels take it; the arrays are described above."""
+    """A run of a segment's passages; the arrays are described above."""
 
     first: int
     """Row of its first passage within the segment."""
     high: NDArray[np.int8]
     low: NDArray[np.int8]
-    cls_units: NDArray[np.float32]
+    dense_units: NDArray[np.float32]
+    """`cls_units` on disk."""
     slack: NDArray[np.float32]
     starts: NDArray[np.uint32]
     documents: NDArray[np.uint16]
     weights: NDArray[np.int16]
     column_ids: NDArray[np.uint32]
     columns: NDArray[np.int16]
-    ot_units: NDArray[np.float32]
+    lexical_units: NDArray[np.float32]
+    """`ot_units` on disk."""
 
     def __len__(self) -> int:
         return len(self.high)
 
     @property
     def dense(self) -> tuple[NDArray[Any], ...]:
-        """Arguments of the kernels that concern the dense half."""
-        return self.high, self.low, self.cls_units, self.slack
+        """The dense half as the compiled loops take it."""
+        return self.high, self.low, self.dense_units, self.slack
 
     @property
     def lists(self) -> tuple[NDArray[Any], ...]:
-        """Arguments of the kernels that concern the vocabulary half."""
-        return self.starts, self.documents, self.weights, self.column_ids, self.columns, self.ot_units
+        """The lexical half as the compiled loops take it."""
+        return self.starts, self.documents, self.weights, self.column_ids, self.columns, self.lexical_units
 
 
 def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> dict[str, dict[str, Any]]:
@@ -96,7 +98,7 @@ def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> di
     dense: dict[str, NDArray[Any]] = {
         "high": rows.high,
         "low": rows.low,
-        "cls_units": rows.cls_units,
+        "cls_units": rows.dense_units,
         "slack": dense_slack(rows),
     }
     with atomic_folder(folder / name) as temporary:
@@ -107,20 +109,20 @@ def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> di
 
 
 def _inverted(rows: Rows) -> dict[str, NDArray[Any]]:
-    """The vocabulary half's arrays."""
-    count, vocabulary = rows.ot.shape
-    frequency = np.bincount(rows.ot.indices, minlength=vocabulary)
+    """Lay out the lexical half as inverted lists and columns."""
+    count, vocabulary = rows.lexical.shape
+    frequency = np.bincount(rows.lexical.indices, minlength=vocabulary)
     column_ids = np.flatnonzero(2 * frequency > count)
     number = np.full(vocabulary, -1)
     number[column_ids] = np.arange(len(column_ids))
-    entry_rows = np.repeat(np.arange(count), np.diff(rows.ot.indptr))
-    in_column = number[rows.ot.indices] >= 0
+    term_rows = np.repeat(np.arange(count), np.diff(rows.lexical.indptr))
+    in_column = number[rows.lexical.indices] >= 0
     columns = np.zeros((len(column_ids), count), np.int16)
-    columns[number[rows.ot.indices[in_column]], entry_rows[in_column]] = rows.ot.data[in_column]
+    columns[number[rows.lexical.indices[in_column]], term_rows[in_column]] = rows.lexical.data[in_column]
     blocks, starts, documents, weights, position = [], [], [], [], 0
     for first, last in _block_borders(count):
         blocks.append(columns[:, first:last].ravel())
-        part = rows.ot[first:last].tocoo()
+        part = rows.lexical[first:last].tocoo()
         kept = number[part.col] < 0
         lists = sp.csc_array((part.data[kept], (part.row[kept], part.col[kept])), shape=part.shape)
         lists.sort_indices()
@@ -134,12 +136,12 @@ def _inverted(rows: Rows) -> dict[str, NDArray[Any]]:
         "weights": np.concatenate(weights),
         "column_ids": column_ids.astype(np.uint32),
         "columns": np.concatenate(blocks),
-        "ot_units": rows.ot_units,
+        "ot_units": rows.lexical_units,
     }
 
 
 def _block_borders(count: int) -> list[tuple[int, int]]:
-    """First row and the row after the last one of each block: as few blocks as allowed, of nearly equal size."""
+    """Cut rows into as few blocks as allowed, of nearly equal size: each one's first row and the row after its last."""
     blocks = -(-count // BLOCK_PASSAGES)
     borders = [count * number // blocks for number in range(blocks + 1)]
     return list(itertools.pairwise(borders))
@@ -171,16 +173,16 @@ class Segment:
         return [
             Block(
                 first,
-                arrays["high"][first:last],
-                arrays["low"][first:last],
-                arrays["cls_units"][first:last],
-                arrays["slack"][first:last],
-                arrays["starts"][number],
-                arrays["documents"],
-                arrays["weights"],
-                arrays["column_ids"],
-                arrays["columns"][width * first : width * last].reshape(width, last - first),
-                arrays["ot_units"][first:last],
+                high=arrays["high"][first:last],
+                low=arrays["low"][first:last],
+                dense_units=arrays["cls_units"][first:last],
+                slack=arrays["slack"][first:last],
+                starts=arrays["starts"][number],
+                documents=arrays["documents"],
+                weights=arrays["weights"],
+                column_ids=arrays["column_ids"],
+                columns=arrays["columns"][width * first : width * last].reshape(width, last - first),
+                lexical_units=arrays["ot_units"][first:last],
             )
             for number, (first, last) in enumerate(_block_borders(self.size))
         ]
@@ -209,7 +211,7 @@ class Segment:
             file.verify()
 
     def rows(self) -> Rows:
-        """The vectors of all passages, as they were given to :func:`write_segment` and in the order of the ids."""
+        """Read the vectors of all passages, as they were given to :func:`write_segment`, in the order of the ids."""
         self.check()
         arrays = self._arrays
         vocabulary = arrays["starts"].shape[1] - 1
@@ -222,6 +224,6 @@ class Segment:
             columns = (block.columns[numbers, documents], (documents, block.column_ids[numbers].astype(np.int64)))
             shape = (len(block), vocabulary)
             parts.append(sp.csr_array(sp.coo_array(listed, shape=shape) + sp.coo_array(columns, shape=shape)))
-        ot = sp.csr_array(sp.vstack(parts, format="csr"), dtype=np.int16)
-        ot.sort_indices()
-        return Rows(arrays["high"], arrays["low"], arrays["cls_units"], ot, arrays["ot_units"])
+        lexical = sp.csr_array(sp.vstack(parts, format="csr"), dtype=np.int16)
+        lexical.sort_indices()
+        return Rows(arrays["high"], arrays["low"], arrays["cls_units"], lexical, arrays["ot_units"])

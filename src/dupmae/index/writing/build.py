@@ -1,4 +1,4 @@
-"""Building an index: passages are encoded a window at a time, and every finished window is committed as a segment.
+"""The build of an index: passages are encoded a window at a time, and every finished window becomes a segment.
 
 What is encoded is spooled to disk at once, a few batches at a time, so that a killed build encodes nothing twice.
 """
@@ -50,7 +50,7 @@ def build_segments(
     Memory holds one window of passages. Windows that are already committed are recognised by fingerprint and not
     encoded again, nor are the batches of an unfinished window that were spooled.
 
-    Of several processes each encodes its share into a folder of its own, and the last to finish joins them.
+    Of several processes each encodes its part into a folder of its own, and the last to finish joins them.
 
     Args:
         folder: The index; created if need be.
@@ -72,11 +72,11 @@ def build_segments(
     if processes == 1:
         builder.build(folder, passages)
         return
-    share = (passage for number, passage in enumerate(passages) if number % processes == rank)
+    own = (passage for number, passage in enumerate(passages) if number % processes == rank)
     if (finished := _earlier_manifest(folder, model)) is not None:
-        recognise(folder, finished, share)
+        recognise(folder, finished, own)
         return
-    builder.build(part_folder(folder, rank, processes), share)
+    builder.build(part_folder(folder, rank, processes), own)
     join(folder, processes)
 
 
@@ -97,8 +97,10 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
         written: set[str] = set()
         for window in windows(passages, snapshot.manifest.segment_passages):
             added += len(window)
-            manifest, mark = snapshot.manifest, fingerprint_of(window)
-            known = [entry.name for entry in manifest.segments if entry.fingerprint == mark and not entry.deleted]
+            manifest, fingerprint = snapshot.manifest, fingerprint_of(window)
+            known = [
+                entry.name for entry in manifest.segments if entry.fingerprint == fingerprint and not entry.deleted
+            ]
             if known:
                 bar.update(len(window))
                 written.update(known)
@@ -109,9 +111,9 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
                 if snapshot.segments[number].name in written:
                     raise id_twice(identifier)
             rows, _ = encode_window(spool_of(folder, manifest.model_fingerprint), encoder, window, batch_size, bar)
-            if rows.high.shape[1] != manifest.cls_dimension or rows.ot.shape[1] != manifest.vocabulary_size:
+            if rows.high.shape[1] != manifest.cls_dimension or rows.lexical.shape[1] != manifest.vocabulary_size:
                 raise DupmaeError(f"The embeddings do not fit the index {folder}: embed with the model that built it.")
-            entry = _write(folder, manifest, window, rows, mark)
+            entry = _write(folder, manifest, window, rows, fingerprint)
             written.add(entry.name)
             commit(folder, manifest, without(snapshot, places.values()), [entry])
             shutil.rmtree(folder / SPOOL, ignore_errors=True)
@@ -151,16 +153,16 @@ class _Builder:
             sweep(folder, manifest)
             number = -1
             for number, window in enumerate(windows(chain(first, iterator), size)):
-                mark = fingerprint_of(window)
+                fingerprint = fingerprint_of(window)
                 if manifest is not None and number < len(manifest.segments):
                     entry = manifest.segments[number]
-                    if entry.fingerprint != mark or entry.deleted:
+                    if entry.fingerprint != fingerprint or entry.deleted:
                         raise other_passages(folder)
                     bar.update(len(window))
                     continue
                 if manifest is not None and manifest.complete:
                     raise other_passages(folder)
-                manifest = self._commit_window(folder, manifest, window, mark, bar)
+                manifest = self._commit_window(folder, manifest, window, fingerprint, bar)
             assert manifest is not None
             if number + 1 != len(manifest.segments):
                 raise other_passages(folder)
@@ -170,33 +172,33 @@ class _Builder:
                 shutil.rmtree(folder / SPOOL, ignore_errors=True)
 
     def _commit_window(
-        self, folder: Path, manifest: Manifest | None, window: list[Passage], mark: str, bar: tqdm[Any]
+        self, folder: Path, manifest: Manifest | None, window: list[Passage], fingerprint: str, bar: tqdm[Any]
     ) -> Manifest:
         """Encode a window and commit it; the first one also begins the manifest."""
         _refuse_duplicates(window)
         if manifest is not None:
             for identifier in Snapshot.open(folder).find([passage.id for passage in window]):
                 raise id_twice(identifier)
-        model_mark = model_fingerprint(self.model) if manifest is None else manifest.model_fingerprint
-        rows, top_k = encode_window(spool_of(folder, model_mark), self.encoder, window, self.batch_size, bar)
+        of_model = model_fingerprint(self.model) if manifest is None else manifest.model_fingerprint
+        rows, top_k = encode_window(spool_of(folder, of_model), self.encoder, window, self.batch_size, bar)
         if manifest is None:
             manifest = Manifest(
                 model=self.model,
                 model_relative=relative_model(folder, self.model),
-                model_fingerprint=model_mark,
+                model_fingerprint=of_model,
                 cls_dimension=rows.high.shape[1],
-                vocabulary_size=rows.ot.shape[1],
+                vocabulary_size=rows.lexical.shape[1],
                 top_k=top_k,
                 segment_passages=self.segment_passages,
             )
-        manifest.segments.append(_write(folder, manifest, window, rows, mark))
+        manifest.segments.append(_write(folder, manifest, window, rows, fingerprint))
         manifest.write(folder)
         shutil.rmtree(folder / SPOOL, ignore_errors=True)
         return manifest
 
 
 def _earlier_manifest(folder: Path, model: str) -> Manifest | None:
-    """The manifest of a build to go on with, or None for a folder to begin in."""
+    """Read the manifest of a build to go on with; None for a folder to begin in."""
     if not folder.exists():
         return None
     if not folder.is_dir():
@@ -215,11 +217,12 @@ def _earlier_manifest(folder: Path, model: str) -> Manifest | None:
 
 
 def _bar(passages: Iterable[Passage]) -> tqdm[Any]:
-    """A progress bar over passages, with their rate."""
+    """Show a progress bar over passages, with their rate."""
     return tqdm(total=len(passages) if isinstance(passages, Sized) else None, desc="index", unit=" passages")
 
 
 def _refuse_duplicates(window: Sequence[Passage]) -> None:
+    """Refuse an id that two passages of a window have."""
     seen: set[str] = set()
     for passage in window:
         if passage.id in seen:
@@ -227,8 +230,8 @@ def _refuse_duplicates(window: Sequence[Passage]) -> None:
         seen.add(passage.id)
 
 
-def _write(folder: Path, manifest: Manifest, window: list[Passage], rows: Rows, mark: str) -> SegmentEntry:
+def _write(folder: Path, manifest: Manifest, window: list[Passage], rows: Rows, fingerprint: str) -> SegmentEntry:
     """Write a window as a segment that the manifest does not name yet."""
     name = manifest.new_name("segment")
     files = write_segment(folder, name, rows, passage_table(window))
-    return SegmentEntry(name=name, passages=len(window), fingerprint=mark, files=files)
+    return SegmentEntry(name=name, passages=len(window), fingerprint=fingerprint, files=files)

@@ -1,4 +1,4 @@
-"""Changing an index: one writer at a time, every change committed by replacing the manifest."""
+"""Changes of an index: one writer at a time, every change committed by replacing the manifest."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Snapshot]:
-    """The present state of a finished index, for the one process that may change it; leftovers of a kill are swept.
+    """Open the present state of a finished index as the one process that may change it; sweep leftovers of a kill.
 
     Raises:
         DupmaeError: No index, an unfinished or damaged one, or another writer.
@@ -61,7 +61,11 @@ def changing(folder: Path) -> Iterator[Snapshot]:
 
 
 def require_finished(folder: Path, manifest: Manifest) -> None:
-    """Refuse an index whose build was interrupted."""
+    """Refuse an index whose build was interrupted.
+
+    Raises:
+        DupmaeError: It was.
+    """
     if not manifest.complete:
         raise DupmaeError(
             f"The index {folder} is unfinished ({manifest.passages} passages so far):"
@@ -129,7 +133,7 @@ def delete_passages(folder: Path, ids: Iterable[str]) -> list[str]:
 
 
 def without(snapshot: Snapshot, places: Iterable[tuple[int, int]]) -> dict[str, NDArray[np.uint8]]:
-    """What :func:`commit` takes as `alive` when passages at (segment number, row) die."""
+    """Delete passages at (segment number, row) from what :func:`commit` takes as `alive`."""
     alive = {segment.name: rows.copy() for segment, rows in zip(snapshot.segments, snapshot.alive, strict=True)}
     for number, row in places:
         alive[snapshot.segments[number].name][row] = 0
@@ -186,14 +190,14 @@ def build_clusters(folder: Path) -> None:
 
 
 def _living(snapshot: Snapshot, number: int) -> tuple[Rows, pa.Table]:
-    """Vectors and passages of a segment without the deleted ones."""
+    """Read vectors and passages of a segment without the deleted ones."""
     rows = np.flatnonzero(snapshot.alive[number]).astype(np.int64)
     segment = snapshot.segments[number]
     return segment.rows().take(rows), segment.passages.table().take(pa.array(rows))
 
 
 def _regrouped(parts: Iterable[tuple[Rows, pa.Table]], size: int) -> Iterator[tuple[Rows, pa.Table]]:
-    """The same passages, `size` at a time; the last group may be smaller."""
+    """Regroup passages, `size` at a time; the last group may be smaller."""
     held: list[tuple[Rows, pa.Table]] = []
 
     def joined() -> tuple[Rows, pa.Table]:
@@ -211,11 +215,11 @@ def _regrouped(parts: Iterable[tuple[Rows, pa.Table]], size: int) -> Iterator[tu
 
 
 def is_index(folder: Path) -> bool:
-    """Whether a folder holds a manifest."""
+    """Tell whether a folder holds a manifest."""
     return (folder / FILE_NAME).exists()
 
 
 def holds_other_files(folder: Path) -> bool:
-    """Whether something lies in a folder that is no part of an index."""
+    """Tell whether something lies in a folder that is no part of an index."""
     known = {FILE_NAME, LOCK_FILE, SPOOL}
     return any(path.name not in known and not _OURS.fullmatch(path.name) for path in folder.iterdir())

@@ -1,4 +1,4 @@
-"""From passages to stored numbers: a window at a time, spooled to disk a few batches at a time."""
+"""Encoding of passages into stored numbers: a window at a time, spooled to disk a few batches at a time."""
 
 from __future__ import annotations
 
@@ -32,46 +32,46 @@ class Encoder(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """Gives vocabulary entries their names (`convert_ids_to_tokens`)."""
+        """Gives terms their names (`convert_ids_to_tokens`)."""
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = ..., show_progress_bar: bool = ...
     ) -> DuplexEmbeddings:
-        """Embed passages, cut to the k heaviest vocabulary entries (Eq. 11)."""
+        """Embed passages, cut to the k heaviest terms (Eq. 11)."""
 
     def embed_queries(
         self, texts: Sequence[str], batch_size: int = ..., show_progress_bar: bool = ...
     ) -> DuplexEmbeddings:
-        """Embed queries with all their vocabulary entries."""
+        """Embed queries with all their terms."""
 
 
 def passages_within(memory_mb: int) -> int:
-    """How many passages a window may hold for building to need about so many megabytes beside the model."""
+    """Choose how many passages a window may hold for building to need about so many megabytes beside the model."""
     return min(max(memory_mb * 1_000_000 // WORKING_BYTES, 1), MAX_PASSAGES)
 
 
 def windows(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:
-    """Consecutive passages, `size` at a time."""
+    """Cut passages into windows of `size`, in order."""
     iterator = iter(passages)
     while window := list(islice(iterator, size)):
         yield window
 
 
 def fingerprint_of(window: Sequence[Passage]) -> str:
-    """Sixteen hexadecimal digits of ids, titles, texts and metadata in order."""
-    digest = hashlib.sha256()
+    """Compute sixteen hexadecimal digits of ids, titles, texts and metadata in order."""
+    hasher = hashlib.sha256()
     for passage in window:
         metadata = [word for pair in sorted(passage.metadata.items()) for word in pair]
         for value in (passage.id, passage.title, passage.text, *metadata):
             encoded = value.encode("utf-8", "surrogatepass")
-            digest.update(len(encoded).to_bytes(8, "little"))
-            digest.update(encoded)
-    return digest.hexdigest()[:16]
+            hasher.update(len(encoded).to_bytes(8, "little"))
+            hasher.update(encoded)
+    return hasher.hexdigest()[:16]
 
 
-def spool_of(folder: Path, model_mark: str) -> Path:
-    """Where an index's folder keeps what a model has embedded until it is committed."""
-    return folder / SPOOL / model_mark
+def spool_of(folder: Path, model_fingerprint: str) -> Path:
+    """Name the folder in which an index keeps what a model has embedded until it is committed."""
+    return folder / SPOOL / model_fingerprint
 
 
 def encode_window(
@@ -87,7 +87,7 @@ def encode_window(
         bar: Moves on with them.
 
     Returns:
-        The stored numbers in the window's own order, and the most entries a passage may have.
+        The stored numbers in the window's own order, and the most terms a passage may have.
 
     Raises:
         DupmaeError: A batch of no passages, or an embedding that cannot be stored.
@@ -115,7 +115,7 @@ def encode_window(
 
 
 def _refuse_unstorable(embeddings: DuplexEmbeddings, passages: Sequence[Passage]) -> None:
-    """Refuse numbers that are not finite, or too large."""
+    """Refuse embeddings with numbers that are not finite, or too large."""
     good = (np.abs(embeddings.weights) <= LARGEST_INPUT).all(axis=1)
     good &= (np.abs(embeddings.cls) <= LARGEST_INPUT).all(axis=1)
     if not good.all():

@@ -1,4 +1,4 @@
-"""Several processes that build one index, as `torchrun` starts them: each its share, and the last one joins them."""
+"""Several processes that build one index, as `torchrun` starts them: each its part, and the last one joins them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from dupmae.index.writing.encoding import fingerprint_of, windows
 
 
 def process_of(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Which process of how many this is, as `torchrun` says in its environment; (0, 1) without it."""
+    """Tell which process of how many this is, as `torchrun` says in its environment; (0, 1) without it."""
     return int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
 
 
 def part_folder(folder: Path, rank: int, processes: int) -> Path:
-    """Where a process builds its share."""
+    """Name the folder in which a process builds its part."""
     return folder / f"process-{rank}-of-{processes}"
 
 
-def recognise(folder: Path, manifest: Manifest, share: Iterable[Passage]) -> None:
-    """Refuse a finished index of several processes that does not hold a process's share.
+def recognise(folder: Path, manifest: Manifest, passages: Iterable[Passage]) -> None:
+    """Refuse a finished index of several processes that does not hold what one of them would have added.
 
     Raises:
         DupmaeError: It holds other passages.
     """
-    marks = {entry.fingerprint for entry in manifest.segments if not entry.deleted}
-    if not all(fingerprint_of(window) in marks for window in windows(share, manifest.segment_passages)):
+    known = {entry.fingerprint for entry in manifest.segments if not entry.deleted}
+    if not all(fingerprint_of(window) in known for window in windows(passages, manifest.segment_passages)):
         raise other_passages(folder)
 
 
@@ -42,7 +42,7 @@ def join(folder: Path, processes: int) -> None:
     """Make one index of the processes' own once all are finished; the files are linked, then their old names go.
 
     Raises:
-        DupmaeError: An id in two shares.
+        DupmaeError: An id in two parts.
     """
     parts = [part_folder(folder, rank, processes) for rank in range(processes)]
     if not all(is_index(part) and Manifest.read(part).complete for part in parts):
@@ -73,10 +73,10 @@ def join(folder: Path, processes: int) -> None:
 
 
 def other_passages(folder: Path) -> DupmaeError:
-    """The error for an index of something else than what was to be built."""
+    """Make the error for an index of something else than what was to be built."""
     return DupmaeError(f"{folder} holds an index of other passages: delete it or choose another folder.")
 
 
 def id_twice(identifier: str) -> DupmaeError:
-    """The error for an id that two passages have."""
+    """Make the error for an id that two passages have."""
     return DupmaeError(f"Two passages have the id {identifier!r}: make the ids of the corpus unique.")
