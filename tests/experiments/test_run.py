@@ -226,7 +226,7 @@ def test_settings_that_change_no_result_do_no_stage_again(finished_copy, monkeyp
 
 def stage_states(folder: Path, recipe: Recipe) -> dict[str, str]:
     """Stage -> why it is done or to be done."""
-    run = pipeline.RecipeRun(recipe)
+    run = pipeline._checked(recipe)
     return {one.stage.name: one.why for one in run.stages.plan(run.all_stages())}
 
 
@@ -434,7 +434,7 @@ def test_the_folder_of_a_run_on_other_data_is_refused(finished_copy, small_recip
 
 def test_a_known_benchmark_is_read_and_measured_by_its_rules(small_recipe, benchmark_folder, tmp_path):
     quora = Path(shutil.copytree(benchmark_folder, tmp_path / "quora"))  # no titles, and queries are passages
-    walk = pipeline.RecipeRun(small_recipe(tmp_path / "run", data__benchmark=quora))
+    walk = pipeline._checked(small_recipe(tmp_path / "run", data__benchmark=quora))
     assert not any(passage.title for passage in walk.test.corpus.values())
     assert walk.train.corpus is walk.dev.corpus is walk.test.corpus
     query = next(iter(walk.test.queries))

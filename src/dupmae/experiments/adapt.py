@@ -25,7 +25,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dupmae.backbones.declared import trained_pooling
 from dupmae.config import AdaptConfig
 from dupmae.corpus import Benchmark, Passage, read_passages, split_queries
 from dupmae.corpus.duplicates import normalized
@@ -48,7 +47,7 @@ from dupmae.experiments.stages import (
     parts_of,
 )
 from dupmae.files import atomic_write
-from dupmae.models import is_duplex, model_fingerprint, resolve_model
+from dupmae.models import Model, open_model
 from dupmae.retrievers import bm25_run, dense_run, duplex_run
 
 logger = logging.getLogger(__name__)
@@ -88,8 +87,8 @@ def adapt(
         DupmaeError: Settings that contradict each other or the model, too little text, or `output` holds a run of
             another base model or other data.
     """
-    base_model = resolve_model(model)
-    teacher = base_model if config.teacher is None else resolve_model(config.teacher)
+    base_model = open_model(model)
+    teacher = base_model if config.teacher is None else open_model(config.teacher)
     _refuse(model, base_model, config, held_out=pairs is not None and config.dev_fraction > 0)
     run = Adaptation(Path(corpus), base_model, teacher, output, config, pairs)
     if dry_run:
@@ -102,7 +101,13 @@ class Adaptation(Training):
     """One adaptation: its stages, and what they have in common."""
 
     def __init__(
-        self, corpus: Path, base_model: str, teacher: str, output: Path, config: AdaptConfig, pairs: Benchmark | None
+        self,
+        corpus: Path,
+        base_model: Model,
+        teacher: Model,
+        output: Path,
+        config: AdaptConfig,
+        pairs: Benchmark | None,
     ) -> None:
         super().__init__(config, base_model)
         self.config: AdaptConfig = replace(self.config, queries=replace(config.queries, seed=config.seed))
@@ -116,15 +121,15 @@ class Adaptation(Training):
         self.dev = None
         given = [] if pairs is None else [pairs]
         identity = identity_of(
-            self.base_fingerprint, [one.values() for one in (self.corpus, *(each.corpus for each in given))], given
+            base_model, [one.values() for one in (self.corpus, *(each.corpus for each in given))], given
         )
         if pairs is not None:
             trained, kept_apart = split_queries(pairs, config.dev_fraction, config.seed)
             self.dev = with_pairs(replace(self.train, queries={}, qrels={}), kept_apart, self.corpus)
             self.train = with_pairs(self.train, trained, self.corpus)
         refuse_few_pairs(self.train, config)
-        self.continues, self.teacher, self.folder = is_duplex(base_model), teacher, output
-        self.stages = RunFolder(output, identity, [config.seed, self.base_fingerprint])
+        self.continues, self.teacher, self.folder = base_model.kind == "duplex", teacher, output
+        self.stages = RunFolder(output, identity, [config.seed, base_model.fingerprint])
 
     def run(self) -> Path:
         """Do all stages in order, and write the report."""
@@ -179,13 +184,13 @@ class Adaptation(Training):
 
     def teacher_settings(self) -> dict[str, Any]:
         """Name the ready teacher."""
-        return {"teacher's fingerprint": model_fingerprint(self.teacher)}
+        return {"teacher's fingerprint": self.teacher.fingerprint}
 
     def teach(self, root: Path) -> dict[str, Any]:
         """Have the ready teacher score the lists."""
         from dupmae.finetuning.teacher import score_lists
 
-        score_lists(self.teacher, self.train, root / MINE / LISTS_FILE, root / TEACHER)
+        score_lists(self.teacher.path, self.train, root / MINE / LISTS_FILE, root / TEACHER)
         return {}
 
     def _write_pairs(self, root: Path) -> None:
@@ -201,8 +206,8 @@ class Adaptation(Training):
 
     def _find_by_base_model(self, root: Path) -> Figures:
         if self.continues:
-            return self._measure(Path(self.base_model), root / BASELINES / "base-model" / "index", "base-model")
-        return {"base-model": evaluate_run(dense_run(self.base_model, self.items), self.items.qrels)}
+            return self._measure(Path(self.base_model.path), root / BASELINES / "base-model" / "index", "base-model")
+        return {"base-model": evaluate_run(dense_run(self.base_model.path, self.items), self.items.qrels)}
 
     def _choose(self, root: Path) -> dict[str, Any]:
         """Make the adapted model the result, or a duplex base model that it knows less than."""
@@ -215,7 +220,7 @@ class Adaptation(Training):
             before = {name.replace("base-model", "duplex"): row for name, row in figures.items()}
             names = [name for name in ("duplex", "duplex-dense") if name in found]
             if any(found[name]["ndcg@10"] < before[name]["ndcg@10"] for name in names):
-                kept, model, found = "base-model", self.base_model, before
+                kept, model, found = "base-model", self.base_model.path, before
         DuplexEncoder(model).save(str(root / RESULT / "model"))
         return found | {"kept": kept, "adapted": adapted}
 
@@ -305,7 +310,7 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     return replace(train, corpus=joined, queries=queries, qrels=qrels)
 
 
-def _refuse(model: str, base_model: str, config: AdaptConfig, held_out: bool) -> None:
+def _refuse(model: str, base_model: Model, config: AdaptConfig, held_out: bool) -> None:
     """Refuse a tuned weight without queries, a teacher without scores, a pooling the base model was not trained for."""
     if config.finetune.tune_lexical_weight and not held_out:
         raise DupmaeError(
@@ -317,7 +322,7 @@ def _refuse(model: str, base_model: str, config: AdaptConfig, held_out: bool) ->
 
         refuse_no_teacher(config.teacher or model)
     refuse_disagreement(base_model, config.pretrain, config.duplex)
-    trained = None if is_duplex(base_model) else trained_pooling(base_model)
+    trained = None if base_model.kind == "duplex" else base_model.pooling
     if trained not in (None, config.duplex.dense_pooling):
         raise DupmaeError(
             f"{model} was trained with the pooling {trained}: set pretrain.dense_pooling and duplex.dense_pooling to it"

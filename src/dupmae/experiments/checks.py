@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING
 from dupmae.config import DuplexConfig, PretrainConfig
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
-from dupmae.models import duplex_settings, is_duplex
+from dupmae.models import Model, duplex_settings
 
 if TYPE_CHECKING:
     from dupmae.config import AdaptConfig, Recipe
 
 
-def pretrains(base_model: str, pretrain: PretrainConfig) -> bool:
+def pretrains(base_model: Model, pretrain: PretrainConfig) -> bool:
     """Tell whether a run has a stage of pre-training; without steps it still solves for a head that is lacking.
 
     Args:
-        base_model: What :func:`dupmae.models.resolve_model` returned.
+        base_model: What the run begins with.
         pretrain: The pre-training.
     """
-    return pretrain.all_steps > 0 or not is_duplex(base_model)
+    return pretrain.all_steps > 0 or base_model.kind != "duplex"
 
 
-def refuse_disagreement(base_model: str, pretrain: PretrainConfig, duplex: DuplexConfig) -> None:
+def refuse_disagreement(base_model: Model, pretrain: PretrainConfig, duplex: DuplexConfig) -> None:
     """Refuse pre-training that reads another vector off the encoder than the representation does.
 
     Args:
-        base_model: What :func:`dupmae.models.resolve_model` returned; a duplex model has a representation of its own.
+        base_model: What the run begins with; a duplex model has a representation of its own.
         pretrain: The pre-training.
         duplex: The representation of any other base model.
 
@@ -39,8 +39,8 @@ def refuse_disagreement(base_model: str, pretrain: PretrainConfig, duplex: Duple
     if not pretrains(base_model, pretrain):
         return
     settings, where = asdict(duplex), "duplex."
-    if is_duplex(base_model):
-        settings, where = duplex_settings(Path(base_model)), "the base model's "
+    if base_model.kind == "duplex":
+        settings, where = duplex_settings(Path(base_model.path)), "the base model's "
     for name in ("dense_pooling", "lexical_projection"):
         before, after = getattr(pretrain, name), settings[name]
         if before != after:

@@ -19,7 +19,7 @@ from dupmae.experiments.paper import TABLES, VARIANTS, Column, Table
 from dupmae.experiments.stages import FINETUNING, INDEX
 from dupmae.experiments.variants import encoder_width, train_variants
 from dupmae.files import atomic_write, write_json
-from dupmae.models import resolve_model
+from dupmae.models import open_model
 from dupmae.retrievers.systems import reuse_index
 
 RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
@@ -58,7 +58,7 @@ def reproduce(names: Sequence[str], recipe: Recipe, scale: str, output: Path, da
     Raises:
         DupmaeError: The recipe cannot be run, or at full scale MS MARCO cannot be had.
     """
-    resolve_model(recipe.base_model)  # before anything is fetched
+    open_model(recipe.base_model)  # before anything is fetched
     if not Path(recipe.data.benchmark).is_dir():
         _, folder = find_benchmark(recipe.data.benchmark, None, data)
         recipe = replace(recipe, data=replace(recipe.data, benchmark=str(folder)))
@@ -240,10 +240,8 @@ def _ours(stages: Mapping[str, str]) -> dict[str, str]:
 
 def _base_model(recipe: Recipe) -> dict[str, str]:
     """Name the base model as it comes, where it is an embedder."""
-    from dupmae.models import resolve_model
-    from dupmae.retrievers.scorers import is_embedder
-
-    return {"the base model as it comes": recipe.base_model} if is_embedder(resolve_model(recipe.base_model)) else {}
+    is_embedder = open_model(recipe.base_model).kind in ("dense", "sparse", "duplex")
+    return {"the base model as it comes": recipe.base_model} if is_embedder else {}
 
 
 def _heading(column: Column) -> str:

@@ -52,7 +52,7 @@ from dupmae.experiments.stages import (
     identity_of,
     parts_of,
 )
-from dupmae.models import is_duplex, model_fingerprint, resolve_model
+from dupmae.models import Model, open_model
 from dupmae.retrievers import bm25_run, dense_run, duplex_run
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def _checked(recipe: Recipe) -> RecipeRun:
         raise DupmaeError("the recipe names no output folder: set output")
     if not recipe.data.benchmark:
         raise DupmaeError("the recipe names no benchmark: set data.benchmark to a folder in BEIR layout")
-    refuse_disagreement(resolve_model(recipe.base_model), recipe.pretrain, recipe.duplex)
+    base_model = open_model(recipe.base_model)
+    refuse_disagreement(base_model, recipe.pretrain, recipe.duplex)
     refuse_impossible(recipe)
     if recipe.stages == 3 and not recipe.teacher.epochs:
         if recipe.teacher_model is None:
@@ -114,25 +115,25 @@ def _checked(recipe: Recipe) -> RecipeRun:
         from dupmae.finetuning.teacher import refuse_no_teacher
 
         refuse_no_teacher(recipe.teacher_model)
-    return RecipeRun(recipe)
+    return RecipeRun(recipe, base_model)
 
 
 class RecipeRun(Training):
     """One recipe's run: its stages, and what they have in common."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe, resolve_model(recipe.base_model))
+    def __init__(self, recipe: Recipe, base_model: Model) -> None:
+        super().__init__(recipe, base_model)
         self.config: Recipe = replace(self.config, teacher=replace(recipe.teacher, seed=recipe.seed))
         self.folder = Path(recipe.output)
-        self.teacher_model = None if recipe.teacher_model is None else resolve_model(recipe.teacher_model)
+        self.teacher_model = None if recipe.teacher_model is None else open_model(recipe.teacher_model)
         self.splits = read_data(recipe.data, recipe.seed)
         self.train, self.dev, self.test = self.splits.train, self.splits.dev, self.splits.test
         self.text = self.test.corpus
         refuse_few_pairs(self.train, self.config)
         self.rules = definition_of(self.test.name, recipe.data.test_split)
         self.depth = DEPTH + self.rules.drop_self
-        identity = identity_of(self.base_fingerprint, [self.text.values()], [self.train, self.dev, self.test])
-        self.stages = RunFolder(self.folder, identity, [recipe.seed, self.base_fingerprint])
+        identity = identity_of(base_model, [self.text.values()], [self.train, self.dev, self.test])
+        self.stages = RunFolder(self.folder, identity, [recipe.seed, base_model.fingerprint])
 
     def run(self) -> Path:
         """Do all stages in order, and write the report."""
@@ -188,7 +189,7 @@ class RecipeRun(Training):
 
     def teacher_settings(self) -> dict[str, Any]:
         """Say what the teacher is trained from, and how."""
-        found = None if self.teacher_model is None else model_fingerprint(self.teacher_model)
+        found = None if self.teacher_model is None else self.teacher_model.fingerprint
         return {"teacher": decisive(self.config.teacher), "teacher_model's fingerprint": found}
 
     def teach(self, root: Path) -> dict[str, Any]:
@@ -196,8 +197,8 @@ class RecipeRun(Training):
         from dupmae.finetuning.teacher import score_lists, train_teacher
 
         lists, folder = root / MINE / LISTS_FILE, root / TEACHER
-        pretrained = str(root / PRETRAIN / "model") if self.pretrains else self.base_model
-        teacher = self.teacher_model or pretrained
+        pretrained = str(root / PRETRAIN / "model") if self.pretrains else self.base_model.path
+        teacher = pretrained if self.teacher_model is None else self.teacher_model.path
         if self.config.teacher.epochs:
             teacher = train_teacher(teacher, self.train, lists, folder / "training", self.config.teacher)
         score_lists(teacher, self.train, lists, folder)
@@ -243,12 +244,12 @@ class RecipeRun(Training):
 
     def _rank_by_base_model(self, root: Path) -> dict[str, Any]:
         folder = root / BASELINES / "base-model"
-        if not is_duplex(self.base_model):
+        if self.base_model.kind != "duplex":
             vectors = folder / "vectors"
             figures = self._save(folder, dense_run(self.config.base_model, self.test, self.depth, folder=vectors))
             shutil.rmtree(vectors)
             return figures
-        index = build_index(Path(self.base_model), self.text.values(), folder / "index")
+        index = build_index(Path(self.base_model.path), self.text.values(), folder / "index")
         return self._save(folder, duplex_run(index, self.test, self.depth))
 
     def _rank_without_pretraining(self, root: Path) -> dict[str, Any]:

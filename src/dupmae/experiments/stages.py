@@ -23,7 +23,7 @@ from dupmae.config import decisive
 from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store
 from dupmae.experiments.checks import pretrains
 from dupmae.experiments.run_folder import Stage
-from dupmae.models import Model, model_fingerprint, resolve_model
+from dupmae.models import Model, open_model
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -45,12 +45,11 @@ class Training(ABC):
 
     Args:
         config: The settings; their `seed` replaces the stages' own.
-        base_model: What :func:`dupmae.models.resolve_model` returned.
+        base_model: What everything begins with.
 
     Attributes:
         config: The settings, with one seed.
         base_model: As given.
-        base_fingerprint: Of its files.
         pretrains: Whether there is a stage of pre-training.
         text: The passages that are pre-trained on, and that a new representation is calibrated on.
         train: The queries to train on.
@@ -61,12 +60,11 @@ class Training(ABC):
     train: Benchmark
     dev: Benchmark | None
 
-    def __init__(self, config: Any, base_model: str) -> None:
+    def __init__(self, config: Any, base_model: Model) -> None:
         seed = config.seed
         names = ("pretrain", "finetune")
         self.config = replace(config, **{name: replace(getattr(config, name), seed=seed) for name in names})
         self.base_model = base_model
-        self.base_fingerprint = model_fingerprint(base_model)  # reads all weights, so once for all stages
         self.pretrains = pretrains(base_model, config.pretrain)
 
     @abstractmethod
@@ -171,22 +169,22 @@ class Training(ABC):
         from dupmae.duplex.starting import begin_duplex
         from dupmae.finetuning import finetune
 
-        encoder = begin_duplex(Model(self.base_model), checkpoint, self.config.duplex, self.text, self.config.seed)
+        encoder = begin_duplex(self.base_model, checkpoint, self.config.duplex, self.text, self.config.seed)
         finetune(encoder, self.train, folder, self.config.finetune, dev=self.dev)
 
     def _mining_settings(self) -> dict[str, Any]:
         teacher = self.config.mining.teacher
-        read = None if teacher is None else model_fingerprint(resolve_model(teacher))
+        read = None if teacher is None else open_model(teacher).fingerprint
         return {"mining": asdict(self.config.mining), "mining.teacher's fingerprint": read}
 
     def _tokenise(self, root: Path) -> dict[str, Any]:
         from dupmae.pretraining.checkpoint import load_tokenizer
 
-        tokenizer = load_tokenizer(self.base_model)
+        tokenizer = load_tokenizer(self.base_model.path)
         return build_token_store(self.text.values(), tokenizer, root / STORE / "store", self.config.store).report
 
     def _pretrain(self, root: Path) -> None:
-        pretrain_on(root / STORE, self.base_model, root / PRETRAIN, self.config.pretrain)
+        pretrain_on(root / STORE, self.base_model.path, root / PRETRAIN, self.config.pretrain)
 
     def _finetune(self, root: Path) -> None:
         checkpoint = str(root / PRETRAIN / "model") if self.pretrains else None
@@ -237,9 +235,9 @@ def parts_of(index: DuplexIndex) -> dict[str, Part]:
     return {"": "both", "-dense": "dense", "-lexical": "lexical"} if both else {"": "both"}
 
 
-def identity_of(base_fingerprint: str, corpora: Iterable[Iterable[Passage]], judged: Iterable[Benchmark]) -> list[Any]:
+def identity_of(base_model: Model, corpora: Iterable[Iterable[Passage]], judged: Iterable[Benchmark]) -> list[Any]:
     """Say what makes a run this one and no other: its base model, its passages, its queries and judgements."""
     from dupmae.corpus.passage import corpus_fingerprint
 
     read = [corpus_fingerprint(passages) for passages in corpora]
-    return [base_fingerprint, read, [[one.queries, one.qrels] for one in judged]]
+    return [base_model.fingerprint, read, [[one.queries, one.qrels] for one in judged]]

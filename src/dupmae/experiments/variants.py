@@ -17,7 +17,7 @@ from dupmae.experiments.run_folder import RunFolder, Stage
 from dupmae.experiments.splits import read_data
 from dupmae.experiments.stages import PRETRAIN, STORE, identity_of, pretrain_on
 from dupmae.files import fingerprint
-from dupmae.models import is_duplex, model_fingerprint, resolve_model
+from dupmae.models import open_model
 
 
 def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]) -> dict[str, str]:
@@ -38,14 +38,13 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
         DupmaeError: The base model is a duplex model, whose representation is what it is; the folder holds something
             else; or a stage refuses its input.
     """
-    base_model, seed = resolve_model(recipe.base_model), recipe.seed
-    if is_duplex(base_model):
+    base_model, seed = open_model(recipe.base_model), recipe.seed
+    if base_model.kind == "duplex":
         raise DupmaeError(
             f"{recipe.base_model} is a duplex model, which keeps its representation: vary one from an encoder"
         )
     run = pretrain_recipe(recipe)
     train = read_data(recipe.data, seed).train
-    base_fingerprint = model_fingerprint(base_model)  # reads all weights
 
     own = replace(recipe.pretrain, seed=seed)
     width, stages, models = encoder_width(recipe.base_model), dict[str, Stage](), dict[str, str]()
@@ -64,18 +63,18 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
         after = {"duplex": asdict(representation), "finetune": decisive(finetuning)}
         pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
         if pretraining is None:
-            checkpoint = base_model
+            checkpoint = base_model.path
         elif pretraining == own:
             checkpoint = str(run / PRETRAIN / "model")
         else:
             checkpoint = str(folder / pretrained / "model")
-            work = partial(_pretrain, run, base_model, pretrained, pretraining)
+            work = partial(_pretrain, run, base_model.path, pretrained, pretraining)
             stages[pretrained] = Stage(name=pretrained, title=f"Pre-train: {name}", work=work, settings=before)
         work = partial(_finetune, checkpoint, representation, train, tuned, finetuning)
         stages[tuned] = Stage(name=tuned, title=f"Fine-tune: {name}", work=work, settings=before | after)
         models[name] = str(folder / tuned / "model")
-    identity = identity_of(base_fingerprint, [train.corpus.values()], [train])
-    RunFolder(folder, identity, [seed, base_fingerprint]).carry_out(list(stages.values()), asdict(recipe))
+    identity = identity_of(base_model, [train.corpus.values()], [train])
+    RunFolder(folder, identity, [seed, base_model.fingerprint]).carry_out(list(stages.values()), asdict(recipe))
     return models
 
 
@@ -83,7 +82,7 @@ def encoder_width(name: str) -> int:
     """Read how wide an encoder is."""
     from transformers import AutoConfig
 
-    return int(AutoConfig.from_pretrained(resolve_model(name)).hidden_size)
+    return int(AutoConfig.from_pretrained(open_model(name).path).hidden_size)
 
 
 def _pretrain(run: Path, base_model: str, stage: str, config: PretrainConfig, root: Path) -> None:
