@@ -86,6 +86,21 @@ def adapt(
     Raises:
         DupmaeError: Settings that contradict each other or the model, too little text, or `output` holds a run of
             another base model or other data.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from dupmae import AdaptConfig, FinetuneConfig, PretrainConfig, adapt
+        >>> text = "The text of article {} says what there is to say of it. It has two sentences."
+        >>> lines = [{"_id": str(n), "title": f"Article {n}", "text": text.format(n)} for n in range(40)]
+        >>> with open("articles.jsonl", "w") as file:
+        ...     for line in lines:
+        ...         print(json.dumps(line), file=file)
+        >>> none = PretrainConfig(new_layers_steps=0, steps=0)
+        >>> config = AdaptConfig(pretrain=none, finetune=FinetuneConfig(batch_size=8))
+        >>> folder = adapt("articles.jsonl", "dupmae-small", Path("run"), config, dry_run=True)  # False runs it
+        Dry run of run...
+        ...8-result...to do...not done yet...
     """
     base_model = open_model(model)
     teacher = base_model if config.teacher is None else open_model(config.teacher)

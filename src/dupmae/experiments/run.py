@@ -77,6 +77,25 @@ def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> Path:
     Raises:
         DupmaeError: The recipe names no output or benchmark, its output folder holds a run of another base model or
             other data, or a stage refuses its input.
+
+    Example:
+        >>> from dupmae import DataConfig, FinetuneConfig, PretrainConfig, Recipe, run_recipe
+        >>> from dupmae.corpus import Passage, write_benchmark
+        >>> answers = {f"q{number}": {f"p{number}": 1} for number in range(8)}
+        >>> judged = {"train": dict(list(answers.items())[:6]), "test": dict(list(answers.items())[6:])}
+        >>> passages = [Passage(f"p{number}", "", f"the text of passage {number}") for number in range(8)]
+        >>> count = write_benchmark("toy", passages, {query: f"{query}?" for query in answers}, judged)
+        >>> recipe = Recipe(
+        ...     base_model="dupmae-small",
+        ...     output="run",
+        ...     data=DataConfig(benchmark="toy", dev_fraction=0),
+        ...     pretrain=PretrainConfig(new_layers_steps=0, steps=0),
+        ...     finetune=FinetuneConfig(batch_size=2),
+        ...     baselines=["bm25"],
+        ... )
+        >>> folder = run_recipe(recipe, dry_run=True)  # False runs it
+        Dry run of run...
+        ...3-finetune...to do...not done yet...
     """
     run = _checked(recipe)
     if dry_run:
