@@ -55,13 +55,13 @@ def objective(**settings: Any) -> DupMAE:
 
 def draw(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = 0) -> tuple[torch.Tensor, ...]:
     """The masks that `model` draws from a generator with this seed: masked ids, selected, ordinary, visibility."""
-    config, generator = model.config, step_generator(CPU, seed)
+    settings, generator = model.settings, step_generator(CPU, seed)
     ordinary = batch["input_ids"] > 4
     masked_ids, selected = mask_whole_words(
-        batch["input_ids"], batch["word_starts"], ordinary, config.encoder_mask_rate, MASK, torch.arange(5, V),
-        config.mask_token_fraction, config.random_token_fraction, generator,
+        batch["input_ids"], batch["word_starts"], ordinary, settings.encoder_mask_rate, MASK, torch.arange(5, V),
+        settings.mask_token_fraction, settings.random_token_fraction, generator,
     )  # fmt: skip
-    visible = decoder_visibility(batch["attention_mask"], config.decoder_mask_rate, generator)
+    visible = decoder_visibility(batch["attention_mask"], settings.decoder_mask_rate, generator)
     return masked_ids, selected, ordinary, visible
 
 

@@ -42,7 +42,7 @@ def test_it_is_the_distance_between_a_masked_texts_vector_and_the_clean_ones_bef
     folder, batch = checkpoint("bert"), batch_of(store)
     plain, anchored = loaded(folder), loaded(folder, anchor_weight=3.0)
     without, found = (model(**batch, generator=step_generator(torch.device("cpu"), 7)) for model in (plain, anchored))
-    before = load_for_pretraining(str(folder), plain.config)[0].eval()
+    before = load_for_pretraining(str(folder), plain.settings)[0].eval()
     masked_ids, *_ = plain.mask(**batch, generator=step_generator(torch.device("cpu"), 7))
     means = []
     for model, ids in ((plain, masked_ids), (before, batch["input_ids"])):

@@ -124,9 +124,9 @@ def test_measuring_changes_neither_the_model_nor_the_next_random_number(store: A
 
 
 def test_losses_of_several_batches_are_means_over_all_held_out_tokens(store: Any, objective: DupMAE) -> None:
-    objective.config.encoder_mask_rate = 0.0  # no mask depends on the number of the batch
-    objective.config.decoder_mask_rate = 0.0
-    objective.config.mlm_weight = 0.0
+    objective.settings.encoder_mask_rate = 0.0  # no mask depends on the number of the batch
+    objective.settings.decoder_mask_rate = 0.0
+    objective.settings.mlm_weight = 0.0
     one, many = (HeldOut(store, np.arange(9), 0, objective, size).measure(objective) for size in (9, 2))
     assert one == pytest.approx(many, rel=1e-5)
     assert "mlm" not in one

@@ -6,7 +6,7 @@ precedence: the defaults here, a YAML file, the command line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from dupmae.config.ranges import (
@@ -29,10 +29,9 @@ NEUTRAL = ("gradient_checkpointing", "mini_batch_size", "report_to", "save_steps
 memory."""
 
 
-def decisive(settings: Any) -> dict[str, Any]:
-    """The settings of a dataclass that a result depends on, those of its sections included, for fingerprints."""
-    names = [one.name for one in fields(settings) if one.name not in NEUTRAL]  # no attributes that a trainer has added
-    found = {name: getattr(settings, name) for name in names}
+def decisive(settings: CheckedSettings) -> dict[str, Any]:
+    """Return the settings that a result depends on, those of sections included: what a fingerprint is taken of."""
+    found = {name: value for name, value in vars(settings).items() if name not in NEUTRAL}
     return {name: decisive(value) if isinstance(value, CheckedSettings) else value for name, value in found.items()}
 
 

@@ -60,7 +60,7 @@ class BestCheckpoint:
         figures: dict[str, float] = broadcast_object_list([mine])[0]
         if self.writes:
             append_metrics(self.output / HELD_OUT_FILE, [{"phase": self.phase, "step": step, **figures}])
-        if step and self.objective.config.keep != "last" and better(figures, self.best, self.objective.config):
+        if step and self.objective.settings.keep != "last" and better(figures, self.best, self.objective.settings):
             self.best = figures
             self._save(step, figures)
         return figures

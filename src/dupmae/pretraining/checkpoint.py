@@ -111,7 +111,7 @@ def save_checkpoint(
         tokenizer: Their tokenizer.
         record: What `dupmae.json` says besides the settings.
     """
-    config = objective.config
+    settings = objective.settings
     with atomic_folder(folder) as temporary:
         objective.backbone.model.save_pretrained(temporary, state_dict=_part(weights, "backbone.model."))
         tokenizer.save_pretrained(temporary)
@@ -120,10 +120,10 @@ def save_checkpoint(
             temporary / RECORD_FILE,
             {
                 "format": FORMAT,
-                "dense_pooling": config.dense_pooling,
-                "lexical_projection": config.lexical_projection,
+                "dense_pooling": settings.dense_pooling,
+                "lexical_projection": settings.lexical_projection,
                 **record,
-                "settings": asdict(config),
+                "settings": asdict(settings),
             },
         )
 

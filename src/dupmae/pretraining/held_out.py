@@ -90,18 +90,18 @@ class HeldOut:
             share of a text's n different tokens that are among its n highest entries of mu; `mrr_cls`, `mrr_ot` and
             `mrr_both` of :func:`dupmae.pretraining.probe.probe`. What a weight of 0 leaves untrained is left out.
         """
-        device, config = objective.special.device, objective.config
+        device, settings = objective.special.device, objective.settings
         training = objective.training
         objective.eval()
         sums = torch.zeros(len(TERMS), 3, dtype=torch.float64, device=device)  # loss, hits, count
         starts = range(0, len(self), self.batch_size)
-        with autocast(device.type, config.precision):
+        with autocast(device.type, settings.precision):
             for number, start in enumerate(tqdm(starts, desc="Held-out text", unit="batch", leave=False, delay=2)):
                 batch = self.collate(self.items[start : start + self.batch_size])
                 sums += _sums(objective, {name: tensor.to(device) for name, tensor in batch.items()}, number)
             retrieval = probe(objective, self.pairs, self.collate, self.batch_size)
         objective.train(training)
-        weights = dict(zip(TERMS, (config.mlm_weight, config.cls_weight, config.bow_weight), strict=True))
+        weights = dict(zip(TERMS, (settings.mlm_weight, settings.cls_weight, settings.bow_weight), strict=True))
         figures = {}
         for term, (loss, hits, count) in zip(TERMS, sums.tolist(), strict=True):
             if weights[term]:
@@ -113,18 +113,18 @@ class HeldOut:
 
 def _sums(objective: DupMAE, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
     """Sums of loss, hits and count for each of :data:`TERMS`, (3, 3), on a batch whose masks depend on its number."""
-    config, input_ids, attention_mask = objective.config, batch["input_ids"], batch["attention_mask"]
+    settings, input_ids, attention_mask = objective.settings, batch["input_ids"], batch["attention_mask"]
     generator = step_generator(input_ids.device, SEED, number)
     masked_ids, selected, ordinary = objective.mask(**batch, generator=generator)
     states = objective.backbone.states(masked_ids, attention_mask)  # (B, L, D)
     sums = torch.zeros(len(TERMS), 3, dtype=torch.float64, device=input_ids.device)
-    if config.mlm_weight:
+    if settings.mlm_weight:
         sums[0] = _token_sums(objective, states[selected], input_ids[selected])
-    if config.cls_weight:
-        visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
+    if settings.cls_weight:
+        visible = decoder_visibility(attention_mask, settings.decoder_mask_rate, generator)
         rebuilt = objective.rebuild(states, input_ids, attention_mask, visible)
         sums[1] = _token_sums(objective, rebuilt[ordinary], input_ids[ordinary])
-    if config.bow_weight:
+    if settings.bow_weight:
         pooled = ordinary & ~selected
         mu = objective.pool(states, pooled).float()  # (B, V)
         sums[2] = _bag_sums(mu, input_ids, objective.special, pooled.any(dim=1))

@@ -131,7 +131,7 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Eq. 9, this part's share of it, times the number of parts, because gradients are averaged over them."""
         generator = step_generator(self.args.device, *inputs.pop("mask_seed"))
-        with autocast(self.args.device.type, self.objective.config.precision):
+        with autocast(self.args.device.type, self.objective.settings.precision):
             losses: dict[str, torch.Tensor] = model(**inputs, generator=generator)
         self.metrics.add(losses)
         parts: int = self.args.world_size * self.current_gradient_accumulation_steps

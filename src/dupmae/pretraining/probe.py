@@ -83,7 +83,7 @@ def probe(
     sides = [_encode(objective, [pair[side] for pair in pairs], collate, batch_size) for side in (0, 1)]
     (query_cls, query_ot), (passage_cls, passage_ot) = sides
     scores = {"mrr_cls": query_cls @ passage_cls.T}  # (K, K)
-    if objective.config.bow_weight:
+    if objective.settings.bow_weight:
         scores["mrr_ot"] = query_ot @ passage_ot.T
         scores["mrr_both"] = scores["mrr_cls"] + scores["mrr_ot"]
     return {name: _mrr(matrix) for name, matrix in scores.items()}
@@ -101,7 +101,7 @@ def _encode(
         ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
         states = objective.backbone.states(ids, mask)  # (B, L, D)
         dense.append(objective.h_cls(states, mask).float())
-        if objective.config.bow_weight:
+        if objective.settings.bow_weight:
             bags.append(objective.pool(states, mask & ~objective.special[ids]).float())
     back = torch.from_numpy(np.argsort(order)).to(device)
     h_cls = torch.cat(dense)[back]

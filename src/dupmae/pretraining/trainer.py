@@ -134,7 +134,7 @@ def _run_phase(
 ) -> None:
     """Train one phase, from the beginning or from its last whole checkpoint."""
     done, checkpoint = begun
-    config = objective.config
+    config = objective.settings
     if checkpoint is not None:
         load_model(objective, checkpoint / WEIGHTS_FILE)
     if done == phase.steps:

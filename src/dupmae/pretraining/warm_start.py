@@ -153,9 +153,9 @@ def _batches(
 def _states(objective: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """What Eq. 6 multiplies the output matrix with, (B, L, E), of a batch, and which are ordinary tokens (B, L)."""
     ordinary = batch["attention_mask"].bool() & ~objective.special[batch["input_ids"]]
-    with autocast(ordinary.device.type, objective.config.precision):
+    with autocast(ordinary.device.type, objective.settings.precision):
         states = objective.backbone.states(batch["input_ids"], batch["attention_mask"]).float()
-    if objective.config.lexical_projection == "mlm_head" or not objective.config.bow_weight:
+    if objective.settings.lexical_projection == "mlm_head" or not objective.settings.bow_weight:
         states = objective.backbone.transform(states)
     return states, ordinary
 
