@@ -37,16 +37,17 @@ def metrics(output: Path) -> list[dict[str, Any]]:
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupt training right after the losses of a step are written, half a line of the next one included."""
-    log = trainer.StepLog.on_log
+    log = trainer.StepLog.on_step_end
 
     def dying(self: Any, args: Any, state: Any, *rest: Any, **names: Any) -> None:
         log(self, args, state, *rest, **names)
         if state.global_step == step:
+            self.flush()
             with self.path.open("a") as file:
                 file.write('{"step": ')
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer.StepLog, "on_log", dying)
+    monkeypatch.setattr(trainer.StepLog, "on_step_end", dying)
 
 
 def test_loss_of_each_part_goes_down_and_every_part_learns(benchmark, config, make_encoder, tmp_path):
@@ -153,7 +154,7 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
             config,
         ),
     ):
-        with pytest.raises(DupmaeError, match="with other settings, another start or other data"):
+        with pytest.raises(DupmaeError, match="with other settings, another base model or other data"):
             finetune(encoder, data, tmp_path / "run", settings)
     assert_same_weights(DuplexEncoder(str(tmp_path / "run" / "model")), model)
 
@@ -293,7 +294,7 @@ def test_a_folder_that_another_run_is_at_work_in_is_refused(benchmark, config, m
 def test_runs_on_other_lists_or_scores_are_refused(benchmark, config, make_encoder, lists, scores, tmp_path):
     config = replace(config, epochs=1)
     finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists, scores=scores)
-    refused = pytest.raises(DupmaeError, match="with other settings, another start or other data")
+    refused = pytest.raises(DupmaeError, match="with other settings, another base model or other data")
     with refused:
         finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists)
     scores.write_text(scores.read_text().replace("3.0", "2.0"))

@@ -138,14 +138,15 @@ def test_killed_scoring_goes_on_and_finished_scores_are_kept(ready, benchmark, l
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupt training right after the losses of a step are written."""
-    log = teacher.StepLog.on_log
+    log = teacher.StepLog.on_step_end
 
     def dying(self: Any, args: Any, state: Any, *rest: Any, **names: Any) -> None:
         log(self, args, state, *rest, **names)
         if state.global_step == step:
+            self.flush()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(teacher.StepLog, "on_log", dying)
+    monkeypatch.setattr(teacher.StepLog, "on_step_end", dying)
 
 
 def test_killed_and_resumed_training_ends_like_an_uninterrupted_one(

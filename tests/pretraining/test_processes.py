@@ -24,11 +24,11 @@ IN_TWO_PROCESSES = """
 import json, sys
 from accelerate.state import DistributedType, PartialState
 from dupmae import cli
-from dupmae.pretraining import best, decoder
+from dupmae.pretraining import decoder, result
 from dupmae.pretraining.phase import PhaseTrainer
 
 decoder.DROPOUT = 0.0  # random numbers that each process draws for itself
-best.draw_curves = lambda path, *_: path.touch()
+result.draw_curves = lambda path, *_: path.touch()
 begin, compute_loss = PartialState.__init__, PhaseTrainer.compute_loss
 parts = 0
 

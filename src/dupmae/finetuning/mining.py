@@ -67,7 +67,7 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
     if not queries:
         raise DupmaeError(f"{train.name} ({train.split}) has no query with a positive to mine negatives for.")
     settings = asdict(config)
-    mark = _fingerprint(index, train, settings)
+    own_fingerprint = _fingerprint(index, train, settings)
 
     @cache
     def sources() -> tuple[list[Search], Answers, Judge]:  # a finished run needs none of them
@@ -81,7 +81,7 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
         searches, answers, judge = sources()
         write_lists(path, judge(_lists(searches, answers, train, block, config)))
 
-    return write_resumably(output / NEGATIVES_FILE, RECORD_FILE, mark, settings, queries, write, "mining")
+    return write_resumably(output / NEGATIVES_FILE, RECORD_FILE, own_fingerprint, settings, queries, write, "mining")
 
 
 def _check(index: DuplexIndex | None, config: MiningConfig) -> None:

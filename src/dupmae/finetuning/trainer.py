@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from dupmae.corpus import Benchmark
 from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
-from dupmae.files import file_fingerprint, fingerprint, write_json
+from dupmae.files import file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import read_lists, read_scores
 from dupmae.finetuning.examples import Examples, make_examples
 from dupmae.finetuning.interpolation import interpolated, weights_of
 from dupmae.finetuning.lexical_weight import tune_lexical_weight
 from dupmae.finetuning.loss import DuplexLoss
-from dupmae.finetuning.trainer_base import PlainTrainer, StepLog, step_arguments
+from dupmae.finetuning.trainer_base import PlainTrainer, step_arguments
 from dupmae.finetuning.validation import Validation, dev_pool, reading
 from dupmae.runtime.curves import CURVES_FILE, draw_curves
 from dupmae.runtime.log import METRICS_FILE
@@ -37,7 +36,8 @@ from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
 from dupmae.runtime.progress import show_progress
 from dupmae.runtime.quiet import silenced
-from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
+from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, last_checkpoint, recorded_run
+from dupmae.runtime.step_log import StepLog
 
 logger = logging.getLogger(__name__)
 
@@ -82,55 +82,65 @@ def finetune(
 
     Raises:
         DupmaeError: Too few pairs, a bad file of lists or scores, `output` holds another run,
-            or one that is at work, or the loss stops being a number.
+            or one that is at work, or the loss is not a number.
     """
     if scores is not None and lists is None:
         raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
     held_out = dev if dev is not None and dev.queries else None
     measured = held_out if config.eval_steps else None
     both = encoder.pooling.dense_dimension > 0 and encoder.pooling.top_k > 0
-    balanced = held_out if config.tune_lexical_weight and both else None
+    tuned_on = held_out if config.tune_lexical_weight and both else None
     processes = join_processes()
     target = output / "model"
     settings = decisive(config)
-    mark = _fingerprint(encoder, train, measured or balanced, [settings, processes.num_processes], [lists, scores])
-    with sole_run(output):
-        with processes.main_process_first():
-            record = read_record(output, RUN_FILE, mark, "fine-tuning")
-            if record and record["finished"] and target.is_dir():
-                return DuplexEncoder(str(target))
+    own = _fingerprint(encoder, train, measured or tuned_on, [settings, processes.num_processes], [lists, scores])
+    details = {"fingerprint": own, "settings": settings}
+    with recorded_run(output / RUN_FILE, details, "fine-tuning", result=target) as run:
+        if not run.finished:
             examples = _examples(train, dev, config, lists, scores, processes.num_processes)
-            done, checkpoint = last_checkpoint(output / "checkpoints")
-            record = {"fingerprint": mark, "settings": settings, "finished": False}
-            if is_first_process():
-                write_json(output / RUN_FILE, record)
-        set_seed(config.seed)
-        prepare_for_training(encoder.transformers_model, config.dropout, config.precision)
-        if not config.learning_rate:
-            encoder.transformers_model.requires_grad_(False)
-        length = encoder[0].document_length
-        start = weights_of(encoder) if config.interpolation < 1 else []
-        validation = None if measured is None else Validation(encoder, start, measured, output, config, length)
-        trainer = _Trainer(
-            model=encoder,
-            args=on_one_device(_arguments(output, config)),
-            train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
-            data_collator=row_collator(encoder, examples),
-            loss=DuplexLoss(encoder, examples, config),
-            callbacks=[StepLog(output / METRICS_FILE), *([] if validation is None else [validation])],
-        )
-        show_progress(trainer, "fine-tuning")
-        with silenced():
-            if validation is not None:
-                validation.begin(done)
-            if validation is None or not validation.over:
-                with reading(encoder, min(config.max_length, length)):
-                    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            if is_first_process():
-                with interpolated(encoder, start, config.interpolation):
-                    _finish(encoder, output, target, record, validation, balanced)
-            processes.wait_for_everyone()
-            return DuplexEncoder(str(target))
+            _train(encoder, examples, output, config, run.record, measured, tuned_on)
+    with silenced():
+        return DuplexEncoder(str(target))
+
+
+def _train(
+    encoder: DuplexEncoder,
+    examples: Examples,
+    output: Path,
+    config: FinetuneConfig,
+    record: dict[str, Any],
+    measured: Benchmark | None,
+    tuned_on: Benchmark | None,
+) -> None:
+    """Take all steps, from the beginning or from the last checkpoint, and write the result."""
+    done, checkpoint = last_checkpoint(output / CHECKPOINTS_FOLDER)
+    set_seed(config.seed)
+    prepare_for_training(encoder.transformers_model, config.dropout, config.precision)
+    if not config.learning_rate:
+        encoder.transformers_model.requires_grad_(False)
+    length = encoder[0].document_length
+    before = weights_of(encoder) if config.interpolation < 1 else []
+    log = StepLog(output / METRICS_FILE)
+    validation = None if measured is None else Validation(encoder, before, measured, output, config, length, log)
+    trainer = _Trainer(
+        log,
+        model=encoder,
+        args=on_one_device(_arguments(output, config)),
+        train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
+        data_collator=row_collator(encoder, examples),
+        loss=DuplexLoss(encoder, examples, config),
+    )
+    show_progress(trainer, "fine-tuning")
+    with silenced():
+        if validation is not None:
+            trainer.add_callback(validation)
+            validation.begin(done)
+        if validation is None or not validation.over:
+            with reading(encoder, min(config.max_length, length)):
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if is_first_process():
+            with interpolated(encoder, before, config.interpolation):
+                _finish(encoder, output, config, record, validation, tuned_on)
 
 
 class _Trainer(PlainTrainer, SparseEncoderTrainer):  # type: ignore[misc]
@@ -201,30 +211,29 @@ def _examples(
 def _finish(
     encoder: DuplexEncoder,
     output: Path,
-    target: Path,
+    config: FinetuneConfig,
     record: dict[str, Any],
     validation: Validation | None,
-    balanced: Benchmark | None,
+    tuned_on: Benchmark | None,
 ) -> None:
-    """Write the result, the best state or else the last, and the curves; then clear up."""
-    if validation is not None and validation.kept is not None:
-        encoder = DuplexEncoder(str(validation.model))
-        if not validation.kept["step"]:
-            logger.warning(
-                "Fine-tuning gained nothing on the held-out queries (%s): the result is the model that it began with.",
-                validation.file,
-            )
-    if balanced is not None:
-        settings = record["settings"]
-        pool = validation.pool if validation else dev_pool(balanced, settings["dev_pool_size"], settings["seed"])
+    """Write the result, the best state or else the last, and the curves; add what was found to the record."""
+    held_out = None
+    if validation is not None:
+        held_out, kept = validation.best.file, validation.best.kept
+        record["kept"] = kept
+        if kept is not None:
+            encoder = DuplexEncoder(str(validation.best.model))
+            if not kept["step"]:
+                logger.warning(
+                    "Fine-tuning gained nothing on the held-out queries (%s): the result is the model that it began "
+                    "with.",
+                    held_out,
+                )
+    if tuned_on is not None:
+        pool = validation.pool if validation else dev_pool(tuned_on, config.dev_pool_size, config.seed)
         record["lexical_weight"] = tune_lexical_weight(encoder, pool)
-    encoder.save_pretrained(str(target))
-    held_out = None if validation is None else validation.file
+    encoder.save_pretrained(str(output / "model"))
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
-    kept = {} if validation is None else {"kept": validation.kept}
-    write_json(output / RUN_FILE, record | kept | {"finished": True})
-    for folder in ("checkpoints", "kept"):
-        shutil.rmtree(output / folder, ignore_errors=True)
 
 
 def _fingerprint(

@@ -99,17 +99,14 @@ def load_tokenizer(model: str) -> Any:
         ) from error
 
 
-def save_checkpoint(
-    folder: Path, objective: DupMAE, weights: dict[str, torch.Tensor], tokenizer: Any, record: dict[str, Any]
-) -> None:
-    """Write a checkpoint, whole or not at all.
+def save_checkpoint(folder: Path, objective: DupMAE, weights: dict[str, torch.Tensor], tokenizer: Any) -> None:
+    """Write a checkpoint, whole or not at all; its `dupmae.json` holds the settings.
 
     Args:
         folder: Where to; what is there is replaced.
         objective: Encoder, head and decoder.
         weights: All their weights: see :func:`dupmae.pretraining.sharding.whole_weights`.
         tokenizer: Their tokenizer.
-        record: What `dupmae.json` says besides the settings.
     """
     settings = objective.settings
     with atomic_folder(folder) as temporary:
@@ -122,7 +119,6 @@ def save_checkpoint(
                 "format": FORMAT,
                 "dense_pooling": settings.dense_pooling,
                 "lexical_projection": settings.lexical_projection,
-                **record,
                 "settings": asdict(settings),
             },
         )

@@ -39,9 +39,15 @@ class DupMAE(nn.Module):
     special: torch.Tensor
     random_token_ids: torch.Tensor
 
-    def __init__(self, backbone: Backbone, special_ids: list[int], mask_token_id: int, settings: PretrainConfig) -> None:
+    def __init__(
+        self, backbone: Backbone, special_ids: list[int], mask_token_id: int, settings: PretrainConfig
+    ) -> None:
         super().__init__()
-        if settings.lexical_projection == "linear" and settings.bow_weight and backbone.head_size != backbone.hidden_size:
+        if (
+            settings.lexical_projection == "linear"
+            and settings.bow_weight
+            and backbone.head_size != backbone.hidden_size
+        ):
             raise DupmaeError(
                 "lexical_projection linear needs an output matrix as wide as the encoder, but it is "
                 f"{backbone.head_size} wide and the encoder {backbone.hidden_size}: use mlm_head."
