@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
+from dupmae.evaluation import evaluate_run
 from dupmae.pretraining import pretrain
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import LengthBuckets, collator, shuffled
 from dupmae.pretraining.held_out import SEED, HeldOut, split
 from dupmae.pretraining.masking import decoder_visibility, step_generator
 from dupmae.pretraining.objective import DupMAE
-from dupmae.pretraining.probe import known_item_pairs, probe
+from dupmae.pretraining.probe import known_item_pairs, mean_reciprocal_rank, probe
 
 COLLATE = collator(0, 40, 32)
 
@@ -165,6 +166,22 @@ def test_the_probe_ranks_by_centred_cosines(store: Any, objective: DupMAE) -> No
         ranks = (matrix > matrix.diag()[:, None]).sum(1) + 1
         assert figures[name] == pytest.approx(torch.where(ranks <= 10, 1 / ranks, 0.0).mean().item(), abs=1e-6), name
     assert figures.keys() == scores.keys()
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 40])
+@pytest.mark.parametrize("values", [1, 3, 1000])
+def test_the_mean_reciprocal_rank_is_that_of_the_metric_library_ties_included(count: int, values: int) -> None:
+    scores = torch.randint(values, (count, count), generator=torch.Generator().manual_seed(count)) / values
+    run = {
+        str(query): {str(passage): score for passage, score in enumerate(row)}
+        for query, row in enumerate(scores.tolist())
+    }
+    expected = evaluate_run(run, {query: {query: 1} for query in run}, ["mrr@10"])["mrr@10"]
+    assert mean_reciprocal_rank(scores) == pytest.approx(expected, abs=1e-12)
+
+
+def test_scores_that_are_not_numbers_rank_behind_all() -> None:
+    assert mean_reciprocal_rank(torch.full((20, 20), torch.nan)) == 0
 
 
 def _clean(part: Any) -> tuple[torch.Tensor, torch.Tensor]:

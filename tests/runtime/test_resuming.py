@@ -52,13 +52,16 @@ def test_a_finished_run_is_not_done_again_unless_its_result_is_gone(tmp_path: Pa
 
 
 def test_a_killed_run_keeps_its_record_and_its_whole_checkpoints(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), begin(tmp_path):
+    def work() -> None:
         for step, state in ((2, "{}"), (4, "{}"), (6, '{"global_')):
             checkpoint = tmp_path / "checkpoints" / "phase" / f"checkpoint-{step}"
             checkpoint.mkdir(parents=True)
             (checkpoint / "trainer_state.json").write_text(state, encoding="utf-8")
         (tmp_path / "checkpoints" / "phase" / "checkpoint-8").mkdir()
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), begin(tmp_path):
+        work()
     assert not record_of(tmp_path)["finished"]
     with begin(tmp_path):
         whole = tmp_path / "checkpoints" / "phase" / "checkpoint-4"
@@ -81,9 +84,12 @@ def test_work_that_fails_before_it_leaves_a_trace_leaves_the_folder_as_it_was(tm
 
 @pytest.mark.parametrize("trace", ["model", "metrics.jsonl", "held_out.jsonl", "checkpoints", "kept"])
 def test_work_that_fails_after_it_has_left_a_trace_keeps_its_record(tmp_path: Path, trace: str) -> None:
-    with pytest.raises(ValueError, match="broken"), begin(tmp_path):
+    def work() -> None:
         (tmp_path / trace).mkdir()
         raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"), begin(tmp_path):
+        work()
     with pytest.raises(DupmaeError, match="holds a toy run with other settings"), begin(tmp_path, fingerprint="other"):
         pass
     (tmp_path / "run.json").unlink()

@@ -313,8 +313,10 @@ class PseudoQueryConfig(CheckedSettings):
 
 
 @dataclass(kw_only=True)
-class HardNegativesConfig(CheckedSettings):
-    """Stage 2 of fine-tuning, with mined negatives (Eq. 14); all else is as in stage 1."""
+class FurtherStageConfig(CheckedSettings):
+    """A stage of fine-tuning on mined lists: 2 with their negatives (Eq. 14), 3 distilling a teacher's scores of them
+    (Eq. 15); all else is as in stage 1.
+    """
 
     epochs: AboveZero = 2.0
     """Passes over the query-passage pairs."""
@@ -325,24 +327,7 @@ class HardNegativesConfig(CheckedSettings):
     head_learning_rate: Weight = 2e-4
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
     negatives: Count = 4
-    """Hard negatives of each pair, drawn afresh each epoch from its query's list."""
+    """Hard negatives of each pair, drawn afresh each epoch from its query's list; stage 3 compares the teacher's scores
+    of these."""
     negative_depth: Positive = 50
     """How many of the list's best a negative is drawn from."""
-
-
-@dataclass(kw_only=True)
-class DistilConfig(CheckedSettings):
-    """Stage 3 of fine-tuning, a teacher's distillation (Eq. 15); all else is as in stage 1."""
-
-    epochs: AboveZero = 2.0
-    """Passes over the query-passage pairs."""
-    batch_size: Positive = 16
-    """Pairs per step and process."""
-    learning_rate: Weight = 2e-5
-    """Peak learning rate of the encoder."""
-    head_learning_rate: Weight = 2e-4
-    """Peak learning rate of the vocabulary head and of the dense half's projection."""
-    negatives: Count = 7
-    """Negatives that the teacher's opinion is asked of for each pair, drawn afresh each epoch from its query's list."""
-    negative_depth: Positive = 50
-    """How many of the list's best they are drawn from."""

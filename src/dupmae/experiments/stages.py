@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import DistilConfig, FinetuneConfig, HardNegativesConfig, MiningConfig, PretrainConfig, StoreConfig
+from dupmae.config import FinetuneConfig, FurtherStageConfig, MiningConfig, PretrainConfig, StoreConfig
 from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store
 from dupmae.models import model_fingerprint, resolve_model
 
@@ -36,7 +36,7 @@ def finetune_further(
     train: Benchmark,
     folder: Path,
     config: FinetuneConfig,
-    changes: HardNegativesConfig | DistilConfig,
+    changes: FurtherStageConfig,
     lists: Path,
     scores: Path | None = None,
     dev: Benchmark | None = None,

@@ -18,7 +18,7 @@ QUERY_SHARE = 4
 QUERY_TOKENS = 24
 """Tokens that a query has at most."""
 DEPTH = 10
-"""Passages ranked of each query."""
+"""Ranks at which a passage counts as found."""
 
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 """A query and the passage that it is to find, each as a token store's item."""
@@ -86,7 +86,7 @@ def probe(
     if objective.settings.bow_weight:
         scores["mrr_ot"] = query_ot @ passage_ot.T
         scores["mrr_both"] = scores["mrr_cls"] + scores["mrr_ot"]
-    return {name: _mrr(matrix) for name, matrix in scores.items()}
+    return {name: mean_reciprocal_rank(matrix) for name, matrix in scores.items()}
 
 
 def _encode(
@@ -112,13 +112,14 @@ def _encode(
     return h_cls, F.normalize((mu - mu.mean(dim=0)).relu().log1p(), dim=1)
 
 
-def _mrr(scores: torch.Tensor) -> float:
-    """MRR@10 of scores (K, K) in which the passage of query i is passage i."""
-    from dupmae.evaluation import evaluate_run
+def mean_reciprocal_rank(scores: torch.Tensor) -> float:
+    """Average 1 / rank of passage i for query i, 0 beyond rank 10; equal scores are ranked by the passages' ids.
 
-    best = scores.topk(min(DEPTH, len(scores)), dim=1)
-    run = {
-        str(query): {str(passage): value for passage, value in zip(passages, values, strict=True)}
-        for query, (passages, values) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-    }
-    return evaluate_run(run, {query: {query: 1} for query in run})["mrr@10"]
+    Args:
+        scores: Of every query and passage, (K, K); an id is a passage's number, compared as text.
+    """
+    place = torch.tensor(sorted(range(len(scores)), key=str), device=scores.device).argsort()  # (K,)
+    own = scores.diagonal()[:, None]  # (K, 1)
+    # not `>`: a score that is not a number must not rank first
+    ranks = (~(scores <= own) | (scores == own) & (place < place[:, None])).sum(dim=1) + 1  # (K,)
+    return torch.where(ranks <= DEPTH, 1 / ranks.double(), 0.0).mean().item()
