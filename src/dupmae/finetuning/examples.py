@@ -1,4 +1,4 @@
-"""Training rows: which query meets which passages, in which order, and what a teacher thinks of them."""
+"""Training rows: which query meets which passages, in which order, and a teacher's scores of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Examples:
         return len(self.rows)
 
     def texts(self, row: int) -> dict[str, str]:
-        """A row's texts: `query`, `positive`, `negative_1`, ..."""
+        """Look up a row's texts: `query`, `positive`, `negative_1`, ..."""
         query, *passages = self.rows[row].tolist()
         found = [self.train.corpus[self.passages[number]].full_text for number in passages]
         return {"query": self.train.queries[self.queries[query]]} | dict(zip(self.columns[1:], found, strict=True))
@@ -78,7 +78,7 @@ def make_examples(
         lists: Query id -> its positives and candidates, which take the places of the judgements and of BM25; a query
             without a list is not trained on.
         scores: Query id -> passage id -> the teacher's logit, of every passage of the lists.
-        processes: How many processes share a step.
+        processes: How many processes take part in a step.
 
     Raises:
         DupmaeError: There is not one full batch of pairs, or a query has too few passages to draw negatives from.
@@ -220,7 +220,7 @@ def refuse_few(name: str, pairs: int, epochs: float, batch: int, section: str = 
 
 
 def _warn_of_titles(train: Benchmark, positives: Sequence[str]) -> None:
-    """Tell of what a model would learn instead of the answers, if no answer has a title and one negative in 20 has."""
+    """Warn that a model would learn titles instead of answers, if no answer has a title and one passage in 20 has."""
     titled = sum(bool(passage.title) for passage in train.corpus.values())
     if titled * 20 >= len(train.corpus) and not any(train.corpus[passage].title for passage in positives):
         logger.warning(
@@ -233,7 +233,7 @@ def _warn_of_titles(train: Benchmark, positives: Sequence[str]) -> None:
 
 
 def _in_turns(pairs: Sequence[tuple[str, str]], count: int) -> Sequence[tuple[str, str]]:
-    """So many pairs, in their order: every query's first, then every query's second, ..., as far as they go."""
+    """Choose so many pairs, in their order: every query's first, then every query's second, ..., as far as they go."""
     if count >= len(pairs):
         return pairs
     met = Counter[str]()
@@ -246,7 +246,7 @@ def _in_turns(pairs: Sequence[tuple[str, str]], count: int) -> Sequence[tuple[st
 
 
 def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: int) -> dict[str, list[str]]:
-    """The best passages of BM25 for each query, none of them a positive; a block of rankings is in memory at a time."""
+    """Find BM25's best passages of each query, none of them a positive; a block of rankings is in memory at a time."""
     search, queries = bm25_searcher(train.corpus), list(answers)
     pools = {}
     with tqdm(total=len(queries), desc="negatives", unit=" queries", dynamic_ncols=True, delay=2) as bar:

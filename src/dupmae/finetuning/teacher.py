@@ -1,6 +1,4 @@
-"""The teacher of Eq. 15: a cross-encoder trained on mined lists with sentence-transformers, or a ready model of either
-kind, cross-encoder or embedder; it scores all lists.
-"""
+"""The teacher of Eq. 15: training a cross-encoder on mined lists, and scoring them with it or with a ready model."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ Row = tuple[str, list[str]]
 """Ids of a query and of passages, of which the first is a positive and the others are its negatives."""
 
 
-def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, config: TeacherConfig) -> str:
+def train_teacher(model: str, train: Benchmark, lists: Path, output: Path, config: TeacherConfig) -> str:
     """Train a cross-encoder to rank a query's positive above its mined negatives.
 
     Each step takes lists of one positive and a few negatives a query. The loss is LambdaLoss, which weighs each pair of
@@ -63,7 +61,8 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
     been; one that is finished returns its model at once.
 
     Args:
-        start: An encoder (a pre-trained checkpoint, a Hugging Face id), which gets a new head, or a cross-encoder.
+        model: The base model: an encoder (a pre-trained checkpoint, a Hugging Face id), which gets a new head, or a
+            cross-encoder.
         train: What the lists were mined for.
         lists: `negatives.jsonl` (:mod:`dupmae.finetuning.candidates`).
         output: Folder of the run: `model/`, `metrics.jsonl`, `teacher.json`, and checkpoints while it lasts.
@@ -82,10 +81,10 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
     if not config.epochs:
         raise DupmaeError("epochs is 0, so no teacher is trained: raise it, or take a ready one")
     settings = decisive(config)
-    name = resolve_model(start)
+    name = resolve_model(model)
     texts = _texts_fingerprint(train, {query: one.passages for query, one in candidates.items()})
     own = fingerprint([settings, model_fingerprint(name), file_fingerprint(lists), texts])
-    details = {"fingerprint": own, "settings": settings, "start": start}
+    details = {"fingerprint": own, "settings": settings, "start": model}
     with recorded_run(output / RUN_FILE, details, "teacher", result=target) as run:
         if not run.finished:
             _train(name, train, draw_rows(train, candidates, config), output, config)
@@ -168,7 +167,7 @@ def refuse_no_teacher(name: str) -> None:
 
 
 def _texts_fingerprint(train: Benchmark, candidates: Mapping[str, Sequence[str]]) -> str:
-    """A mark of the texts of queries and of their passages."""
+    """Take the fingerprint of the texts of queries and of their passages."""
     named = sorted({passage for some in candidates.values() for passage in some})
     texts = {passage: train.corpus[passage].full_text for passage in named}
     return fingerprint([{query: train.queries[query] for query in candidates}, texts])
@@ -207,7 +206,7 @@ class _Collator(CrossEncoderDataCollator):  # type: ignore[misc]
     rows: Sequence[Row] = ()
 
     def __call__(self, features: list[dict[str, int]]) -> dict[str, Any]:
-        """A batch's queries and lists of passages; the label of a positive is 1, of the others 0."""
+        """Make a batch of queries and lists of passages; the label of a positive is 1, of the others 0."""
         assert self.train is not None
         found = []
         for feature in features:
@@ -220,7 +219,7 @@ class _Collator(CrossEncoderDataCollator):  # type: ignore[misc]
 
 
 def _arguments(output: Path, config: TeacherConfig) -> CrossEncoderTrainingArguments:
-    """What the trainer is told."""
+    """Translate the settings into the trainer's own arguments."""
     return CrossEncoderTrainingArguments(
         **step_arguments(output, config),
         learning_rate_mapping={r"classifier|pooler|\.head\.": config.head_learning_rate},

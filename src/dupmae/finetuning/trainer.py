@@ -1,4 +1,4 @@
-"""Fine-tuning, whatever the stage, on sentence-transformers' trainer."""
+"""Fine-tuning of any stage on sentence-transformers' trainer."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def finetune(
     |---|---|---|---|
     | 1 | | | contrastive, in-batch and BM25's negatives (Eq. 13) |
     | 2 | yes | | contrastive, in-batch and mined negatives (Eq. 14) |
-    | 3 | yes | yes | a teacher's opinion of the mined lists (Eq. 15) |
+    | 3 | yes | yes | distance to a teacher's scores of the mined lists (Eq. 15) |
 
     A run that was interrupted goes on from its last checkpoint and ends as if it had not been; one that is finished
     returns its model at once. Under `torchrun` every process calls this function with the same arguments, and the first
@@ -147,7 +147,7 @@ class _Trainer(PlainTrainer, SparseEncoderTrainer):  # type: ignore[misc]
     """The trainer as it is used here."""
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """All but biases, norms and scales: these are logarithms, which decay would draw to a scale of 1, not of 0."""
+        """Name all but biases, norms and scales: as logarithms these would decay to a scale of 1, not of 0."""
         return [name for name in super().get_decay_parameter_names(model) if "log_scale" not in name]
 
 
@@ -165,7 +165,7 @@ class _Collator(SparseEncoderDataCollator):  # type: ignore[misc]
 
 
 def row_collator(encoder: DuplexEncoder, examples: Examples) -> _Collator:
-    """What makes batches of a column of queries and columns of documents, with the encoder's prompts."""
+    """Make what collates a column of queries and columns of documents, with the encoder's prompts."""
     tasks = {column: "query" if column == "query" else "document" for column in examples.columns}
     prompts = {column: encoder.prompts.get(task) for column, task in tasks.items()}
     return _Collator(
@@ -177,7 +177,7 @@ def row_collator(encoder: DuplexEncoder, examples: Examples) -> _Collator:
 
 
 def _arguments(output: Path, config: FinetuneConfig) -> SparseEncoderTrainingArguments:
-    """The settings in the trainer's own terms."""
+    """Translate the settings into the trainer's own arguments."""
     return SparseEncoderTrainingArguments(
         **step_arguments(output, config),
         learning_rate_mapping={
@@ -239,7 +239,7 @@ def _finish(
 def _fingerprint(
     encoder: DuplexEncoder, train: Benchmark, dev: Benchmark | None, settings: Any, files: list[Path | None]
 ) -> str:
-    """A mark of all that the result depends on: settings, data, representation, and every weight of the start."""
+    """Take the fingerprint of all that the result depends on: settings, data, representation, every weight before."""
     weights = hashlib.sha256()
     for parameter in encoder.parameters():
         weights.update(parameter.detach().cpu().reshape(-1).numpy())

@@ -1,4 +1,4 @@
-"""The held-out queries while training goes on: where they look, which state was best, when to stop."""
+"""Validation on held-out queries: where they look, which state was best, when to stop."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _better(found: Measurement, best: Measurement | None) -> bool:
 
 
 def dev_pool(dev: Benchmark, size: int, seed: int) -> Benchmark:
-    """The same queries over a part of the corpus, where they can be looked for often.
+    """Take a part of the corpus, in which the same queries can be looked for often.
 
     Args:
         dev: Queries, their judgements and the whole corpus.
@@ -155,16 +155,16 @@ def rank_weighted(
     k: int = 100,
     show_progress_bar: bool = False,
 ) -> list[Run]:
-    """The rankings of :func:`rank`, one for each weight that the vocabulary half's score is multiplied with."""
+    """Rank as :func:`rank` does, once for each weight that the lexical half's score is multiplied by."""
     ids = sorted(benchmark.corpus)
     texts = [benchmark.corpus[name].full_text for name in ids]
     documents = encoder.embed_documents(texts, show_progress_bar=show_progress_bar)
     queries = encoder.embed_queries(list(benchmark.queries.values()))
-    entries = encoder.pooling.vocabulary_size
-    lists = _sparse(documents, entries).T.tocsr()  # (V, N)
+    terms = encoder.pooling.vocabulary_size
+    lists = _sparse(documents, terms).T.tocsr()  # (V, N)
 
     def score(some: DuplexEmbeddings, lists: sparse.csr_matrix) -> Floats:
-        scores: Floats = some.cls @ documents.cls.T + (_sparse(some, entries) @ lists).toarray()  # (q, N)
+        scores: Floats = some.cls @ documents.cls.T + (_sparse(some, terms) @ lists).toarray()  # (q, N)
         return scores
 
     runs = []
@@ -177,7 +177,7 @@ def rank_weighted(
 
 @contextmanager
 def reading(encoder: DuplexEncoder, length: int) -> Iterator[None]:
-    """Within the context the encoder reads passages up to a number of tokens."""
+    """Let the encoder, within the context, read passages up to a number of tokens."""
     transformer = encoder[0]
     before = transformer.document_length, transformer.max_seq_length
     transformer.document_length = transformer.max_seq_length = length
@@ -187,10 +187,10 @@ def reading(encoder: DuplexEncoder, length: int) -> Iterator[None]:
         transformer.document_length, transformer.max_seq_length = before
 
 
-def _sparse(embeddings: DuplexEmbeddings, entries: int) -> sparse.csr_matrix:
-    """The vocabulary halves as a matrix (N, V)."""
+def _sparse(embeddings: DuplexEmbeddings, terms: int) -> sparse.csr_matrix:
+    """Make a matrix (N, V) of lexical halves."""
     count, width = embeddings.ids.shape
     ends = np.arange(0, (count + 1) * width, width) if width else np.zeros(count + 1, np.int64)
     return sparse.csr_matrix(
-        (embeddings.weights.ravel(), embeddings.ids.ravel().astype(np.int32), ends), shape=(count, entries)
+        (embeddings.weights.ravel(), embeddings.ids.ravel().astype(np.int32), ends), shape=(count, terms)
     )

@@ -1,4 +1,4 @@
-"""A pre-trained checkpoint: a Hugging Face folder that also holds what it takes to go on pre-training.
+"""Pre-trained checkpoints: Hugging Face folders that also hold what it takes to go on pre-training.
 
 | file | what |
 |---|---|
@@ -77,7 +77,7 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
             objective.decoder.load_state_dict(load_file(decoder_file))
         except (SafetensorError, RuntimeError) as error:
             raise DupmaeError(
-                f"{decoder_file} does not hold a decoder for this encoder: delete it to start a new one."
+                f"{decoder_file} does not hold a decoder for this encoder: delete it to begin with a new one."
             ) from error
         logger.info("Pre-training goes on with the decoder of %s.", model)
     return objective, tokenizer
@@ -125,5 +125,5 @@ def save_checkpoint(folder: Path, objective: DupMAE, weights: dict[str, torch.Te
 
 
 def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The weights whose names begin with `prefix`, without it."""
+    """Pick the weights whose names begin with `prefix`, and drop it from them."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}

@@ -71,7 +71,7 @@ class DupMAE(nn.Module):
         generator: torch.Generator,
         totals: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """One pass: masks are drawn, the encoder runs once, each part with a weight above 0 computes its loss.
+        """Draw masks, run the encoder once, and compute each loss that has a weight above 0.
 
         Args:
             input_ids: The clean text, (B, L), its first token at position 0 ([CLS]).
@@ -119,7 +119,7 @@ class DupMAE(nn.Module):
         word_starts: torch.Tensor,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What :meth:`forward` shows the encoder: the masked ids, which tokens were selected, which are ordinary.
+        """Mask texts as :meth:`forward` does: the masked ids, which tokens were selected, which are ordinary.
 
         The arguments are those of :meth:`forward`; all three results are (B, L).
         """
@@ -145,7 +145,7 @@ class DupMAE(nn.Module):
         word_starts: torch.Tensor,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """What each loss of :meth:`forward` is a mean over, given a generator in the same state: (3,), integers.
+        """Count what each loss of :meth:`forward` is a mean over, given a generator in the same state: (3,), integers.
 
         In the order of :data:`TERMS`: masked tokens, ordinary tokens, texts that have an ordinary token left to pool.
         """
@@ -153,7 +153,7 @@ class DupMAE(nn.Module):
         return self._counts(ordinary, selected)
 
     def h_cls(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The text as one vector, (B, D): the first token's state, or the mean over all that are not padding."""
+        """Pool each text to one vector, (B, D): the first token's state, or the mean over all that are not padding."""
         if self.settings.dense_pooling == "cls":
             return states[:, 0]
         weights = attention_mask.to(states.dtype)[:, :, None]  # (B, L, 1)
@@ -162,7 +162,7 @@ class DupMAE(nn.Module):
     def rebuild(
         self, states: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, visible: torch.Tensor
     ) -> torch.Tensor:
-        """Eq. 2-4: what the [CLS] decoder makes of each text's vector and the visible context, (B, L, D)."""
+        """Decode each text from its vector and the visible context (Eq. 2-4), (B, L, D)."""
         rebuilt: torch.Tensor = self.decoder(
             self.h_cls(states, attention_mask),
             self.backbone.positions(input_ids),
@@ -172,7 +172,7 @@ class DupMAE(nn.Module):
         return rebuilt
 
     def pool(self, states: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Eq. 6-7: mu, (B, V), the largest logit of each vocabulary entry over the pooled (B, L) states (B, L, D)."""
+        """Max-pool the logits of each term over the pooled (B, L) states (B, L, D): mu of Eq. 6-7, (B, V)."""
         backbone = self.backbone
         rows = states[pooled]  # (R, D)
         if self.settings.lexical_projection == "mlm_head":
@@ -180,7 +180,7 @@ class DupMAE(nn.Module):
         return linear_max_pool_packed(rows, pooled.sum(dim=1), backbone.output_weight, backbone.output_bias)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters by role, without those that no loss uses: `encoder` (and embeddings), `head`, `decoder`."""
+        """Group the parameters that a loss uses by role: `encoder` (and embeddings), `head`, `decoder`."""
         return {
             "encoder": self.backbone.encoder_parameters(),
             "head": self.backbone.head_parameters(),
@@ -204,18 +204,18 @@ class DupMAE(nn.Module):
         return self
 
     def _counts(self, ordinary: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
-        """See :meth:`counts`."""
+        """Count masked tokens, ordinary tokens, and texts with something to pool: (3,)."""
         return torch.stack([selected.sum(), ordinary.sum(), (ordinary & ~selected).any(dim=1).sum()])
 
     def _transform(self, states: torch.Tensor) -> torch.Tensor:
-        """What the vocabulary head does to states (N, D) before the output matrix, in one of a few shapes."""
+        """Take states (N, D) through the vocabulary head up to its output matrix, in one of a few shapes."""
         transformed: torch.Tensor = self.backbone.transform(pad_rows(states))[: len(states)]
         return transformed
 
     def _predict(
         self, predicted: dict[str, tuple[torch.Tensor, torch.Tensor]], counts: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Cross-entropies of the vocabulary head, all in one pass over the vocabulary.
+        """Compute the cross-entropies of the vocabulary head, all in one pass over the vocabulary.
 
         Args:
             predicted: For `mlm` and `cls`, or one of them: states (N, D) and token ids (N,).
@@ -245,7 +245,7 @@ class DupMAE(nn.Module):
         return total, means
 
     def _bow_losses(self, states: torch.Tensor, input_ids: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Eq. 6-8: name each text's unique ordinary tokens from the max-pool over the pooled ones, (B,).
+        """Name each text's unique ordinary tokens from the max-pool over the pooled ones (Eq. 6-8): losses, (B,).
 
         A text's loss is the mean over its unique tokens, 0 if it has nothing to pool.
         """

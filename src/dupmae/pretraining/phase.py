@@ -61,7 +61,7 @@ class Batches:
 
 
 def phases(config: PretrainConfig) -> list[Phase]:
-    """The schedule: first the new layers alone under a frozen encoder, then everything together, gently."""
+    """Lay out the schedule: first the new layers alone under a frozen encoder, then everything together, gently."""
     new, old = config.new_layers_learning_rate, config.learning_rate
     joint = {"encoder": old, "head": config.head_learning_rate, "decoder": config.head_learning_rate}
     return [
@@ -98,7 +98,7 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
         log.report = lambda losses: self.log({f"{phase.name}/{name}": loss for name, loss in losses.items()})
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Exactly the phase's batches, in an order that depends on the seed; of several processes each gets its own."""
+        """Load exactly the phase's batches, in an order that depends on the seed; of several processes each its own."""
         args = self.args
         size = args.per_device_train_batch_size
         together = size * args.gradient_accumulation_steps * args.world_size
@@ -109,7 +109,7 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW; matrices decay, biases and norms do not."""
+        """Make AdamW; matrices decay, biases and norms do not."""
         groups = []
         for name, parameters in self.objective.parameter_groups().items():
             rate = self.phase.learning_rates.get(name)
@@ -124,7 +124,7 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
-        """The step's micro-batches, each with its mask seed and, if it is not the whole batch, the batch's counts."""
+        """Give each of a step's micro-batches its mask seed and, if it is not the whole batch, the batch's counts."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         seeds = [
             (*self.batches.seed, self.state.global_step, number * self.args.world_size + self.args.process_index)
@@ -140,7 +140,7 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
         return [batch | {"mask_seed": seed} for batch, seed in zip(batches, seeds, strict=True)], None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Eq. 9, this part's share of it, times the number of parts, because gradients are averaged over them."""
+        """Compute this part's share of Eq. 9, times the number of parts, because gradients are averaged over them."""
         generator = step_generator(self.args.device, *inputs.pop("mask_seed"))
         with autocast(self.args.device.type, self.objective.settings.precision):
             losses: dict[str, torch.Tensor] = model(**inputs, generator=generator)
@@ -157,7 +157,7 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
         return figures
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """All weights as one safetensors file; tied ones once."""
+        """Write all weights as one safetensors file; tied ones once."""
         weights = whole_weights(self.objective)
         if self.args.should_save and output_dir is not None:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
             save_file(once, Path(output_dir) / WEIGHTS_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Nothing: the weights are read before the Trainer gets them, while they are whole in every process."""
+        """Load nothing: the weights are read before the Trainer gets them, while they are whole in every process."""
 
 
 class MeasureEvery(TrainerCallback):  # type: ignore[misc]

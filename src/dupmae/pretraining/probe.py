@@ -1,4 +1,4 @@
-"""A retrieval probe without judgements: does a text's title, or its beginning, find the rest of the text?"""
+"""A retrieval probe without judgements: how well a text's title, or its beginning, finds the rest of the text."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def known_item_pairs(items: Sequence[Mapping[str, Any]], titles: Sequence[int]) 
 
 
 def _part(ids: Any, words: Any, places: Any) -> Mapping[str, Any]:
-    """Some ordinary tokens between the two special ones."""
+    """Cut out some ordinary tokens, between the two special ones."""
     rows = np.concatenate([[0], places, [len(ids) - 1]])
     return {"input_ids": ids[rows], "word_starts": words[rows]}
 
@@ -63,7 +63,7 @@ def probe(
     collate: Callable[[list[Mapping[str, Any]]], dict[str, torch.Tensor]],
     batch_size: int,
 ) -> dict[str, float]:
-    """Mean reciprocal rank of each query's passage among all passages, cut at rank 10.
+    """Measure how well each query finds its passage among all passages: MRR@10.
 
     The representation is what pre-training offers before fine-tuning: h_cls; and log(1 + ReLU) of mu, which is
     max-pooled over all ordinary tokens. From both the mean over the queries, or over the passages, is subtracted
@@ -92,7 +92,7 @@ def probe(
 def _encode(
     objective: DupMAE, items: list[Mapping[str, Any]], collate: Any, batch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both halves of texts, centred and of unit length: (K, D) and (K, V); without a bag of words (K, 0)."""
+    """Encode both halves of texts, centred and of unit length: (K, D) and (K, V); without a bag of words (K, 0)."""
     device = objective.special.device
     order = np.argsort([len(item["input_ids"]) for item in items], kind="stable")
     dense, bags = [], []

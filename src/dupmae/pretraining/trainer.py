@@ -1,4 +1,4 @@
-"""Pre-training from start to checkpoint: phases, measuring, and going on after an interruption."""
+"""Pre-training from a base model to a checkpoint: phases, measuring, and going on after an interruption."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
 
     Args:
         store: The tokenised text, made with the model's tokenizer.
-        model: Encoder to start from: a folder or a Hugging Face id. A checkpoint of ours brings its head and its
+        model: The base model: a folder or a Hugging Face id. A checkpoint of ours brings its head and its
             decoder along, so that pre-training goes on from it, with a new schedule and a new optimiser; a duplex model
             its head.
         output: Folder of the run: `model/`, `metrics.jsonl`, `held_out.jsonl`, `pretrain.json`, and `checkpoints/` and

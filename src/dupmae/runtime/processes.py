@@ -44,8 +44,8 @@ def refuse_several_processes(what: str) -> None:
 def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
     """Keep a Trainer's process to one of a machine's GPUs, and say so if there are more.
 
-    By itself it would share every batch out (`DataParallel`), for which nothing here is made: several GPUs take a
-    process each.
+    By itself it would divide every batch among them (`DataParallel`), for which nothing here is made: several GPUs take
+    a process each.
     """
     found = arguments.n_gpu
     if found > 1:
