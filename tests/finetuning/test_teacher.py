@@ -70,7 +70,7 @@ def ready(bert_config: Any, write_tokenizer: Callable[[Path], None], tmp_path_fa
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_the_teacher_learns_to_rank_the_positive_first(bert_folder, benchmark, lists, tmp_path, teacher_config):

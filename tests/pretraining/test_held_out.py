@@ -42,7 +42,7 @@ def settings(**changes: Any) -> PretrainConfig:
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def item(*ids: int, starts: str) -> dict[str, np.ndarray]:
@@ -196,7 +196,7 @@ def test_a_run_is_measured_before_its_first_step_every_few_steps_and_after_each_
     measured = lines(tmp_path / "run" / "held_out.jsonl")
     expected = [("new_layers", 0), ("new_layers", 2), ("joint", 2), ("joint", 4), ("joint", 5)]
     assert [(line.pop("phase"), line.pop("step")) for line in measured] == expected
-    record = json.loads((folder / "dupmae.json").read_text())
+    record = json.loads((folder / "dupmae.json").read_text(encoding="utf-8"))
     best = min((line for line in measured[1:]), key=lambda line: line["loss"])
     assert record["held_out"] == best
     assert record["kept"] == dict(zip(("phase", "step"), expected[measured.index(best)], strict=True))
@@ -224,7 +224,7 @@ def test_the_state_that_is_kept_is_the_one_that_measured_best(
     values: list[float],
     kept: int,
 ) -> None:
-    start = str(checkpoint("bert"))
+    base_model = str(checkpoint("bert"))
     biases: list[torch.Tensor] = []
 
     def scripted(self: HeldOut, model: DupMAE) -> dict[str, float]:
@@ -235,11 +235,12 @@ def test_the_state_that_is_kept_is_the_one_that_measured_best(
     if figure != "loss":
         monkeypatch.setattr("dupmae.pretraining.held_out.known_item_pairs", lambda *_: [(None, None)] * 2)
     config = settings(new_layers_steps=0, steps=8, keep=keep)
-    folder = pretrain(store, start, tmp_path / "run", config)
+    folder = pretrain(store, base_model, tmp_path / "run", config)
     assert len(biases) == 5  # at steps 0, 2, 4, 6, 8
     saved = load_file(folder / "model.safetensors")
     assert torch.equal(saved["cls.predictions.bias"], biases[kept])
-    assert json.loads((folder / "dupmae.json").read_text())["kept"] == {"phase": "joint", "step": 2 * kept}
+    record = json.loads((folder / "dupmae.json").read_text(encoding="utf-8"))
+    assert record["kept"] == {"phase": "joint", "step": 2 * kept}
 
 
 def test_keeping_by_a_probe_that_has_nothing_to_look_for_is_refused(
@@ -254,7 +255,7 @@ def test_the_card_says_what_was_done_and_shows_the_curves(
 ) -> None:
     folder = pretrain(store, str(checkpoint("bert")), tmp_path / "run", settings())
     card = ModelCard.load(folder / "README.md")
-    record = json.loads((folder / "dupmae.json").read_text())
+    record = json.loads((folder / "dupmae.json").read_text(encoding="utf-8"))
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag == "fill-mask"
     assert card.data.base_model is None  # a folder on somebody's disk

@@ -37,7 +37,17 @@ def decisive(settings: CheckedSettings) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class StoreConfig(CheckedSettings):
-    """How raw text becomes the token store."""
+    """How raw text becomes the token store.
+
+    Example:
+        >>> from dupmae import StoreConfig
+        >>> StoreConfig(max_length=128)
+        StoreConfig(max_length=128, min_length=8)
+        >>> StoreConfig(max_length=2)
+        Traceback (most recent call last):
+        ...
+        dupmae.config.ranges.OutOfRangeError: max_length must be at least 3, not 2.
+    """
 
     max_length: Length = 256
     """Tokens per chunk, [CLS] and [SEP] included; longer texts are cut into several chunks at sentence borders."""
@@ -65,7 +75,16 @@ class ScratchConfig(CheckedSettings):
 
 @dataclass(kw_only=True)
 class PretrainConfig(CheckedSettings):
-    """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9)."""
+    """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9).
+
+    Example:
+        RetroMAE, the first version of the method, has no bag of words:
+
+        >>> from dupmae import PretrainConfig
+        >>> config = PretrainConfig(bow_weight=0, steps=300)
+        >>> config.all_steps  # those of the new layers alone included
+        500
+    """
 
     warm_start_sequences: Count = 1000
     """Chunks of text from which the output matrix of a new vocabulary head is solved for before the first step; 0
@@ -145,7 +164,16 @@ class PretrainConfig(CheckedSettings):
 
 @dataclass(kw_only=True)
 class DuplexConfig(CheckedSettings):
-    """The representation (Eq. 10-12)."""
+    """The representation (Eq. 10-12).
+
+    Example:
+        The paper's passages, of a [CLS] vector of 384 numbers and 384 terms, for an encoder that wants prompts:
+
+        >>> from dupmae import DuplexConfig
+        >>> config = DuplexConfig(dense_dimension=384, query_prompt="query: ", document_prompt="passage: ")
+        >>> config.top_k, config.dense_pooling
+        (384, 'cls')
+    """
 
     dense_dimension: Count | None = None
     """Width d' of the reduced dense vector (Eq. 10); None keeps the encoder's width, at most 384; 0 leaves it out."""
@@ -183,7 +211,16 @@ class DuplexConfig(CheckedSettings):
 
 @dataclass(kw_only=True)
 class FinetuneConfig(CheckedSettings):
-    """A stage of fine-tuning: contrastive, with BM25's (Eq. 13) or mined negatives (Eq. 14), or distilling (Eq. 15)."""
+    """A stage of fine-tuning: contrastive, with BM25's (Eq. 13) or mined negatives (Eq. 14), or distilling (Eq. 15).
+
+    Example:
+        A finished embedder learns from a few pairs and forgets little:
+
+        >>> from dupmae import FinetuneConfig
+        >>> config = FinetuneConfig(epochs=1, interpolation=0.5)
+        >>> config.batch_size, config.learning_rate
+        (32, 3e-05)
+    """
 
     epochs: AboveZero = 3.0
     """Passes over the query-passage pairs."""

@@ -83,6 +83,25 @@ def finetune(
     Raises:
         DupmaeError: Too few pairs, a bad file of lists or scores, `output` holds another run,
             or one that is at work, or the loss is not a number.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from dupmae import DuplexConfig, DuplexEncoder, FinetuneConfig, finetune
+        >>> from dupmae.backbones.from_scratch import new_encoder
+        >>> from dupmae.config import ScratchConfig
+        >>> from dupmae.corpus import Benchmark, Passage
+        >>> texts = {"lamp": "a lamp burns in the tower", "fish": "fish swim in the sea", "hill": "a hill of sand"}
+        >>> train = Benchmark(
+        ...     "toy", "train", {name: Passage(name, "", text) for name, text in texts.items()},
+        ...     queries={"q1": "what burns", "q2": "what swims"}, qrels={"q1": {"lamp": 1}, "q2": {"fish": 1}},
+        ... )
+        >>> size = ScratchConfig(layers=1, width=16, heads=2, vocabulary_size=60)  # a real one is larger
+        >>> new_encoder(texts.values, Path("encoder"), size, seed=1).as_posix()
+        'encoder'
+        >>> encoder = DuplexEncoder.from_encoder("encoder", DuplexConfig(top_k=8))
+        >>> encoder = finetune(encoder, train, Path("run"), FinetuneConfig(epochs=2, batch_size=2))
+        >>> sorted(path.name for path in Path("run").iterdir())
+        ['curves.png', 'finetune.json', 'metrics.jsonl', 'model']
     """
     if scores is not None and lists is None:
         raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")

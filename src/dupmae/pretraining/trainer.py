@@ -61,6 +61,25 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         DupmaeError: The store is empty or does not fit the model, the model is unsuitable, `output` holds another run,
             or one that is at work, all losses are switched off, there is nothing to shard over, the tracker is not
             installed, or the loss is not a number.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from transformers import AutoTokenizer
+        >>> from dupmae import PretrainConfig, StoreConfig, build_token_store, pretrain
+        >>> from dupmae.backbones.from_scratch import new_encoder
+        >>> from dupmae.config import ScratchConfig
+        >>> from dupmae.corpus import Passage
+        >>> texts = [f"lamp {number} burns in the tower by the sea" for number in range(20)]
+        >>> size = ScratchConfig(layers=1, width=16, heads=2, vocabulary_size=60)  # a real one is larger
+        >>> encoder = new_encoder(lambda: texts, Path("encoder"), size, seed=1)
+        >>> passages = [Passage(str(number), "", text) for number, text in enumerate(texts)]
+        >>> tokenizer = AutoTokenizer.from_pretrained(encoder)
+        >>> store = build_token_store(passages, tokenizer, Path("store"), StoreConfig())
+        >>> config = PretrainConfig(new_layers_steps=0, steps=2, batch_size=4)
+        >>> pretrain(store, "encoder", Path("run"), config).as_posix()
+        'run/model'
+        >>> sorted(path.name for path in Path("run").iterdir())
+        ['held_out.jsonl', 'metrics.jsonl', 'model', 'pretrain.json']
     """
     if len(store) == 0:
         raise DupmaeError("The token store is empty: there is no text to pre-train on.")
