@@ -62,7 +62,7 @@ class NaiveDupMAE(DupMAE):
         states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
         logits = self._logits(states)  # (B, L, V)
         mlm = F.cross_entropy(logits[selected], input_ids[selected])
-        visible = decoder_visibility(attention_mask, self.config.decoder_mask_rate, generator)
+        visible = decoder_visibility(attention_mask, self.settings.decoder_mask_rate, generator)
         rebuilt = self._logits(self.rebuild(states, input_ids, attention_mask, visible))  # (B, L, V)
         cls = F.cross_entropy(rebuilt.flatten(0, 1), input_ids.masked_fill(~ordinary, -100).flatten())
         mu = logits.masked_fill(~(ordinary & ~selected)[:, :, None], -torch.inf).amax(dim=1)  # (B, V)

@@ -260,7 +260,7 @@ def test_a_saved_checkpoint_loads_with_the_same_outputs(
     config = PretrainConfig()
     objective, tokenizer = load_for_pretraining(str(checkpoint(kind + head)), config)
     backbone = perturbed(objective.backbone)
-    save_checkpoint(tmp_path / "saved", objective, whole_weights(objective), tokenizer, {})
+    save_checkpoint(tmp_path / "saved", objective, whole_weights(objective), tokenizer)
     masked_lm, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
     assert not report["missing_keys"]
     encoder = AutoModel.from_pretrained(tmp_path / "saved").eval()

@@ -139,7 +139,7 @@ def test_a_duplex_model_is_itself_again_after_pretraining_that_only_scaled_its_l
     with torch.no_grad():
         objective.backbone.output_weight.mul_(3.0)
         objective.backbone.output_bias.add_(1.0)
-    save_checkpoint(tmp_path / "checkpoint", objective, dict(objective.state_dict()), tokenizer, {})
+    save_checkpoint(tmp_path / "checkpoint", objective, dict(objective.state_dict()), tokenizer)
     again = continue_duplex(str(tmp_path / "duplex"), str(tmp_path / "checkpoint")).to("cpu")
     texts = ["ba be bi", "bo bu ba be bo"]
     np.testing.assert_allclose(

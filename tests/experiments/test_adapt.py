@@ -19,10 +19,9 @@ from dupmae.cli import entry as cli
 from dupmae.cli.parsing import parse_command
 from dupmae.config import (
     AdaptConfig,
-    DistilConfig,
     DuplexConfig,
     FinetuneConfig,
-    HardNegativesConfig,
+    FurtherStageConfig,
     MiningConfig,
     PretrainConfig,
     StoreConfig,
@@ -89,8 +88,8 @@ def in_stages(config: AdaptConfig, stages: Literal[2, 3]) -> AdaptConfig:
         stages=stages,
         finetune=replace(config.finetune, epochs=0.3),
         mining=MiningConfig(last=5),
-        hard_negatives=HardNegativesConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
-        distil=DistilConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+        hard_negatives=FurtherStageConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
+        distil=FurtherStageConfig(epochs=0.3, batch_size=8, negatives=2, negative_depth=5),
     )
 
 

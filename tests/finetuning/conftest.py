@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -53,3 +54,20 @@ def config() -> FinetuneConfig:
 def halves(benchmark: Benchmark) -> tuple[Benchmark, Benchmark]:
     """To train on and to measure on."""
     return split_queries(benchmark, 0.3, seed=4)
+
+
+@pytest.fixture
+def toy_folder(benchmark: Benchmark, tmp_path: Path) -> Path:
+    """The benchmark of twelve questions in BEIR layout."""
+    folder = tmp_path / "toy"
+    (folder / "qrels").mkdir(parents=True)
+    records = {
+        "corpus": [{"_id": name, "text": passage.text} for name, passage in benchmark.corpus.items()],
+        "queries": [{"_id": name, "text": text} for name, text in benchmark.queries.items()],
+    }
+    for name, lines in records.items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    judged = [f"{query}\t{name}\t{grade}\n" for query, row in benchmark.qrels.items() for name, grade in row.items()]
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged), encoding="utf-8")
+    return folder

@@ -26,7 +26,7 @@ def test_lists_come_back_as_they_were_written_compressed_or_not(tmp_path, benchm
     packed = tmp_path / "negatives.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert read_lists(packed, benchmark) == read_lists(path, benchmark)
-    first = json.loads(path.read_text().splitlines()[0])
+    first = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
     assert first == {"query_id": "q0", "positives": {"p0a": 31.5}, "negatives": {"p3a": 30.25, "p0b": -2.0}}
     assert LISTS[0].passages == ["p0a", "p3a", "p0b"]
 
@@ -35,7 +35,7 @@ def test_scores_come_back_as_they_were_written(tmp_path):
     path = tmp_path / "teacher.jsonl"
     write_scores(path, SCORES | {"q9": {"p": 1.0}})
     assert read_scores(path, {one.query_id: one for one in LISTS}) == SCORES
-    assert json.loads(path.read_text().splitlines()[0]) == {"query_id": "q0", "scores": SCORES["q0"]}
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[0]) == {"query_id": "q0", "scores": SCORES["q0"]}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_scores_come_back_as_they_were_written(tmp_path):
 def test_a_bad_list_is_refused_with_its_line(tmp_path, benchmark: Benchmark, line, sentence):
     path = tmp_path / "negatives.jsonl"
     write_lists(path, LISTS[:1])
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(f"\n{line}\n")
     with pytest.raises(DupmaeError, match=re.escape(f"{path}, line 3: ") + ".*" + re.escape(sentence)):
         read_lists(path, benchmark)
@@ -79,7 +79,7 @@ def test_a_bad_list_is_refused_with_its_line(tmp_path, benchmark: Benchmark, lin
 )
 def test_bad_scores_are_refused(tmp_path, lines, sentence):
     path = tmp_path / "teacher.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     with pytest.raises(DupmaeError, match=sentence):
         read_scores(path, {one.query_id: one for one in LISTS})
 

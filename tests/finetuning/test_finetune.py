@@ -32,28 +32,29 @@ def assert_same_weights(one: DuplexEncoder, other: DuplexEncoder) -> None:
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupt training right after the losses of a step are written, half a line of the next one included."""
-    log = trainer.StepLog.on_log
+    log = trainer.StepLog.on_step_end
 
     def dying(self: Any, args: Any, state: Any, *rest: Any, **names: Any) -> None:
         log(self, args, state, *rest, **names)
         if state.global_step == step:
-            with self.path.open("a") as file:
+            self.flush()
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write('{"step": ')
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer.StepLog, "on_log", dying)
+    monkeypatch.setattr(trainer.StepLog, "on_step_end", dying)
 
 
 def test_loss_of_each_part_goes_down_and_every_part_learns(benchmark, config, make_encoder, tmp_path):
-    start = make_encoder()
+    base_model = make_encoder()
     before = weights(make_encoder())
     config = replace(config, epochs=8, dropout=0.0, learning_rate=1e-3, head_learning_rate=3e-3)
-    model = finetune(start, benchmark, tmp_path / "run", config)
+    model = finetune(base_model, benchmark, tmp_path / "run", config)
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == list(range(1, 25))
     for part in ("loss", "contrastive", "contrastive_cls", "contrastive_ot"):
@@ -71,11 +72,11 @@ def test_loss_of_each_part_goes_down_and_every_part_learns(benchmark, config, ma
 def test_an_encoder_without_a_learning_rate_stays_as_it_is_and_gets_no_gradient(
     benchmark, config, make_encoder, tmp_path
 ):
-    start = make_encoder()
+    base_model = make_encoder()
     before = weights(make_encoder())
-    model = finetune(start, benchmark, tmp_path / "run", replace(config, learning_rate=0.0))
-    assert {name for name, each in start.named_parameters() if each.grad is not None or each.requires_grad} == {
-        name for name, _ in start.named_parameters() if name.startswith("1.")
+    model = finetune(base_model, benchmark, tmp_path / "run", replace(config, learning_rate=0.0))
+    assert {name for name, each in base_model.named_parameters() if each.grad is not None or each.requires_grad} == {
+        name for name, _ in base_model.named_parameters() if name.startswith("1.")
     }
     after = weights(model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -113,8 +114,9 @@ def test_run_killed_before_its_first_checkpoint_starts_again(benchmark, config, 
         with pytest.raises(KeyboardInterrupt):
             finetune(make_encoder(), benchmark, tmp_path / "killed", config)
     # and once more while a checkpoint is written
-    (tmp_path / "killed" / "checkpoints" / "checkpoint-2").mkdir(parents=True)
-    (tmp_path / "killed" / "checkpoints" / "checkpoint-2" / "trainer_state.json").write_text('{"global_')
+    half = tmp_path / "killed" / "checkpoints" / "checkpoint-2"
+    half.mkdir(parents=True)
+    (half / "trainer_state.json").write_text('{"global_', encoding="utf-8")
     assert_same_weights(finetune(make_encoder(), benchmark, tmp_path / "killed", config), whole)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
@@ -153,7 +155,7 @@ def test_finished_run_gives_its_model_at_once_and_other_runs_are_refused(
             config,
         ),
     ):
-        with pytest.raises(DupmaeError, match="with other settings, another start or other data"):
+        with pytest.raises(DupmaeError, match="with other settings, another base model or other data"):
             finetune(encoder, data, tmp_path / "run", settings)
     assert_same_weights(DuplexEncoder(str(tmp_path / "run" / "model")), model)
 
@@ -162,7 +164,7 @@ def test_folder_with_other_results_is_refused(benchmark, config, make_encoder, t
     (tmp_path / "model").mkdir()
     with pytest.raises(DupmaeError, match="holds other results"):
         finetune(make_encoder(), benchmark, tmp_path, config)
-    (tmp_path / "finetune.json").write_text("{")
+    (tmp_path / "finetune.json").write_text("{", encoding="utf-8")
     with pytest.raises(DupmaeError, match=r"finetune\.json is damaged"):
         finetune(make_encoder(), benchmark, tmp_path, config)
 
@@ -244,7 +246,7 @@ def lists(benchmark, tmp_path) -> Path:
 @pytest.fixture
 def scores(lists, tmp_path) -> Path:
     """A teacher that knows the answers."""
-    records = [json.loads(line) for line in lists.read_text().splitlines()]
+    records = [json.loads(line) for line in lists.read_text(encoding="utf-8").splitlines()]
     taught = {
         each["query_id"]: dict.fromkeys(each["positives"], 3.0) | dict.fromkeys(each["negatives"], -1.0)
         for each in records
@@ -254,7 +256,7 @@ def scores(lists, tmp_path) -> Path:
 
 
 def measurements(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "held_out.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (output / "held_out.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_second_and_third_stage_learn_what_the_lists_and_the_teacher_say(
@@ -293,10 +295,10 @@ def test_a_folder_that_another_run_is_at_work_in_is_refused(benchmark, config, m
 def test_runs_on_other_lists_or_scores_are_refused(benchmark, config, make_encoder, lists, scores, tmp_path):
     config = replace(config, epochs=1)
     finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists, scores=scores)
-    refused = pytest.raises(DupmaeError, match="with other settings, another start or other data")
+    refused = pytest.raises(DupmaeError, match="with other settings, another base model or other data")
     with refused:
         finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists)
-    scores.write_text(scores.read_text().replace("3.0", "2.0"))
+    scores.write_text(scores.read_text(encoding="utf-8").replace("3.0", "2.0"), encoding="utf-8")
     with refused:
         finetune(make_encoder(), benchmark, tmp_path / "run", config, lists=lists, scores=scores)
 
@@ -332,7 +334,7 @@ def test_held_out_queries_choose_the_state_and_the_same_when_killed(
     assert steps == sorted({0, *range(2, last, 2), last})
     best = max(found, key=lambda line: line["ndcg@10"])
     assert best != found[-1], "the settings of this test are too gentle: the last state is the best"
-    assert json.loads((tmp_path / "whole" / "finetune.json").read_text())["kept"] == best
+    assert json.loads((tmp_path / "whole" / "finetune.json").read_text(encoding="utf-8"))["kept"] == best
     assert (whole[0].document_length, whole.max_seq_length) == (64, 64)
     pool = validation.dev_pool(dev, 20, config.seed)
     assert validation.evaluate_run(validation.rank(whole, pool), pool.qrels)["ndcg@10"] == best["ndcg@10"]
@@ -357,7 +359,7 @@ def test_held_out_queries_choose_the_state_and_the_same_when_killed(
 def test_a_share_of_what_training_changed_is_kept_and_the_same_when_killed(
     benchmark, config, make_encoder, tmp_path, monkeypatch
 ):
-    start, whole = make_encoder(), finetune(make_encoder(), benchmark, tmp_path / "whole", config)
+    base_model, whole = make_encoder(), finetune(make_encoder(), benchmark, tmp_path / "whole", config)
     part = replace(config, interpolation=0.25)
     with monkeypatch.context() as patch:
         kill_at(5, patch)
@@ -365,7 +367,7 @@ def test_a_share_of_what_training_changed_is_kept_and_the_same_when_killed(
             finetune(make_encoder(), benchmark, tmp_path / "part", part)
     kept = finetune(make_encoder(), benchmark, tmp_path / "part", part)
     assert metrics(tmp_path / "part") == metrics(tmp_path / "whole")
-    first, last, found = weights(start), weights(whole), weights(kept)
+    first, last, found = weights(base_model), weights(whole), weights(kept)
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, first[name].lerp(last[name], 0.25) if tensor.is_floating_point() else tensor)
     assert not torch.equal(found["1.output.weight"], last["1.output.weight"])
@@ -389,7 +391,7 @@ def test_held_out_queries_measure_what_would_be_the_result(halves, config, make_
     for full, half in zip(whole, ranked, strict=True):
         torch.testing.assert_close(half, whole[0].lerp(full, 0.5))
     steps = [line["step"] for line in measurements(tmp_path / "part")]
-    kept = json.loads((tmp_path / "part" / "finetune.json").read_text())["kept"]["step"]
+    kept = json.loads((tmp_path / "part" / "finetune.json").read_text(encoding="utf-8"))["kept"]["step"]
     assert torch.equal(weights(model)[name], ranked[steps.index(kept)])
 
 
@@ -408,7 +410,8 @@ def test_training_stops_where_nothing_is_gained_and_leaves_no_model_worse(
     assert [line["step"] for line in measurements(tmp_path / "run")] == [0, 2, 4, 6, 8]
     result = finetune(make_encoder(), **arguments)  # takes no further step
     assert metrics(tmp_path / "run")[-1]["step"] == 8
-    assert json.loads((tmp_path / "run" / "finetune.json").read_text())["kept"] == {"step": 0, "ndcg@10": 0.9}
+    record = json.loads((tmp_path / "run" / "finetune.json").read_text(encoding="utf-8"))
+    assert record["kept"] == {"step": 0, "ndcg@10": 0.9}
     assert_same_weights(result, make_encoder())
     assert "gained nothing on the held-out queries" in caplog.text
 
@@ -419,7 +422,7 @@ def test_scales_do_not_decay_towards_one(benchmark, config, make_encoder, tmp_pa
         encoder.pooling.entry_log_scale.fill_(0.5)
     tuned = finetune(encoder, benchmark, tmp_path / "run", replace(config, scale_learning_rate=0.1, weight_decay=0.5))
     unmoved = tuned.pooling.entry_log_scale == 0.5
-    assert 0 < unmoved.sum() < len(unmoved)  # entries that no query has: no gradient, and no decay
+    assert 0 < unmoved.sum() < len(unmoved)  # terms that no query has: no gradient, and no decay
 
 
 def test_pool_holds_what_is_judged_and_what_bm25_finds_and_others(halves, monkeypatch):

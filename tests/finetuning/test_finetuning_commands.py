@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dupmae.cli import entry as cli
-from dupmae.corpus import Benchmark, read_benchmark, read_run, write_run
+from dupmae.corpus import read_benchmark, read_run, write_run
 from dupmae.evaluation import evaluate_run
 from dupmae.finetuning.candidates import read_lists, read_scores
 from dupmae.retrievers import bm25_run
 
 
 @pytest.fixture(autouse=True)
-def no_hushing(monkeypatch: pytest.MonkeyPatch) -> None:
+def not_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the process's warnings and environment as other tests expect them."""
     monkeypatch.setattr(cli, "silence", lambda: None)
 
 
 @pytest.fixture
-def folder(benchmark: Benchmark, tmp_path: Path) -> str:
-    """The benchmark of twelve questions in BEIR layout."""
-    place = tmp_path / "toy"
-    (place / "qrels").mkdir(parents=True)
-    records = {
-        "corpus": [{"_id": name, "text": passage.text} for name, passage in benchmark.corpus.items()],
-        "queries": [{"_id": name, "text": text} for name, text in benchmark.queries.items()],
-    }
-    for name, lines in records.items():
-        (place / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    judged = [f"{query}\t{name}\t{grade}\n" for query, row in benchmark.qrels.items() for name, grade in row.items()]
-    (place / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged))
-    return str(place)
+def folder(toy_folder: Path) -> str:
+    """The benchmark's folder as an argument."""
+    return str(toy_folder)
 
 
 def test_negatives_are_mined_a_teacher_is_trained_and_reranks(

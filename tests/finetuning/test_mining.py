@@ -82,29 +82,31 @@ def test_the_indexs_best_but_for_the_positives_are_the_negatives(index, benchmar
 
 @pytest.mark.parametrize("source", ["duplex", "bm25", "both"])
 def test_what_reads_like_a_positive_is_neither_negative_nor_positive(encoder, benchmark, tmp_path, source):
-    twins = {f"twin-{name}": replace(passage, id=f"twin-{name}") for name, passage in benchmark.corpus.items()}
-    doubled = replace(benchmark, corpus=benchmark.corpus | twins)
+    duplicates = {
+        f"duplicate-{name}": replace(passage, id=f"duplicate-{name}") for name, passage in benchmark.corpus.items()
+    }
+    doubled = replace(benchmark, corpus=benchmark.corpus | duplicates)
     index = DuplexIndex.build(tmp_path / "index", encoder, doubled.corpus.values(), model="tiny")
     lists = mined(index, doubled, tmp_path / "out", source=source, last=50)
-    assert any(name.startswith("twin-") for one in lists for name in one.negatives)
+    assert any(name.startswith("duplicate-") for one in lists for name in one.negatives)
     for one in lists:
         right = answers(benchmark, one.query_id)
         assert set(one.positives) == right
-        assert not {name.removeprefix("twin-") for name in one.negatives} & right
+        assert not {name.removeprefix("duplicate-") for name in one.negatives} & right
 
 
 @pytest.mark.parametrize("source", ["duplex", "bm25", "both"])
 def test_what_reads_like_the_query_is_left_out_and_moves_no_margin(encoder, benchmark, tmp_path, source):
-    asked = {f"echo-{query}": Passage(f"echo-{query}", "Title", text) for query, text in benchmark.queries.items()}
+    asked = {f"equal-{query}": Passage(f"equal-{query}", "Title", text) for query, text in benchmark.queries.items()}
     index = DuplexIndex.build(tmp_path / "plain", encoder, benchmark.corpus.values(), model="tiny")
     settings = {"source": source, "last": 50, "margin": 0.01}
     before = {one.query_id: one for one in mined(index, benchmark, tmp_path / "before", **settings)}
     more = replace(benchmark, corpus=benchmark.corpus | asked)
     index = DuplexIndex.build(tmp_path / "more", encoder, more.corpus.values(), model="tiny")
     for one in mined(index, more, tmp_path / "after", **settings):
-        assert f"echo-{one.query_id}" not in one.negatives
+        assert f"equal-{one.query_id}" not in one.negatives
         if source == "duplex":  # BM25's scores depend on the other passages
-            kept = [name for name in one.negatives if not name.startswith("echo-")]
+            kept = [name for name in one.negatives if not name.startswith("equal-")]
             assert kept == list(before[one.query_id].negatives)
 
 
@@ -202,10 +204,10 @@ def test_a_killed_run_goes_on_at_its_block_and_a_finished_one_is_left_alone(inde
     assert searched == [names[:5], names[5:10], names[5:10], names[10:]]
     assert resumed.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in resumed.parent.iterdir()) == ["mining.json", "negatives.jsonl"]
-    assert json.loads((resumed.parent / "mining.json").read_text())["settings"]["last"] == 3
+    assert json.loads((resumed.parent / "mining.json").read_text(encoding="utf-8"))["settings"]["last"] == 3
 
-    resumed.write_text("mine now\n")  # whoever edits the lists keeps them
-    assert mine(index, benchmark, tmp_path / "killed", config).read_text() == "mine now\n"
+    resumed.write_text("mine now\n", encoding="utf-8")  # whoever edits the lists keeps them
+    assert mine(index, benchmark, tmp_path / "killed", config).read_text(encoding="utf-8") == "mine now\n"
     assert len(searched) == 4
 
 

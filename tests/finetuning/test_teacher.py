@@ -70,7 +70,7 @@ def ready(bert_config: Any, write_tokenizer: Callable[[Path], None], tmp_path_fa
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_the_teacher_learns_to_rank_the_positive_first(bert_folder, benchmark, lists, tmp_path, teacher_config):
@@ -138,14 +138,15 @@ def test_killed_scoring_goes_on_and_finished_scores_are_kept(ready, benchmark, l
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupt training right after the losses of a step are written."""
-    log = teacher.StepLog.on_log
+    log = teacher.StepLog.on_step_end
 
     def dying(self: Any, args: Any, state: Any, *rest: Any, **names: Any) -> None:
         log(self, args, state, *rest, **names)
         if state.global_step == step:
+            self.flush()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(teacher.StepLog, "on_log", dying)
+    monkeypatch.setattr(teacher.StepLog, "on_step_end", dying)
 
 
 def test_killed_and_resumed_training_ends_like_an_uninterrupted_one(

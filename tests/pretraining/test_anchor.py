@@ -42,7 +42,7 @@ def test_it_is_the_distance_between_a_masked_texts_vector_and_the_clean_ones_bef
     folder, batch = checkpoint("bert"), batch_of(store)
     plain, anchored = loaded(folder), loaded(folder, anchor_weight=3.0)
     without, found = (model(**batch, generator=step_generator(torch.device("cpu"), 7)) for model in (plain, anchored))
-    before = load_for_pretraining(str(folder), plain.config)[0].eval()
+    before = load_for_pretraining(str(folder), plain.settings)[0].eval()
     masked_ids, *_ = plain.mask(**batch, generator=step_generator(torch.device("cpu"), 7))
     means = []
     for model, ids in ((plain, masked_ids), (before, batch["input_ids"])):
@@ -89,16 +89,16 @@ def test_a_frozen_encoder_has_nothing_to_be_held(store: Any, checkpoint: Callabl
 
 
 def test_dense_vectors_move_less_with_it(store: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    start, batch = checkpoint("bert"), batch_of(store)
+    base_model, batch = checkpoint("bert"), batch_of(store)
     moved = []
     for weight in (0.0, 20.0):
         config = PretrainConfig(
             new_layers_steps=0, steps=30, batch_size=8, learning_rate=5e-3, dense_pooling="mean", precision="float32",
             held_out_texts=0, anchor_weight=weight,
         )  # fmt: skip
-        model = pretrain(store, str(start), tmp_path / f"weight-{weight:g}", config)
+        model = pretrain(store, str(base_model), tmp_path / f"weight-{weight:g}", config)
         vectors = []
-        for folder in (start, model):
+        for folder in (base_model, model):
             objective = load_for_pretraining(str(folder), config)[0].eval()
             with torch.no_grad():
                 states = objective.backbone.states(batch["input_ids"], batch["attention_mask"])

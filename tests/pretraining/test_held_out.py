@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
+from dupmae.evaluation import evaluate_run
 from dupmae.pretraining import pretrain
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import LengthBuckets, collator, shuffled
 from dupmae.pretraining.held_out import SEED, HeldOut, split
 from dupmae.pretraining.masking import decoder_visibility, step_generator
 from dupmae.pretraining.objective import DupMAE
-from dupmae.pretraining.probe import known_item_pairs, probe
+from dupmae.pretraining.probe import known_item_pairs, mean_reciprocal_rank, probe
 
 COLLATE = collator(0, 40, 32)
 
@@ -41,7 +42,7 @@ def settings(**changes: Any) -> PretrainConfig:
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def item(*ids: int, starts: str) -> dict[str, np.ndarray]:
@@ -124,9 +125,9 @@ def test_measuring_changes_neither_the_model_nor_the_next_random_number(store: A
 
 
 def test_losses_of_several_batches_are_means_over_all_held_out_tokens(store: Any, objective: DupMAE) -> None:
-    objective.config.encoder_mask_rate = 0.0  # no mask depends on the number of the batch
-    objective.config.decoder_mask_rate = 0.0
-    objective.config.mlm_weight = 0.0
+    objective.settings.encoder_mask_rate = 0.0  # no mask depends on the number of the batch
+    objective.settings.decoder_mask_rate = 0.0
+    objective.settings.mlm_weight = 0.0
     one, many = (HeldOut(store, np.arange(9), 0, objective, size).measure(objective) for size in (9, 2))
     assert one == pytest.approx(many, rel=1e-5)
     assert "mlm" not in one
@@ -167,6 +168,22 @@ def test_the_probe_ranks_by_centred_cosines(store: Any, objective: DupMAE) -> No
     assert figures.keys() == scores.keys()
 
 
+@pytest.mark.parametrize("count", [1, 2, 9, 40])
+@pytest.mark.parametrize("values", [1, 3, 1000])
+def test_the_mean_reciprocal_rank_is_that_of_the_metric_library_ties_included(count: int, values: int) -> None:
+    scores = torch.randint(values, (count, count), generator=torch.Generator().manual_seed(count)) / values
+    run = {
+        str(query): {str(passage): score for passage, score in enumerate(row)}
+        for query, row in enumerate(scores.tolist())
+    }
+    expected = evaluate_run(run, {query: {query: 1} for query in run}, ["mrr@10"])["mrr@10"]
+    assert mean_reciprocal_rank(scores) == pytest.approx(expected, abs=1e-12)
+
+
+def test_scores_that_are_not_numbers_rank_behind_all() -> None:
+    assert mean_reciprocal_rank(torch.full((20, 20), torch.nan)) == 0
+
+
 def _clean(part: Any) -> tuple[torch.Tensor, torch.Tensor]:
     ids = torch.from_numpy(part["input_ids"])[None]
     return ids, torch.ones_like(ids)
@@ -179,7 +196,7 @@ def test_a_run_is_measured_before_its_first_step_every_few_steps_and_after_each_
     measured = lines(tmp_path / "run" / "held_out.jsonl")
     expected = [("new_layers", 0), ("new_layers", 2), ("joint", 2), ("joint", 4), ("joint", 5)]
     assert [(line.pop("phase"), line.pop("step")) for line in measured] == expected
-    record = json.loads((folder / "dupmae.json").read_text())
+    record = json.loads((folder / "dupmae.json").read_text(encoding="utf-8"))
     best = min((line for line in measured[1:]), key=lambda line: line["loss"])
     assert record["held_out"] == best
     assert record["kept"] == dict(zip(("phase", "step"), expected[measured.index(best)], strict=True))
@@ -207,7 +224,7 @@ def test_the_state_that_is_kept_is_the_one_that_measured_best(
     values: list[float],
     kept: int,
 ) -> None:
-    start = str(checkpoint("bert"))
+    base_model = str(checkpoint("bert"))
     biases: list[torch.Tensor] = []
 
     def scripted(self: HeldOut, model: DupMAE) -> dict[str, float]:
@@ -218,11 +235,12 @@ def test_the_state_that_is_kept_is_the_one_that_measured_best(
     if figure != "loss":
         monkeypatch.setattr("dupmae.pretraining.held_out.known_item_pairs", lambda *_: [(None, None)] * 2)
     config = settings(new_layers_steps=0, steps=8, keep=keep)
-    folder = pretrain(store, start, tmp_path / "run", config)
+    folder = pretrain(store, base_model, tmp_path / "run", config)
     assert len(biases) == 5  # at steps 0, 2, 4, 6, 8
     saved = load_file(folder / "model.safetensors")
     assert torch.equal(saved["cls.predictions.bias"], biases[kept])
-    assert json.loads((folder / "dupmae.json").read_text())["kept"] == {"phase": "joint", "step": 2 * kept}
+    record = json.loads((folder / "dupmae.json").read_text(encoding="utf-8"))
+    assert record["kept"] == {"phase": "joint", "step": 2 * kept}
 
 
 def test_keeping_by_a_probe_that_has_nothing_to_look_for_is_refused(
@@ -237,7 +255,7 @@ def test_the_card_says_what_was_done_and_shows_the_curves(
 ) -> None:
     folder = pretrain(store, str(checkpoint("bert")), tmp_path / "run", settings())
     card = ModelCard.load(folder / "README.md")
-    record = json.loads((folder / "dupmae.json").read_text())
+    record = json.loads((folder / "dupmae.json").read_text(encoding="utf-8"))
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag == "fill-mask"
     assert card.data.base_model is None  # a folder on somebody's disk

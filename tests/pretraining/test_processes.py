@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
+from two_processes import assert_same_lines, assert_same_weights, torchrun
 
 from dupmae.cli import entry as cli
 from dupmae.errors import DupmaeError
@@ -24,11 +20,11 @@ IN_TWO_PROCESSES = """
 import json, sys
 from accelerate.state import DistributedType, PartialState
 from dupmae import cli
-from dupmae.pretraining import best, decoder
+from dupmae.pretraining import decoder, result
 from dupmae.pretraining.phase import PhaseTrainer
 
 decoder.DROPOUT = 0.0  # random numbers that each process draws for itself
-best.draw_curves = lambda path, *_: path.touch()
+result.draw_curves = lambda path, *_: path.touch()
 begin, compute_loss = PartialState.__init__, PhaseTrainer.compute_loss
 parts = 0
 
@@ -62,7 +58,8 @@ def runs(
     folder, draw = tmp_path_factory.mktemp("runs"), random.Random(7)
     corpus = folder / "corpus.jsonl"
     texts = [" ".join(draw.choices(words, k=draw.randint(4, 24))) for _ in range(60)]
-    corpus.write_text("".join(json.dumps({"_id": str(n), "text": text}) + "\n" for n, text in enumerate(texts)))
+    lines = [json.dumps({"_id": str(n), "text": text}) + "\n" for n, text in enumerate(texts)]
+    corpus.write_text("".join(lines), encoding="utf-8")
     settings = {
         "corpus": corpus, "new_layers_steps": 2, "steps": 4, "max_length": 24, "min_length": 4, "eval_steps": 2,
         "save_steps": 2, "precision": "float32", "encoder_mask_rate": 0.4, "learning_rate": 1e-2,
@@ -89,33 +86,18 @@ def runs(
         patch.setattr("dupmae.pretraining.decoder.DROPOUT", 0.0)
         patch.setattr(cli, "silence", lambda: None)
         assert [cli.main(commands[name]) for name in alone] == [0, 0]
-    (folder / "run.py").write_text(IN_TWO_PROCESSES)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [*launch, str(folder / "run.py"), json.dumps({name: commands[name] for name in together})],
-        env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Written: ") == len(together)
+    shared_words = json.dumps({name: commands[name] for name in together})
+    told = torchrun(folder / "run.py", IN_TWO_PROCESSES, shared_words)
+    assert told.count("Written: ") == len(together)
     return {name: folder / name for name in commands}
 
 
 def assert_same_run(found: Path, expected: Path, rtol: float = 1e-3, atol: float = 1e-5) -> None:
     """The same losses in every step and in every measurement, and the same weights at the end."""
     for file, count in (("metrics.jsonl", 6), ("held_out.jsonl", 4)):
-        one, two = ([json.loads(line) for line in (run / file).open()] for run in (expected, found))
-        assert len(one) == len(two) == count
-        for line, other in zip(one, two, strict=True):
-            assert other.pop("phase") == line.pop("phase")
-            assert other == pytest.approx(line, rel=rtol / 10), file
+        assert_same_lines(expected / file, found / file, count, rtol / 10)
     for file in ("model.safetensors", "decoder.safetensors"):
-        one, two = (load_file(run / "model" / file) for run in (expected, found))
-        assert one.keys() == two.keys()
-        for name, tensor in one.items():
-            if "key.bias" in name:  # softmax cancels it: its gradient is rounding, which AdamW blows up to full steps
-                continue
-            torch.testing.assert_close(two[name], tensor, rtol=rtol, atol=atol)
+        assert_same_weights(expected / "model" / file, found / "model" / file, rtol, atol)
 
 
 def test_two_processes_end_where_one_with_two_micro_batches_ends(runs: dict[str, Path]) -> None:

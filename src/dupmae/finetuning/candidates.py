@@ -125,7 +125,7 @@ def _write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _records(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of a file, each with the words that say where it stands; refuse missing fields and an empty file."""
+    """Read the records of a file, each with its place in words; refuse missing fields and an empty file."""
     if not path.is_file():
         raise DupmaeError(f"{path} does not exist or is not a file.")
     empty = True
@@ -142,7 +142,7 @@ def _records(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[str, dict[st
 
 
 def _scores(record: Mapping[str, Any], field: str, place: str, *, null: bool = False) -> dict[str, float | None]:
-    """The object in a field, from passage ids to finite numbers, or null where that is allowed."""
+    """Check the object in a field: from passage ids to finite numbers, or null where that is allowed."""
     value = record[field]
     if not isinstance(value, dict):
         raise DupmaeError(f"{place}: the field {field!r} is {json_kind(value)}, but must be an object.")

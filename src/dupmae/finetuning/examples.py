@@ -1,4 +1,4 @@
-"""Training rows: which query meets which passages, in which order, and what a teacher thinks of them."""
+"""Training rows: which query meets which passages, in which order, and a teacher's scores of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Examples:
         return len(self.rows)
 
     def texts(self, row: int) -> dict[str, str]:
-        """A row's texts: `query`, `positive`, `negative_1`, ..."""
+        """Look up a row's texts: `query`, `positive`, `negative_1`, ..."""
         query, *passages = self.rows[row].tolist()
         found = [self.train.corpus[self.passages[number]].full_text for number in passages]
         return {"query": self.train.queries[self.queries[query]]} | dict(zip(self.columns[1:], found, strict=True))
@@ -78,59 +78,122 @@ def make_examples(
         lists: Query id -> its positives and candidates, which take the places of the judgements and of BM25; a query
             without a list is not trained on.
         scores: Query id -> passage id -> the teacher's logit, of every passage of the lists.
-        processes: How many processes share a step.
+        processes: How many processes take part in a step.
 
     Raises:
         DupmaeError: There is not one full batch of pairs, or a query has too few passages to draw negatives from.
     """
     if scores is not None and config.negatives < 1:
         raise DupmaeError("negatives is 0, but distillation compares a positive with hard negatives: raise it.")
+    draw = random.Random(config.seed)
+    pools = candidate_pools(train, config, draw, lists, fill=scores is None, step=config.batch_size * processes)
+    return draw_rows(train, config, draw, pools, scores, step=config.batch_size * processes)
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """What rows are drawn from."""
+
+    pairs: list[tuple[str, str]]
+    """Ids of each query with each of its positives."""
+    answers: dict[str, frozenset[str]]
+    """Query id -> what is never its negative: its positives, and passages that read like one or like the query."""
+    candidates: dict[str, list[str]]
+    """Query id -> its hard negatives, best first."""
+    others: dict[str, list[str]]
+    """Query id -> what fills a row where there are too few of these; a query without stands for places left empty."""
+
+
+def candidate_pools(
+    train: Benchmark,
+    config: FinetuneConfig,
+    draw: random.Random,
+    lists: Mapping[str, CandidateList] | None,
+    *,
+    fill: bool,
+    step: int,
+) -> Pools:
+    """Find each query's positives and the passages that its negatives are drawn from.
+
+    Args:
+        train: Queries, passages and judgements.
+        config: The settings.
+        draw: Draws the passages that fill short pools.
+        lists: As in :func:`make_examples`.
+        fill: Whether other passages serve where there are too few candidates.
+        step: Pairs of a step, of all processes.
+
+    Raises:
+        DupmaeError: There is not one full batch of pairs, or a query has too few passages to draw negatives from.
+    """
     if config.negative_depth < config.negatives:
         raise DupmaeError(
             f"{config.negatives} negatives cannot be drawn from a negative_depth of {config.negative_depth}: raise it."
         )
-    queries, passages = sorted(train.queries), sorted(train.corpus)
     judged = {
         query: sorted(passage for passage, grade in train.qrels.get(query, {}).items() if grade > 0)
-        for query in queries
+        for query in sorted(train.queries)
     }
     positives = judged
     if lists is not None:
-        positives = {query: sorted(lists[query].positives) for query in queries if query in lists}
+        positives = {query: sorted(lists[query].positives) for query in judged if query in lists}
     pairs = [(query, passage) for query, found in positives.items() for passage in found]
-    together = config.batch_size * processes
-    refuse_few(train.name, len(pairs), config.epochs, together)
-    if config.negatives:
-        _warn_of_titles(train, [passage for _, passage in pairs])
+    refuse_few(train.name, len(pairs), config.epochs, step)
     answers = with_duplicates(train.corpus, {query: [*found, *judged[query]] for query, found in positives.items()})
     same = equal_to_query(train.corpus, {query: train.queries[query] for query in positives})
     answers |= {query: answers[query] | found for query, found in same.items()}
-    draw = random.Random(config.seed)
-    pools: dict[str, list[str]] = {query: [] for query in positives}
-    if config.negatives and lists is not None:
-        pools = {query: list(lists[query].negatives)[: config.negative_depth] for query in positives}
-    elif config.negatives:
-        pools = _bm25_pools(train, answers, config.negative_depth)
-    others = {} if scores is not None else _others(pools, passages, answers, config, draw, train.name)
+    if not config.negatives:
+        return Pools(pairs, answers, {query: [] for query in positives}, {})
+    _warn_of_titles(train, [passage for _, passage in pairs])
+    if lists is None:
+        candidates = _bm25_pools(train, answers, config.negative_depth)
+    else:
+        candidates = {query: list(lists[query].negatives)[: config.negative_depth] for query in positives}
+    return Pools(pairs, answers, candidates, _others(candidates, train, answers, config, draw) if fill else {})
+
+
+def draw_rows(
+    train: Benchmark,
+    config: FinetuneConfig,
+    draw: random.Random,
+    pools: Pools,
+    scores: Mapping[str, Mapping[str, float]] | None,
+    *,
+    step: int,
+) -> Examples:
+    """Lay out the rows of all epochs: each pair in an order drawn anew, with a fresh draw of its query's negatives.
+
+    Args:
+        train: Has the texts.
+        config: The settings.
+        draw: Draws orders and negatives.
+        pools: What to draw from.
+        scores: As in :func:`make_examples`.
+        step: Pairs of a step, of all processes; only whole steps are laid out.
+    """
+    queries, passages = sorted(train.queries), sorted(train.corpus)
     number_of_query = {query: number for number, query in enumerate(queries)}
     number_of_passage = {passage: number for number, passage in enumerate(passages)}
-    rows = np.empty((int(len(pairs) * config.epochs) // together * together, 2 + config.negatives), np.int64)
+    pairs = list(pools.pairs)
+    count = int(len(pairs) * config.epochs)
+    rows = np.empty((count // step * step, 2 + config.negatives), np.int64)
     teacher = None if scores is None else np.full((len(rows), 1 + config.negatives), -np.inf, np.float32)
     for place in range(len(rows)):
         if place % len(pairs) == 0:
             draw.shuffle(pairs)
-            epoch = _in_turns(pairs, int(len(pairs) * config.epochs) - place)
+            epoch = _in_turns(pairs, count - place)
         query, positive = epoch[place % len(pairs)]
-        drawn = draw.sample(pools[query], min(config.negatives, len(pools[query])))
-        if query in others:
-            drawn += draw.sample(others[query], config.negatives - len(drawn))
+        candidates = pools.candidates[query]
+        drawn = draw.sample(candidates, min(config.negatives, len(candidates)))
+        if query in pools.others:
+            drawn += draw.sample(pools.others[query], config.negatives - len(drawn))
         row = [positive, *drawn, *[positive] * (config.negatives - len(drawn))]
         rows[place] = [number_of_query[query], *(number_of_passage[passage] for passage in row)]
         if scores is not None and teacher is not None:
             teacher[place, : 1 + len(drawn)] = [scores[query][passage] for passage in (positive, *drawn)]
     never = {
         number_of_query[query]: frozenset(number_of_passage[passage] for passage in found)
-        for query, found in answers.items()
+        for query, found in pools.answers.items()
     }
     return Examples(train, queries, passages, rows, never, teacher)
 
@@ -157,7 +220,7 @@ def refuse_few(name: str, pairs: int, epochs: float, batch: int, section: str = 
 
 
 def _warn_of_titles(train: Benchmark, positives: Sequence[str]) -> None:
-    """Tell of what a model would learn instead of the answers, if no answer has a title and one negative in 20 has."""
+    """Warn that a model would learn titles instead of answers, if no answer has a title and one passage in 20 has."""
     titled = sum(bool(passage.title) for passage in train.corpus.values())
     if titled * 20 >= len(train.corpus) and not any(train.corpus[passage].title for passage in positives):
         logger.warning(
@@ -170,7 +233,7 @@ def _warn_of_titles(train: Benchmark, positives: Sequence[str]) -> None:
 
 
 def _in_turns(pairs: Sequence[tuple[str, str]], count: int) -> Sequence[tuple[str, str]]:
-    """So many pairs, in their order: every query's first, then every query's second, ..., as far as they go."""
+    """Choose so many pairs, in their order: every query's first, then every query's second, ..., as far as they go."""
     if count >= len(pairs):
         return pairs
     met = Counter[str]()
@@ -183,7 +246,7 @@ def _in_turns(pairs: Sequence[tuple[str, str]], count: int) -> Sequence[tuple[st
 
 
 def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: int) -> dict[str, list[str]]:
-    """The best passages of BM25 for each query, none of them a positive; a block of rankings is in memory at a time."""
+    """Find BM25's best passages of each query, none of them a positive; a block of rankings is in memory at a time."""
     search, queries = bm25_searcher(train.corpus), list(answers)
     pools = {}
     with tqdm(total=len(queries), desc="negatives", unit=" queries", dynamic_ncols=True, delay=2) as bar:
@@ -197,19 +260,19 @@ def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: 
 
 
 def _others(
-    pools: Mapping[str, list[str]],
-    passages: Sequence[str],
+    candidates: Mapping[str, list[str]],
+    train: Benchmark,
     answers: Mapping[str, frozenset[str]],
     config: FinetuneConfig,
     draw: random.Random,
-    name: str,
 ) -> dict[str, list[str]]:
-    """Any other passages, `negative_depth` at most, for the queries whose pools are too small for a pair's negatives.
+    """Draw other passages, `negative_depth` at most, for queries with fewer candidates than a pair has negatives.
 
     A query costs what it draws, however many passages there are.
     """
+    passages = sorted(train.corpus)
     others = {}
-    for query, pool in pools.items():
+    for query, pool in candidates.items():
         if not answers[query] or len(pool) >= config.negatives:
             continue
         taken = answers[query].union(pool)
@@ -218,6 +281,6 @@ def _others(
         others[query] = [passages[place] for place in places if passages[place] not in taken][:wanted]
         if (found := len(pool) + len(others[query])) < config.negatives:
             raise DupmaeError(
-                f"Query {query} of {name} has only {found} passages that are not its positives: lower negatives."
+                f"Query {query} of {train.name} has only {found} passages that are not its positives: lower negatives."
             )
     return others

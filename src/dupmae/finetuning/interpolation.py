@@ -1,7 +1,7 @@
-"""Weights part of the way between those before fine-tuning and those after it.
+"""Interpolation of the weights before fine-tuning and those after it.
 
-They have much of what was learnt and have forgotten little: Wortsman et al. (2022), "Robust fine-tuning of zero-shot
-models".
+Interpolated weights have much of what was learnt and have forgotten little: Wortsman et al. (2022), "Robust fine-tuning
+of zero-shot models".
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dupmae.duplex import DuplexEncoder
 
 
 def weights_of(encoder: DuplexEncoder) -> list[torch.Tensor]:
-    """A copy of all weights, in the order of `encoder.parameters()`."""
+    """Copy all weights, in the order of `encoder.parameters()`."""
     return [parameter.detach().clone() for parameter in encoder.parameters()]
 
 
 @contextmanager
-def interpolated(encoder: DuplexEncoder, start: list[torch.Tensor], alpha: float) -> Iterator[None]:
-    """Within the context each weight w is s + alpha (w - s), where s is what it was at the start.
+def interpolated(encoder: DuplexEncoder, before: list[torch.Tensor], alpha: float) -> Iterator[None]:
+    """Set each weight w, within the context, to b + alpha (w - b), where b is what it was before training.
 
     Args:
         encoder: The model in training; its weights come back unchanged, bit by bit.
-        start: What :func:`weights_of` said before training.
+        before: What :func:`weights_of` returned before training.
         alpha: How far to go; at 1 nothing is done.
     """
     if alpha == 1:
@@ -33,11 +33,11 @@ def interpolated(encoder: DuplexEncoder, start: list[torch.Tensor], alpha: float
         return
     now = weights_of(encoder)
     with torch.no_grad():
-        for parameter, before in zip(encoder.parameters(), start, strict=True):
-            parameter.copy_(before.to(parameter.device).lerp(parameter, alpha))
+        for parameter, weight in zip(encoder.parameters(), before, strict=True):
+            parameter.copy_(weight.to(parameter.device).lerp(parameter, alpha))
     try:
         yield
     finally:
         with torch.no_grad():
-            for parameter, after in zip(encoder.parameters(), now, strict=True):
-                parameter.copy_(after)
+            for parameter, weight in zip(encoder.parameters(), now, strict=True):
+                parameter.copy_(weight)

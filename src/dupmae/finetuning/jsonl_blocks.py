@@ -1,18 +1,17 @@
-"""Work on queries in blocks, each kept on disk as soon as it is done, so that a killed run goes on at the next one."""
+"""JSON Lines files written in blocks of queries, so that a killed run goes on at the next block."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from dupmae.files import atomic_write, write_json
+from dupmae.files import atomic_write
 from dupmae.runtime.processes import refuse_several_processes
-from dupmae.runtime.resuming import read_record, sole_run
+from dupmae.runtime.resuming import recorded_run
 
 BLOCK = 256
 """Queries in a block: what is in memory at a time, and what a kill loses at most."""
@@ -21,7 +20,7 @@ BLOCK = 256
 def write_resumably(
     target: Path,
     record_name: str,
-    mark: str,
+    own_fingerprint: str,
     settings: Any,
     queries: Sequence[str],
     write: Callable[[Sequence[str], Path], None],
@@ -34,7 +33,7 @@ def write_resumably(
     Args:
         target: The file.
         record_name: Name of the record beside it, which says what it was made from.
-        mark: Fingerprint of all that the file depends on.
+        own_fingerprint: Of all that the file depends on.
         settings: What the record says of it.
         queries: Ids in the order of the file's lines.
         write: Takes some of the ids and a path, and writes their lines there, atomically.
@@ -48,16 +47,19 @@ def write_resumably(
             work in it, or this is one of several that `torchrun` started.
     """
     refuse_several_processes(kind.capitalize())
-    output = target.parent
-    with sole_run(output):
-        record = read_record(output, record_name, mark, kind, results=[target.name])
-        if record and record["finished"] and target.is_file():
+    folder = target.with_name(f"{target.stem}-blocks")
+    with recorded_run(
+        target.with_name(record_name),
+        {"fingerprint": own_fingerprint, "settings": settings},
+        kind,
+        result=target,
+        traces=[target.name, folder.name],
+        leftovers=[folder.name],
+    ) as run:
+        if run.finished:
             return target
-        write_json(output / record_name, {"fingerprint": mark, "settings": settings, "finished": False})
-        folder = output / f"{target.stem}-blocks"
         blocks: list[Path] = []
-        bar = tqdm(total=len(queries), desc=kind, unit=" queries", dynamic_ncols=True)
-        with _unless_begun(output / record_name, folder), bar:
+        with tqdm(total=len(queries), desc=kind, unit=" queries", dynamic_ncols=True) as bar:
             for start in range(0, len(queries), BLOCK):
                 block = queries[start : start + BLOCK]
                 path = folder / f"{start}-{start + len(block)}.jsonl"
@@ -69,17 +71,4 @@ def write_resumably(
             for path in blocks:
                 with path.open("rb") as part:
                     shutil.copyfileobj(part, file)
-        write_json(output / record_name, {"fingerprint": mark, "settings": settings, "finished": True})
-        shutil.rmtree(folder)
     return target
-
-
-@contextmanager
-def _unless_begun(record_file: Path, folder: Path) -> Iterator[None]:
-    """Take the record back where work fails before its first block is there: the folder is still anybody's."""
-    try:
-        yield
-    except Exception:
-        if not folder.is_dir():
-            record_file.unlink()
-        raise

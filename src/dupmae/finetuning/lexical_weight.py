@@ -1,4 +1,4 @@
-"""How much the vocabulary half counts beside the dense half: one number, chosen on held-out queries after training."""
+"""The weight of the lexical half beside the dense half: one number, chosen on held-out queries after training."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dupmae.evaluation import evaluate_run
 from dupmae.finetuning.validation import METRIC, rank_weighted
 
 FACTORS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
-"""What the vocabulary half's scale may be multiplied with."""
+"""What the lexical half's scale may be multiplied with."""
 
 
 def best_factor(figures: Mapping[float, float]) -> float:
-    """Of factors, each with its figure, the best; of equal ones the nearest to 1."""
+    """Choose the factor with the best figure; of equal ones the nearest to 1."""
     return max(figures, key=lambda factor: (figures[factor], -abs(math.log(factor))))
 
 
 def tune_lexical_weight(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
-    """Multiply the vocabulary half's scale with the factor that ranks the queries best, in place.
+    """Multiply the lexical half's scale by the factor that ranks the queries best, in place.
 
     In training a passage has to beat those of its batch, a few dozen; how far each half is to be trusted shows only
     where it has to beat the corpus. Queries alone carry the scale, so that documents need not be encoded again.

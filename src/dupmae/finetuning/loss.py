@@ -1,4 +1,4 @@
-"""What fine-tuning minimises: Eq. 13-15, for the sum of both halves and for each half alone."""
+"""The losses of fine-tuning: Eq. 13-15, for the sum of both halves and for each half alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORBIDDEN = -1e4
 
 
 class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
-    """Cross-entropy of a query's positive against all passages of a step, or against a teacher's opinion of its own.
+    """Cross-entropy of a query's positive against all passages of a step, or of a teacher's distribution over its own.
 
     * Without a teacher's scores (Eq. 13 and 14): the positive against every passage of every row, those of the other
       processes included, except the query's other positives.
@@ -60,7 +60,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self._parts: dict[str, torch.Tensor] = {}
 
     def forward(self, features: Iterable[dict[str, Any]], labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The losses, each times its weight, which the trainer sums.
+        """Compute the losses, each times its weight, which the trainer sums.
 
         Args:
             features: Of the queries, the positives and the negatives, in the order of the columns.
@@ -69,7 +69,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         Returns:
             `contrastive` or `distil` (both halves), and each half alone with `_cls` or `_ot` added, if it has a weight.
         """
-        queries, *passages = self._with_entries(list(features))
+        queries, *passages = self._with_terms(list(features))
         if not self.mini_batch_size:
             vectors = [self.model(column)["sentence_embedding"] for column in passages]
             # DDP looks for the parameters that are used in what the last forward pass returns, and queries use others
@@ -82,10 +82,10 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         rest = {name: self._parts[name] for name in others}
         return {first: total - torch.stack([*rest.values(), torch.zeros_like(total)]).sum()} | rest
 
-    def _with_entries(self, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The columns, with the vocabulary entries that a step's queries can meet, those of the other processes, too.
+    def _with_terms(self, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add to the columns the terms that a step's queries have, those of the other processes, too.
 
-        An array of NumPy's, because whoever cuts the columns into mini-batches would cut a tensor as well.
+        They are an array of NumPy's, because whoever cuts the columns into mini-batches would cut a tensor as well.
         """
         occurs = self.terms_of(columns[0])
         if occurs is None:
@@ -98,7 +98,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
     def calculate_loss(
         self, reps: list[list[torch.Tensor]], labels: torch.Tensor | None = None, *, with_backward: bool = False
     ) -> torch.Tensor:
-        """The sum of the losses, and with `with_backward` its gradient, from the mini-batches' embeddings."""
+        """Sum the losses of the mini-batches' embeddings, and with `with_backward` take the gradient."""
         assert labels is not None
         parts = self._losses([torch.cat(column) for column in reps], labels)
         self._parts = {name: part.detach() for name, part in parts.items()}
@@ -108,14 +108,14 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         return total.detach()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of the loss."""
+        """Return what the model card says of the loss."""
         return {
             "dense_loss_weight": self.config.dense_loss_weight,
             "lexical_loss_weight": self.config.lexical_loss_weight,
         }
 
     def _losses(self, vectors: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The losses of vectors (B, V + d'), or fewer entries than V, a tensor a column, that of the queries last."""
+        """Compute the losses of vectors (B, V + d'), or of fewer terms than V, a tensor a column, the queries last."""
         *passages, query = vectors
         rows = labels.tolist()
         places = np.arange(len(rows))
@@ -124,7 +124,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
             places += get_rank() * len(rows)
             labels = all_gather(labels)
         numbers = self.examples.rows[labels.tolist()]  # (P, 2 + n), P = B times the processes
-        columns = torch.cat(passages)  # ((1 + n) P, V + d'), or fewer entries than V
+        columns = torch.cat(passages)  # ((1 + n) P, V + d'), or of fewer terms than V
         size = columns.shape[1] - self.dense_dimension
         with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round a score of 20 to eighths
             ot = query[:, :size] @ columns[:, :size].T  # (B, (1 + n) P)
@@ -153,7 +153,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         return losses
 
     def _forbidden(self, numbers: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which passages are a positive of the query but not the row's own, (B, (1 + n) P)."""
+        """Mark the passages that are a positive of the query but not the row's own, (B, (1 + n) P)."""
         found = defaultdict(list)
         for place, passage in enumerate(numbers[:, 1:].T.ravel().tolist()):
             found[passage].append(place)

@@ -1,4 +1,4 @@
-"""Hard negatives: what a duplex index, or BM25, ranks high for a training query although it answers another.
+"""Mining of hard negatives: what a duplex index, or BM25, ranks high for a training query without answering it.
 
 Queries are searched in blocks, so that memory depends neither on their number nor on the product of queries and
 passages; see :mod:`dupmae.finetuning.jsonl_blocks` for how a killed run goes on.
@@ -67,7 +67,7 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
     if not queries:
         raise DupmaeError(f"{train.name} ({train.split}) has no query with a positive to mine negatives for.")
     settings = asdict(config)
-    mark = _fingerprint(index, train, settings)
+    own_fingerprint = _fingerprint(index, train, settings)
 
     @cache
     def sources() -> tuple[list[Search], Answers, Judge]:  # a finished run needs none of them
@@ -81,7 +81,7 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
         searches, answers, judge = sources()
         write_lists(path, judge(_lists(searches, answers, train, block, config)))
 
-    return write_resumably(output / NEGATIVES_FILE, RECORD_FILE, mark, settings, queries, write, "mining")
+    return write_resumably(output / NEGATIVES_FILE, RECORD_FILE, own_fingerprint, settings, queries, write, "mining")
 
 
 def _check(index: DuplexIndex | None, config: MiningConfig) -> None:
@@ -93,12 +93,12 @@ def _check(index: DuplexIndex | None, config: MiningConfig) -> None:
 
 
 def _positives(train: Benchmark, query: str) -> set[str]:
-    """Passages that answer a query."""
+    """Return the passages that answer a query."""
     return {passage for passage, grade in train.qrels.get(query, {}).items() if grade > 0}
 
 
 def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[str, object]) -> str:
-    """A mark of all that the lists depend on."""
+    """Take the fingerprint of all that the lists depend on."""
     from dupmae.models import model_fingerprint, resolve_model
 
     inputs: dict[str, object] = {
@@ -120,7 +120,7 @@ def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[
 
 
 def _searches(index: DuplexIndex | None, train: Benchmark, config: MiningConfig) -> list[Search]:
-    """The sources of candidates, in the order in which they take turns."""
+    """Open the sources of candidates, in the order in which they take turns."""
     from dupmae.retrievers.bm25 import bm25_searcher
     from dupmae.retrievers.systems import duplex_run
 
@@ -140,7 +140,7 @@ def _searches(index: DuplexIndex | None, train: Benchmark, config: MiningConfig)
 
 
 def _without(apart: Answers, search: Search) -> Search:
-    """A source without the passages that read like the query: their scores say nothing of its answers'."""
+    """Leave out of a source the passages equal to the query: their scores say nothing of its answers'."""
 
     def rank(queries: Mapping[str, str], depth: int) -> Run:
         most = max((len(apart.get(query, ())) for query in queries), default=0)
@@ -155,7 +155,7 @@ def _without(apart: Answers, search: Search) -> Search:
 def _lists(
     searches: Sequence[Search], answers: Answers, train: Benchmark, queries: Sequence[str], config: MiningConfig
 ) -> list[CandidateList]:
-    """The lists of a block of queries, before a teacher has looked at them."""
+    """Make the lists of a block of queries, before a teacher has looked at them."""
     texts = {query: train.queries[query] for query in queries}
     depth = config.last + max(len(answers[query]) for query in queries)
     runs = [search(texts, depth) for search in searches]
@@ -172,7 +172,7 @@ def _list(
     rankings: Sequence[Mapping[str, float]],
     config: MiningConfig,
 ) -> CandidateList:
-    """One query's list, from each source's ranking of it (passage id -> score, best first)."""
+    """Make one query's list from each source's ranking of it (passage id -> score, best first)."""
     kept = [_within(ranking, answers, config) for ranking in rankings]
     scores = dict(kept[0])
     if len(kept) > 1:
@@ -187,7 +187,7 @@ def _list(
 
 
 def _within(ranking: Mapping[str, float], answers: Set[str], config: MiningConfig) -> dict[str, float]:
-    """The answers of a ranking, and the negatives in the window of ranks that keep their distance from the best."""
+    """Keep a ranking's answers, and the negatives in the window of ranks that keep their distance from the best."""
     best = max((score for passage, score in ranking.items() if passage in answers), default=-math.inf)
     limit = math.inf if config.margin is None else best - config.margin
     if config.relative_margin is not None:
@@ -198,7 +198,7 @@ def _within(ranking: Mapping[str, float], answers: Set[str], config: MiningConfi
 
 
 def _judge(train: Benchmark, config: MiningConfig) -> Judge:
-    """What leaves out of lists the negatives that the teacher, if there is one, takes for answers."""
+    """Make what leaves out of lists the negatives that the teacher, if there is one, takes for answers."""
     if config.teacher is None:
         return lambda lists: lists
     from dupmae.retrievers.scorers import load_cross_encoder, score_pairs
@@ -213,7 +213,7 @@ def _judge(train: Benchmark, config: MiningConfig) -> Judge:
 
 
 def _without_answers(candidates: CandidateList, scores: Mapping[str, float], margin: float) -> CandidateList:
-    """A list without the negatives that score less than `margin` below its best positive."""
+    """Leave out of a list the negatives that score less than `margin` below its best positive."""
     limit = max(scores[passage] for passage in candidates.positives) - margin
     kept = {passage: score for passage, score in candidates.negatives.items() if scores[passage] <= limit}
     return replace(candidates, negatives=kept)

@@ -1,6 +1,4 @@
-"""The teacher of Eq. 15: a cross-encoder trained on mined lists with sentence-transformers, or a ready model of either
-kind, cross-encoder or embedder; it scores all lists.
-"""
+"""The teacher of Eq. 15: training a cross-encoder on mined lists, and scoring them with it or with a ready model."""
 
 from __future__ import annotations
 
@@ -21,10 +19,10 @@ from transformers import set_seed
 from dupmae.config import TeacherConfig, decisive
 from dupmae.corpus import Benchmark
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, file_fingerprint, fingerprint, write_json
+from dupmae.files import atomic_folder, file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import CandidateList, read_lists, write_scores
 from dupmae.finetuning.jsonl_blocks import write_resumably
-from dupmae.finetuning.trainer_base import PlainTrainer, StepLog, step_arguments
+from dupmae.finetuning.trainer_base import PlainTrainer, step_arguments
 from dupmae.models import model_fingerprint, resolve_model
 from dupmae.retrievers.scorers import (
     Scorer,
@@ -38,7 +36,8 @@ from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import on_one_device, refuse_several_processes
 from dupmae.runtime.progress import show_progress
 from dupmae.runtime.quiet import silenced
-from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
+from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, last_checkpoint, recorded_run
+from dupmae.runtime.step_log import StepLog
 
 RUN_FILE = "teacher.json"
 """Record of the training in its output folder."""
@@ -49,8 +48,11 @@ SCORES_RECORD = "scores.json"
 VECTORS_FOLDER = "vectors"
 """An embedder's vectors of the passages, while scoring lasts."""
 
+Row = tuple[str, list[str]]
+"""Ids of a query and of passages, of which the first is a positive and the others are its negatives."""
 
-def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, config: TeacherConfig) -> str:
+
+def train_teacher(model: str, train: Benchmark, lists: Path, output: Path, config: TeacherConfig) -> str:
     """Train a cross-encoder to rank a query's positive above its mined negatives.
 
     Each step takes lists of one positive and a few negatives a query. The loss is LambdaLoss, which weighs each pair of
@@ -59,7 +61,8 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
     been; one that is finished returns its model at once.
 
     Args:
-        start: An encoder (a pre-trained checkpoint, a Hugging Face id), which gets a new head, or a cross-encoder.
+        model: The base model: an encoder (a pre-trained checkpoint, a Hugging Face id), which gets a new head, or a
+            cross-encoder.
         train: What the lists were mined for.
         lists: `negatives.jsonl` (:mod:`dupmae.finetuning.candidates`).
         output: Folder of the run: `model/`, `metrics.jsonl`, `teacher.json`, and checkpoints while it lasts.
@@ -70,7 +73,7 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
 
     Raises:
         DupmaeError: The lists do not fit the benchmark or are too few, `output` holds another run, another process is
-            at work in it, or the loss stops being a number.
+            at work in it, or the loss is not a number.
     """
     refuse_several_processes("A teacher's training")
     target = output / "model"
@@ -78,36 +81,36 @@ def train_teacher(start: str, train: Benchmark, lists: Path, output: Path, confi
     if not config.epochs:
         raise DupmaeError("epochs is 0, so no teacher is trained: raise it, or take a ready one")
     settings = decisive(config)
-    name = resolve_model(start)
-    texts = _texts_mark(train, {query: one.passages for query, one in candidates.items()})
-    mark = fingerprint([settings, model_fingerprint(name), file_fingerprint(lists), texts])
-    with sole_run(output):
-        record = read_record(output, RUN_FILE, mark, "teacher")
-        if record and record["finished"] and target.is_dir():
-            return str(target)
-        rows = draw_rows(train, candidates, config)
-        write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": False})
-        set_seed(config.seed)  # draws the new head
-        model = start_cross_encoder(name)
-        model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
-        prepare_for_training(model.transformers_model, config.dropout, config.precision)
-        trainer = _Trainer(
-            model=model,
-            args=on_one_device(_arguments(output, config)),
-            train_dataset=Dataset.from_dict({"label": list(range(len(rows)))}),
-            data_collator=_Collator(preprocess_fn=model.preprocess, train=train, rows=rows),
-            loss=LambdaLoss(model, mini_batch_size=0),  # the whole batch in one forward pass
-            callbacks=[StepLog(output / METRICS_FILE)],
-        )
-        show_progress(trainer, "teacher")
-        _, checkpoint = last_checkpoint(output / "checkpoints")
-        with silenced():
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            with atomic_folder(target) as folder:
-                model.save_pretrained(str(folder))
-        write_json(output / RUN_FILE, {"fingerprint": mark, "settings": settings, "start": start, "finished": True})
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    name = resolve_model(model)
+    texts = _texts_fingerprint(train, {query: one.passages for query, one in candidates.items()})
+    own = fingerprint([settings, model_fingerprint(name), file_fingerprint(lists), texts])
+    details = {"fingerprint": own, "settings": settings, "start": model}
+    with recorded_run(output / RUN_FILE, details, "teacher", result=target) as run:
+        if not run.finished:
+            _train(name, train, draw_rows(train, candidates, config), output, config)
     return str(target)
+
+
+def _train(name: str, train: Benchmark, rows: Sequence[Row], output: Path, config: TeacherConfig) -> None:
+    """Take all steps, from the beginning or from the last checkpoint, and write the model."""
+    set_seed(config.seed)  # draws the new head
+    model = start_cross_encoder(name)
+    model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
+    prepare_for_training(model.transformers_model, config.dropout, config.precision)
+    trainer = _Trainer(
+        StepLog(output / METRICS_FILE),
+        model=model,
+        args=on_one_device(_arguments(output, config)),
+        train_dataset=Dataset.from_dict({"label": list(range(len(rows)))}),
+        data_collator=_Collator(preprocess_fn=model.preprocess, train=train, rows=rows),
+        loss=LambdaLoss(model, mini_batch_size=0),  # the whole batch in one forward pass
+    )
+    show_progress(trainer, "teacher")
+    _, checkpoint = last_checkpoint(output / CHECKPOINTS_FOLDER)
+    with silenced():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with atomic_folder(output / "model") as folder:
+            model.save_pretrained(str(folder))
 
 
 def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch_size: int = 32) -> Path:
@@ -133,7 +136,8 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     candidates = {query: one.passages for query, one in read_lists(lists, train).items()}
     name = resolve_model(teacher)
     settings = {"teacher": teacher, "lists": str(lists)}
-    mark = fingerprint([model_fingerprint(name), file_fingerprint(lists), _texts_mark(train, candidates)])
+    texts = _texts_fingerprint(train, candidates)
+    own = fingerprint([model_fingerprint(name), file_fingerprint(lists), texts])
 
     @cache
     def scorer() -> Scorer:  # a finished run needs none
@@ -143,7 +147,7 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     def write(block: Sequence[str], path: Path) -> None:
         write_scores(path, scorer()({query: candidates[query] for query in block}))
 
-    target = write_resumably(output / SCORES_FILE, SCORES_RECORD, mark, settings, list(candidates), write, "scoring")
+    target = write_resumably(output / SCORES_FILE, SCORES_RECORD, own, settings, list(candidates), write, "scoring")
     shutil.rmtree(output / VECTORS_FOLDER, ignore_errors=True)
     return target
 
@@ -162,15 +166,11 @@ def refuse_no_teacher(name: str) -> None:
         )
 
 
-def _texts_mark(train: Benchmark, candidates: Mapping[str, Sequence[str]]) -> str:
-    """A mark of the texts of queries and of their passages."""
+def _texts_fingerprint(train: Benchmark, candidates: Mapping[str, Sequence[str]]) -> str:
+    """Take the fingerprint of the texts of queries and of their passages."""
     named = sorted({passage for some in candidates.values() for passage in some})
     texts = {passage: train.corpus[passage].full_text for passage in named}
     return fingerprint([{query: train.queries[query] for query in candidates}, texts])
-
-
-Row = tuple[str, list[str]]
-"""Ids of a query and of passages, of which the first is a positive and the others are its negatives."""
 
 
 def draw_rows(train: Benchmark, lists: Mapping[str, CandidateList], config: TeacherConfig) -> list[Row]:
@@ -206,7 +206,7 @@ class _Collator(CrossEncoderDataCollator):  # type: ignore[misc]
     rows: Sequence[Row] = ()
 
     def __call__(self, features: list[dict[str, int]]) -> dict[str, Any]:
-        """A batch's queries and lists of passages; the label of a positive is 1, of the others 0."""
+        """Make a batch of queries and lists of passages; the label of a positive is 1, of the others 0."""
         assert self.train is not None
         found = []
         for feature in features:
@@ -219,7 +219,7 @@ class _Collator(CrossEncoderDataCollator):  # type: ignore[misc]
 
 
 def _arguments(output: Path, config: TeacherConfig) -> CrossEncoderTrainingArguments:
-    """What the trainer is told."""
+    """Translate the settings into the trainer's own arguments."""
     return CrossEncoderTrainingArguments(
         **step_arguments(output, config),
         learning_rate_mapping={r"classifier|pooler|\.head\.": config.head_learning_rate},

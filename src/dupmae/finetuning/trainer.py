@@ -1,11 +1,10 @@
-"""Fine-tuning, whatever the stage, on sentence-transformers' trainer."""
+"""Fine-tuning of any stage on sentence-transformers' trainer."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from dupmae.corpus import Benchmark
 from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
-from dupmae.files import file_fingerprint, fingerprint, write_json
+from dupmae.files import file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import read_lists, read_scores
 from dupmae.finetuning.examples import Examples, make_examples
 from dupmae.finetuning.interpolation import interpolated, weights_of
 from dupmae.finetuning.lexical_weight import tune_lexical_weight
 from dupmae.finetuning.loss import DuplexLoss
-from dupmae.finetuning.trainer_base import PlainTrainer, StepLog, step_arguments
+from dupmae.finetuning.trainer_base import PlainTrainer, step_arguments
 from dupmae.finetuning.validation import Validation, dev_pool, reading
 from dupmae.runtime.curves import CURVES_FILE, draw_curves
 from dupmae.runtime.log import METRICS_FILE
@@ -37,7 +36,8 @@ from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
 from dupmae.runtime.progress import show_progress
 from dupmae.runtime.quiet import silenced
-from dupmae.runtime.resuming import last_checkpoint, read_record, sole_run
+from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, last_checkpoint, recorded_run
+from dupmae.runtime.step_log import StepLog
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def finetune(
     |---|---|---|---|
     | 1 | | | contrastive, in-batch and BM25's negatives (Eq. 13) |
     | 2 | yes | | contrastive, in-batch and mined negatives (Eq. 14) |
-    | 3 | yes | yes | a teacher's opinion of the mined lists (Eq. 15) |
+    | 3 | yes | yes | distance to a teacher's scores of the mined lists (Eq. 15) |
 
     A run that was interrupted goes on from its last checkpoint and ends as if it had not been; one that is finished
     returns its model at once. Under `torchrun` every process calls this function with the same arguments, and the first
@@ -82,62 +82,91 @@ def finetune(
 
     Raises:
         DupmaeError: Too few pairs, a bad file of lists or scores, `output` holds another run,
-            or one that is at work, or the loss stops being a number.
+            or one that is at work, or the loss is not a number.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from dupmae import DuplexConfig, DuplexEncoder, FinetuneConfig, finetune
+        >>> from dupmae.backbones.from_scratch import new_encoder
+        >>> from dupmae.config import ScratchConfig
+        >>> from dupmae.corpus import Benchmark, Passage
+        >>> texts = {"lamp": "a lamp burns in the tower", "fish": "fish swim in the sea", "hill": "a hill of sand"}
+        >>> train = Benchmark(
+        ...     "toy", "train", {name: Passage(name, "", text) for name, text in texts.items()},
+        ...     queries={"q1": "what burns", "q2": "what swims"}, qrels={"q1": {"lamp": 1}, "q2": {"fish": 1}},
+        ... )
+        >>> size = ScratchConfig(layers=1, width=16, heads=2, vocabulary_size=60)  # a real one is larger
+        >>> new_encoder(texts.values, Path("encoder"), size, seed=1).as_posix()
+        'encoder'
+        >>> encoder = DuplexEncoder.from_encoder("encoder", DuplexConfig(top_k=8))
+        >>> encoder = finetune(encoder, train, Path("run"), FinetuneConfig(epochs=2, batch_size=2))
+        >>> sorted(path.name for path in Path("run").iterdir())
+        ['curves.png', 'finetune.json', 'metrics.jsonl', 'model']
     """
     if scores is not None and lists is None:
         raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
     held_out = dev if dev is not None and dev.queries else None
     measured = held_out if config.eval_steps else None
     both = encoder.pooling.dense_dimension > 0 and encoder.pooling.top_k > 0
-    balanced = held_out if config.tune_lexical_weight and both else None
+    tuned_on = held_out if config.tune_lexical_weight and both else None
     processes = join_processes()
     target = output / "model"
     settings = decisive(config)
-    mark = _fingerprint(encoder, train, measured or balanced, [settings, processes.num_processes], [lists, scores])
-    with sole_run(output):
-        with processes.main_process_first():
-            record = read_record(output, RUN_FILE, mark, "fine-tuning")
-            if record and record["finished"] and target.is_dir():
-                return DuplexEncoder(str(target))
+    own = _fingerprint(encoder, train, measured or tuned_on, [settings, processes.num_processes], [lists, scores])
+    details = {"fingerprint": own, "settings": settings}
+    with recorded_run(output / RUN_FILE, details, "fine-tuning", result=target) as run:
+        if not run.finished:
             examples = _examples(train, dev, config, lists, scores, processes.num_processes)
-            done, checkpoint = last_checkpoint(output / "checkpoints")
-            record = {"fingerprint": mark, "settings": settings, "finished": False}
-            if is_first_process():
-                write_json(output / RUN_FILE, record)
-        set_seed(config.seed)
-        prepare_for_training(encoder.transformers_model, config.dropout, config.precision)
-        if not config.learning_rate:
-            encoder.transformers_model.requires_grad_(False)
-        length = encoder[0].document_length
-        start = weights_of(encoder) if config.interpolation < 1 else []
-        validation = None if measured is None else Validation(encoder, start, measured, output, config, length)
-        trainer = _Trainer(
-            model=encoder,
-            args=on_one_device(_arguments(output, config)),
-            train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
-            data_collator=row_collator(encoder, examples),
-            loss=DuplexLoss(encoder, examples, config),
-            callbacks=[StepLog(output / METRICS_FILE), *([] if validation is None else [validation])],
-        )
-        show_progress(trainer, "fine-tuning")
-        with silenced():
-            if validation is not None:
-                validation.begin(done)
-            if validation is None or not validation.over:
-                with reading(encoder, min(config.max_length, length)):
-                    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            if is_first_process():
-                with interpolated(encoder, start, config.interpolation):
-                    _finish(encoder, output, target, record, validation, balanced)
-            processes.wait_for_everyone()
-            return DuplexEncoder(str(target))
+            _train(encoder, examples, output, config, run.record, measured, tuned_on)
+    with silenced():
+        return DuplexEncoder(str(target))
+
+
+def _train(
+    encoder: DuplexEncoder,
+    examples: Examples,
+    output: Path,
+    config: FinetuneConfig,
+    record: dict[str, Any],
+    measured: Benchmark | None,
+    tuned_on: Benchmark | None,
+) -> None:
+    """Take all steps, from the beginning or from the last checkpoint, and write the result."""
+    done, checkpoint = last_checkpoint(output / CHECKPOINTS_FOLDER)
+    set_seed(config.seed)
+    prepare_for_training(encoder.transformers_model, config.dropout, config.precision)
+    if not config.learning_rate:
+        encoder.transformers_model.requires_grad_(False)
+    length = encoder[0].document_length
+    before = weights_of(encoder) if config.interpolation < 1 else []
+    log = StepLog(output / METRICS_FILE)
+    validation = None if measured is None else Validation(encoder, before, measured, output, config, length, log)
+    trainer = _Trainer(
+        log,
+        model=encoder,
+        args=on_one_device(_arguments(output, config)),
+        train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
+        data_collator=row_collator(encoder, examples),
+        loss=DuplexLoss(encoder, examples, config),
+    )
+    show_progress(trainer, "fine-tuning")
+    with silenced():
+        if validation is not None:
+            trainer.add_callback(validation)
+            validation.begin(done)
+        if validation is None or not validation.over:
+            with reading(encoder, min(config.max_length, length)):
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if is_first_process():
+            with interpolated(encoder, before, config.interpolation):
+                _finish(encoder, output, config, record, validation, tuned_on)
 
 
 class _Trainer(PlainTrainer, SparseEncoderTrainer):  # type: ignore[misc]
     """The trainer as it is used here."""
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """All but biases, norms and scales: these are logarithms, which decay would draw to a scale of 1, not of 0."""
+        """Name all but biases, norms and scales: as logarithms these would decay to a scale of 1, not of 0."""
         return [name for name in super().get_decay_parameter_names(model) if "log_scale" not in name]
 
 
@@ -155,7 +184,7 @@ class _Collator(SparseEncoderDataCollator):  # type: ignore[misc]
 
 
 def row_collator(encoder: DuplexEncoder, examples: Examples) -> _Collator:
-    """What makes batches of a column of queries and columns of documents, with the encoder's prompts."""
+    """Make what collates a column of queries and columns of documents, with the encoder's prompts."""
     tasks = {column: "query" if column == "query" else "document" for column in examples.columns}
     prompts = {column: encoder.prompts.get(task) for column, task in tasks.items()}
     return _Collator(
@@ -167,7 +196,7 @@ def row_collator(encoder: DuplexEncoder, examples: Examples) -> _Collator:
 
 
 def _arguments(output: Path, config: FinetuneConfig) -> SparseEncoderTrainingArguments:
-    """The settings in the trainer's own terms."""
+    """Translate the settings into the trainer's own arguments."""
     return SparseEncoderTrainingArguments(
         **step_arguments(output, config),
         learning_rate_mapping={
@@ -201,36 +230,35 @@ def _examples(
 def _finish(
     encoder: DuplexEncoder,
     output: Path,
-    target: Path,
+    config: FinetuneConfig,
     record: dict[str, Any],
     validation: Validation | None,
-    balanced: Benchmark | None,
+    tuned_on: Benchmark | None,
 ) -> None:
-    """Write the result, the best state or else the last, and the curves; then clear up."""
-    if validation is not None and validation.kept is not None:
-        encoder = DuplexEncoder(str(validation.model))
-        if not validation.kept["step"]:
-            logger.warning(
-                "Fine-tuning gained nothing on the held-out queries (%s): the result is the model that it began with.",
-                validation.file,
-            )
-    if balanced is not None:
-        settings = record["settings"]
-        pool = validation.pool if validation else dev_pool(balanced, settings["dev_pool_size"], settings["seed"])
+    """Write the result, the best state or else the last, and the curves; add what was found to the record."""
+    held_out = None
+    if validation is not None:
+        held_out, kept = validation.best.file, validation.best.kept
+        record["kept"] = kept
+        if kept is not None:
+            encoder = DuplexEncoder(str(validation.best.model))
+            if not kept["step"]:
+                logger.warning(
+                    "Fine-tuning gained nothing on the held-out queries (%s): the result is the model that it began "
+                    "with.",
+                    held_out,
+                )
+    if tuned_on is not None:
+        pool = validation.pool if validation else dev_pool(tuned_on, config.dev_pool_size, config.seed)
         record["lexical_weight"] = tune_lexical_weight(encoder, pool)
-    encoder.save_pretrained(str(target))
-    held_out = None if validation is None else validation.file
+    encoder.save_pretrained(str(output / "model"))
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
-    kept = {} if validation is None else {"kept": validation.kept}
-    write_json(output / RUN_FILE, record | kept | {"finished": True})
-    for folder in ("checkpoints", "kept"):
-        shutil.rmtree(output / folder, ignore_errors=True)
 
 
 def _fingerprint(
     encoder: DuplexEncoder, train: Benchmark, dev: Benchmark | None, settings: Any, files: list[Path | None]
 ) -> str:
-    """A mark of all that the result depends on: settings, data, representation, and every weight of the start."""
+    """Take the fingerprint of all that the result depends on: settings, data, representation, every weight before."""
     weights = hashlib.sha256()
     for parameter in encoder.parameters():
         weights.update(parameter.detach().cpu().reshape(-1).numpy())

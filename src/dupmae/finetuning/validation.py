@@ -1,9 +1,8 @@
-"""The held-out queries while training goes on: where they look, which state was best, when to stop."""
+"""Validation on held-out queries: where they look, which state was best, when to stop."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from scipy import sparse
 from transformers import TrainerCallback
 
@@ -21,17 +19,15 @@ from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark, Run
 from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
 from dupmae.evaluation import evaluate_run
-from dupmae.files import atomic_folder, write_json
 from dupmae.finetuning.interpolation import interpolated
 from dupmae.retrievers import bm25_run
 from dupmae.retrievers.brute_force import Floats, as_run, search_slabs
-from dupmae.runtime.log import HELD_OUT_FILE, append_metrics, read_metrics, rewind_metrics
+from dupmae.runtime.best import BestCheckpoint, Measurement
 from dupmae.runtime.processes import is_first_process
+from dupmae.runtime.step_log import StepLog
 
 METRIC = "ndcg@10"
 """What decides which state is best."""
-KEPT_FILE = "kept.json"
-"""Step and figures of the best state so far, in the folder `kept` beside its model."""
 BM25_DEPTH = 100
 """How many of BM25's best passages of a query may come into the pool."""
 
@@ -45,36 +41,32 @@ class Validation(TrainerCallback):  # type: ignore[misc]
 
     Args:
         encoder: The model that is trained.
-        start: Its weights before.
+        before: Its weights before.
         dev: The held-out queries; they look among the passages of :func:`dev_pool`.
         output: Folder of the run: `held_out.jsonl`, and `kept/` while it lasts.
         config: The settings.
         length: Tokens of a passage, when it is measured and saved.
+        log: The losses of the steps.
 
     Attributes:
-        kept: Step and figures of the best state so far.
+        best: The best state so far (:class:`dupmae.runtime.best.BestCheckpoint`).
+        pool: The queries, and the passages among which they look.
     """
 
     def __init__(
         self,
         encoder: DuplexEncoder,
-        start: list[torch.Tensor],
+        before: list[torch.Tensor],
         dev: Benchmark,
         output: Path,
         config: FinetuneConfig,
         length: int,
+        log: StepLog,
     ) -> None:
-        self.encoder, self.start, self.config, self.length = encoder, start, config, length
+        self.encoder, self.before, self.config, self.length, self.log = encoder, before, config, length, log
         self.pool = dev_pool(dev, config.dev_pool_size, config.seed)
-        self.file, self.folder = output / HELD_OUT_FILE, output / "kept"
-        record = self.folder / KEPT_FILE
-        self.kept: dict[str, float] | None = json.loads(record.read_text()) if record.is_file() else None
+        self.best = BestCheckpoint(output, self._measure, _better, self._save)
         self._values: list[float] = []
-
-    @property
-    def model(self) -> Path:
-        """Folder of the best model so far."""
-        return self.folder / "model"
 
     @property
     def over(self) -> bool:
@@ -84,38 +76,45 @@ class Validation(TrainerCallback):  # type: ignore[misc]
 
     def begin(self, done: int) -> None:
         """Go on after a number of steps: what was measured later will be measured again."""
-        lines = []
-        if is_first_process():
-            rewind_metrics(self.file, None, done if done else -1)
-            lines = read_metrics(self.file) if self.file.is_file() else []
-        self._values = broadcast_object_list([[line[METRIC] for line in lines if line["step"]]])[0]
+        self.best.begin(done)
+        self._values = [line[METRIC] for line in self.best.measurements() if line["step"]]
         if not done:
-            self._measure(0)
+            self.best.measure(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure where it is due, and tell the trainer to stop where nothing is gained any more."""
         if state.global_step % self.config.eval_steps == 0 or state.global_step == state.max_steps:
-            self._values.append(self._measure(state.global_step))
+            self.log.flush()  # stops at a loss that is not a number before its state is measured
+            self._values.append(self.best.measure(state.global_step)[METRIC])
             control.should_training_stop |= self.over
 
-    def _measure(self, step: int) -> float:
-        """Measure, write it down, and keep the state if it is the best so far."""
-        figures: dict[str, float] = {}
-        if is_first_process():
-            with reading(self.encoder, self.length), interpolated(self.encoder, self.start, self.config.interpolation):
-                figures = evaluate_run(rank(self.encoder, self.pool), self.pool.qrels)
-                append_metrics(self.file, [{"step": step, **figures}])
-                if self.kept is None or figures[METRIC] > self.kept[METRIC]:
-                    self.kept = {"step": step, **figures}
-                    with atomic_folder(self.folder) as temporary:
-                        self.encoder.save_pretrained(str(temporary / "model"))
-                        write_json(temporary / KEPT_FILE, self.kept)
-        value: float = broadcast_object_list([figures])[0][METRIC]
-        return value
+    def _measure(self) -> dict[str, float]:
+        """Rank the pool with the present state; other processes than the first have nothing to say."""
+        if not is_first_process():
+            return {}
+        with self._as_result():
+            return evaluate_run(rank(self.encoder, self.pool), self.pool.qrels)
+
+    def _save(self, folder: Path | None) -> None:
+        """Write the present state."""
+        if folder is not None:
+            with self._as_result():
+                self.encoder.save_pretrained(str(folder))
+
+    @contextmanager
+    def _as_result(self) -> Iterator[None]:
+        """Make the encoder, within the context, what it would be if training ended now."""
+        with reading(self.encoder, self.length), interpolated(self.encoder, self.before, self.config.interpolation):
+            yield
+
+
+def _better(found: Measurement, best: Measurement | None) -> bool:
+    """Tell whether a measurement beats the best so far; of equal ones the first stays."""
+    return best is None or bool(found[METRIC] > best[METRIC])
 
 
 def dev_pool(dev: Benchmark, size: int, seed: int) -> Benchmark:
-    """The same queries over a part of the corpus, where they can be looked for often.
+    """Take a part of the corpus, in which the same queries can be looked for often.
 
     Args:
         dev: Queries, their judgements and the whole corpus.
@@ -156,16 +155,16 @@ def rank_weighted(
     k: int = 100,
     show_progress_bar: bool = False,
 ) -> list[Run]:
-    """The rankings of :func:`rank`, one for each weight that the vocabulary half's score is multiplied with."""
+    """Rank as :func:`rank` does, once for each weight that the lexical half's score is multiplied by."""
     ids = sorted(benchmark.corpus)
     texts = [benchmark.corpus[name].full_text for name in ids]
     documents = encoder.embed_documents(texts, show_progress_bar=show_progress_bar)
     queries = encoder.embed_queries(list(benchmark.queries.values()))
-    entries = encoder.pooling.vocabulary_size
-    lists = _sparse(documents, entries).T.tocsr()  # (V, N)
+    terms = encoder.pooling.vocabulary_size
+    lists = _sparse(documents, terms).T.tocsr()  # (V, N)
 
     def score(some: DuplexEmbeddings, lists: sparse.csr_matrix) -> Floats:
-        scores: Floats = some.cls @ documents.cls.T + (_sparse(some, entries) @ lists).toarray()  # (q, N)
+        scores: Floats = some.cls @ documents.cls.T + (_sparse(some, terms) @ lists).toarray()  # (q, N)
         return scores
 
     runs = []
@@ -178,7 +177,7 @@ def rank_weighted(
 
 @contextmanager
 def reading(encoder: DuplexEncoder, length: int) -> Iterator[None]:
-    """Within the context the encoder reads passages up to a number of tokens."""
+    """Let the encoder, within the context, read passages up to a number of tokens."""
     transformer = encoder[0]
     before = transformer.document_length, transformer.max_seq_length
     transformer.document_length = transformer.max_seq_length = length
@@ -188,10 +187,10 @@ def reading(encoder: DuplexEncoder, length: int) -> Iterator[None]:
         transformer.document_length, transformer.max_seq_length = before
 
 
-def _sparse(embeddings: DuplexEmbeddings, entries: int) -> sparse.csr_matrix:
-    """The vocabulary halves as a matrix (N, V)."""
+def _sparse(embeddings: DuplexEmbeddings, terms: int) -> sparse.csr_matrix:
+    """Make a matrix (N, V) of lexical halves."""
     count, width = embeddings.ids.shape
     ends = np.arange(0, (count + 1) * width, width) if width else np.zeros(count + 1, np.int64)
     return sparse.csr_matrix(
-        (embeddings.weights.ravel(), embeddings.ids.ravel().astype(np.int32), ends), shape=(count, entries)
+        (embeddings.weights.ravel(), embeddings.ids.ravel().astype(np.int32), ends), shape=(count, terms)
     )

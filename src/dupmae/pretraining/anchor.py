@@ -1,4 +1,4 @@
-"""What holds the dense vectors of a finished embedder where they were, while its token states learn to name words."""
+"""The anchor: a loss that holds a finished embedder's dense vectors where they were while its other states learn."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Anchor:
 
     @torch.no_grad()
     def states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The last hidden states of texts, (B, L, D), for ids and mask (B, L)."""
+        """Encode texts: their last hidden states, (B, L, D), for ids and mask (B, L)."""
         return self._backbone.to(input_ids.device).states(input_ids, attention_mask)
 
 
 def distances(vectors: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """1 - the cosine of each text's two vectors, (B,), for both (B, D)."""
+    """Subtract from 1 the cosine of each text's two vectors: (B,), of both (B, D)."""
     return 1 - F.cosine_similarity(vectors.float(), before.float(), dim=1)

@@ -20,13 +20,13 @@ FIGURES = {
     "cls": "Eq. 5, [CLS] decoding: loss (nats)",
     "cls_accuracy": "Eq. 5, [CLS] decoding: accuracy",
     "bow": "Eq. 8, bag of words: loss (nats)",
-    "bow_recall": "Eq. 8, a text's n different words among its n highest entries",
-    "anchor": "1 - cosine to the start's vectors",
+    "bow_recall": "Eq. 8, a text's n different words among its n highest terms",
+    "anchor": "1 - cosine to the base model's vectors",
     "mrr_cls": "probe, [CLS] alone: MRR@10",
     "mrr_ot": "probe, ordinary tokens alone: MRR@10",
     "mrr_both": "probe, both: MRR@10",
 }
-"""What is measured, in the card's words."""
+"""What is measured, in the words of the card."""
 
 
 def write_card(folder: Path, record: Mapping[str, Any], store: Sequences, held_out: int, curves: str | None) -> None:
@@ -39,13 +39,13 @@ def write_card(folder: Path, record: Mapping[str, Any], store: Sequences, held_o
         held_out: How many texts were measured on.
         curves: File name of the figure beside the card, if there is one.
     """
-    start = str(record["start"])
-    local = Path(start).is_dir()  # a folder of somebody's disk says nothing to readers elsewhere
+    base_model = str(record["start"])
+    local = Path(base_model).is_dir()  # a folder of somebody's disk says nothing to readers elsewhere
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="fill-mask",
         tags=["dupmae", "retromae-2", "retrieval", "pre-training"],
-        base_model=None if local else start,
+        base_model=None if local else base_model,
     )
     tokens = int(store.lengths.sum()) - 2 * len(store)
     steps = ", ".join(f"{count:,} in the phase {phase}" for phase, count in record["steps"].items())
@@ -54,10 +54,10 @@ def write_card(folder: Path, record: Mapping[str, Any], store: Sequences, held_o
     kept = record["kept"]
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {Path(start).name}, pre-trained with DupMAE",
+        f"# {Path(base_model).name}, pre-trained with DupMAE",
         "An encoder with its vocabulary head, pre-trained for retrieval with the three losses of DupMAE (RetroMAE-2, "
         "arXiv 2305.02564): masked words, rebuilding the text from the [CLS] state, and naming the text's words from "
-        "its ordinary tokens. It is a start for fine-tuning, not a retriever yet.",
+        "its ordinary tokens. It is a base model for fine-tuning, not a retriever yet.",
         "## Use",
         "```python\nfrom transformers import AutoModel, AutoModelForMaskedLM\n\n"
         'encoder = AutoModel.from_pretrained("path/to/this/folder")\n'
@@ -86,7 +86,7 @@ def write_card(folder: Path, record: Mapping[str, Any], store: Sequences, held_o
 
 
 def _table(losses: Mapping[str, float], held_out: Mapping[str, float]) -> str:
-    """A row a figure: in training (mean of the last steps), and of this state on held-out text."""
+    """Lay out a row a figure: in training (mean of the last steps), and of this state on held-out text."""
     lines = ["| | last training steps | held-out text |", "|:--|--:|--:|"]
     for name, words in FIGURES.items():
         if name in losses or name in held_out:

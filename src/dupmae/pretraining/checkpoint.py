@@ -1,4 +1,4 @@
-"""A pre-trained checkpoint: a Hugging Face folder that also holds what it takes to go on pre-training.
+"""Pre-trained checkpoints: Hugging Face folders that also hold what it takes to go on pre-training.
 
 | file | what |
 |---|---|
@@ -77,7 +77,7 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
             objective.decoder.load_state_dict(load_file(decoder_file))
         except (SafetensorError, RuntimeError) as error:
             raise DupmaeError(
-                f"{decoder_file} does not hold a decoder for this encoder: delete it to start a new one."
+                f"{decoder_file} does not hold a decoder for this encoder: delete it to begin with a new one."
             ) from error
         logger.info("Pre-training goes on with the decoder of %s.", model)
     return objective, tokenizer
@@ -99,19 +99,16 @@ def load_tokenizer(model: str) -> Any:
         ) from error
 
 
-def save_checkpoint(
-    folder: Path, objective: DupMAE, weights: dict[str, torch.Tensor], tokenizer: Any, record: dict[str, Any]
-) -> None:
-    """Write a checkpoint, whole or not at all.
+def save_checkpoint(folder: Path, objective: DupMAE, weights: dict[str, torch.Tensor], tokenizer: Any) -> None:
+    """Write a checkpoint, whole or not at all; its `dupmae.json` holds the settings.
 
     Args:
         folder: Where to; what is there is replaced.
         objective: Encoder, head and decoder.
         weights: All their weights: see :func:`dupmae.pretraining.sharding.whole_weights`.
         tokenizer: Their tokenizer.
-        record: What `dupmae.json` says besides the settings.
     """
-    config = objective.config
+    settings = objective.settings
     with atomic_folder(folder) as temporary:
         objective.backbone.model.save_pretrained(temporary, state_dict=_part(weights, "backbone.model."))
         tokenizer.save_pretrained(temporary)
@@ -120,14 +117,13 @@ def save_checkpoint(
             temporary / RECORD_FILE,
             {
                 "format": FORMAT,
-                "dense_pooling": config.dense_pooling,
-                "lexical_projection": config.lexical_projection,
-                **record,
-                "settings": asdict(config),
+                "dense_pooling": settings.dense_pooling,
+                "lexical_projection": settings.lexical_projection,
+                "settings": asdict(settings),
             },
         )
 
 
 def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The weights whose names begin with `prefix`, without it."""
+    """Pick the weights whose names begin with `prefix`, and drop it from them."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}

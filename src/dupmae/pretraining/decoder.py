@@ -71,12 +71,12 @@ class ClsDecoder(nn.Module):
         return rebuilt
 
     def _split(self, states: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) -> (B, heads, L, D / heads)."""
+        """Divide states (B, L, D) among the heads: (B, heads, L, D / heads)."""
         return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Scaled dot-product attention, all (B, heads, L, d), where `visible` (B, 1, L, L) is True.
+    """Attend by scaled dot products, all (B, heads, L, d), where `visible` (B, 1, L, L) is True.
 
     On a processor the fused function's backward pass in bfloat16 takes 5 to 10 times as long as the plain products do.
     """

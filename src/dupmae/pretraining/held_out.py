@@ -1,4 +1,4 @@
-"""When to stop: losses, accuracies and a retrieval probe on texts that are never trained on."""
+"""Measurements on held-out text: losses, accuracies and a retrieval probe on what is never trained on."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class HeldOut:
         self.pairs: list[Pair] = known_item_pairs(self.items, titles)
 
     def __len__(self) -> int:
-        """How many chunks there are."""
+        """Count the chunks."""
         return len(self.items)
 
     @torch.no_grad()
@@ -87,21 +87,21 @@ class HeldOut:
         Returns:
             `mlm`, `cls`, `bow` and `loss` as :meth:`DupMAE.forward` has them, means over all held-out chunks;
             `mlm_accuracy` and `cls_accuracy`, shares of these tokens that get the highest logit; `bow_recall`, the
-            share of a text's n different tokens that are among its n highest entries of mu; `mrr_cls`, `mrr_ot` and
+            share of a text's n different tokens that are among its n highest terms of mu; `mrr_cls`, `mrr_ot` and
             `mrr_both` of :func:`dupmae.pretraining.probe.probe`. What a weight of 0 leaves untrained is left out.
         """
-        device, config = objective.special.device, objective.config
+        device, settings = objective.special.device, objective.settings
         training = objective.training
         objective.eval()
         sums = torch.zeros(len(TERMS), 3, dtype=torch.float64, device=device)  # loss, hits, count
         starts = range(0, len(self), self.batch_size)
-        with autocast(device.type, config.precision):
+        with autocast(device.type, settings.precision):
             for number, start in enumerate(tqdm(starts, desc="Held-out text", unit="batch", leave=False, delay=2)):
                 batch = self.collate(self.items[start : start + self.batch_size])
                 sums += _sums(objective, {name: tensor.to(device) for name, tensor in batch.items()}, number)
             retrieval = probe(objective, self.pairs, self.collate, self.batch_size)
         objective.train(training)
-        weights = dict(zip(TERMS, (config.mlm_weight, config.cls_weight, config.bow_weight), strict=True))
+        weights = dict(zip(TERMS, (settings.mlm_weight, settings.cls_weight, settings.bow_weight), strict=True))
         figures = {}
         for term, (loss, hits, count) in zip(TERMS, sums.tolist(), strict=True):
             if weights[term]:
@@ -112,19 +112,19 @@ class HeldOut:
 
 
 def _sums(objective: DupMAE, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
-    """Sums of loss, hits and count for each of :data:`TERMS`, (3, 3), on a batch whose masks depend on its number."""
-    config, input_ids, attention_mask = objective.config, batch["input_ids"], batch["attention_mask"]
+    """Sum up loss, hits and count for each of :data:`TERMS`, (3, 3), on a batch whose masks depend on its number."""
+    settings, input_ids, attention_mask = objective.settings, batch["input_ids"], batch["attention_mask"]
     generator = step_generator(input_ids.device, SEED, number)
     masked_ids, selected, ordinary = objective.mask(**batch, generator=generator)
     states = objective.backbone.states(masked_ids, attention_mask)  # (B, L, D)
     sums = torch.zeros(len(TERMS), 3, dtype=torch.float64, device=input_ids.device)
-    if config.mlm_weight:
+    if settings.mlm_weight:
         sums[0] = _token_sums(objective, states[selected], input_ids[selected])
-    if config.cls_weight:
-        visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
+    if settings.cls_weight:
+        visible = decoder_visibility(attention_mask, settings.decoder_mask_rate, generator)
         rebuilt = objective.rebuild(states, input_ids, attention_mask, visible)
         sums[1] = _token_sums(objective, rebuilt[ordinary], input_ids[ordinary])
-    if config.bow_weight:
+    if settings.bow_weight:
         pooled = ordinary & ~selected
         mu = objective.pool(states, pooled).float()  # (B, V)
         sums[2] = _bag_sums(mu, input_ids, objective.special, pooled.any(dim=1))
@@ -132,7 +132,7 @@ def _sums(objective: DupMAE, batch: dict[str, torch.Tensor], number: int) -> tor
 
 
 def _token_sums(objective: DupMAE, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, correct predictions and number of rows, summed over states (N, D) and their tokens (N,): (3,)."""
+    """Sum up cross-entropy, correct predictions and number of rows over states (N, D) and their tokens (N,): (3,)."""
     backbone = objective.backbone
     total = torch.zeros(3, dtype=torch.float64, device=states.device)
     for rows, ids in zip(torch.split(states, ROWS), torch.split(targets, ROWS), strict=True):
@@ -143,11 +143,11 @@ def _token_sums(objective: DupMAE, states: torch.Tensor, targets: torch.Tensor) 
 
 
 def _bag_sums(mu: torch.Tensor, input_ids: torch.Tensor, special: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Loss (Eq. 8), recall and number of texts, summed over the counted (B,) texts, from mu (B, V): (3,)."""
+    """Sum up loss (Eq. 8), recall and number of texts over the counted (B,) texts, from mu (B, V): (3,)."""
     unique = torch.zeros_like(mu, dtype=torch.bool).scatter_(1, input_ids, True) & ~special  # (B, V)
     size = unique.sum(dim=1).clamp(min=1)  # (B,)
     losses = -(mu.log_softmax(dim=1) * unique).sum(dim=1) / size
     ranked = mu.masked_fill(special, -torch.inf).sort(dim=1, descending=True).values
-    least = ranked.gather(1, size[:, None] - 1)  # (B, 1): the smallest of the `size` highest entries
+    least = ranked.gather(1, size[:, None] - 1)  # (B, 1): the smallest of the `size` highest terms
     recalls = (unique & (mu >= least)).sum(dim=1) / size
     return torch.stack([losses * counted, recalls * counted, counted]).double().sum(dim=1)

@@ -1,4 +1,4 @@
-"""What the encoder and the [CLS] decoder do not get to see: tensor code on ids and word borders, for any device.
+"""Masks of the encoder and of the [CLS] decoder: tensor code on ids and word borders, for any device.
 
 Everything is drawn from a generator that the caller seeds, so a step's masks depend on its number alone.
 """
@@ -10,7 +10,7 @@ import torch
 
 
 def step_generator(device: torch.device, *numbers: int) -> torch.Generator:
-    """A generator whose stream depends on `numbers` alone, e.g. on seed, phase, step, rank and micro-batch."""
+    """Make a generator whose stream depends on `numbers` alone, e.g. on seed, phase, step, rank and micro-batch."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0]) >> 1)
 
@@ -61,7 +61,7 @@ def mask_whole_words(
     random_token_fraction: float,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The encoder's input: some words replaced (Eq. 1).
+    """Replace some words by the mask or a random token (Eq. 1): the encoder's input.
 
     Args:
         input_ids: The clean text, (B, L).
@@ -69,7 +69,7 @@ def mask_whole_words(
         ordinary: True on tokens that are neither special nor padding, (B, L).
         rate: Share of the ordinary tokens that is selected, by whole words.
         mask_token_id: What most selected tokens become.
-        random_token_ids: The entries that random replacements are drawn from, (R,): no special tokens.
+        random_token_ids: The ids that random replacements are drawn from, (R,): no special tokens.
         mask_token_fraction: Share of the selected tokens that become the mask token.
         random_token_fraction: Share that becomes a random token; the rest stays as it is.
         generator: Source of randomness, on the tensors' device.
@@ -87,7 +87,7 @@ def mask_whole_words(
 
 
 def decoder_visibility(attention_mask: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
-    """The [CLS] decoder's attention mask (Eq. 3-4): what the row of each position may look at.
+    """Draw the [CLS] decoder's attention mask (Eq. 3-4): what the row of each position may look at.
 
     Row i sees position 0 and each other position with probability `1 - rate`, drawn anew for every row; never itself,
     never padding. Row 0 sees such a sample of the others, and at least one of them. A sequence of a single token is the

@@ -30,7 +30,7 @@ class DupMAE(nn.Module):
         backbone: Encoder with vocabulary head.
         special_ids: Ids of the tokenizer's special tokens, [UNK] among them.
         mask_token_id: Id of the mask token.
-        config: Mask rates, weights of the losses, `dense_pooling`, `lexical_projection`.
+        settings: Mask rates, weights of the losses, `dense_pooling`, `lexical_projection`.
 
     Raises:
         DupmaeError: A linear projection is asked for, but the output matrix is narrower than the encoder.
@@ -39,23 +39,29 @@ class DupMAE(nn.Module):
     special: torch.Tensor
     random_token_ids: torch.Tensor
 
-    def __init__(self, backbone: Backbone, special_ids: list[int], mask_token_id: int, config: PretrainConfig) -> None:
+    def __init__(
+        self, backbone: Backbone, special_ids: list[int], mask_token_id: int, settings: PretrainConfig
+    ) -> None:
         super().__init__()
-        if config.lexical_projection == "linear" and config.bow_weight and backbone.head_size != backbone.hidden_size:
+        if (
+            settings.lexical_projection == "linear"
+            and settings.bow_weight
+            and backbone.head_size != backbone.hidden_size
+        ):
             raise DupmaeError(
                 "lexical_projection linear needs an output matrix as wide as the encoder, but it is "
                 f"{backbone.head_size} wide and the encoder {backbone.hidden_size}: use mlm_head."
             )
         self.backbone = backbone
         self.decoder = ClsDecoder(backbone.hidden_size, backbone.heads)
-        self.config = config
+        self.settings = settings
         self.mask_token_id = mask_token_id
         special = torch.zeros(backbone.vocab_size, dtype=torch.bool)
         special[special_ids] = True
         self.register_buffer("special", special, persistent=False)  # (V,)
         self.register_buffer("random_token_ids", (~special).nonzero()[:, 0], persistent=False)
         self.encoder_frozen = False
-        self.anchor = Anchor(backbone) if config.anchor_weight else None
+        self.anchor = Anchor(backbone) if settings.anchor_weight else None
 
     def forward(
         self,
@@ -65,7 +71,7 @@ class DupMAE(nn.Module):
         generator: torch.Generator,
         totals: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """One pass: masks are drawn, the encoder runs once, each part with a weight above 0 computes its loss.
+        """Draw masks, run the encoder once, and compute each loss that has a weight above 0.
 
         Args:
             input_ids: The clean text, (B, L), its first token at position 0 ([CLS]).
@@ -81,29 +87,29 @@ class DupMAE(nn.Module):
             above 0, `anchor` (:mod:`dupmae.pretraining.anchor`) if it has a weight and the encoder learns, and `loss`,
             their weighted sum (Eq. 9), which is the one to take gradients of.
         """
-        config = self.config
+        settings = self.settings
         masked_ids, selected, ordinary = self.mask(input_ids, attention_mask, word_starts, generator)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
         counts = dict(zip(TERMS, self._counts(ordinary, selected) if totals is None else totals, strict=True))
         left = ordinary & ~selected
         predicted = {}
-        if config.mlm_weight:
+        if settings.mlm_weight:
             predicted["mlm"] = states[selected], input_ids[selected]
-        if config.cls_weight:
-            visible = decoder_visibility(attention_mask, config.decoder_mask_rate, generator)
+        if settings.cls_weight:
+            visible = decoder_visibility(attention_mask, settings.decoder_mask_rate, generator)
             rebuilt = self.rebuild(states, input_ids, attention_mask, visible)
             predicted["cls"] = rebuilt[ordinary], input_ids[ordinary]  # Eq. 5
         total, losses = self._predict(predicted, counts)
-        if config.bow_weight:
+        if settings.bow_weight:
             bow = self._bow_losses(states, input_ids, left)
             losses["bow"] = bow.sum() / counts["bow"].clamp(min=1)
-            total = total + config.bow_weight * losses["bow"]
+            total = total + settings.bow_weight * losses["bow"]
         if self.anchor is not None and not self.encoder_frozen:
             before = self.h_cls(self.anchor.states(input_ids, attention_mask), attention_mask)
             moved = distances(self.h_cls(states, attention_mask), before) * left.any(dim=1)
             losses["anchor"] = moved.sum() / counts["bow"].clamp(min=1)
-            total = total + config.anchor_weight * losses["anchor"]
+            total = total + settings.anchor_weight * losses["anchor"]
         return losses | {"loss": total}  # Eq. 9
 
     def mask(
@@ -113,21 +119,21 @@ class DupMAE(nn.Module):
         word_starts: torch.Tensor,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What :meth:`forward` shows the encoder: the masked ids, which tokens were selected, which are ordinary.
+        """Mask texts as :meth:`forward` does: the masked ids, which tokens were selected, which are ordinary.
 
         The arguments are those of :meth:`forward`; all three results are (B, L).
         """
-        config = self.config
+        settings = self.settings
         ordinary = attention_mask.bool() & ~self.special[input_ids]
         masked_ids, selected = mask_whole_words(
             input_ids,
             word_starts,
             ordinary,
-            config.encoder_mask_rate,
+            settings.encoder_mask_rate,
             self.mask_token_id,
             self.random_token_ids,
-            config.mask_token_fraction,
-            config.random_token_fraction,
+            settings.mask_token_fraction,
+            settings.random_token_fraction,
             generator,
         )
         return masked_ids, selected, ordinary
@@ -139,7 +145,7 @@ class DupMAE(nn.Module):
         word_starts: torch.Tensor,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """What each loss of :meth:`forward` is a mean over, given a generator in the same state: (3,), integers.
+        """Count what each loss of :meth:`forward` is a mean over, given a generator in the same state: (3,), integers.
 
         In the order of :data:`TERMS`: masked tokens, ordinary tokens, texts that have an ordinary token left to pool.
         """
@@ -147,8 +153,8 @@ class DupMAE(nn.Module):
         return self._counts(ordinary, selected)
 
     def h_cls(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The text as one vector, (B, D): the first token's state, or the mean over all that are not padding."""
-        if self.config.dense_pooling == "cls":
+        """Pool each text to one vector, (B, D): the first token's state, or the mean over all that are not padding."""
+        if self.settings.dense_pooling == "cls":
             return states[:, 0]
         weights = attention_mask.to(states.dtype)[:, :, None]  # (B, L, 1)
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
@@ -156,7 +162,7 @@ class DupMAE(nn.Module):
     def rebuild(
         self, states: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, visible: torch.Tensor
     ) -> torch.Tensor:
-        """Eq. 2-4: what the [CLS] decoder makes of each text's vector and the visible context, (B, L, D)."""
+        """Decode each text from its vector and the visible context (Eq. 2-4), (B, L, D)."""
         rebuilt: torch.Tensor = self.decoder(
             self.h_cls(states, attention_mask),
             self.backbone.positions(input_ids),
@@ -166,19 +172,19 @@ class DupMAE(nn.Module):
         return rebuilt
 
     def pool(self, states: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Eq. 6-7: mu, (B, V), the largest logit of each vocabulary entry over the pooled (B, L) states (B, L, D)."""
+        """Max-pool the logits of each term over the pooled (B, L) states (B, L, D): mu of Eq. 6-7, (B, V)."""
         backbone = self.backbone
         rows = states[pooled]  # (R, D)
-        if self.config.lexical_projection == "mlm_head":
+        if self.settings.lexical_projection == "mlm_head":
             rows = self._transform(rows)
         return linear_max_pool_packed(rows, pooled.sum(dim=1), backbone.output_weight, backbone.output_bias)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters by role, without those that no loss uses: `encoder` (and embeddings), `head`, `decoder`."""
+        """Group the parameters that a loss uses by role: `encoder` (and embeddings), `head`, `decoder`."""
         return {
             "encoder": self.backbone.encoder_parameters(),
             "head": self.backbone.head_parameters(),
-            "decoder": list(self.decoder.parameters()) if self.config.cls_weight else [],
+            "decoder": list(self.decoder.parameters()) if self.settings.cls_weight else [],
         }
 
     def learn(self, groups: set[str]) -> None:
@@ -198,18 +204,18 @@ class DupMAE(nn.Module):
         return self
 
     def _counts(self, ordinary: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
-        """See :meth:`counts`."""
+        """Count masked tokens, ordinary tokens, and texts with something to pool: (3,)."""
         return torch.stack([selected.sum(), ordinary.sum(), (ordinary & ~selected).any(dim=1).sum()])
 
     def _transform(self, states: torch.Tensor) -> torch.Tensor:
-        """What the vocabulary head does to states (N, D) before the output matrix, in one of a few shapes."""
+        """Take states (N, D) through the vocabulary head up to its output matrix, in one of a few shapes."""
         transformed: torch.Tensor = self.backbone.transform(pad_rows(states))[: len(states)]
         return transformed
 
     def _predict(
         self, predicted: dict[str, tuple[torch.Tensor, torch.Tensor]], counts: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Cross-entropies of the vocabulary head, all in one pass over the vocabulary.
+        """Compute the cross-entropies of the vocabulary head, all in one pass over the vocabulary.
 
         Args:
             predicted: For `mlm` and `cls`, or one of them: states (N, D) and token ids (N,).
@@ -224,7 +230,7 @@ class DupMAE(nn.Module):
         sizes = [len(ids) for _, ids in predicted.values()]
         shares = torch.cat(
             [
-                (getattr(self.config, f"{part}_weight") / counts[part].clamp(min=1)).expand(size)
+                (getattr(self.settings, f"{part}_weight") / counts[part].clamp(min=1)).expand(size)
                 for part, size in zip(predicted, sizes, strict=True)
             ]
         )
@@ -239,7 +245,7 @@ class DupMAE(nn.Module):
         return total, means
 
     def _bow_losses(self, states: torch.Tensor, input_ids: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Eq. 6-8: name each text's unique ordinary tokens from the max-pool over the pooled ones, (B,).
+        """Name each text's unique ordinary tokens from the max-pool over the pooled ones (Eq. 6-8): losses, (B,).
 
         A text's loss is the mean over its unique tokens, 0 if it has nothing to pool.
         """

@@ -8,11 +8,12 @@ gradient is that of the whole batch, to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate.utils import reduce
@@ -26,8 +27,8 @@ from dupmae.pretraining.data import LengthBuckets, Sequences
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.sharding import whole_weights
-from dupmae.pretraining.step_log import MetricsLog
 from dupmae.runtime.precision import autocast
+from dupmae.runtime.step_log import StepLog
 
 WEIGHTS_FILE = "model.safetensors"
 """All weights, in the folder of an interrupted phase's checkpoint."""
@@ -45,8 +46,22 @@ class Phase:
     """Peak learning rate of each group of :meth:`DupMAE.parameter_groups`; a group that is not named is frozen."""
 
 
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """What the batches of a phase are made from."""
+
+    store: Sequences
+    """The token store."""
+    left_out: npt.NDArray[np.int64]
+    """Chunks of it that are never trained on."""
+    collate: Callable[[list[Mapping[str, Any]]], dict[str, torch.Tensor]]
+    """Makes a batch of chunks."""
+    seed: tuple[int, int]
+    """The run's seed and the phase's number, which order and masks depend on."""
+
+
 def phases(config: PretrainConfig) -> list[Phase]:
-    """The schedule: first the new layers alone under a frozen encoder, then everything together, gently."""
+    """Lay out the schedule: first the new layers alone under a frozen encoder, then everything together, gently."""
     new, old = config.new_layers_learning_rate, config.learning_rate
     joint = {"encoder": old, "head": config.head_learning_rate, "decoder": config.head_learning_rate}
     return [
@@ -60,12 +75,9 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
 
     Args:
         objective: What is trained.
-        store: The token store.
-        left_out: Chunks of it that are never trained on.
-        collate: Makes a batch of chunks.
+        batches: What its batches are made from.
         phase: Steps and learning rates.
-        seed: Numbers that order and masks depend on.
-        metrics: Takes the losses.
+        log: Takes the losses.
         measure: Called with the step where `control.should_evaluate` says so; returns what it measured.
         trainer: The Trainer's own arguments.
     """
@@ -73,32 +85,31 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         objective: DupMAE,
-        store: Sequences,
-        left_out: npt.NDArray[Any],
-        collate: Any,
+        batches: Batches,
         phase: Phase,
-        seed: tuple[int, int],
-        metrics: MetricsLog,
+        log: StepLog,
         measure: Callable[[int], dict[str, float]],
         **trainer: Any,
     ) -> None:
         super().__init__(model=objective, **trainer)
-        self.objective, self.store, self.left_out, self.collate = objective, store, left_out, collate
-        self.phase, self.seed, self.metrics, self.measure = phase, seed, metrics, measure
-        self.add_callback(metrics)
-        metrics.report = lambda losses: self.log({f"{phase.name}/{name}": loss for name, loss in losses.items()})
+        self.objective, self.batches, self.phase = objective, batches, phase
+        self.step_log, self.measure = log, measure
+        self.add_callback(log)
+        log.report = lambda losses: self.log({f"{phase.name}/{name}": loss for name, loss in losses.items()})
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Exactly the phase's batches, in an order that depends on the seed; of several processes each gets its own."""
+        """Load exactly the phase's batches, in an order that depends on the seed; of several processes each its own."""
         args = self.args
         size = args.per_device_train_batch_size
         together = size * args.gradient_accumulation_steps * args.world_size
-        sampler = LengthBuckets(self.store, together, together * self.phase.steps, self.seed, self.left_out)
-        loader: DataLoader[Any] = DataLoader(self.store, size, sampler=sampler, collate_fn=self.collate)  # type: ignore[arg-type]
+        batches = self.batches
+        total = together * self.phase.steps
+        sampler = LengthBuckets(batches.store, together, total, batches.seed, batches.left_out)
+        loader: DataLoader[Any] = DataLoader(batches.store, size, sampler=sampler, collate_fn=batches.collate)  # type: ignore[arg-type]
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW; matrices decay, biases and norms do not."""
+        """Make AdamW; matrices decay, biases and norms do not."""
         groups = []
         for name, parameters in self.objective.parameter_groups().items():
             rate = self.phase.learning_rates.get(name)
@@ -113,10 +124,10 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
-        """The step's micro-batches, each with its mask seed and, if it is not the whole batch, the batch's counts."""
+        """Give each of a step's micro-batches its mask seed and, if it is not the whole batch, the batch's counts."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         seeds = [
-            (*self.seed, self.state.global_step, number * self.args.world_size + self.args.process_index)
+            (*self.batches.seed, self.state.global_step, number * self.args.world_size + self.args.process_index)
             for number in range(len(batches))
         ]
         if self.args.world_size * len(batches) > 1:
@@ -129,23 +140,24 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
         return [batch | {"mask_seed": seed} for batch, seed in zip(batches, seeds, strict=True)], None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Eq. 9, this part's share of it, times the number of parts, because gradients are averaged over them."""
+        """Compute this part's share of Eq. 9, times the number of parts, because gradients are averaged over them."""
         generator = step_generator(self.args.device, *inputs.pop("mask_seed"))
-        with autocast(self.args.device.type, self.objective.config.precision):
+        with autocast(self.args.device.type, self.objective.settings.precision):
             losses: dict[str, torch.Tensor] = model(**inputs, generator=generator)
-        self.metrics.add(losses)
+        self.step_log.add(losses)
         parts: int = self.args.world_size * self.current_gradient_accumulation_steps
         return losses["loss"] * parts
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure on held-out text, and tell the trackers."""
         self.control.should_evaluate = False  # the Trainer would measure once more where the phase ends
+        self.step_log.flush()  # stops at a loss that is not a number before its state is measured
         figures = self.measure(self.state.global_step)
         self.log({f"eval_{self.phase.name}/{name}": figure for name, figure in figures.items()})
         return figures
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """All weights as one safetensors file; tied ones once."""
+        """Write all weights as one safetensors file; tied ones once."""
         weights = whole_weights(self.objective)
         if self.args.should_save and output_dir is not None:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -153,7 +165,7 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
             save_file(once, Path(output_dir) / WEIGHTS_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Nothing: the weights are read before the Trainer gets them, while they are whole in every process."""
+        """Load nothing: the weights are read before the Trainer gets them, while they are whole in every process."""
 
 
 class MeasureEvery(TrainerCallback):  # type: ignore[misc]

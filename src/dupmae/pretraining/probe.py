@@ -1,4 +1,4 @@
-"""A retrieval probe without judgements: does a text's title, or its beginning, find the rest of the text?"""
+"""A retrieval probe without judgements: how well a text's title, or its beginning, finds the rest of the text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUERY_SHARE = 4
 QUERY_TOKENS = 24
 """Tokens that a query has at most."""
 DEPTH = 10
-"""Passages ranked of each query."""
+"""Ranks at which a passage counts as found."""
 
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 """A query and the passage that it is to find, each as a token store's item."""
@@ -51,7 +51,7 @@ def known_item_pairs(items: Sequence[Mapping[str, Any]], titles: Sequence[int]) 
 
 
 def _part(ids: Any, words: Any, places: Any) -> Mapping[str, Any]:
-    """Some ordinary tokens between the two special ones."""
+    """Cut out some ordinary tokens, between the two special ones."""
     rows = np.concatenate([[0], places, [len(ids) - 1]])
     return {"input_ids": ids[rows], "word_starts": words[rows]}
 
@@ -63,7 +63,7 @@ def probe(
     collate: Callable[[list[Mapping[str, Any]]], dict[str, torch.Tensor]],
     batch_size: int,
 ) -> dict[str, float]:
-    """Mean reciprocal rank of each query's passage among all passages, cut at rank 10.
+    """Measure how well each query finds its passage among all passages: MRR@10.
 
     The representation is what pre-training offers before fine-tuning: h_cls; and log(1 + ReLU) of mu, which is
     max-pooled over all ordinary tokens. From both the mean over the queries, or over the passages, is subtracted
@@ -83,16 +83,16 @@ def probe(
     sides = [_encode(objective, [pair[side] for pair in pairs], collate, batch_size) for side in (0, 1)]
     (query_cls, query_ot), (passage_cls, passage_ot) = sides
     scores = {"mrr_cls": query_cls @ passage_cls.T}  # (K, K)
-    if objective.config.bow_weight:
+    if objective.settings.bow_weight:
         scores["mrr_ot"] = query_ot @ passage_ot.T
         scores["mrr_both"] = scores["mrr_cls"] + scores["mrr_ot"]
-    return {name: _mrr(matrix) for name, matrix in scores.items()}
+    return {name: mean_reciprocal_rank(matrix) for name, matrix in scores.items()}
 
 
 def _encode(
     objective: DupMAE, items: list[Mapping[str, Any]], collate: Any, batch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both halves of texts, centred and of unit length: (K, D) and (K, V); without a bag of words (K, 0)."""
+    """Encode both halves of texts, centred and of unit length: (K, D) and (K, V); without a bag of words (K, 0)."""
     device = objective.special.device
     order = np.argsort([len(item["input_ids"]) for item in items], kind="stable")
     dense, bags = [], []
@@ -101,7 +101,7 @@ def _encode(
         ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
         states = objective.backbone.states(ids, mask)  # (B, L, D)
         dense.append(objective.h_cls(states, mask).float())
-        if objective.config.bow_weight:
+        if objective.settings.bow_weight:
             bags.append(objective.pool(states, mask & ~objective.special[ids]).float())
     back = torch.from_numpy(np.argsort(order)).to(device)
     h_cls = torch.cat(dense)[back]
@@ -112,13 +112,14 @@ def _encode(
     return h_cls, F.normalize((mu - mu.mean(dim=0)).relu().log1p(), dim=1)
 
 
-def _mrr(scores: torch.Tensor) -> float:
-    """MRR@10 of scores (K, K) in which the passage of query i is passage i."""
-    from dupmae.evaluation import evaluate_run
+def mean_reciprocal_rank(scores: torch.Tensor) -> float:
+    """Average 1 / rank of passage i for query i, 0 beyond rank 10; equal scores are ranked by the passages' ids.
 
-    best = scores.topk(min(DEPTH, len(scores)), dim=1)
-    run = {
-        str(query): {str(passage): value for passage, value in zip(passages, values, strict=True)}
-        for query, (passages, values) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-    }
-    return evaluate_run(run, {query: {query: 1} for query in run})["mrr@10"]
+    Args:
+        scores: Of every query and passage, (K, K); an id is a passage's number, compared as text.
+    """
+    place = torch.tensor(sorted(range(len(scores)), key=str), device=scores.device).argsort()  # (K,)
+    own = scores.diagonal()[:, None]  # (K, 1)
+    # not `>`: a score that is not a number must not rank first
+    ranks = (~(scores <= own) | (scores == own) & (place < place[:, None])).sum(dim=1) + 1  # (K,)
+    return torch.where(ranks <= DEPTH, 1 / ranks.double(), 0.0).mean().item()

@@ -44,7 +44,7 @@ def refuse_unshardable(processes: Any) -> None:
 
 
 def shard_arguments(objective: DupMAE) -> dict[str, Any]:
-    """What to tell transformers' `TrainingArguments` for an objective that is to be spread."""
+    """Return what transformers' `TrainingArguments` need for an objective that is to be spread."""
     lists = [module for module in objective.backbone.encoder.modules() if isinstance(module, nn.ModuleList)]
     layers = sorted({type(layer).__name__ for layer_list in lists for layer in layer_list})
     return {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers}}
@@ -73,7 +73,7 @@ def callable_parts(objective: DupMAE) -> Iterator[None]:
 
 
 def whole_weights(objective: DupMAE) -> dict[str, torch.Tensor]:
-    """All weights by name; tied ones stand under each of their names and are one tensor.
+    """Collect all weights by name; tied ones stand under each of their names and are one tensor.
 
     Where the objective is spread, all processes have to call this together, and the first one alone gets the weights,
     in the memory of its processor; the others get nothing.

@@ -1,4 +1,4 @@
-"""A new vocabulary head, solved for instead of searched for.
+"""The warm start: a new vocabulary head that is solved for instead of searched for.
 
 The encoder already knows its tokens: a linear map can read a token off its state. That map has a closed form, linear
 discriminant analysis with the vocabulary as its classes, and needs one pass over a little text. A head that starts
@@ -30,9 +30,9 @@ OPENNESS = 3.0
 SHRINKAGE = 2.0
 """Occurrences that the prediction from the input embedding counts for in a token's mean state."""
 TEMPERATURES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05)
-"""Factors of a solved head's logits to choose from."""
+"""Factors of the logits of a solved head, to choose from."""
 DUPLEX_TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0)
-"""The same of a duplex model's, whose logits are of the order of 1."""
+"""Factors of the logits of a duplex model's head, which are of the order of 1, to choose from."""
 RIDGE = 1e-2
 """Share of the mean variance within tokens added to every direction, so that the covariance can be inverted."""
 RIDGE_FLOOR = 1e-4
@@ -48,7 +48,7 @@ def warm_start_head(
     seed: int,
     left_out: npt.NDArray[np.int64] = NOTHING,
 ) -> None:
-    """Make a head that is new, or a duplex model's, one that predicts tokens, in place, from clean chunks of the store.
+    """Solve for a head that predicts tokens, in place, where it is new or a duplex model's, from clean chunks.
 
     A new head's transform is first made transparent (identity, or random orthonormal directions where the output matrix
     is narrower than the encoder; open activation; neutral LayerNorm). Then, with m_v the mean state of token v, m the
@@ -83,7 +83,7 @@ def warm_start_head(
     backbone.output_weight.mul_(best)
     backbone.output_bias.copy_(prior + best * shift)
     logger.info(
-        "The vocabulary head starts from %d tokens of %d kinds, at temperature %g.",
+        "The vocabulary head begins with %d tokens of %d kinds, at temperature %g.",
         counts.sum(),
         (counts > 0).sum(),
         best,
@@ -102,7 +102,7 @@ def _make_transparent(backbone: Backbone) -> None:
 
 
 def _solve(backbone: Backbone, sums: torch.Tensor, counts: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-    """The output matrix S^-1 (m_v - m) / |m_v - m|, (V, E), from what :func:`_accumulate` says."""
+    """Solve for the output matrix S^-1 (m_v - m) / |m_v - m|, (V, E), given what :func:`_accumulate` returns."""
     total = counts.sum()
     seen = counts > 0
     mean = sums.sum(dim=0) / total  # (E,)
@@ -134,7 +134,7 @@ def _batches(
     seed: int,
     left_out: npt.NDArray[np.int64],
 ) -> list[dict[str, torch.Tensor]]:
-    """Clean chunks drawn by `seed`, in batches of similar length, the longest last."""
+    """Draw clean chunks by `seed`, in batches of similar length, the longest last."""
     backbone = objective.backbone
     collate = collator(pad_token_id, backbone.vocab_size, backbone.max_length)
     count = len(store) - len(left_out)
@@ -151,11 +151,11 @@ def _batches(
 
 
 def _states(objective: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What Eq. 6 multiplies the output matrix with, (B, L, E), of a batch, and which are ordinary tokens (B, L)."""
+    """Encode a batch up to the output matrix of Eq. 6, (B, L, E), and tell which are ordinary tokens (B, L)."""
     ordinary = batch["attention_mask"].bool() & ~objective.special[batch["input_ids"]]
-    with autocast(ordinary.device.type, objective.config.precision):
+    with autocast(ordinary.device.type, objective.settings.precision):
         states = objective.backbone.states(batch["input_ids"], batch["attention_mask"]).float()
-    if objective.config.lexical_projection == "mlm_head" or not objective.config.bow_weight:
+    if objective.settings.lexical_projection == "mlm_head" or not objective.settings.bow_weight:
         states = objective.backbone.transform(states)
     return states, ordinary
 
@@ -163,7 +163,7 @@ def _states(objective: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Te
 def _accumulate(
     objective: DupMAE, batches: list[dict[str, torch.Tensor]]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums of these states by token (V, E), counts (V,), and the sum of their outer products (E, E)."""
+    """Sum up these states by token (V, E), count them (V,), and sum up their outer products (E, E)."""
     device, size = objective.backbone.output_weight.device, objective.backbone.head_size
     sums = torch.zeros(objective.backbone.vocab_size, size, dtype=torch.float64, device=device)
     counts = torch.zeros(objective.backbone.vocab_size, dtype=torch.float64, device=device)
@@ -187,7 +187,7 @@ def _best_temperature(
     prior: torch.Tensor,
     temperatures: Sequence[float],
 ) -> float:
-    """The temperature with the lowest bag-of-words loss (Eq. 8) on a batch, for the head's present output matrix."""
+    """Choose the temperature with the lowest bag-of-words loss (Eq. 8) on a batch, for the present output matrix."""
     states, ordinary = _states(objective, batch)
     mu = linear_max_pool(states, objective.backbone.output_weight, shift.float(), ordinary)  # (B, V)
     unique = torch.zeros_like(mu).scatter_(1, batch["input_ids"], 1.0) * ~objective.special  # (B, V)

@@ -1,1 +1,1 @@
-"""What every long computation needs: processes, arithmetic, quiet libraries, logs, progress, curves, resuming."""
+"""What long computations share: processes, arithmetic, silence, logs, progress, curves, resuming, the best state."""

@@ -24,13 +24,13 @@ _TERMS = {
     "mlm": ("masked words (Eq. 1)", "tab:blue"),
     "cls": ("[CLS] decoding (Eq. 5)", "tab:orange"),
     "bow": ("bag of words (Eq. 8)", "tab:green"),
-    "anchor": ("1 - cosine to the start's vectors", "tab:gray"),
+    "anchor": ("1 - cosine to the base model's vectors", "tab:gray"),
     "distil": ("distilled, both halves (Eq. 15)", "tab:purple"),
     "distil_cls": ("distilled, dense half alone, weighted", "tab:brown"),
-    "distil_ot": ("distilled, vocabulary half alone, weighted", "tab:olive"),
+    "distil_ot": ("distilled, lexical half alone, weighted", "tab:olive"),
     "contrastive": ("contrastive, both halves (Eq. 13, 14)", "tab:red"),
     "contrastive_cls": ("contrastive, dense half alone, weighted", "tab:orange"),
-    "contrastive_ot": ("contrastive, vocabulary half alone, weighted", "tab:green"),
+    "contrastive_ot": ("contrastive, lexical half alone, weighted", "tab:green"),
 }
 """Losses that are drawn, by their names in a metrics file: label and colour."""
 

@@ -15,8 +15,10 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that was cut off by an interruption is left out."""
-    lines = []
+    """Read the lines of a log, none if there is no file yet; a last line that a kill has cut short is left out."""
+    lines: list[dict[str, Any]] = []
+    if not path.is_file():
+        return lines
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             lines.append(json.loads(line))
@@ -26,14 +28,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def append_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Add lines to a metrics file, which is made if need be."""
+    """Add lines to a log, which is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def rewind_metrics(path: Path, phase: str | None, done: int) -> None:
-    """Drop a phase's lines beyond step `done` from a metrics file, if there is one: those steps are taken again.
+    """Drop a phase's lines beyond step `done` from a log, if there is one: those steps are taken again.
 
     Args:
         path: The file.
@@ -44,11 +46,3 @@ def rewind_metrics(path: Path, phase: str | None, done: int) -> None:
         lines = [line for line in read_metrics(path) if line.get("phase") != phase or line["step"] <= done]
         with atomic_write(path) as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
-
-
-def last_losses(path: Path, steps: int = 20) -> dict[str, float]:
-    """Mean losses by term over the last `steps` steps of the last phase; empty if no step was taken."""
-    lines = read_metrics(path) if path.exists() else []
-    last = [line for line in lines if line["phase"] == lines[-1]["phase"]][-steps:]
-    terms = [name for name in ("mlm", "cls", "bow", "anchor", "loss") if last and name in last[0]]
-    return {name: sum(line[name] for line in last) / len(last) for name in terms}

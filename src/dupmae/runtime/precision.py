@@ -1,4 +1,4 @@
-"""Which arithmetic a forward pass runs in, and what else makes training fast on the machine at hand."""
+"""The arithmetic of a forward pass, and what else makes training fast on the machine at hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def bfloat16_pays(precision: str) -> bool:
-    """Whether the forward pass runs in bfloat16; `auto` asks GPU or processor for bfloat16 products.
+    """Decide whether the forward pass runs in bfloat16; `auto` asks GPU or processor for bfloat16 products.
 
     Of a processor these are AMX's matrix units or AVX-512's dot products (`benchmarks/speed/encode.py` and
     `pretraining_step.py` with and without bfloat16 have the ratios). Without them a processor converts every product
@@ -22,7 +22,7 @@ def bfloat16_pays(precision: str) -> bool:
 
 
 def autocast(device_type: str, precision: str = "auto") -> contextlib.AbstractContextManager[object]:
-    """A context in which matrix products run in bfloat16 where `precision` says so."""
+    """Run matrix products within the context in bfloat16 where `precision` says so."""
     if bfloat16_pays(precision):
         return torch.autocast(device_type, torch.bfloat16)
     return contextlib.nullcontext()

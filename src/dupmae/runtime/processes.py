@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dupmae.errors import DupmaeError
@@ -19,12 +21,12 @@ LONGEST_WAIT = datetime.timedelta(days=2)
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Tell whether this is the process that writes and speaks."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def refuse_several_processes(what: str) -> None:
-    """Refuse to have work done by each of several processes that only one can do.
+    """Refuse work that only one process can do where `torchrun` has started several.
 
     Args:
         what: The work, as the beginning of a sentence.
@@ -32,7 +34,7 @@ def refuse_several_processes(what: str) -> None:
     Raises:
         DupmaeError: `torchrun` has started more than one.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if _several_processes():
         raise DupmaeError(
             f"{what} is the work of one process: start it without torchrun, which is for pretrain, finetune and "
             "index build"
@@ -42,8 +44,8 @@ def refuse_several_processes(what: str) -> None:
 def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
     """Keep a Trainer's process to one of a machine's GPUs, and say so if there are more.
 
-    By itself it would share every batch out (`DataParallel`), for which nothing here is made: several GPUs take a
-    process each.
+    By itself it would divide every batch among them (`DataParallel`), for which nothing here is made: several GPUs take
+    a process each.
     """
     found = arguments.n_gpu
     if found > 1:
@@ -62,3 +64,24 @@ def join_processes() -> Any:
     from accelerate import PartialState
 
     return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let the first process go through the context, then the others."""
+    if not _several_processes():
+        yield
+        return
+    with join_processes().main_process_first():
+        yield
+
+
+def wait_for_others() -> None:
+    """Wait until every process has come here."""
+    if _several_processes():
+        join_processes().wait_for_everyone()
+
+
+def _several_processes() -> bool:
+    """Tell whether `torchrun` has started more than one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1

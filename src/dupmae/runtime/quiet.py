@@ -1,4 +1,4 @@
-"""Silence where the libraries would say what is of no use to a user."""
+"""Silence for messages of the libraries that are of no use to a user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dupmae.runtime.processes import is_first_process
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Within the context transformers shows no bars for loading and saving, and no tables of missing weights."""
+    """Hide, within the context, transformers' bars for loading and saving and its tables of missing weights."""
     from transformers.utils import logging
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""What runs need to go on where they were interrupted, one process at a time."""
+"""Runs that go on where they were interrupted: a lock, a record beside the results, whole checkpoints."""
 
 from __future__ import annotations
 
@@ -6,13 +6,96 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import locked
-from dupmae.runtime.log import METRICS_FILE
-from dupmae.runtime.processes import is_first_process
+from dupmae.files import locked, write_json
+from dupmae.runtime.log import HELD_OUT_FILE, METRICS_FILE
+from dupmae.runtime.processes import first_process_first, is_first_process, wait_for_others
+
+CHECKPOINTS_FOLDER = "checkpoints"
+"""What a training run goes on from, in its folder while it lasts."""
+KEPT_FOLDER = "kept"
+"""The best state so far (:mod:`dupmae.runtime.best`), in its folder while the run lasts."""
+TRAINING_TRACES = ("model", METRICS_FILE, HELD_OUT_FILE, CHECKPOINTS_FOLDER, KEPT_FOLDER)
+"""What a training run leaves in its folder, whole or interrupted."""
+
+
+@dataclass(slots=True)
+class RecordedRun:
+    """A run in progress, and its record on disk."""
+
+    record: dict[str, Any]
+    """What is written once the run is finished; results may be added to it."""
+    finished: bool
+    """Whether an earlier call has finished the run, so that nothing is left to do."""
+
+
+@contextmanager
+def recorded_run(
+    record_file: Path,
+    details: dict[str, Any],
+    kind: str,
+    *,
+    result: Path,
+    traces: Sequence[str] = TRAINING_TRACES,
+    leftovers: Sequence[str] = (CHECKPOINTS_FOLDER, KEPT_FOLDER),
+) -> Iterator[RecordedRun]:
+    """Do a run once, and the rest of it after an interruption.
+
+    The protocol, in the folder of `record_file`:
+
+    1. Hold the folder's lock (:func:`sole_run`).
+    2. Read the record. If it is another run's, or there are traces of a run without a record, refuse; if it says
+       finished and the result is there, say so to the caller, whose turn it is to return.
+    3. Otherwise write the record as unfinished, and delete checkpoints that a kill has torn.
+    4. Work: the body of the `with` statement, which goes on from what it finds.
+    5. Write the record as finished, with what the body has added, and only then delete what an unfinished run needs.
+
+    Work that fails (not: is killed) before it has left a trace takes the record back: the folder is still anybody's.
+    Under `torchrun` every process enters, the first one before the others; it alone writes, and all leave together.
+
+    Args:
+        record_file: The record, a JSON object.
+        details: What it says beside `finished`; its `fingerprint` is that of all that the result depends on.
+        kind: What to call such a run in an error, e.g. "pre-training".
+        result: What a finished run has made.
+        traces: Names of what such a run leaves in the folder.
+        leftovers: Names of what is deleted once it is finished.
+
+    Yields:
+        The run; the body returns at once if it is `finished`.
+
+    Raises:
+        DupmaeError: Another process is at work in the folder, the record is damaged or another run's, or there are
+            traces without a record.
+    """
+    output = record_file.parent
+    new = not output.exists()
+    with sole_run(output):
+        with first_process_first():
+            found = _read_record(record_file, details["fingerprint"], kind, traces)
+            finished = found is not None and found["finished"] and result.exists()
+            run = RecordedRun(details | {"finished": finished}, finished)
+            if is_first_process() and not finished:
+                write_json(record_file, run.record)
+                _delete_torn_checkpoints(output / CHECKPOINTS_FOLDER)
+        try:
+            yield run
+        except Exception:
+            if is_first_process() and not any((output / trace).exists() for trace in traces):
+                record_file.unlink()
+                if new and not any(output.iterdir()):
+                    output.rmdir()
+            raise
+        if is_first_process():
+            if not finished:
+                write_json(record_file, run.record | {"finished": True})
+            for leftover in leftovers:
+                shutil.rmtree(output / leftover, ignore_errors=True)
+        wait_for_others()
 
 
 @contextmanager
@@ -39,46 +122,36 @@ def sole_run(output: Path) -> Iterator[None]:
             lock_file.unlink(missing_ok=True)
 
 
-def read_record(
-    output: Path, name: str, mark: str, kind: str, results: Sequence[str] = ("model", "checkpoints", METRICS_FILE)
-) -> dict[str, Any] | None:
-    """The record of the run in a folder, or None if the folder holds no run yet.
+def last_checkpoint(folder: Path) -> tuple[int, Path | None]:
+    """Return the step and the folder of the last checkpoint that the Trainer has left in a folder, or (0, None)."""
+    steps = {int(checkpoint.name.rpartition("-")[2]): checkpoint for checkpoint in folder.glob("checkpoint-*")}
+    last = max(steps, default=0)
+    return last, steps.get(last)
 
-    Args:
-        output: Folder of the run.
-        name: File name of the record, a JSON object with a `fingerprint`.
-        mark: Fingerprint of the run that asks.
-        kind: What to call such a run in an error, e.g. "pre-training".
-        results: Names of what such a run leaves in its folder.
 
-    Raises:
-        DupmaeError: The record is damaged or another run's, or there are results without a record.
-    """
-    record_file = output / name
+def _read_record(record_file: Path, own_fingerprint: str, kind: str, traces: Sequence[str]) -> dict[str, Any] | None:
+    """Read the record of the run in a folder, or return None if the folder holds no run yet."""
+    output = record_file.parent
     if record_file.is_file():
         try:
             record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.") from error
-        if record.get("fingerprint") != mark:
+        if record.get("fingerprint") != own_fingerprint:
             raise DupmaeError(
-                f"The folder {output} holds a {kind} run with other settings, another start or other data: "
+                f"The folder {output} holds a {kind} run with other settings, another base model or other data: "
                 "choose another folder or delete it."
             )
         return record
-    if any((output / result).exists() for result in results):
+    if any((output / trace).exists() for trace in traces):
         raise DupmaeError(f"The folder {output} holds other results: choose another folder or delete it.")
     return None
 
 
-def last_checkpoint(folder: Path) -> tuple[int, Path | None]:
-    """The last whole checkpoint that the Trainer left in a folder and its step, or (0, None); halves are deleted."""
-    whole: list[tuple[int, Path]] = []
-    for checkpoint in folder.glob("checkpoint-*"):
+def _delete_torn_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints that the Trainer had not finished writing."""
+    for checkpoint in [path for path in folder.rglob("checkpoint-*") if path.is_dir()]:
         try:
-            # the Trainer writes this file last
-            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            whole.append((state["global_step"], checkpoint))
-        except (OSError, ValueError, KeyError):
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the Trainer writes it last
+        except (OSError, ValueError):
             shutil.rmtree(checkpoint)
-    return max(whole, default=(0, None))

@@ -55,14 +55,21 @@ def objective(**settings: Any) -> DupMAE:
 
 def draw(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = 0) -> tuple[torch.Tensor, ...]:
     """The masks that `model` draws from a generator with this seed: masked ids, selected, ordinary, visibility."""
-    config, generator = model.config, step_generator(CPU, seed)
+    settings, generator = model.settings, step_generator(CPU, seed)
     ordinary = batch["input_ids"] > 4
     masked_ids, selected = mask_whole_words(
-        batch["input_ids"], batch["word_starts"], ordinary, config.encoder_mask_rate, MASK, torch.arange(5, V),
-        config.mask_token_fraction, config.random_token_fraction, generator,
+        batch["input_ids"], batch["word_starts"], ordinary, settings.encoder_mask_rate, MASK, torch.arange(5, V),
+        settings.mask_token_fraction, settings.random_token_fraction, generator,
     )  # fmt: skip
-    visible = decoder_visibility(batch["attention_mask"], config.decoder_mask_rate, generator)
+    visible = decoder_visibility(batch["attention_mask"], settings.decoder_mask_rate, generator)
     return masked_ids, selected, ordinary, visible
+
+
+def encode(model: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The Hugging Face encoder's states of the masked text, with its masks: states, selected, ordinary, visibility."""
+    masked_ids, selected, ordinary, visible = draw(model, batch)
+    states = model.backbone.model.bert(input_ids=masked_ids, attention_mask=batch["attention_mask"])[0]
+    return states, selected, ordinary, visible
 
 
 def losses(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = 0) -> dict[str, torch.Tensor]:
@@ -72,10 +79,6 @@ def losses(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = 0) -> dict
 def logits_of(model: DupMAE, states: torch.Tensor) -> torch.Tensor:
     """The whole vocabulary head of the Hugging Face model."""
     return model.backbone.model.cls(states)
-
-
-def states_of(model: DupMAE, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    return model.backbone.model.bert(input_ids=ids, attention_mask=attention_mask)[0]
 
 
 def naive_decoder(
@@ -103,8 +106,8 @@ def naive_decoder(
 
 def test_eq_1_masked_language_modelling_counts_the_selected_tokens_alone(batch: dict[str, torch.Tensor]) -> None:
     model = objective()
-    masked_ids, selected, _, _ = draw(model, batch)
-    logits = logits_of(model, states_of(model, masked_ids, batch["attention_mask"]))
+    states, selected, _, _ = encode(model, batch)
+    logits = logits_of(model, states)
     expected = -logits.log_softmax(-1)[selected].gather(1, batch["input_ids"][selected][:, None]).mean()
     torch.testing.assert_close(losses(model, batch)["mlm"], expected)
 
@@ -174,7 +177,7 @@ def test_eq_1_masked_tokens_are_replaced_in_the_fractions_that_are_set(
     became = shown[selected]
     assert (became == MASK).double().mean() == pytest.approx(mask, abs=0.05 * (0 < mask < 1))
     drawn = (became != MASK) & (became != 39)
-    assert drawn.double().mean() == pytest.approx(random * 34 / 35, abs=0.05)  # one of 35 entries is 39 itself
+    assert drawn.double().mean() == pytest.approx(random * 34 / 35, abs=0.05)  # one of 35 ids is 39 itself
     assert (became[drawn] > 4).all()  # never a special token
     assert torch.equal(shown[~selected], large["input_ids"][~selected])
 
@@ -184,8 +187,7 @@ def test_eq_2_to_5_the_decoder_rebuilds_every_ordinary_token_from_one_vector(
     batch: dict[str, torch.Tensor], pooling: str
 ) -> None:
     model = objective(dense_pooling=pooling)
-    masked_ids, _, ordinary, visible = draw(model, batch)
-    states = states_of(model, masked_ids, batch["attention_mask"])
+    states, _, ordinary, visible = encode(model, batch)
     h_cls = states[:, 0]
     if pooling == "mean":
         h_cls = torch.stack([row[mask].mean(0) for row, mask in zip(states, batch["attention_mask"], strict=True)])
@@ -306,8 +308,7 @@ def test_eq_6_to_8_the_bag_of_words_is_named_from_the_pool_of_visible_ordinary_t
     batch: dict[str, torch.Tensor], projection: str
 ) -> None:
     model = objective(lexical_projection=projection)
-    masked_ids, selected, ordinary, _ = draw(model, batch)
-    states = states_of(model, masked_ids, batch["attention_mask"])
+    states, selected, ordinary, _ = encode(model, batch)
     output = model.backbone.model.cls.predictions.decoder
     logits = logits_of(model, states) if projection == "mlm_head" else output(states)
     each = []
@@ -323,9 +324,8 @@ def test_eq_6_to_8_the_bag_of_words_is_named_from_the_pool_of_visible_ordinary_t
 
 def test_eq_7_masked_special_and_padded_positions_never_win_the_pool(batch: dict[str, torch.Tensor]) -> None:
     model = objective(lexical_projection="linear")
-    masked_ids, selected, ordinary, _ = draw(model, batch)
+    states, selected, ordinary, _ = encode(model, batch)
     pooled = ordinary & ~selected
-    states = states_of(model, masked_ids, batch["attention_mask"]).detach()
     towering = torch.where(pooled[:, :, None], states, 1e3)
     arguments = (batch["input_ids"], pooled)
     torch.testing.assert_close(model._bow_losses(towering, *arguments), model._bow_losses(states, *arguments))
@@ -348,9 +348,8 @@ def test_eq_9_the_objective_is_the_weighted_sum_and_its_gradient_that_of_the_twi
     result = losses(model, batch)
     torch.testing.assert_close(result["loss"], 0.5 * result["mlm"] + 2 * result["cls"] + 0.25 * result["bow"])
 
-    masked_ids, selected, ordinary, visible = draw(model, batch)
+    states, selected, ordinary, visible = encode(model, batch)
     ids = batch["input_ids"]
-    states = states_of(model, masked_ids, batch["attention_mask"])
     logits = logits_of(model, states)
     rebuilt = logits_of(model, naive_decoder(model, batch, states[:, 0], visible))
     of_tokens = logits if projection == "mlm_head" else model.backbone.model.cls.predictions.decoder(states)

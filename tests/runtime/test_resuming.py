@@ -1,0 +1,113 @@
+"""The record of a run: refusing, going on, finishing, and taking it back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dupmae.errors import DupmaeError
+from dupmae.runtime.resuming import RecordedRun, last_checkpoint, recorded_run
+
+DETAILS = {"fingerprint": "mine", "settings": {"steps": 3}}
+
+
+def begin(output: Path, **details: Any) -> Any:
+    return recorded_run(output / "run.json", DETAILS | details, "toy", result=output / "model")
+
+
+def record_of(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    return found
+
+
+def finish(output: Path) -> RecordedRun:
+    with begin(output) as run:
+        if not run.finished:
+            (output / "model").mkdir()
+    return run
+
+
+def test_a_run_is_unfinished_until_its_work_is_done_and_then_says_what_it_found(tmp_path: Path) -> None:
+    with begin(tmp_path / "run") as run:
+        assert record_of(tmp_path / "run") == {**DETAILS, "finished": False}
+        assert not run.finished
+        for name in ("model", "checkpoints", "kept"):
+            (tmp_path / "run" / name).mkdir()
+        run.record["factor"] = 2
+    assert record_of(tmp_path / "run") == {**DETAILS, "factor": 2, "finished": True}
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["model", "run.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and no lock
+
+
+def test_a_finished_run_is_not_done_again_unless_its_result_is_gone(tmp_path: Path) -> None:
+    finish(tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    assert finish(tmp_path).finished
+    assert (tmp_path / "run.json").read_bytes() == before
+    (tmp_path / "model").rmdir()
+    assert not finish(tmp_path).finished
+
+
+def test_a_killed_run_keeps_its_record_and_its_whole_checkpoints(tmp_path: Path) -> None:
+    def work() -> None:
+        for step, state in ((2, "{}"), (4, "{}"), (6, '{"global_')):
+            checkpoint = tmp_path / "checkpoints" / "phase" / f"checkpoint-{step}"
+            checkpoint.mkdir(parents=True)
+            (checkpoint / "trainer_state.json").write_text(state, encoding="utf-8")
+        (tmp_path / "checkpoints" / "phase" / "checkpoint-8").mkdir()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), begin(tmp_path):
+        work()
+    assert not record_of(tmp_path)["finished"]
+    with begin(tmp_path):
+        whole = tmp_path / "checkpoints" / "phase" / "checkpoint-4"
+        assert last_checkpoint(tmp_path / "checkpoints" / "phase") == (4, whole)
+        assert last_checkpoint(tmp_path / "checkpoints" / "another") == (0, None)
+        (tmp_path / "model").mkdir()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_work_that_fails_before_it_leaves_a_trace_leaves_the_folder_as_it_was(tmp_path: Path, there: bool) -> None:
+    output = tmp_path / "run"
+    if there:
+        output.mkdir()
+    with pytest.raises(ValueError, match="refused"), begin(output):
+        raise ValueError("refused")
+    assert output.exists() == there
+    with begin(output, fingerprint="another's"):
+        pass
+
+
+@pytest.mark.parametrize("trace", ["model", "metrics.jsonl", "held_out.jsonl", "checkpoints", "kept"])
+def test_work_that_fails_after_it_has_left_a_trace_keeps_its_record(tmp_path: Path, trace: str) -> None:
+    def work() -> None:
+        (tmp_path / trace).mkdir()
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"), begin(tmp_path):
+        work()
+    with pytest.raises(DupmaeError, match="holds a toy run with other settings"), begin(tmp_path, fingerprint="other"):
+        pass
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(DupmaeError, match="holds other results"), begin(tmp_path):
+        pass
+
+
+def test_two_runs_are_not_at_work_in_one_folder(tmp_path: Path) -> None:
+    with (
+        begin(tmp_path / "run"),
+        pytest.raises(DupmaeError, match="Another process is at work"),
+        begin(tmp_path / "run"),
+    ):
+        pass
+
+
+def test_only_the_first_of_several_processes_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with begin(tmp_path / "run") as run:
+        assert not run.finished
+    assert not list(tmp_path.iterdir())
