@@ -86,10 +86,10 @@ def rerank(scorer: Scorer, benchmark: Benchmark, run: Run, depth: int = 100) -> 
 
 def is_cross_encoder(model: str) -> bool:
     """Tell whether a model has a head that turns a query and a passage into a score."""
-    kind = open_model(model).kind
-    if kind == "encoder":
-        AutoConfig.from_pretrained(model)  # raises an OSError if there is no such model at all
-    return kind == "cross-encoder"
+    found = open_model(model)
+    if found.kind == "encoder":
+        AutoConfig.from_pretrained(found.path)  # raises an OSError if there is no such model at all
+    return found.kind == "cross-encoder"
 
 
 def load_cross_encoder(name: str) -> CrossEncoder:
