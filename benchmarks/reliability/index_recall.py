@@ -94,7 +94,11 @@ def search(encodings: Encodings, queries: DuplexEmbeddings, k: int) -> tuple[NDA
     names = [f"{number:08d}" for number in range(encodings.passages)]  # equally long, so they keep their order
     with tempfile.TemporaryDirectory() as place:
         index = DuplexIndex.build(
-            Path(place) / "index", encodings, [Passage(name, "", name) for name in names], model="", batch_size=128
+            Path(place) / "index",
+            encodings,
+            [Passage(name, "", name) for name in names],
+            model="encodings",
+            batch_size=128,
         )
         ids, scores = index.search_embeddings(queries, k)
     return np.array(ids).astype(np.int64), np.array(scores)

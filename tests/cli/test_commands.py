@@ -151,7 +151,7 @@ def test_index_build_streams_the_passages_of_every_corpus(stand_in, corpus, dupl
     assert read == ["p0", "p1", "p2", "p3"]
     assert build.call_args.args[0] == Path("o")
     options = {"batch_size": 4, "segment_passages": passages_within(7), "process": (0, 1)}
-    assert build.call_args.kwargs == {"model": str(duplex_folder), **options}
+    assert build.call_args.kwargs == {"model": Model(str(duplex_folder)), **options}
 
 
 def test_a_run_says_where_its_results_are(run_recipe, write, capsys):

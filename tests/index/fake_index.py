@@ -35,6 +35,7 @@ class FakeEncoder:
 
     pooling = SimpleNamespace(vocabulary_size=V)
     tokenizer = Tokenizer()
+    path: str | None = None
 
     def __init__(self, cls: np.ndarray, sparse: np.ndarray, fail_after: int | None = None) -> None:
         self.cls, self.sparse, self.fail_after = cls, sparse, fail_after

@@ -26,6 +26,7 @@ from dupmae.index import DuplexIndex
 from dupmae.index.writing import changes
 from dupmae.index.writing.build import build_segments
 from dupmae.index.writing.encoding import passages_within
+from dupmae.models import Model
 
 
 def test_a_killed_build_goes_on_without_encoding_finished_segments_again(tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_files_of_others_are_never_swept_away(tmp_path: Path) -> None:
         with pytest.raises(DupmaeError, match="holds files that are no index"):
             build_segments(
                 folder, FakeEncoder(*random_rows(np.random.default_rng(7), 5)), [Passage("a", "", "0")],
-                model="m", batch_size=4, segment_passages=10, process=process,
+                model=Model("m"), batch_size=4, segment_passages=10, process=process,
             )  # fmt: skip
     assert (folder / "segment-plan.txt").read_text(encoding="utf-8") == "mine"
 

@@ -154,6 +154,7 @@ def test_an_index_moved_together_with_its_model_finds_it_and_a_changed_model_is_
     monkeypatch.setattr(dupmae.duplex, "DuplexEncoder", lambda path: loaded.append(path) or "encoder", raising=False)
     model = tmp_path / "run" / "model"
     model.mkdir(parents=True)
+    (model / "config.json").write_text("{}", encoding="utf-8")
     (model / "model.safetensors").write_bytes(b"weights")
     cls, sparse = random_rows(np.random.default_rng(0), 3)
     DuplexIndex.build(tmp_path / "run" / "index", FakeEncoder(cls, sparse), passages(3), model=str(model))

@@ -22,6 +22,7 @@ from dupmae.index import DuplexIndex
 from dupmae.index.writing import changes
 from dupmae.index.writing.build import build_segments
 from dupmae.index.writing.joining import process_of
+from dupmae.models import Model
 
 
 def test_each_of_several_processes_encodes_its_share_and_the_last_joins_them(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_each_of_several_processes_encodes_its_share_and_the_last_joins_them(tmp
 
     def run(rank: int, processes: int = 3) -> None:
         encoder = FakeEncoder(cls, sparse)
-        options = {"model": "m", "batch_size": 4, "segment_passages": 10, "process": (rank, processes)}
+        options = {"model": Model("m"), "batch_size": 4, "segment_passages": 10, "process": (rank, processes)}
         build_segments(folder, encoder, corpus, **options)
         embedded.append(sorted(int(text) for text in encoder.embedded))
 
@@ -56,7 +57,7 @@ def test_processes_that_finish_at_the_same_time_wait_for_each_other(tmp_path: Pa
     cls, sparse = random_rows(np.random.default_rng(7), 20)
     corpus = [Passage(f"p{n:02}", "", f"{n}") for n in range(20)]
     folder = tmp_path / "i"
-    options: Any = {"model": "m", "batch_size": 4, "segment_passages": 10}
+    options: Any = {"model": Model("m"), "batch_size": 4, "segment_passages": 10}
     build_segments(folder, FakeEncoder(cls, sparse), corpus, process=(0, 2), **options)
     with ThreadPoolExecutor(1) as threads:
         with changes.sole_writer(folder):
@@ -73,7 +74,7 @@ def test_processes_that_finish_at_the_same_time_wait_for_each_other(tmp_path: Pa
 def test_an_id_in_the_shares_of_two_processes_is_refused(tmp_path: Path) -> None:
     cls, sparse = random_rows(np.random.default_rng(7), 5)
     corpus = [Passage("a", "", "0"), Passage("a", "", "1")]
-    options: Any = {"model": "m", "batch_size": 4, "segment_passages": 10}
+    options: Any = {"model": Model("m"), "batch_size": 4, "segment_passages": 10}
     build_segments(tmp_path / "i", FakeEncoder(cls, sparse), corpus, process=(0, 2), **options)
     with pytest.raises(DupmaeError, match="Two passages have the id 'a'"):
         build_segments(tmp_path / "i", FakeEncoder(cls, sparse), corpus, process=(1, 2), **options)

@@ -12,7 +12,7 @@ import pytest
 
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint
-from dupmae.models import Model, is_duplex, model_file, model_fingerprint, open_model, refuse_no_model
+from dupmae.models import Model, is_duplex, model_file, model_fingerprint, open_model
 
 RECORD = "config_sentence_transformers.json"
 DENSE = [{"type": "sentence_transformers.models.Transformer", "path": ""}]
@@ -82,8 +82,8 @@ def test_a_folder_that_holds_no_model_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DupmaeError, match=f"holds no model: is {tmp_path / 'model'} meant?"):
-        refuse_no_model(str(tmp_path))
-    refuse_no_model(str(tmp_path / "model"))
+        open_model(str(tmp_path))
+    assert open_model(str(tmp_path / "model")).path == str(tmp_path / "model")
 
 
 def test_a_duplex_folder_is_told_from_other_models(write: Callable[..., Model], tmp_path: Path) -> None:

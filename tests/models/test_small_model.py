@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from dupmae.cli import entry as cli
+from dupmae.corpus import Passage
+from dupmae.duplex import DuplexEncoder
 from dupmae.files import file_sha256
-from dupmae.models import is_duplex
+from dupmae.index import DuplexIndex
+from dupmae.index.storage.manifest import Manifest
+from dupmae.models import is_duplex, open_model
 from dupmae.models import names as models
 
 LARGEST = 25_000_000
@@ -60,4 +64,12 @@ def test_text_is_indexed_and_searched_without_naming_a_model(
         assert cli.main(["search", index, query, "--k", "1", "--json"]) == 0
         ((hit,),) = [result["hits"] for result in json.loads(capsys.readouterr().out)["results"]]
         assert wanted in hit["id"]
-    assert json.loads((tmp_path / "index" / "manifest.json").read_text(encoding="utf-8"))["model"] == models.SMALL
+    assert Manifest.read(tmp_path / "index").model == models.SMALL
+
+
+def test_an_index_names_the_model_rather_than_its_folder_in_this_users_cache(cache: Path, tmp_path: Path) -> None:
+    assert cache in Path(open_model(models.SMALL).path).parents
+    DuplexIndex.build(tmp_path / "index", DuplexEncoder(models.SMALL), [Passage("a", "", "Bread is baked.")])
+    manifest = Manifest.read(tmp_path / "index")
+    assert (manifest.model, manifest.model_relative) == (models.SMALL, None)
+    assert [hit.id for hit in DuplexIndex.open(tmp_path / "index").search(["who bakes?"])[0]] == ["a"]

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from dupmae.corpus import Passage, read_benchmark
 from dupmae.errors import DupmaeError
+from dupmae.models import Model
 from dupmae.retrievers import encodings
 from dupmae.retrievers.encodings import encode_corpus, search_encodings
 from dupmae.retrievers.lengths import Lengths
@@ -97,7 +98,7 @@ def test_a_dense_models_run_is_that_of_its_own_similarity(
     from sentence_transformers import SentenceTransformer
 
     benchmark = read_benchmark(benchmark_folder, "test")
-    vectors = DenseVectors(str(embedder_folder), PLAIN)
+    vectors = DenseVectors(Model(str(embedder_folder)), PLAIN)
     run = search_encodings(vectors, encode_corpus(vectors, benchmark.corpus, tmp_path), benchmark.queries, 100)
     model = SentenceTransformer(str(embedder_folder))
     ids = sorted(benchmark.corpus)
@@ -115,9 +116,9 @@ def test_a_sparse_models_run_is_that_of_its_own_similarity(
 
     folder = tmp_path / "sparse"
     SparseEncoder(str(bert_folder), similarity_fn_name=similarity).save_pretrained(str(folder))
-    assert split_kind(str(folder)) == ("sparse", str(folder))
+    assert split_kind(str(folder)) == ("sparse", Model(str(folder)))
     benchmark = read_benchmark(benchmark_folder, "test")
-    vectors = SparseVectors(str(folder), PLAIN)
+    vectors = SparseVectors(Model(str(folder)), PLAIN)
     run = search_encodings(vectors, encode_corpus(vectors, benchmark.corpus, tmp_path), benchmark.queries, 100)
     ids = sorted(benchmark.corpus)
     texts = [benchmark.corpus[name].full_text for name in ids]
@@ -130,10 +131,12 @@ def test_a_sparse_models_run_is_that_of_its_own_similarity(
 def test_a_models_kind_is_read_from_its_files_or_its_prefix(
     embedder_folder: Path, bert_folder: Path, duplex_folder: Path, tmp_path: Path
 ) -> None:
-    assert split_kind(str(embedder_folder)) == ("dense", str(embedder_folder))
-    assert split_kind(str(duplex_folder)) == ("duplex", str(duplex_folder))
+    assert split_kind(str(embedder_folder)) == ("dense", Model(str(embedder_folder)))
+    assert split_kind(str(duplex_folder)) == ("duplex", Model(str(duplex_folder)))
     assert split_kind(str(bert_folder))[0] == "dense"
-    assert split_kind(f"sparse:{bert_folder}") == ("sparse", str(bert_folder))
+    assert split_kind(f"sparse:{bert_folder}") == ("sparse", Model(str(bert_folder)))
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}', encoding="utf-8")
+    assert split_kind(str(tmp_path))[0] == "dense"  # a classifier's encoder may be read as any other
     (tmp_path / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}', encoding="utf-8")
     with pytest.raises(DupmaeError, match="is a cross-encoder, which cannot search: give it as --reranker"):
         split_kind(str(tmp_path))
@@ -147,7 +150,7 @@ def test_a_benchmarks_lengths_are_kept_and_never_exceed_the_models(duplex_folder
     model[0].query_length = 8
     assert limit_lengths(model, Lengths(document=20)) == [8, 20]
     assert limit_lengths(model, Lengths(512, 512)) == [64, 20]
-    vectors = DenseVectors(str(embedder_folder), Lengths(document=2))
+    vectors = DenseVectors(Model(str(embedder_folder)), Lengths(document=2))
     (one, two) = vectors.embed(["ba be bi bo", "ba da di do"], "document")
     assert one == pytest.approx(two)  # nothing but the special tokens is left of both
 
@@ -156,7 +159,7 @@ def test_a_benchmarks_lengths_are_kept_and_never_exceed_the_models(duplex_folder
 def test_texts_are_padded_to_few_lengths_unless_that_exceeds_the_models_limit(
     limit: int, embedder_folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
-    vectors = DenseVectors(str(embedder_folder), Lengths(document=limit))
+    vectors = DenseVectors(Model(str(embedder_folder)), Lengths(document=limit))
     read: list[torch.Size] = []
     forward = vectors.model.forward
 

@@ -54,14 +54,9 @@ def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> st
         {
             "query": query,
             "hits": [
-                {
-                    "id": hit.id,
-                    "score": hit.score,
-                    "dense_score": hit.dense_score,
-                    "lexical_score": hit.lexical_score,
+                asdict(hit)
+                | {
                     "matches": [{"term": term, "contribution": weight} for term, weight in hit.matches],
-                    "title": hit.title,
-                    "text": hit.text,
                     "metadata": dict(hit.metadata),
                 }
                 for hit in hits

@@ -73,11 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_name(words: Sequence[str]) -> str:
-    """Find the command that the first one or two words name.
-
-    Raises:
-        DupmaeError: They name none.
-    """
+    """Find the command that the first one or two words name, or refuse them."""
     for name in COMMANDS:
         if list(words[: len(name.split())]) == name.split():
             return name
@@ -99,38 +95,30 @@ def _commands_of(group: str) -> list[str]:
     return [name for name in COMMANDS if name.startswith(f"{group} ")]
 
 
-def _listed(names: Iterable[str]) -> list[str]:
+def _listed(names: Iterable[str]) -> str:
     """Write a line for each command, with its first sentence."""
-    return [f"  {name:<13} {description(COMMANDS[name]).splitlines()[0]}" for name in names]
+    return "\n".join(f"  {name:<13} {description(COMMANDS[name]).splitlines()[0]}" for name in names)
 
 
 def _overview() -> str:
     """Write the help of `dupmae` itself."""
-    return "\n".join(
-        [
-            "usage: dupmae COMMAND [options]",
-            "",
-            "Train a duplex (dense + lexical) retriever on your own text, and search with it.",
-            "",
-            *_listed(COMMANDS),
-            "",
-            "Example:",
-            "  dupmae run recipes/scifact.yaml",
-            '  dupmae search runs/scifact/index "does vitamin D prevent fractures?"',
-            "",
-            "`dupmae COMMAND --help` explains a command and lists its options; `dupmae --version` prints the version.",
-        ]
-    )
+    return f"""usage: dupmae COMMAND [options]
+
+Train a duplex (dense + lexical) retriever on your own text, and search with it.
+
+{_listed(COMMANDS)}
+
+Example:
+  dupmae run recipes/scifact.yaml
+  dupmae search runs/scifact/index "does vitamin D prevent fractures?"
+
+`dupmae COMMAND --help` explains a command and lists its options; `dupmae --version` prints the version."""
 
 
 def _group_help(group: str) -> str:
     """Write the help of a group of commands."""
-    return "\n".join(
-        [
-            f"usage: dupmae {group} COMMAND [options]",
-            "",
-            *_listed(_commands_of(group)),
-            "",
-            f"`dupmae {group} COMMAND --help` explains a command and lists its options.",
-        ]
-    )
+    return f"""usage: dupmae {group} COMMAND [options]
+
+{_listed(_commands_of(group))}
+
+`dupmae {group} COMMAND --help` explains a command and lists its options."""

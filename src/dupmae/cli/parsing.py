@@ -135,13 +135,7 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
 
 
 def _add_settings(parser: ArgumentParser, defaults: Any, prefix: str = "") -> None:
-    """Add a group of options for the fields of a settings dataclass, then one for each dataclass inside it.
-
-    Args:
-        parser: Gets the options.
-        defaults: The dataclass with the values that are not given; those inside it may differ from their class's own.
-        prefix: What stands before the fields' names.
-    """
+    """Add a group of options for the fields of a settings dataclass, then one for each dataclass inside it."""
     kind: Any = type(defaults)
     group = parser.add_argument_group(inspect.cleandoc(kind.__doc__).splitlines()[0].rstrip("."))
     help_texts, hints = _help_texts(kind), get_type_hints(kind)
@@ -180,13 +174,7 @@ def _placeholder(key: str, hint: Any) -> str:
 
 
 def _parse(parser: ArgumentParser, words: Sequence[str], places: dict[str, str] | None = None) -> Any:
-    """Parse, with every complaint of argparse and jsonargparse turned into one sentence.
-
-    Args:
-        parser: Built by `_build_parser`.
-        words: The command line.
-        places: For settings that a file gave, the words that say where.
-    """
+    """Parse; complaints become one sentence, which `places` begins for settings that a file gave."""
     try:
         return parser.parse_args(list(words))
     except argparse.ArgumentError as error:

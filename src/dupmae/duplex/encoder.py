@@ -47,8 +47,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         **kwargs: As for `SparseEncoder`.
 
     Attributes:
-        path: The folder that it was loaded from or, later, saved to; None before that. What training has changed since
-            is not there.
+        path: The folder that it was loaded from or, later, saved to (of `dupmae-small` its name); None before that.
+            What training has changed since is not there.
 
     Raises:
         DupmaeError: There is no duplex model of this name.
@@ -69,7 +69,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.
         self._module_classes = {MODULE_TYPE: DuplexPooling}
-        path = None
+        model = None
         if model_name_or_path is not None:
             model = open_model(
                 str(model_name_or_path),
@@ -78,15 +78,14 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 cache_dir=kwargs.get("cache_folder"),
                 local_files_only=kwargs.get("local_files_only", False),
             )
-            path = model.path
             if model.kind != "duplex":
                 raise DupmaeError(
-                    f"{path} does not hold a duplex model (or, on the hub, cannot be reached): build one "
+                    f"{model.path} does not hold a duplex model (or, on the hub, cannot be reached): build one "
                     "from an encoder with DuplexEncoder.from_encoder or `dupmae finetune`."
                 )
         kwargs.setdefault("similarity_fn_name", "dot")
-        super().__init__(path, **kwargs)
-        self.path = path
+        super().__init__(None if model is None else model.path, **kwargs)
+        self.path = None if model is None else model.name
         self[0].unpad_inputs = False  # flattened batches have no attention mask, which the pooling reads
         self.model_card_data.generate_widget_examples = False  # they would be embedded at every save
 

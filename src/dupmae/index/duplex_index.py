@@ -24,7 +24,7 @@ from dupmae.index.storage.segments import MAX_PASSAGES, VECTORS_FILE
 from dupmae.index.writing.build import add_passages, build_segments
 from dupmae.index.writing.changes import build_clusters, compact_segments, delete_passages, require_finished
 from dupmae.index.writing.encoding import Encoder
-from dupmae.models import model_fingerprint
+from dupmae.models import model_fingerprint, open_model
 
 
 class DuplexIndex:
@@ -42,7 +42,7 @@ class DuplexIndex:
         ...     Passage("rain", "", "Water falls from clouds as rain."),
         ...     Passage("bread", "", "A loaf of bread is baked from flour, water and yeast."),
         ... ]
-        >>> index = DuplexIndex.build(Path("index"), DuplexEncoder("dupmae-small"), passages, model="dupmae-small")
+        >>> index = DuplexIndex.build(Path("index"), DuplexEncoder("dupmae-small"), passages)
         >>> hits = index.search(["how is a loaf made?"])[0]
         >>> hits[0].id, hits[0].matches[0][0]
         ('bread', 'loaf')
@@ -87,11 +87,11 @@ class DuplexIndex:
                 holds other files, another model's index, or an index of other passages; or an encoder that was loaded
                 from no folder, and no `model`.
         """
-        folder = Path(folder)
-        model = getattr(encoder, "path", None) if model is None else model
-        if model is None:
+        name = encoder.path if model is None else model
+        if name is None:
             raise DupmaeError("The encoder does not know where its model is: save it, and name its folder as `model`.")
-        build_segments(folder, encoder, passages, model=model, batch_size=batch_size, segment_passages=segment_passages)
+        folder, found = Path(folder), open_model(name)
+        build_segments(folder, encoder, passages, model=found, batch_size=batch_size, segment_passages=segment_passages)
         return cls(folder, encoder)
 
     @classmethod

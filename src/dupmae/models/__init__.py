@@ -7,7 +7,6 @@ from dupmae.models.files import (
     is_duplex,
     model_file,
     pooling_folder,
-    refuse_no_model,
 )
 from dupmae.models.model import Kind, Model, model_fingerprint, open_model
 from dupmae.models.names import SMALL, resolve_model
@@ -24,6 +23,5 @@ __all__ = [
     "model_fingerprint",
     "open_model",
     "pooling_folder",
-    "refuse_no_model",
     "resolve_model",
 ]

@@ -47,14 +47,7 @@ def read_settings(model: str, file: str) -> dict[str, Any]:
 
 
 def refuse_no_model(path: str) -> None:
-    """Refuse a folder that holds no model before a library says so in words of its own.
-
-    Args:
-        path: What :func:`dupmae.models.resolve_model` returned; an id is not looked at.
-
-    Raises:
-        DupmaeError: A folder without the file that models of all kinds have.
-    """
+    """Refuse a folder that holds no model before a library says so in words of its own; an id is not looked at."""
     folder = Path(path)
     if not folder.is_dir() or _holds_model(folder):
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,16 +25,25 @@ class Model:
 
     path: str
     """A folder, or a Hugging Face id: what `from_pretrained` takes."""
+    name: str = field(default="", compare=False)
+    """What others find it by: `SMALL`, whose path is in this user's cache, or else the path."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.path)
+
+    @cached_property
+    def saved_as(self) -> str | None:
+        """The class that sentence-transformers wrote into its files; None without one."""
+        return read_settings(self.path, "config_sentence_transformers.json").get("model_type")
 
     @cached_property
     def kind(self) -> Kind:
         """What it gives, by its files; `encoder` also if there is no such model."""
         if is_duplex(self.path):
             return "duplex"
-        recorded = read_settings(self.path, "config_sentence_transformers.json").get("model_type")
-        if recorded == "CrossEncoder":
+        if self.saved_as == "CrossEncoder":
             return "cross-encoder"
-        if recorded == "SparseEncoder":
+        if self.saved_as == "SparseEncoder":
             return "sparse"
         if model_file(self.path, "modules.json") is not None:
             return "dense"
@@ -101,7 +110,7 @@ def open_model(name: str, **hub: Any) -> Model:
     """
     path = resolve_model(name, **hub)
     refuse_no_model(path)
-    return Model(path)
+    return Model(path, name if name == SMALL else path)
 
 
 def model_fingerprint(name: str) -> str:

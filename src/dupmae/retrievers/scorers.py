@@ -13,9 +13,9 @@ from transformers import AutoConfig
 
 from dupmae.corpus import Benchmark, Run
 from dupmae.errors import DupmaeError
-from dupmae.models import model_file, refuse_no_model, resolve_model
+from dupmae.models import Model, open_model
 from dupmae.retrievers.encodings import encode_corpus
-from dupmae.retrievers.vectors import load_encoder, recorded_kind, split_kind
+from dupmae.retrievers.vectors import load_encoder
 from dupmae.runtime.precision import autocast
 from dupmae.runtime.quiet import silenced
 
@@ -25,6 +25,7 @@ Scorer = Callable[[Mapping[str, Sequence[str]]], Run]
 COSINE_SCALE = 20.0
 """What cosines are multiplied with to become logits; the scale at which sentence-transformers' contrastive losses train
 them. Dot products, a duplex model's score among them, are taken as they are."""
+_EMBEDDERS = ("dense", "sparse", "duplex")
 
 
 def open_scorer(
@@ -43,10 +44,10 @@ def open_scorer(
     Raises:
         DupmaeError: The model is neither, or a cross-encoder that gives several numbers.
     """
-    name = resolve_model(model)
-    if is_embedder(name):
-        return EmbeddingScorer(name, benchmark, passages, folder)
-    return partial(score_pairs, load_cross_encoder(name), benchmark, batch_size=batch_size)
+    found = open_model(model)
+    if found.kind in _EMBEDDERS:
+        return EmbeddingScorer(found, benchmark, passages, folder)
+    return partial(score_pairs, load_cross_encoder(model), benchmark, batch_size=batch_size)
 
 
 def rerank(scorer: Scorer, benchmark: Benchmark, run: Run, depth: int = 100) -> Run:
@@ -84,19 +85,11 @@ def rerank(scorer: Scorer, benchmark: Benchmark, run: Run, depth: int = 100) -> 
 
 
 def is_cross_encoder(model: str) -> bool:
-    """Tell whether a model has a head that turns a query and a passage into a score.
-
-    Args:
-        model: What :func:`dupmae.models.resolve_model` returned: a folder, or a Hugging Face id.
-
-    Raises:
-        DupmaeError: A folder that holds no model.
-    """
-    refuse_no_model(model)
-    architectures = AutoConfig.from_pretrained(model).architectures or [""]
-    return recorded_kind(model) == "CrossEncoder" or architectures[0].endswith(
-        ("ForSequenceClassification", "ForCausalLM")
-    )
+    """Tell whether a model has a head that turns a query and a passage into a score."""
+    found = open_model(model)
+    if found.kind == "encoder":
+        AutoConfig.from_pretrained(found.path)  # raises an OSError if there is no such model at all
+    return found.kind == "cross-encoder"
 
 
 def load_cross_encoder(name: str) -> CrossEncoder:
@@ -104,13 +97,13 @@ def load_cross_encoder(name: str) -> CrossEncoder:
 
     Args:
         name: What `sentence_transformers.CrossEncoder` takes: a folder or a Hugging Face id; or a wheel's name
-            (:func:`dupmae.models.resolve_model`).
+            (:func:`dupmae.models.open_model`).
 
     Raises:
         DupmaeError: A folder that holds no model, an encoder that was never trained to rank, or a model that gives
             several numbers a pair.
     """
-    if not is_cross_encoder(resolve_model(name)):
+    if not is_cross_encoder(name):
         raise DupmaeError(
             f"{name} is not a cross-encoder: it has no head that turns a query and a passage into a score."
         )
@@ -129,10 +122,8 @@ def start_cross_encoder(name: str) -> CrossEncoder:
     Raises:
         DupmaeError: A folder that holds no model, or the model gives several numbers a pair.
     """
-    path = resolve_model(name)
-    refuse_no_model(path)
     with silenced():
-        model = CrossEncoder(path)
+        model = CrossEncoder(open_model(name).path)
     if model.num_labels != 1:
         raise DupmaeError(
             f"{name} gives {model.num_labels} numbers for a query and a passage, where one is needed: name a "
@@ -150,18 +141,7 @@ def score_pairs(
     batch_size: int = 32,
     show_progress_bar: bool = False,
 ) -> Run:
-    """Score queries' passages by a cross-encoder's raw logits.
-
-    Args:
-        model: Scores a query and a passage that it reads together.
-        benchmark: Knows their texts.
-        passages: Query id -> ids of the passages to score.
-        batch_size: Pairs in a forward pass; pairs of similar length go together.
-        show_progress_bar: Whether to show how far it is.
-
-    Returns:
-        Query id -> passage id -> score, in the order given.
-    """
+    """Score queries' passages (a :data:`Scorer`) by a cross-encoder's raw logits, `batch_size` pairs at a time."""
     pairs = [
         (benchmark.queries[query], benchmark.corpus[passage].full_text)
         for query, candidates in passages.items()
@@ -170,11 +150,8 @@ def score_pairs(
     if not pairs:
         return {query: {} for query in passages}
     with autocast(model.device.type):
-        scores = iter(
-            model.predict(
-                pairs, batch_size=batch_size, activation_fn=nn.Identity(), show_progress_bar=show_progress_bar
-            ).tolist()
-        )
+        options = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+        scores = iter(model.predict(pairs, activation_fn=nn.Identity(), **options).tolist())
     return {query: {passage: next(scores) for passage in candidates} for query, candidates in passages.items()}
 
 
@@ -182,26 +159,15 @@ def score_pairs(
 
 
 def is_embedder(model: str) -> bool:
-    """Tell whether a model's files say that it makes vectors.
-
-    Args:
-        model: What :func:`dupmae.models.resolve_model` returned: a folder, or a Hugging Face id.
-    """
-    return model_file(model, "modules.json") is not None and recorded_kind(model) != "CrossEncoder"
+    """Tell whether a model's files say that it makes vectors."""
+    return open_model(model).kind in _EMBEDDERS
 
 
 class EmbeddingScorer:
-    """A :data:`Scorer` by the similarity of vectors.
+    """A :data:`Scorer` by the similarity of vectors; those of all passages that will be asked for are made now."""
 
-    Args:
-        model: An embedder, dense, sparse or duplex (:func:`is_embedder`).
-        benchmark: Knows the texts.
-        passages: Ids of all passages that will be asked for. They are embedded now.
-        folder: Keeps their vectors, so that an interrupted call goes on.
-    """
-
-    def __init__(self, model: str, benchmark: Benchmark, passages: Iterable[str], folder: Path) -> None:
-        self._vectors = load_encoder(*split_kind(model))
+    def __init__(self, model: Model, benchmark: Benchmark, passages: Iterable[str], folder: Path) -> None:
+        self._vectors = load_encoder(model.kind, model)
         self._scale = COSINE_SCALE if self._vectors.model.similarity_fn_name == "cosine" else 1.0
         self._queries = benchmark.queries
         self._encoded = encode_corpus(self._vectors, {name: benchmark.corpus[name] for name in passages}, folder)

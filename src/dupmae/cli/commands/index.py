@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dupmae.cli.commands.inputs import open_index, passages_of, read_queries, say
 from dupmae.errors import DupmaeError
-from dupmae.models import SMALL, resolve_model
+from dupmae.models import SMALL, open_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,12 +54,12 @@ def build(
     from dupmae.index.writing.joining import process_of
 
     missing = _asked_for(metadata)
-    folder, process = resolve_model(model), process_of(os.environ)
+    found, process = open_model(model), process_of(os.environ)
     build_segments(
         Path(output),
-        DuplexEncoder(folder),
+        DuplexEncoder(found.path),
         _striking_off(missing, passages_of(corpus, metadata)),
-        model=SMALL if model == SMALL else folder,  # its folder is in this user's cache, and others must find it, too
+        model=found,
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
         process=process,

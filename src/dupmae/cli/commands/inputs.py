@@ -14,31 +14,23 @@ if TYPE_CHECKING:
 
 
 def open_index(folder: Path, model: str | None) -> DuplexIndex:
-    """Open an index, with the model that built it taken from where it was or from the folder given.
-
-    Raises:
-        DupmaeError: No index, or the model is not the one that built it.
-    """
+    """Open an index, with the model that built it taken from where it was or from the folder given."""
     from dupmae.index import DuplexIndex
 
     index = DuplexIndex.open(folder)
     if model is not None:
         from dupmae.duplex import DuplexEncoder
-        from dupmae.models import model_fingerprint, resolve_model
+        from dupmae.models import open_model
 
-        path = resolve_model(model)
-        if model_fingerprint(path) != index.manifest.model_fingerprint:
+        found = open_model(model)
+        if found.fingerprint != index.manifest.model_fingerprint:
             raise DupmaeError(f"the model {model} is not the one that built the index {folder}")
-        index.encoder = DuplexEncoder(path)
+        index.encoder = DuplexEncoder(found.path)
     return index
 
 
 def read_filter(conditions: list[str] | None) -> dict[str, list[str]] | None:
-    """Turn `FIELD=VALUE` words into a filter; a field that comes twice may have either value.
-
-    Raises:
-        DupmaeError: A word without `=`.
-    """
+    """Turn `FIELD=VALUE` words into a filter; a field that comes twice may have either value."""
     if conditions is None:
         return None
     where: dict[str, list[str]] = {}
@@ -51,11 +43,7 @@ def read_filter(conditions: list[str] | None) -> dict[str, list[str]] | None:
 
 
 def read_queries(path: Path) -> Iterator[Passage]:
-    """Read queries as passages are read, but of a text file every line that is not blank, as `dupmae search` does.
-
-    Raises:
-        DupmaeError: As :func:`dupmae.corpus.read_passages`.
-    """
+    """Read queries as passages are read, but of a text file every line that is not blank, as `dupmae search` does."""
     from dupmae.corpus.lines import file_type, numbered_lines
 
     if not path.is_file() or file_type(path) != ".txt":
@@ -95,11 +83,7 @@ def texts_of(paths: Sequence[str]) -> Iterator[str]:
 def read_train(
     command: str, benchmark: str | None, pairs: str | None, train_split: str, allow_unknown: bool
 ) -> Benchmark:
-    """Read the queries, passages and judgements that a command trains on.
-
-    Raises:
-        DupmaeError: Neither a benchmark nor pairs are given, or both; or as the readers.
-    """
+    """Read the queries, passages and judgements that a command trains on, given as a benchmark or as pairs."""
     if (benchmark is None) == (pairs is None):
         raise DupmaeError(f"dupmae {command} trains on either --benchmark FOLDER or --pairs FILE: give one of the two")
     from dupmae.corpus import read_benchmark, read_pairs

@@ -11,6 +11,7 @@ import importlib
 import json as json_text
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,55 +66,38 @@ def search(
 
     if k < 1:
         raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
-    find: Callable[[list[str]], list[list[Hit]]]
-    if engine is not None:
-        if model is None or query is not None or terms is not None:
-            raise DupmaeError("dupmae search --engine URL takes --model and QUERY, and neither INDEX nor --terms")
-        query, find = index, _engine_search(engine, model, k, read_filter(where))
-    elif index is None:
-        raise DupmaeError("dupmae search needs INDEX (see dupmae search --help)")
-    else:
-        find = _index_search(index, model, k, read_filter(where), terms, candidates, probes)
-    if json:
-        queries = list(_queries(query, interactive=False))
-        print(hits_as_json(queries, find(queries) if queries else []))
-        return
-    console = Console(highlight=False)
-    for text in _queries(query, interactive=sys.stdin.isatty()):
-        show_hits(console, text, find([text])[0])
-
-
-def _index_search(
-    folder: str,
-    model: str | None,
-    k: int,
-    where: dict[str, list[str]] | None,
-    terms: int | None,
-    candidates: int,
-    probes: int,
-) -> Callable[[list[str]], list[list[Hit]]]:
-    """Make the function that searches an index folder."""
-    opened = open_index(Path(folder), model)
-    options: dict[str, Any] = {} if where is None else {"where": where}
+    options: dict[str, Any] = {} if where is None else {"where": read_filter(where)}
     if terms is not None:
         from dupmae.index import Approximate
 
         options["approximate"] = Approximate(terms, candidates, probes)
-    return lambda queries: opened.search(queries, k, **options)
+    find: Callable[..., list[list[Hit]]]
+    if engine is not None:
+        if model is None or query is not None or terms is not None:
+            raise DupmaeError("dupmae search --engine URL takes --model and QUERY, and neither INDEX nor --terms")
+        query, find = index, _engine_search(engine, model)
+    elif index is None:
+        raise DupmaeError("dupmae search needs INDEX (see dupmae search --help)")
+    else:
+        find = open_index(Path(index), model).search
+    if json:
+        queries = list(_queries(query, interactive=False))
+        print(hits_as_json(queries, find(queries, k, **options) if queries else []))
+        return
+    console = Console(highlight=False)
+    for text in _queries(query, interactive=sys.stdin.isatty()):
+        show_hits(console, text, find([text], k, **options)[0])
 
 
-def _engine_search(
-    url: str, model: str, k: int, where: dict[str, list[str]] | None
-) -> Callable[[list[str]], list[list[Hit]]]:
-    """Make the function that searches an engine."""
+def _engine_search(url: str, model: str) -> Callable[..., list[list[Hit]]]:
+    """Make the function that searches an engine as `DuplexIndex.search` does an index."""
     from dupmae.duplex import DuplexEncoder
     from dupmae.index.engines import open_engine
     from dupmae.index.engines.exchange import search as search_engine
-    from dupmae.models import model_fingerprint, resolve_model
+    from dupmae.models import open_model
 
-    opened, path = open_engine(url), resolve_model(model)
-    encoder, own_fingerprint = DuplexEncoder(path), model_fingerprint(path)
-    return lambda queries: search_engine(opened, encoder, own_fingerprint, queries, k, where)
+    opened, found = open_engine(url), open_model(model)
+    return partial(search_engine, opened, DuplexEncoder(found.path), found.fingerprint)
 
 
 def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:

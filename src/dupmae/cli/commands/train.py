@@ -18,7 +18,7 @@ from dupmae.config import (
     TeacherConfig,
 )
 from dupmae.errors import DupmaeError
-from dupmae.models import open_model, refuse_no_model, resolve_model
+from dupmae.models import open_model
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark
@@ -165,7 +165,7 @@ def teach(
         settings: The training.
     """
     train = read_train("teach", benchmark, pairs, train_split, allow_unknown)
-    refuse_no_model(resolve_model(model))
+    open_model(model)  # or says what is wrong with it before anything is loaded
     from dupmae.finetuning.teacher import score_lists, train_teacher
 
     folder = Path(output)
@@ -215,7 +215,6 @@ def pretrain(
     if (model is None) != from_scratch:
         raise DupmaeError("dupmae pretrain starts from either --model NAME or --from_scratch: give one of the two")
     from dupmae.corpus import build_token_store
-    from dupmae.models import resolve_model
     from dupmae.pretraining import pretrain as train
     from dupmae.pretraining.checkpoint import load_tokenizer
     from dupmae.runtime.processes import join_processes
@@ -227,7 +226,7 @@ def pretrain(
 
             encoder = str(new_encoder(partial(texts_of, corpus), folder / "start", size, settings.seed))
         else:
-            encoder = resolve_model(model)
+            encoder = open_model(model).path
         tokenizer = load_tokenizer(encoder)
         token_store = build_token_store(passages_of(corpus), tokenizer, folder / "store", store, corpus)
     say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))

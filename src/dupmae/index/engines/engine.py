@@ -7,9 +7,10 @@ missing from one list would count 0 there.) What is pushed are the numbers the i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class Document:
 
 
 class Engine(Protocol):
-    """What is asked of an engine."""
+    """What is asked of an engine; what it refuses becomes a `DupmaeError`."""
 
     def push(self, documents: Iterator[Document], dimensions: int) -> int:
         """Make a collection hold these documents and no others; return how many."""
@@ -48,13 +49,10 @@ class Engine(Protocol):
         """Find the k documents with the largest inner product, best first, and their scores."""
 
 
-def translated(work: Callable[[], Any], engine: str, errors: type[Exception] | tuple[type[Exception], ...]) -> Any:
-    """Do something with an engine; what its client raises becomes one sentence.
-
-    Raises:
-        DupmaeError: The client raised one of `errors`.
-    """
+@contextmanager
+def translated(engine: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn what an engine's client raises, one of `errors`, into a `DupmaeError` of one sentence."""
     try:
-        return work()
+        yield
     except errors as error:
         raise DupmaeError(f"{engine} does not do what was asked: {' '.join(str(error).split())}") from error

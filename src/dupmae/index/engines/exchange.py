@@ -19,14 +19,7 @@ from dupmae.index.writing.encoding import Encoder
 
 
 def push(index: DuplexIndex, engine: Engine) -> int:
-    """Make an engine hold the passages of an index and no others.
-
-    Returns:
-        How many there are.
-
-    Raises:
-        DupmaeError: The engine refuses, or the index is damaged.
-    """
+    """Make an engine hold the passages of an index and no others; return how many there are."""
     dimensions = index.manifest.vocabulary_size + index.manifest.cls_dimension
     with tqdm(_documents(index), total=len(index), desc="push", unit=" passages") as bar:
         return engine.push(iter(bar), dimensions)

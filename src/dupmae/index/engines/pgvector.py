@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -21,30 +22,20 @@ class PgVector:
 
     @classmethod
     def connect(cls, url: str, table: str) -> PgVector:
-        """Connect to a database.
-
-        Raises:
-            DupmaeError: The client is not installed, or the database cannot be reached.
-        """
+        """Connect to a database."""
         try:
             import psycopg
         except ModuleNotFoundError:
             raise DupmaeError("PostgreSQL needs its client: pip install 'dupmae[pgvector]'") from None
-        return cls(translated(lambda: psycopg.connect(url), "The PostgreSQL server", psycopg.Error), table)
+        with translated("The PostgreSQL server", psycopg.Error):
+            return cls(psycopg.connect(url), table)
 
     def push(self, documents: Iterator[Document], dimensions: int) -> int:
-        """Fill the table anew in one transaction: other sessions see the old rows until all new ones are there.
-
-        Raises:
-            DupmaeError: The server refuses, or holds another table of that name.
-        """
-        return int(self._do(lambda: self._push(documents, dimensions)))
-
-    def _push(self, documents: Iterator[Document], dimensions: int) -> int:
+        """Fill the table anew in one transaction: other sessions see the old rows until all new ones are there."""
         from psycopg import sql
 
         table, count = sql.Identifier(self.table), 0
-        with self.connection.transaction(), self.connection.cursor() as cursor:
+        with self._translated(), self.connection.transaction(), self.connection.cursor() as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
             cursor.execute(
                 sql.SQL(
@@ -64,17 +55,10 @@ class PgVector:
         return count
 
     def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
-        """Find the k rows with the largest inner product, ties by id.
-
-        Raises:
-            DupmaeError: The server refuses.
-        """
-        return [_document(row) for row in self._do(lambda: self._query(query, k, where))]
-
-    def _query(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> Any:
+        """Find the k rows with the largest inner product, ties by id."""
         from psycopg import sql
 
-        with self.connection.transaction(), self.connection.cursor() as cursor:
+        with self._translated(), self.connection.transaction(), self.connection.cursor() as cursor:
             cursor.execute(
                 "SELECT atttypmod FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'duplex'",
                 (f'"{self.table}"',),
@@ -92,12 +76,13 @@ class PgVector:
                 ).format(sql.Identifier(self.table), condition),
                 (vector, *values, vector, k),
             )
-            return cursor.fetchall()
+            return [_document(row) for row in cursor.fetchall()]
 
-    def _do(self, work: Any) -> Any:
+    def _translated(self) -> AbstractContextManager[None]:
+        """Name the table in what goes wrong."""
         import psycopg
 
-        return translated(work, f"PostgreSQL, table {self.table},", psycopg.Error)
+        return translated(f"PostgreSQL, table {self.table},", psycopg.Error)
 
 
 def _text(vector: SparseVector, dimensions: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -26,11 +27,7 @@ class Qdrant:
 
     @classmethod
     def connect(cls, url: str, collection: str) -> Qdrant:
-        """Connect to a server.
-
-        Raises:
-            DupmaeError: The client is not installed.
-        """
+        """Make the client of a server."""
         try:
             from qdrant_client import QdrantClient
         except ModuleNotFoundError:
@@ -38,70 +35,58 @@ class Qdrant:
         return cls(QdrantClient(url=url, timeout=60, check_compatibility=False), collection, url)
 
     def push(self, documents: Iterator[Document], dimensions: int) -> int:
-        """Write all documents under ids made of the passages' ids, then delete the points of earlier pushes.
-
-        Raises:
-            DupmaeError: The server refuses, or cannot be reached.
-        """
-        return int(self._do(lambda: self._push(documents)))
-
-    def _push(self, documents: Iterator[Document]) -> int:
+        """Write all documents under ids made of the passages' ids, then delete the points of earlier pushes."""
         from qdrant_client import models
 
-        if not self.client.collection_exists(self.collection):
-            self.client.create_collection(
-                self.collection, vectors_config={}, sparse_vectors_config={VECTOR: models.SparseVectorParams()}
-            )
         push_id, count = uuid.uuid4().hex, 0
-        while points := [models.PointStruct(**_point(document, push_id)) for document in islice(documents, _BATCH)]:
-            self.client.upsert(self.collection, points=points, wait=True)
-            count += len(points)
         this_push = models.FieldCondition(key="push", match=models.MatchValue(value=push_id))
-        self.client.delete(self.collection, models.FilterSelector(filter=models.Filter(must_not=[this_push])))
+        with self._translated():
+            if not self.client.collection_exists(self.collection):
+                self.client.create_collection(
+                    self.collection, vectors_config={}, sparse_vectors_config={VECTOR: models.SparseVectorParams()}
+                )
+            while points := [models.PointStruct(**_point(document, push_id)) for document in islice(documents, _BATCH)]:
+                self.client.upsert(self.collection, points=points, wait=True)
+                count += len(points)
+            self.client.delete(self.collection, models.FilterSelector(filter=models.Filter(must_not=[this_push])))
         return count
 
     def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
-        """Find the k points with the largest inner product; ties by passage id among those found.
-
-        Raises:
-            DupmaeError: The server refuses, or cannot be reached.
-        """
-        found = self._do(lambda: self._query(query, k, where))
-        ranking = [(_document(point), float(point.score)) for point in found]
-        return sorted(ranking, key=lambda place: (-place[1], place[0].passage.id))
-
-    def _query(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> Any:
+        """Find the k points with the largest inner product; ties by passage id among those found."""
         from qdrant_client import models
 
         conditions = [
             models.FieldCondition(key=f'metadata."{field}"', match=models.MatchAny(any=list(values)))
             for field, values in where.items()
         ]
-        return self.client.query_points(
-            self.collection,
-            query=models.SparseVector(indices=query.ids.tolist(), values=query.values.tolist()),
-            using=VECTOR,
-            query_filter=models.Filter(must=conditions) if conditions else None,
-            limit=k,
-            with_payload=True,
-            with_vectors=True,
-        ).points
+        with self._translated():
+            found = self.client.query_points(
+                self.collection,
+                query=models.SparseVector(indices=query.ids.tolist(), values=query.values.tolist()),
+                using=VECTOR,
+                query_filter=models.Filter(must=conditions) if conditions else None,
+                limit=k,
+                with_payload=True,
+                with_vectors=True,
+            ).points
+        ranking = [(_document(point), float(point.score)) for point in found]
+        return sorted(ranking, key=lambda place: (-place[1], place[0].passage.id))
 
-    def _do(self, work: Any) -> Any:
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Name the collection in what goes wrong, or the server if it is not there."""
         from httpx import TransportError
         from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
-        def reached() -> Any:
+        with translated(f"The Qdrant collection {self.collection}", ApiException, ValueError):
             try:
-                return work()
+                yield
             except ResponseHandlingException as error:
                 if not isinstance(error.source, TransportError):
                     raise
                 raise DupmaeError(
                     f"The Qdrant server {self.address} cannot be reached ({error.source}): is it running there?"
                 ) from error
-
-        return translated(reached, f"The Qdrant collection {self.collection}", (ApiException, ValueError))
 
 
 def _point(document: Document, push_id: str) -> dict[str, Any]:

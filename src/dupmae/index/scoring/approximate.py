@@ -27,11 +27,7 @@ class Approximate:
     """Clusters of dense halves that are looked into; 0 takes the dense half of every passage into account."""
 
     def check(self) -> None:
-        """Refuse numbers that make no sense.
-
-        Raises:
-            DupmaeError: Fewer than one term or candidate, or a negative number of probes.
-        """
+        """Refuse fewer than one term or candidate, or a negative number of probes."""
         if self.terms < 1 or self.candidates < 1 or self.probes < 0:
             raise DupmaeError(
                 f"Approximate search takes at least 1 term and candidate and 0 probes, not {self.terms},"

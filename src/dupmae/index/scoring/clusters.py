@@ -22,25 +22,13 @@ class Clusters:
     """Opened clusters. They know the segments they were made of; passages added later are searched without them."""
 
     def __init__(self, folder: Path, entry: Mapping[str, Any]) -> None:
-        """Map the file.
-
-        Args:
-            folder: The index.
-            entry: What the manifest says of it.
-
-        Raises:
-            DupmaeError: It is missing or has another size than the manifest says.
-        """
+        """Map the file, unless it is missing or has another size than the manifest says in `entry`."""
         self.segments: list[str] = entry["segments"]
         self._file = MappedFile(folder / entry["name"], entry)
         self._index: Any = None
 
     def verify(self) -> None:
-        """Compare every byte with the checksum.
-
-        Raises:
-            DupmaeError: They differ.
-        """
+        """Refuse the file if it differs from its checksum."""
         self._file.verify()
 
     def nearest(
@@ -71,11 +59,7 @@ class Clusters:
 
 
 def learn(segments: Sequence[Segment]) -> Any:
-    """Cluster the dense halves of all passages of the segments in a faiss index.
-
-    Raises:
-        DupmaeError: faiss is not installed, or a segment is damaged.
-    """
+    """Cluster the dense halves of all passages of the segments in a faiss index."""
     faiss = _faiss()
     for segment in segments:
         segment.check()

@@ -101,13 +101,7 @@ def best(parts: Sequence[Found], k: int) -> Found:
 
 
 def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:
-    """Score chosen passages exactly (Eq. 12).
-
-    Args:
-        segments: The index's.
-        query: With all its terms.
-        places: For each segment number, rising rows.
-    """
+    """Score chosen passages exactly (Eq. 12): for each segment number, rising rows."""
 
     def work(task: tuple[int, Block, NDArray[np.int64]]) -> Found:
         number, block, rows = task

@@ -42,11 +42,7 @@ def _mapped(path: Path, size: int) -> mmap.mmap:
 
 
 def allow_more_files(path: Path) -> None:
-    """Raise the number of files that this process may have open, as far as it may.
-
-    Raises:
-        DupmaeError: It is as high as it gets.
-    """
+    """Raise the number of files that this process may have open, or refuse if it is as high as it gets."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -63,15 +59,7 @@ class MappedFile:
     """A file of an index, mapped whole when it is opened, so that later changes to the folder do not matter."""
 
     def __init__(self, path: Path, expected: Mapping[str, Any]) -> None:
-        """Open a file.
-
-        Args:
-            path: The file.
-            expected: Its `bytes` and `xxh3` as the manifest tells them.
-
-        Raises:
-            DupmaeError: It is missing or has another size, or too many files are open.
-        """
+        """Open a file, unless it is missing or is not of the `bytes` that the manifest tells, with its `xxh3`."""
         self.path = path
         self._expected = expected
         self.sound = False
@@ -85,30 +73,18 @@ class MappedFile:
             self.data = _mapped(path, expected["bytes"])
 
     def check(self) -> None:
-        """Compare the whole content with its checksum, once.
-
-        Raises:
-            DupmaeError: They differ.
-        """
+        """Refuse a content that differs from its checksum; what was found sound is not read again."""
         if not self.sound:
             self.verify()
 
     def verify(self) -> None:
-        """Compare the whole content with its checksum, whether that was done before or not.
-
-        Raises:
-            DupmaeError: They differ.
-        """
+        """Refuse a content that differs from its checksum, whether it was read before or not."""
         if checksum(self.data) != self._expected["xxh3"]:
             raise damaged(self.path, "does not have the checksum it was written with")
         self.sound = True
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Read the arrays of a safetensors file: views of the mapping.
-
-        Raises:
-            DupmaeError: The header is damaged.
-        """
+        """Read the arrays of a safetensors file, unless its header is damaged: views of the mapping."""
         try:
             start = 8 + int.from_bytes(self.data[:8], "little")
             header = json.loads(self.data[8:start])

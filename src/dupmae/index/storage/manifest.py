@@ -41,7 +41,7 @@ class Manifest:
     model_relative: str | None
     """The model's path relative to the index; None when the model is not a local folder."""
     model_fingerprint: str
-    """Of the model's files, see :func:`dupmae.models.model_fingerprint`."""
+    """Of the model's files, see :attr:`dupmae.models.Model.fingerprint`."""
     cls_dimension: int
     """d'."""
     vocabulary_size: int

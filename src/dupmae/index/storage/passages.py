@@ -27,21 +27,13 @@ FIXED = ("id", "title", "text")
 
 
 def refuse_reserved(fields: Iterable[str]) -> None:
-    """Refuse names that metadata fields cannot have.
-
-    Raises:
-        DupmaeError: A metadata field is called like one of the fixed fields.
-    """
+    """Refuse metadata fields that are called like one of the fixed fields."""
     if clash := {*FIXED, "check"}.intersection(fields):
         raise DupmaeError(f"The metadata field {min(clash)!r} is called like a field of every passage: rename it.")
 
 
 def passage_table(passages: Sequence[Passage]) -> pa.Table:
-    """Lay passages out as a table of strings, a column a field, with the checksum of each row's texts.
-
-    Raises:
-        DupmaeError: A metadata field is called like one of the fixed fields.
-    """
+    """Lay passages out as a table of strings, a column a field, with the checksum of each row's texts."""
     fields = sorted({field for passage in passages for field in passage.metadata})
     refuse_reserved(fields)
     columns: dict[str, Any] = {name: [getattr(passage, name) for passage in passages] for name in FIXED}
@@ -66,11 +58,7 @@ class StoredPassages:
     """The passages of an open segment, in the order of their ids."""
 
     def __init__(self, folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-        """Map both files.
-
-        Raises:
-            DupmaeError: One is missing or has another size than the manifest says.
-        """
+        """Map both files, unless one is missing or has another size than the manifest says."""
         self.ids_file = MappedFile(folder / IDS_FILE, files[IDS_FILE])
         self.texts_file = MappedFile(folder / TEXTS_FILE, files[TEXTS_FILE])
 
@@ -109,11 +97,7 @@ class StoredPassages:
         return np.asarray(pc.is_in(column, value_set=pa.array(values, column.type)))
 
     def passage(self, row: int) -> Passage:
-        """Read one passage.
-
-        Raises:
-            DupmaeError: Its texts are not as they were written.
-        """
+        """Read one passage, unless its texts are not as they were written."""
         fields = {name: self._columns.column(name)[row].as_py() for name in self._columns.schema.names}
         identifier = fields.pop("id")
         try:

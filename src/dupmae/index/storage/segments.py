@@ -151,11 +151,7 @@ class Segment:
     """A segment opened for reading: everything is mapped at once, nothing of it in memory before it is used."""
 
     def __init__(self, folder: Path, entry: SegmentEntry) -> None:
-        """Map the files.
-
-        Raises:
-            DupmaeError: A file is missing, has another size than the manifest says, or a damaged header.
-        """
+        """Map the files, unless one is missing, has another size than the manifest says, or a damaged header."""
         self.name = entry.name
         self.size = entry.passages
         self.vectors_file = MappedFile(folder / entry.name / VECTORS_FILE, entry.files[VECTORS_FILE])
@@ -193,20 +189,12 @@ class Segment:
         return self.vectors_file.sound and self.passages.ids_file.sound
 
     def check(self) -> None:
-        """Compare vectors and ids with their checksums, once.
-
-        Raises:
-            DupmaeError: Names the file that is damaged.
-        """
+        """Refuse damaged vectors or ids; what was found sound is not read again."""
         self.vectors_file.check()
         self.passages.ids_file.check()
 
     def verify(self) -> None:
-        """Compare every byte with the checksums, whether that was done before or not.
-
-        Raises:
-            DupmaeError: Names the file that is damaged.
-        """
+        """Refuse the segment if any byte is damaged, whether that was looked for before or not."""
         for file in (self.vectors_file, self.passages.ids_file, self.passages.texts_file):
             file.verify()
 

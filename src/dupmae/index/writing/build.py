@@ -32,7 +32,7 @@ from dupmae.index.writing.changes import (
 )
 from dupmae.index.writing.encoding import Encoder, encode_window, fingerprint_of, spool_of, windows
 from dupmae.index.writing.joining import id_twice, join, other_passages, part_folder, recognise
-from dupmae.models import model_fingerprint
+from dupmae.models import Model
 
 
 def build_segments(
@@ -40,7 +40,7 @@ def build_segments(
     encoder: Encoder,
     passages: Iterable[Passage],
     *,
-    model: str,
+    model: Model,
     batch_size: int,
     segment_passages: int,
     process: tuple[int, int] = (0, 1),
@@ -56,7 +56,7 @@ def build_segments(
         folder: The index; created if need be.
         encoder: Embeds the passages.
         passages: At least one, ids unique; all of them, in the same order, for each process.
-        model: Path or name the encoder was loaded from, kept in the manifest.
+        model: What the encoder was loaded from; its name is kept in the manifest.
         batch_size: Passages in a forward pass.
         segment_passages: Passages in a window; a build that goes on keeps the size it began with.
         process: Which one of how many.
@@ -126,7 +126,7 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
 class _Builder:
     """What the steps of one build share."""
 
-    def __init__(self, encoder: Encoder, model: str, batch_size: int, segment_passages: int) -> None:
+    def __init__(self, encoder: Encoder, model: Model, batch_size: int, segment_passages: int) -> None:
         self.encoder, self.model = encoder, model
         self.batch_size, self.segment_passages = batch_size, segment_passages
 
@@ -179,13 +179,13 @@ class _Builder:
         if manifest is not None:
             for identifier in Snapshot.open(folder).find([passage.id for passage in window]):
                 raise id_twice(identifier)
-        of_model = model_fingerprint(self.model) if manifest is None else manifest.model_fingerprint
-        rows, top_k = encode_window(spool_of(folder, of_model), self.encoder, window, self.batch_size, bar)
+        spool = spool_of(folder, self.model.fingerprint)
+        rows, top_k = encode_window(spool, self.encoder, window, self.batch_size, bar)
         if manifest is None:
             manifest = Manifest(
-                model=self.model,
-                model_relative=relative_model(folder, self.model),
-                model_fingerprint=of_model,
+                model=self.model.name,
+                model_relative=relative_model(folder, self.model.name),
+                model_fingerprint=self.model.fingerprint,
                 cls_dimension=rows.high.shape[1],
                 vocabulary_size=rows.lexical.shape[1],
                 top_k=top_k,
@@ -197,7 +197,7 @@ class _Builder:
         return manifest
 
 
-def _earlier_manifest(folder: Path, model: str) -> Manifest | None:
+def _earlier_manifest(folder: Path, model: Model) -> Manifest | None:
     """Read the manifest of a build to go on with; None for a folder to begin in."""
     if not folder.exists():
         return None
@@ -208,9 +208,9 @@ def _earlier_manifest(folder: Path, model: str) -> Manifest | None:
             raise DupmaeError(f"{folder} holds files that are no index: give the index a folder of its own.")
         return None
     manifest = Manifest.read(folder)
-    if manifest.model_fingerprint != model_fingerprint(model):
+    if manifest.model_fingerprint != model.fingerprint:
         raise DupmaeError(
-            f"{folder} holds the index of another model ({manifest.model}), not of {model}:"
+            f"{folder} holds the index of another model ({manifest.model}), not of {model.name}:"
             " delete it or choose another folder."
         )
     return manifest

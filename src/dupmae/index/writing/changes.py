@@ -32,15 +32,7 @@ _OURS = re.compile(
 
 @contextmanager
 def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of an index folder; the system takes it back when a process dies.
-
-    Args:
-        folder: The index.
-        wait: Wait for another process that holds it.
-
-    Raises:
-        DupmaeError: Another process changes the index, and `wait` is false.
-    """
+    """Hold the lock of an index folder, which the system takes back when a process dies; refuse others, or wait."""
     taken = f"Another process is changing the index {folder}: try again when it has finished."
     with locked(folder / LOCK_FILE, taken, wait=wait):
         yield
@@ -48,11 +40,7 @@ def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Snapshot]:
-    """Open the present state of a finished index as the one process that may change it; sweep leftovers of a kill.
-
-    Raises:
-        DupmaeError: No index, an unfinished or damaged one, or another writer.
-    """
+    """Open the present state of a finished index as the one process that may change it; sweep leftovers of a kill."""
     require_finished(folder, Manifest.read(folder))
     with sole_writer(folder):
         snapshot = Snapshot.open(folder)
@@ -61,11 +49,7 @@ def changing(folder: Path) -> Iterator[Snapshot]:
 
 
 def require_finished(folder: Path, manifest: Manifest) -> None:
-    """Refuse an index whose build was interrupted.
-
-    Raises:
-        DupmaeError: It was.
-    """
+    """Refuse an index whose build was interrupted."""
     if not manifest.complete:
         raise DupmaeError(
             f"The index {folder} is unfinished ({manifest.passages} passages so far):"
@@ -116,14 +100,7 @@ def commit(
 
 
 def delete_passages(folder: Path, ids: Iterable[str]) -> list[str]:
-    """Delete passages; the space comes back with :func:`compact_segments`.
-
-    Returns:
-        The ids that are not in the index, in order.
-
-    Raises:
-        DupmaeError: No index, an unfinished or damaged one, or another writer.
-    """
+    """Delete passages (:func:`compact_segments` gives the space back); return the ids that are not in the index."""
     wanted = list(dict.fromkeys(ids))
     with changing(folder) as snapshot:
         places = snapshot.find(wanted)
@@ -144,9 +121,6 @@ def compact_segments(folder: Path) -> None:
     """Rewrite segments that hold deleted passages, or that are less than half full, into full ones.
 
     The stored numbers are copied as they are, so scores do not change. Memory holds about two full segments.
-
-    Raises:
-        DupmaeError: No index, an unfinished or damaged one, or another writer.
     """
     with changing(folder) as snapshot:
         shutil.rmtree(folder / SPOOL, ignore_errors=True)
@@ -170,11 +144,7 @@ def compact_segments(folder: Path) -> None:
 
 
 def build_clusters(folder: Path) -> None:
-    """Learn clusters of all present passages and commit them to the index; they replace earlier ones.
-
-    Raises:
-        DupmaeError: faiss is not installed, the index has no dense half or no passages, or another process changes it.
-    """
+    """Learn clusters of all present passages and commit them to the index; they replace earlier ones."""
     with changing(folder) as snapshot:
         manifest = snapshot.manifest
         if not manifest.cls_dimension or not snapshot.segments:

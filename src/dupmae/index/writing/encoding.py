@@ -26,6 +26,9 @@ _BATCHES_PER_UNIT = 8  # encoded between two flushes to disk; what a kill loses 
 class Encoder(Protocol):
     """What the index needs of a duplex encoder."""
 
+    path: str | None
+    """What its model is found by, if it was loaded or saved."""
+
     @property
     def pooling(self) -> Any:
         """Knows `vocabulary_size`, V."""
@@ -79,18 +82,10 @@ def encode_window(
 ) -> tuple[Rows, int]:
     """Embed a window in batches of similar length, longest first, and spool them; what is spooled is read back.
 
-    Args:
-        spool: Folder for batches by this model alone (:func:`spool_of`): they are found again by their texts.
-        encoder: The model.
-        window: The passages.
-        batch_size: Of them in a forward pass.
-        bar: Moves on with them.
+    The spool is a folder for batches by this model alone (:func:`spool_of`): they are found again by their texts.
 
     Returns:
         The stored numbers in the window's own order, and the most terms a passage may have.
-
-    Raises:
-        DupmaeError: A batch of no passages, or an embedding that cannot be stored.
     """
     if batch_size < 1:
         raise DupmaeError(f"A batch holds at least one passage, not {batch_size}.")

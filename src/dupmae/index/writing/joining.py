@@ -28,22 +28,14 @@ def part_folder(folder: Path, rank: int, processes: int) -> Path:
 
 
 def recognise(folder: Path, manifest: Manifest, passages: Iterable[Passage]) -> None:
-    """Refuse a finished index of several processes that does not hold what one of them would have added.
-
-    Raises:
-        DupmaeError: It holds other passages.
-    """
+    """Refuse a finished index of several processes that does not hold what one of them would have added."""
     known = {entry.fingerprint for entry in manifest.segments if not entry.deleted}
     if not all(fingerprint_of(window) in known for window in windows(passages, manifest.segment_passages)):
         raise other_passages(folder)
 
 
 def join(folder: Path, processes: int) -> None:
-    """Make one index of the processes' own once all are finished; the files are linked, then their old names go.
-
-    Raises:
-        DupmaeError: An id in two parts.
-    """
+    """Make one index of the processes' own once all are finished; the files are linked, then their old names go."""
     parts = [part_folder(folder, rank, processes) for rank in range(processes)]
     if not all(is_index(part) and Manifest.read(part).complete for part in parts):
         return
