@@ -41,7 +41,7 @@ def scores(encoder: SparseEncoder, golden: Path) -> Any:
 
 def found(index: DuplexIndex) -> tuple[list[list[str]], Any]:
     """Ids of each query's five best passages, and of each passage score, dense part and vocabulary part."""
-    index.encoder.to("cpu")
+    index.encoder.to("cpu")  # type: ignore[attr-defined]
     hits = index.search(QUERIES, k=5)
     parts = [[[hit.score, hit.dense_score, hit.lexical_score] for hit in row] for row in hits]
     return [[hit.id for hit in row] for row in hits], parts

@@ -55,7 +55,7 @@ def test_type_checkers_see_the_same_public_names_as_python():
         for alias in node.names
     }
     assert declared == {(module, name) for name, module in dupmae._HOME_OF.items()}
-    assert sorted(name for _, name in declared) == dupmae.__all__
+    assert sorted(str(name) for _, name in declared) == dupmae.__all__
     assert set(dupmae.__all__) <= set(dir(dupmae))
 
 

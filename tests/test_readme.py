@@ -88,7 +88,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     draw = random.Random(5)
     texts = [" ".join(draw.sample(WORDS, 12)) for _ in range(60)]
     Path("data/scifact/qrels").mkdir(parents=True)
-    records = {
+    records: dict[str, Any] = {
         "data/scifact/corpus": [
             {"_id": f"p{n}", "title": "on " + text[:3], "text": text} for n, text in enumerate(texts)
         ],

@@ -83,6 +83,7 @@ def test_queries_of_parts_are_told_apart(tmp_path: Path) -> None:
         for part in ("gis", "tex"):
             write_run(tmp_path / name / f"{part}.trec", run, name)
     found = compare(Definition(name="parts"), parts, [], [tmp_path / "a", tmp_path / "b"], tmp_path)
-    ahead, _ = largest_differences(found, "mrr@10", *found.systems, 5)
+    first, second = found.systems
+    ahead, _ = largest_differences(found, "mrr@10", first, second, 5)
     assert [(case.query, case.text) for case in ahead] == [("gis/q", "gis query"), ("tex/q", "tex query")]
     assert by_length(found, "mrr@10")[0].queries == 2

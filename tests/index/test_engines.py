@@ -54,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def pgvector(server: str) -> Iterator[Any]:
     engine = open_engine(f"{server}#passages")
     yield engine
-    engine.connection.close()
+    engine.connection.close()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(params=["qdrant", "pgvector"])

@@ -53,8 +53,8 @@ def test_gradients_survive_where_only_their_sums_would_overflow() -> None:
     targets = torch.tensor([3, 3])
     found, wanted = [], []
     for leaves_of, function in ((found, linear_cross_entropy), (wanted, naive.linear_cross_entropy)):
-        inputs = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
-        leaves_of += torch.autograd.grad(function(*inputs, None, targets), inputs)
+        states, matrix = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        leaves_of += torch.autograd.grad(function(states, matrix, None, targets), [states, matrix])
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
 

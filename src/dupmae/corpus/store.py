@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
@@ -87,6 +87,9 @@ class TokenStore:
 
     def __len__(self) -> int:
         return int(self._first[-1])
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Chunk:
         if not -len(self) <= index < len(self):
