@@ -173,7 +173,6 @@ def test_the_teacher_leaves_out_what_it_takes_for_answers(index, benchmark, tmp_
 
     monkeypatch.setattr(cross_encoder, "load_cross_encoder", lambda name: name)
     monkeypatch.setattr(cross_encoder, "score_pairs", score_pairs)
-    monkeypatch.setattr("dupmae.models.model_fingerprint", lambda name: name)
     for margin, allowed in ((0.0, {0, 1, 2}), (0.5, {0, 1}), (1.5, {0})):
         output = tmp_path / str(margin)
         for one in mined(index, benchmark, output, last=30, teacher="teacher", teacher_margin=margin):

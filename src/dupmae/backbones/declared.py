@@ -10,16 +10,6 @@ from dupmae.runtime.processes import is_first_process
 logger = logging.getLogger(__name__)
 
 
-def trained_pooling(model: str) -> str | None:
-    """Tell which vector an encoder was trained for (:attr:`dupmae.models.Model.pooling`)."""
-    return Model(model).pooling
-
-
-def trained_prompts(model: str) -> dict[str, str]:
-    """Tell which prompts an encoder was trained with (:attr:`dupmae.models.Model.prompts`)."""
-    return Model(model).prompts
-
-
 def warn_of_pooling(model: Model, pooling: str) -> None:
     """Warn if an encoder is read off another vector than it was trained for.
 

@@ -99,7 +99,7 @@ def _positives(train: Benchmark, query: str) -> set[str]:
 
 def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[str, object]) -> str:
     """Take the fingerprint of all that the lists depend on."""
-    from dupmae.models import model_fingerprint, resolve_model
+    from dupmae.models import open_model
 
     inputs: dict[str, object] = {
         "settings": settings,
@@ -115,7 +115,7 @@ def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[
             manifest.deleted,
         ]
     if settings["teacher"] is not None:
-        inputs["teacher"] = model_fingerprint(resolve_model(str(settings["teacher"])))
+        inputs["teacher"] = open_model(str(settings["teacher"])).fingerprint
     return fingerprint(inputs)
 
 

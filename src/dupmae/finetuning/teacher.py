@@ -23,7 +23,7 @@ from dupmae.files import atomic_folder, file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import CandidateList, read_lists, write_scores
 from dupmae.finetuning.jsonl_blocks import write_resumably
 from dupmae.finetuning.trainer_base import PlainTrainer, step_arguments
-from dupmae.models import model_fingerprint, resolve_model
+from dupmae.models import open_model
 from dupmae.retrievers.scorers import (
     Scorer,
     is_cross_encoder,
@@ -81,13 +81,13 @@ def train_teacher(model: str, train: Benchmark, lists: Path, output: Path, confi
     if not config.epochs:
         raise DupmaeError("epochs is 0, so no teacher is trained: raise it, or take a ready one")
     settings = decisive(config)
-    name = resolve_model(model)
+    base_model = open_model(model)
     texts = _texts_fingerprint(train, {query: one.passages for query, one in candidates.items()})
-    own = fingerprint([settings, model_fingerprint(name), file_fingerprint(lists), texts])
+    own = fingerprint([settings, base_model.fingerprint, file_fingerprint(lists), texts])
     details = {"fingerprint": own, "settings": settings, "start": model}
     with recorded_run(output / RUN_FILE, details, "teacher", result=target) as run:
         if not run.finished:
-            _train(name, train, draw_rows(train, candidates, config), output, config)
+            _train(base_model.path, train, draw_rows(train, candidates, config), output, config)
     return str(target)
 
 
@@ -134,15 +134,15 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
             another teacher or of other lists.
     """
     candidates = {query: one.passages for query, one in read_lists(lists, train).items()}
-    name = resolve_model(teacher)
+    scoring = open_model(teacher)
     settings = {"teacher": teacher, "lists": str(lists)}
     texts = _texts_fingerprint(train, candidates)
-    own = fingerprint([model_fingerprint(name), file_fingerprint(lists), texts])
+    own = fingerprint([scoring.fingerprint, file_fingerprint(lists), texts])
 
     @cache
     def scorer() -> Scorer:  # a finished run needs none
         named = {passage for some in candidates.values() for passage in some}
-        return open_scorer(name, train, named, output / VECTORS_FOLDER, batch_size)
+        return open_scorer(scoring.path, train, named, output / VECTORS_FOLDER, batch_size)
 
     def write(block: Sequence[str], path: Path) -> None:
         write_scores(path, scorer()({query: candidates[query] for query in block}))
@@ -158,8 +158,7 @@ def refuse_no_teacher(name: str) -> None:
     Raises:
         DupmaeError: It is neither a cross-encoder nor an embedder.
     """
-    model = resolve_model(name)
-    if not is_embedder(model) and not is_cross_encoder(model):
+    if not is_embedder(name) and not is_cross_encoder(name):
         raise DupmaeError(
             f"{name} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another teacher, "
             "or take 2 stages"

@@ -11,11 +11,11 @@ from accelerate.utils import set_seed as set_seed_by_process
 from safetensors.torch import load_model
 from transformers import TrainingArguments, set_seed
 
-from dupmae.backbones.declared import trained_prompts, warn_of_pooling
+from dupmae.backbones.declared import warn_of_pooling
 from dupmae.config import PretrainConfig, decisive
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
-from dupmae.models import Model, model_fingerprint
+from dupmae.models import Model
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import Sequences, collator, refuse_long
 from dupmae.pretraining.held_out import HeldOut, split
@@ -89,7 +89,7 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     if config.shard:
         refuse_unshardable(processes)
     settings = decisive(config)
-    inputs = {"settings": settings, "start": model_fingerprint(model), "store": store.fingerprint}
+    inputs = {"settings": settings, "start": Model(model).fingerprint, "store": store.fingerprint}
     details = {
         "fingerprint": fingerprint(inputs | {"processes": processes.num_processes}),
         "start": model,
@@ -140,7 +140,7 @@ def _train(
         trained,
         {
             "start": model,
-            "prompts": trained_prompts(model),
+            "prompts": Model(model).prompts,
             "steps": {phase.name: phase.steps for phase in schedule},
             "processes": details["processes"],
             "fingerprint": details["fingerprint"],
