@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dupmae.cli import entry as cli
+from dupmae.cli.parsing import parse_command
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work_for_it(
     assert sentence in error
     assert error.count("\n") == 1
     assert not any(step.called for step in work)
+
+
+def test_hyphens_in_an_option_are_underscores_but_those_of_its_value_stay():
+    _, keyword = parse_command("search", cli.COMMANDS["search"], ["i", "q", "--model=some-model", "--candidates", "7"])
+    assert keyword["model"] == "some-model"
+    words = ["texts", "--output=out-put", "--dry-run", "--known-items", "7", "--pretrain.new-layers-steps=3"]
+    _, keyword = parse_command("adapt", cli.COMMANDS["adapt"], words)
+    assert (keyword["output"], keyword["dry_run"]) == ("out-put", True)
+    assert (keyword["settings"].known_items, keyword["settings"].pretrain.new_layers_steps) == (7, 3)

@@ -4,7 +4,7 @@ A command is a function: its positional-only parameters are the command's positi
 are options, `bool` ones are flags, `list[str]` ones take several values (`| None` if they may be left out), and a
 parameter annotated with a settings dataclass adds every field of that class as an option. A settings file holds the
 same keys (nested for a recipe's sections); what the command line says wins over the file, wherever the file is named.
-Both may use the names of version 0.1 (:mod:`dupmae.cli.former_names`).
+Both may use the names of version 0.1 (:mod:`dupmae.cli.former_names`), and options hyphens for underscores.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def parse_command(
     """
     types = option_types(function)
     former = FormerNames(types)
-    words = former.new_words(arguments)
+    words = former.new_words([_with_underscores(word) for word in arguments])
     asks_for_help = bool({"-h", "--help"} & set(words))
     first_look = _parse(_build_parser(name, function, strict=asks_for_help), words)
     file = first_look.recipe if "recipe" in first_look else first_look.config
@@ -75,6 +75,12 @@ def parse_command(
         else:
             keyword[key] = value
     return positional, keyword
+
+
+def _with_underscores(word: str) -> str:
+    """Spell an option as the parameter that it stands for: `--dry-run` is `--dry_run`."""
+    name, sign, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{sign}{value}" if name.startswith("--") else word
 
 
 def option_types(function: Callable[..., Any]) -> dict[str, Any]:
