@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,13 +20,14 @@ from dupmae.cli import entry as cli
 from dupmae.cli import load_recipe
 from dupmae.cli.parsing import parse_command
 from dupmae.config import Recipe
-from dupmae.corpus import read_pairs
+from dupmae.corpus import Passage, read_pairs, write_benchmark
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["".join(word) for word in itertools.product("bdfgklmnpr", "aeiou", "bdfgklmnpr")]
+SPLITS = {"train": (24,), "test": (24, 30)}
 SMALL = {
     "store": {"max_length": 32, "min_length": 4},
     "pretrain": {"warm_start_sequences": 20, "new_layers_steps": 1, "steps": 1, "batch_size": 8},
@@ -88,21 +88,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     draw = random.Random(5)
     texts = [" ".join(draw.sample(WORDS, 12)) for _ in range(60)]
-    Path("data/scifact/qrels").mkdir(parents=True)
-    records: dict[str, Any] = {
-        "data/scifact/corpus": [
-            {"_id": f"p{n}", "title": "on " + text[:3], "text": text} for n, text in enumerate(texts)
-        ],
-        "data/scifact/queries": [{"_id": f"q{n}", "text": text[:15]} for n, text in enumerate(texts[:30])],
-        "articles": [{"number": n, "headline": "", "body": text} for n, text in enumerate(texts)],
-    }
-    for name, lines in records.items():
-        Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    for split, numbers in (("train", range(24)), ("test", range(24, 30))):
-        lines = [f"q{number}\tp{number}\t1\n" for number in numbers]
-        Path(f"data/scifact/qrels/{split}.tsv").write_text(
-            "query-id\tcorpus-id\tscore\n" + "".join(lines), encoding="utf-8"
-        )
+    passages = [Passage(f"p{n}", "on " + text[:3], text) for n, text in enumerate(texts)]
+    judged = {name: {f"q{n}": {f"p{n}": 1} for n in range(*ends)} for name, ends in SPLITS.items()}
+    write_benchmark("data/scifact", passages, {f"q{n}": text[:15] for n, text in enumerate(texts[:30])}, judged)
+    articles = [{"number": n, "headline": "", "body": text} for n, text in enumerate(texts)]
+    Path("articles.jsonl").write_text("".join(json.dumps(line) + "\n" for line in articles), encoding="utf-8")
 
     recipe = yaml.safe_load((ROOT / "recipes" / "scifact.yaml").read_text(encoding="utf-8"))
     recipe |= {section: recipe[section] | settings for section, settings in SMALL.items()}

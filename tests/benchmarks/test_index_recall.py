@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dupmae.config import DuplexConfig
+from dupmae.corpus import Passage, write_benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.duplex.embeddings import DuplexEmbeddings
 
@@ -32,12 +33,10 @@ def test_an_index_of_a_models_embeddings_finds_all_and_the_next_run_encodes_noth
 
     DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(top_k=20)).save(str(tmp_path / "model"))
     folder = tmp_path / "tiny"
-    (folder / "qrels").mkdir(parents=True)
-    for name, lines in (("corpus", texts), ("queries", texts[:3])):
-        records = [json.dumps({"_id": f"{name}{number}", "text": line}) for number, line in enumerate(lines)]
-        (folder / f"{name}.jsonl").write_text("\n".join(records), encoding="utf-8")
-    judged = [f"queries{number}\tcorpus{number}\t1" for number in range(3)]
-    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]), encoding="utf-8")
+    passages = [Passage(f"corpus{number}", "", text) for number, text in enumerate(texts)]
+    queries = {f"queries{number}": text for number, text in enumerate(texts[:3])}
+    judged = {f"queries{number}": {f"corpus{number}": 1} for number in range(3)}
+    write_benchmark(folder, passages, queries, {"test": judged})
     monkeypatch.setattr(index_recall, "CHUNK", 5)
     options = (str(tmp_path / "model"), str(folder), "--k=4", f"--encodings={tmp_path / 'kept'}", "--json")
     monkeypatch.setattr(sys, "argv", ["index_recall.py", *options])

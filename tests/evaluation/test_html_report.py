@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dupmae.corpus import Benchmark, Passage, write_run
+from dupmae.corpus import Benchmark, Passage, write_benchmark, write_run
 from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.comparison import Comparison, compare
 from dupmae.evaluation.html_report import write_html
@@ -118,10 +118,8 @@ def test_queries_that_fall_into_no_group_make_a_report(tmp_path: Path) -> None:
     from dupmae.cli import entry as cli
 
     folder = tmp_path / "data"
-    (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text('{"_id": "d", "text": "a lamp"}\n', encoding="utf-8")
-    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "the"}\n', encoding="utf-8")  # no word that BM25 counts
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n", encoding="utf-8")
+    no_word_that_bm25_counts = {"q": "the"}
+    write_benchmark(folder, [Passage("d", "", "a lamp")], no_word_that_bm25_counts, {"test": {"q": {"d": 1}}})
     words = ["--benchmark", str(folder), "--model", "bm25", "bm25-fields", "--output", str(tmp_path / "out")]
     assert cli.main(["evaluate", *words]) == 0
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

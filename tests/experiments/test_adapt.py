@@ -26,7 +26,7 @@ from dupmae.config import (
     PretrainConfig,
     StoreConfig,
 )
-from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs
+from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs, write_benchmark
 from dupmae.corpus.pseudo_queries import known_items
 from dupmae.errors import DupmaeError
 from dupmae.experiments import adapt as adapting
@@ -407,14 +407,10 @@ def test_the_small_models_recipe_runs_small(finished: Path, corpus: Path, tmp_pa
     """All that is made smaller are sizes and lengths."""
     monkeypatch.setattr(cli, "silence", lambda: None)
     questions = tmp_path / "questions"
-    (questions / "qrels").mkdir(parents=True)
-    syllables, judgements = ["ba", "be", "bi", "bo", "bu", "da"], "query-id\tcorpus-id\tscore\n"
-    passages = [{"_id": f"n{one}", "title": one, "text": f"{one} and its like {one}"} for one in syllables]
-    asked = [{"_id": f"q{one}", "text": f"what is {one}"} for one in syllables]
-    for name, records in (("corpus", passages), ("queries", asked)):
-        (questions / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    judgements += "".join(f"q{one}\tn{one}\t1\n" for one in syllables)
-    (questions / "qrels" / "test.tsv").write_text(judgements)
+    syllables = ["ba", "be", "bi", "bo", "bu", "da"]
+    passages = [Passage(f"n{one}", one, f"{one} and its like {one}") for one in syllables]
+    asked = {f"q{one}": f"what is {one}" for one in syllables}
+    write_benchmark(questions, passages, asked, {"test": {f"q{one}": {f"n{one}": 1} for one in syllables}})
     recipe = Path(__file__).parents[2] / "recipes" / "small.yaml"
     folder = tmp_path / "run"
     words = f"--config {recipe} --model {finished / '2-pretrain' / 'model'} --benchmark {questions} --output {folder}"

@@ -20,7 +20,15 @@ import torch
 from dupmae.cli import entry as cli
 from dupmae.cli import load_recipe
 from dupmae.config import Recipe
-from dupmae.corpus import Benchmark, read_benchmark, read_qrels, read_run, split_queries
+from dupmae.corpus import (
+    Benchmark,
+    Passage,
+    read_benchmark,
+    read_qrels,
+    read_run,
+    split_queries,
+    write_benchmark,
+)
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run, per_query
 from dupmae.experiments import run as pipeline
@@ -67,20 +75,17 @@ def benchmark_folder(tmp_path_factory: pytest.TempPathFactory, words: list[str])
     """60 passages, each about two words that no other has together; 40 train and 10 test queries ask for them."""
     draw = random.Random(3)
     folder = tmp_path_factory.mktemp("benchmarks") / "scifact"
-    (folder / "qrels").mkdir(parents=True)
-    passages, queries, judged = [], [], []
+    passages, queries, qrels = [], dict[str, str](), dict[str, dict[str, int]]()
     for number in range(60):
         subject = [words[number], words[60 + number]]
         text = draw.choices(words, k=70 if number % 10 == 0 else draw.randint(8, 16)) + 3 * subject
         draw.shuffle(text)
-        passages.append({"_id": f"p{number}", "title": " ".join(subject), "text": " ".join(text) + " ."})
+        passages.append(Passage(f"p{number}", " ".join(subject), " ".join(text) + " ."))
         if number < 50:
-            queries.append({"_id": f"q{number}", "text": " ".join([*subject, draw.choice(words)])})
-            judged.append(f"q{number}\tp{number}\t1\n")
-    for name, records in (("corpus", passages), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    for split, lines in (("train", judged[:40]), ("test", judged[40:])):
-        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+            queries[f"q{number}"] = " ".join([*subject, draw.choice(words)])
+            qrels[f"q{number}"] = {f"p{number}": 1}
+    judged = list(qrels.items())
+    write_benchmark(folder, passages, queries, {"train": dict(judged[:40]), "test": dict(judged[40:])})
     return folder
 
 

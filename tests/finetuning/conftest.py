@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from dupmae.config import DuplexConfig, FinetuneConfig
-from dupmae.corpus import Benchmark, Passage, split_queries
+from dupmae.corpus import Benchmark, Passage, split_queries, write_benchmark
 from dupmae.duplex import DuplexEncoder
 
 
@@ -59,15 +58,5 @@ def halves(benchmark: Benchmark) -> tuple[Benchmark, Benchmark]:
 @pytest.fixture
 def toy_folder(benchmark: Benchmark, tmp_path: Path) -> Path:
     """The benchmark of twelve questions in BEIR layout."""
-    folder = tmp_path / "toy"
-    (folder / "qrels").mkdir(parents=True)
-    records = {
-        "corpus": [{"_id": name, "text": passage.text} for name, passage in benchmark.corpus.items()],
-        "queries": [{"_id": name, "text": text} for name, text in benchmark.queries.items()],
-    }
-    for name, lines in records.items():
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    judged = [f"{query}\t{name}\t{grade}\n" for query, row in benchmark.qrels.items() for name, grade in row.items()]
-    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged), encoding="utf-8")
-    return folder
+    write_benchmark(tmp_path / "toy", benchmark.corpus.values(), benchmark.queries, {"train": benchmark.qrels})
+    return tmp_path / "toy"
