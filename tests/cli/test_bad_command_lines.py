@@ -95,3 +95,8 @@ def test_hyphens_in_an_option_are_underscores_but_those_of_its_value_stay():
     _, keyword = parse_command("adapt", cli.COMMANDS["adapt"], words)
     assert (keyword["output"], keyword["dry_run"]) == ("out-put", True)
     assert (keyword["settings"].known_items, keyword["settings"].pretrain.new_layers_steps) == (7, 3)
+
+
+def test_what_follows_two_hyphens_is_text_and_no_option():
+    positional, _ = parse_command("search", cli.COMMANDS["search"], ["i", "--", "--start-up costs"])
+    assert positional == ["i", "--start-up costs"]

@@ -54,7 +54,8 @@ def parse_command(
     """
     types = option_types(function)
     former = FormerNames(types)
-    words = former.new_words(_with_underscores(arguments))
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)  # what follows is text
+    words = [*former.new_words([_with_underscores(word) for word in arguments[:end]]), *arguments[end:]]
     asks_for_help = bool({"-h", "--help"} & set(words))
     first_look = _parse(_build_parser(name, function, strict=asks_for_help), words)
     file = first_look.recipe if "recipe" in first_look else first_look.config
@@ -77,14 +78,10 @@ def parse_command(
     return positional, keyword
 
 
-def _with_underscores(arguments: Sequence[str]) -> list[str]:
-    """Spell options as the parameters that they stand for, `--dry-run` as `--dry_run`; what follows `--` is text."""
-    options = list(arguments).index("--") if "--" in arguments else len(arguments)
-    spelled = []
-    for word in arguments[:options]:
-        name, sign, value = word.partition("=")
-        spelled.append(f"--{name[2:].replace('-', '_')}{sign}{value}" if name.startswith("--") else word)
-    return [*spelled, *arguments[options:]]
+def _with_underscores(word: str) -> str:
+    """Spell an option as the parameter that it stands for, `--dry-run` as `--dry_run`."""
+    name, sign, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{sign}{value}" if name.startswith("--") else word
 
 
 def option_types(function: Callable[..., Any]) -> dict[str, Any]:

@@ -37,7 +37,6 @@ from dupmae.experiments.stages import (
     BASELINES,
     FINETUNE,
     INDEX,
-    LISTS_FILE,
     MINE,
     PRETRAIN,
     TEACHER,
@@ -105,11 +104,7 @@ def adapt(
     base_model = open_model(model)
     teacher = base_model if config.teacher is None else open_model(config.teacher)
     _refuse(model, base_model, config, held_out=pairs is not None and config.dev_fraction > 0)
-    run = Adaptation(Path(corpus), base_model, teacher, output, config, pairs)
-    if dry_run:
-        run.stages.show(run.all_stages())
-        return output
-    return run.run()
+    return Adaptation(Path(corpus), base_model, teacher, output, config, pairs).run(dry_run=dry_run)
 
 
 class Adaptation(Training):
@@ -143,15 +138,8 @@ class Adaptation(Training):
             self.dev = with_pairs(replace(self.train, queries={}, qrels={}), kept_apart, self.corpus)
             self.train = with_pairs(self.train, trained, self.corpus)
         refuse_few_pairs(self.train, config)
-        self.continues, self.teacher, self.folder = base_model.kind == "duplex", teacher, output
+        self.continues, self.teacher = base_model.kind == "duplex", teacher
         self.stages = RunFolder(output, identity, [config.seed, base_model.fingerprint])
-
-    def run(self) -> Path:
-        """Do all stages in order, and write the report."""
-        self.stages.carry_out(self.all_stages(), asdict(self.config), self._report)
-        written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
-        self.stages.console.print(written)
-        return self.folder
 
     def all_stages(self) -> list[Stage]:
         """List the drawing of queries, the stages of training, the known items before and after, and the index."""
@@ -205,7 +193,7 @@ class Adaptation(Training):
         """Have the ready teacher score the lists."""
         from dupmae.finetuning.teacher import score_lists
 
-        score_lists(self.teacher.path, self.train, root / MINE / LISTS_FILE, root / TEACHER)
+        score_lists(self.teacher.path, self.train, self.mined_lists(root), root / TEACHER)
         return {}
 
     def _write_pairs(self, root: Path) -> None:

@@ -42,8 +42,6 @@ from dupmae.experiments.stages import (
     FINETUNE,
     HARD_NEGATIVES,
     INDEX,
-    LISTS_FILE,
-    MINE,
     PRETRAIN,
     STORE,
     TEACHER,
@@ -97,11 +95,7 @@ def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> Path:
         Dry run of run...
         ...3-finetune...to do...not done yet...
     """
-    run = _checked(recipe)
-    if dry_run:
-        run.stages.show(run.all_stages())
-        return run.folder
-    return run.run()
+    return _checked(recipe).run(dry_run=dry_run)
 
 
 def pretrain_recipe(recipe: Recipe) -> Path:
@@ -116,7 +110,7 @@ def pretrain_recipe(recipe: Recipe) -> Path:
     run = _checked(recipe)
     first = [stage for stage in run.training_stages() if stage.name in (STORE, PRETRAIN)]
     run.stages.carry_out(first, asdict(run.config))
-    return run.folder
+    return run.stages.folder
 
 
 def _checked(recipe: Recipe) -> RecipeRun:
@@ -143,7 +137,6 @@ class RecipeRun(Training):
     def __init__(self, recipe: Recipe, base_model: Model) -> None:
         super().__init__(recipe, base_model)
         self.config: Recipe = replace(self.config, teacher=replace(recipe.teacher, seed=recipe.seed))
-        self.folder = Path(recipe.output)
         self.teacher_model = None if recipe.teacher_model is None else open_model(recipe.teacher_model)
         self.splits = read_data(recipe.data, recipe.seed)
         self.train, self.dev, self.test = self.splits.train, self.splits.dev, self.splits.test
@@ -152,14 +145,7 @@ class RecipeRun(Training):
         self.rules = definition_of(self.test.name, recipe.data.test_split)
         self.depth = DEPTH + self.rules.drop_self
         identity = identity_of(base_model, [self.text.values()], [self.train, self.dev, self.test])
-        self.stages = RunFolder(self.folder, identity, [recipe.seed, base_model.fingerprint])
-
-    def run(self) -> Path:
-        """Do all stages in order, and write the report."""
-        self.stages.carry_out(self.all_stages(), asdict(self.config), self._report)
-        written = f"[bold]Report:[/] {self.folder / 'report.md'}   [bold]Index:[/] {self.folder / 'index'}"
-        self.stages.console.print(written)
-        return self.folder
+        self.stages = RunFolder(Path(recipe.output), identity, [recipe.seed, base_model.fingerprint])
 
     def all_stages(self) -> list[Stage]:
         """List the stages of training, the index, and what is measured."""
@@ -215,7 +201,7 @@ class RecipeRun(Training):
         """Train the teacher unless it is a ready one, score the lists, and let it rank the held-out queries."""
         from dupmae.finetuning.teacher import score_lists, train_teacher
 
-        lists, folder = root / MINE / LISTS_FILE, root / TEACHER
+        lists, folder = self.mined_lists(root), root / TEACHER
         pretrained = str(root / PRETRAIN / "model") if self.pretrains else self.base_model.path
         teacher = pretrained if self.teacher_model is None else self.teacher_model.path
         if self.config.teacher.epochs:

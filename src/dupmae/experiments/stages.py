@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dupmae.config import decisive
 from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store
 from dupmae.experiments.checks import pretrains
-from dupmae.experiments.run_folder import Stage
+from dupmae.experiments.run_folder import RunFolder, Stage
 from dupmae.models import Model, open_model
 
 if TYPE_CHECKING:
@@ -34,10 +34,6 @@ HARD_NEGATIVES, TEACHER, DISTIL, INDEX = "5-hard-negatives", "6-teacher", "7-dis
 EVALUATION, BASELINES = "8-evaluation", "9-baselines"
 FINETUNING = (FINETUNE, HARD_NEGATIVES, DISTIL)
 """The folders of the three stages of fine-tuning."""
-LISTS_FILE = "negatives.jsonl"
-"""The mined lists, in `4-mine`."""
-SCORES_FILE = "teacher.jsonl"
-"""A teacher's scores of them, in `6-teacher`."""
 
 
 class Training(ABC):
@@ -54,8 +50,10 @@ class Training(ABC):
         text: The passages that are pre-trained on, and that a new representation is calibrated on.
         train: The queries to train on.
         dev: Held-out queries, where there are any.
+        stages: The run's folder.
     """
 
+    stages: RunFolder
     text: Mapping[str, Passage]
     train: Benchmark
     dev: Benchmark | None
@@ -66,6 +64,14 @@ class Training(ABC):
         self.config = replace(config, **{name: replace(getattr(config, name), seed=seed) for name in names})
         self.base_model = base_model
         self.pretrains = pretrains(base_model, config.pretrain)
+
+    @abstractmethod
+    def all_stages(self) -> list[Stage]:
+        """List the stages of training, and what comes before and after them."""
+
+    @abstractmethod
+    def _report(self) -> None:
+        """Write the report into the root of :attr:`stages`."""
 
     @abstractmethod
     def evaluation(self, stage: str) -> list[Stage]:
@@ -82,6 +88,23 @@ class Training(ABC):
     @abstractmethod
     def teach(self, root: Path) -> dict[str, Any]:
         """Have the lists scored into `6-teacher`, by a teacher that is trained first or a ready one."""
+
+    def run(self, *, dry_run: bool) -> Path:
+        """Do all stages in order and write the report, or only say what would be done; return the run's folder."""
+        folder = self.stages.folder
+        if dry_run:
+            self.stages.show(self.all_stages())
+        else:
+            self.stages.carry_out(self.all_stages(), asdict(self.config), self._report)
+            written = f"[bold]Report:[/] {folder / 'report.md'}   [bold]Index:[/] {folder / 'index'}"
+            self.stages.console.print(written)
+        return folder
+
+    def mined_lists(self, root: Path) -> Path:
+        """Find the lists that `4-mine` holds."""
+        from dupmae.finetuning.mining import NEGATIVES_FILE
+
+        return root / MINE / NEGATIVES_FILE
 
     def training_stages(self, *, finetune_after: Iterable[str] = ()) -> list[Stage]:
         """List the stages of training.
@@ -199,6 +222,8 @@ class Training(ABC):
         self._finetune_further(root / FINETUNE, root / HARD_NEGATIVES, self.config.hard_negatives, root)
 
     def _distil(self, root: Path) -> None:
+        from dupmae.finetuning.teacher import SCORES_FILE
+
         scores = root / TEACHER / SCORES_FILE
         self._finetune_further(root / HARD_NEGATIVES, root / DISTIL, self.config.distil, root, scores)
 
@@ -210,7 +235,7 @@ class Training(ABC):
         from dupmae.finetuning import finetune
 
         settings = replace(self.config.finetune, **vars(changes))
-        encoder, lists = DuplexEncoder(str(before / "model")), root / MINE / LISTS_FILE
+        encoder, lists = DuplexEncoder(str(before / "model")), self.mined_lists(root)
         finetune(encoder, self.train, folder, settings, dev=self.dev, lists=lists, scores=scores)
 
 
@@ -226,7 +251,7 @@ def build_index(model: Path, passages: Iterable[Passage], folder: Path) -> Duple
     from dupmae.duplex import DuplexEncoder
     from dupmae.index import DuplexIndex
 
-    return DuplexIndex.build(folder, DuplexEncoder(str(model)), passages, model=str(model))
+    return DuplexIndex.build(folder, DuplexEncoder(str(model)), passages)
 
 
 def parts_of(index: DuplexIndex) -> dict[str, Part]:
