@@ -6,6 +6,7 @@ than matching the same words. A run of words is not (as in contrastive learning 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -18,6 +19,8 @@ from dupmae.corpus.duplicates import unrepeated
 from dupmae.corpus.passage import Passage
 from dupmae.corpus.words import pieces_of, reading_length
 from dupmae.errors import DupmaeError
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "pseudo"
 """Name of the judgements."""
@@ -67,6 +70,16 @@ def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryCo
     queries = {query: text for query, text in queries.items() if times[text] == 1}
     if not queries:
         raise DupmaeError(f"{name} gives no pseudo-queries: {_reason(corpus, once, config)}.")
+    given = {passage for query in queries for passage in qrels[query]}
+    if len(given) < len(chosen):
+        logger.warning(
+            "%d of the %d passages of %s that queries are drawn from give none, such as %r: they are too short, or "
+            "others would give the same.",
+            len(chosen) - len(given),
+            len(chosen),
+            name,
+            next(identifier for identifier in chosen if identifier not in given),
+        )
     return Benchmark(name, SPLIT, corpus, queries, {query: qrels[query] for query in queries})
 
 
