@@ -159,7 +159,9 @@ def draw_queries(passage: Passage, config: PseudoQueryConfig) -> tuple[list[str]
                 length = draw.randint(min(CROP_WORDS[0], longest), longest)
                 start = draw.randint(0, len(words) - length)
                 query = "".join(words[start : start + length])
-        queries.append(" ".join(query.split()))
+        query = " ".join(query.split())
+        if query not in queries:
+            queries.append(query)
     return queries, replace(passage, title=title, text="".join(sentences).strip())
 
 

@@ -269,9 +269,12 @@ class Adaptation(Training):
             for query, text in items.queries.items()
             for passage in items.qrels[query]
         )
-        runs = f" {kept_words:,} are runs of words that their short passages keep." if kept_words else ""
+        kinds, runs = "titles and sentences", ""
+        if kept_words:
+            kinds = "titles, sentences and runs of words"
+            runs = f" {kept_words:,} are runs of words of short passages, which keep them: these are easy to find."
         notes = [
-            f"{len(items.queries):,} titles and sentences of {held_out:,} passages that nothing was trained on, each "
+            f"{len(items.queries):,} {kinds} of {held_out:,} passages that nothing was trained on, each "
             f"to find the rest of its passage among {len(items.corpus):,}. bm25 and base-model are before, duplex is "
             f"after.{runs}",
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
