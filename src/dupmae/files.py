@@ -172,6 +172,18 @@ def made_folder(folder: Path) -> bool:
     return True
 
 
+@contextmanager
+def new_or_untouched(folder: Path) -> Iterator[None]:
+    """Delete a folder that was not there before if the work in it is refused or fails."""
+    new = not folder.exists()
+    try:
+        yield
+    except Exception:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def refuse_foreign(folder: Path, name: str) -> None:
     """Refuse to replace a folder with anything in it but an older version of what is about to be written there.
 

@@ -28,7 +28,9 @@ CHARACTER_TERMS = 4
 """One in so many terms may be a single character that starts a word, and one that goes on with it."""
 
 
-def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: ScratchConfig, seed: int) -> Path:
+def new_encoder(
+    texts: Callable[[], Iterable[str]], folder: Path, config: ScratchConfig, seed: int, *, in_use: bool = True
+) -> Path:
     """Train a WordPiece tokenizer on texts and write it with a randomly initialised BERT that fits it.
 
     The result is a folder like any other encoder's, its vocabulary head tied to the embeddings, that
@@ -40,6 +42,8 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
         folder: Where the encoder goes.
         config: Its size and its tokenizer.
         seed: Draws the weights.
+        in_use: Whether a run may have begun with the encoder that lies there, so that another one does not take its
+            place.
 
     Returns:
         `folder`.
@@ -64,10 +68,11 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
     if record_file.is_file():
         if json.loads(record_file.read_text(encoding="utf-8"))["fingerprint"] == own_fingerprint:
             return folder
-        raise DupmaeError(
-            f"The folder {folder} holds an encoder made from other text or with other settings: choose another output "
-            "folder or delete it."
-        )
+        if in_use:
+            raise DupmaeError(
+                f"The folder {folder} holds an encoder made from other text or with other settings: choose another "
+                "output folder or delete it."
+            )
     tokenizer = _train_tokenizer(texts(), normalizer, characters, config)
     model = _random_bert(len(tokenizer), tokenizer.pad_token_id, config, seed)
     with atomic_folder(folder) as temporary:

@@ -14,7 +14,7 @@ from dupmae.cli.parsing import description, parse_command
 from dupmae.cli.places import refuse_outputs
 from dupmae.errors import DupmaeError, nearest
 from dupmae.runtime.quiet import silence, silence_other_processes
-from dupmae.runtime.streams import settle_streams
+from dupmae.runtime.streams import OUTPUT, settle_streams
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": experiments.run,
@@ -53,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         group = words[:1] if words and words[0] in _groups() else []
         if words[len(group) :] in ([], ["-h"], ["--help"]):
-            print(_group_help(group[0]) if group else _overview())
+            print(_group_help(group[0]) if group else _overview(), flush=True)
             return 0 if len(words) > len(group) else 2
         if words[0] == "--version":
-            print(f"dupmae {importlib.metadata.version('dupmae')}")
+            print(f"dupmae {importlib.metadata.version('dupmae')}", flush=True)
             return 0
         name = command_name(words)
         words = words[len(name.split()) :]
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS[name](*positional, **keyword)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, BrokenPipeError) and error.filename is None:
+        if isinstance(error, BrokenPipeError) and error.filename in (None, OUTPUT):
             return on_broken_pipe()
         sentence = explain(error, named, resumable=name in RESUMABLE)
         if sentence is None:

@@ -14,7 +14,7 @@ from typing import Any
 from dupmae.errors import DupmaeError
 from dupmae.files import is_full_disk
 from dupmae.runtime.places import VARIABLE
-from dupmae.runtime.streams import give_up_output, output_error
+from dupmae.runtime.streams import OUTPUT, give_up_output
 
 BAD_INPUT, FULL_DISK, OUT_OF_MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 1, 1, 130, 141
 
@@ -54,10 +54,9 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         return f"too many open files: allow more with `ulimit -n`, and give the command again ({text[:200]})", BAD_INPUT
     if "cannot cache function" in text:
         return f"no folder can be written to in which to keep compiled code: let {VARIABLE} name one", BAD_INPUT
-    broken = output_error() if isinstance(error, OSError) and error.filename is None else None
-    if broken is not None:
+    if isinstance(error, OSError) and error.filename == OUTPUT:
         give_up_output()
-        return f"the standard output cannot be written to: {(broken.strerror or str(broken)).lower()}", FULL_DISK
+        return f"{OUTPUT} cannot be written to: {(error.strerror or str(error)).lower()}", FULL_DISK
     # What is written through dupmae.files has its place; libraries that write by themselves do not say which.
     named = dict(_named(arguments))
     if is_full_disk(error):

@@ -80,7 +80,7 @@ def parse_command(
             value = _construct(hints[key], namespace, parser, places)
             value = settled_fields(name, value, partial(_misplaced, parser, places))
         else:
-            is_query = key == "index" and namespace.get("engine") is not None  # which comes first where no index does
+            is_query = (name, key) == ("search", "index") and namespace["engine"] is not None  # it stands in that place
             try:
                 value = settled(name, "query" if is_query else key, namespace[key])
             except DupmaeError as error:

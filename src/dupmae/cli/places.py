@@ -25,6 +25,7 @@ ROLES: dict[str, Role] = {
     ),
     **dict.fromkeys(("model", "base_model", "teacher", "teacher_model", "reranker", "benchmark"), "name"),
     **dict.fromkeys(("recipe", "recipes", "data"), "name"),
+    "api_key_file": "read",
     **dict.fromkeys(("output", "encodings"), "folder"),
     "json": "file",
     **dict.fromkeys(("query", "ids", "where", "metadata", "url", "engine", "name", "table"), "text"),

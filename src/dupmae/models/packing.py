@@ -89,7 +89,8 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
     header = {"format": FORMAT, "version": str(VERSION), "tensors": json.dumps(records)}
     with atomic_path(file) as temporary:
         save_file(parts, temporary, metadata=header)
-    return {"bytes": file.stat().st_size, "error": worst}
+        size = temporary.stat().st_size
+    return {"bytes": size, "error": worst}
 
 
 def unpack(file: Path, folder: Path) -> None:

@@ -17,12 +17,13 @@ from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.models import Model
 from dupmae.pretraining.checkpoint import load_for_pretraining
+from dupmae.pretraining.checks import refuse_impossible
 from dupmae.pretraining.data import Sequences, collator, refuse_long
 from dupmae.pretraining.held_out import HeldOut, split
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.phase import WEIGHTS_FILE, Batches, MeasureEvery, Phase, PhaseTrainer, phases
 from dupmae.pretraining.result import best_checkpoint, write_result
-from dupmae.pretraining.sharding import forget_sharding, refuse_unshardable, shard_arguments
+from dupmae.pretraining.sharding import forget_sharding, shard_arguments
 from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.runtime.best import BestCheckpoint
@@ -83,11 +84,8 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     """
     if len(store) == 0:
         raise DupmaeError("The token store is empty: there is no text to pre-train on.")
-    if not (config.mlm_weight or config.cls_weight or config.bow_weight):
-        raise DupmaeError("All three loss weights are 0: set at least one of mlm_weight, cls_weight and bow_weight.")
+    refuse_impossible(config)
     processes = join_processes()
-    if config.shard:
-        refuse_unshardable(processes)
     settings = decisive(config)
     inputs = {"settings": settings, "start": Model(model).fingerprint, "store": store.fingerprint}
     details = {

@@ -139,6 +139,8 @@ def _read_record(record_file: Path, own_fingerprint: str, kind: str, traces: Seq
         except ValueError as error:
             raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.") from error
         if record.get("fingerprint") != own_fingerprint:
+            if not record.get("finished") and not any((output / trace).exists() for trace in traces):
+                return None  # killed before it had done anything: nothing is lost
             raise DupmaeError(
                 f"The folder {output} holds a {kind} run with other settings, another base model or other data: "
                 "choose another folder or delete it."

@@ -8,15 +8,19 @@ import io
 import json
 import os
 import sys
+from typing import Any
 
+OUTPUT = "the standard output"
+"""What errors call it, in the place of a file's name."""
 _ESCAPED = "dupmae.escaped"
 
 
 def settle_streams() -> None:
     """Open streams that are closed on nothing, and let the others write what they cannot encode as JSON does.
 
-    A file opened later would otherwise get the number of a closed stream, and what is printed would end up in it. The
-    escapes are JSON's, so that a document that is printed stays one.
+    A file opened later would otherwise get the number of a closed stream, and what is printed would end up in it. A
+    document that is printed stays one with JSON's escapes. Errors of the standard output name it; messages that cannot
+    be written are lost, and are no reason to end hours of work.
     """
     codecs.register_error(_ESCAPED, _escape)
     for number in range(3):
@@ -25,22 +29,9 @@ def settle_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 - for as long as the process lives
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_ESCAPED)
-
-
-def output_error() -> OSError | None:
-    """Find out what keeps the standard output from being written, if anything does."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        return error
-    return None
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as the process lives
+    sys.stdout = _settled(sys.stdout, sys.__stdout__, _Output, 1)
+    sys.stderr = _settled(sys.stderr, sys.__stderr__, _Messages, 2)
 
 
 def give_up_output() -> None:
@@ -49,6 +40,42 @@ def give_up_output() -> None:
     with contextlib.suppress(OSError, ValueError):  # it has no descriptor
         os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+class _Output(io.FileIO):
+    """The standard output as a file that is named in errors."""
+
+    def write(self, content: Any) -> int:
+        """Write bytes."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            error.filename = OUTPUT
+            raise
+
+
+class _Messages(io.FileIO):
+    """The standard error as a file that errors of its own do not end."""
+
+    def write(self, content: Any) -> int:
+        """Write bytes, or lose them."""
+        with contextlib.suppress(OSError):
+            return super().write(content)
+        return memoryview(content).nbytes
+
+
+def _settled(stream: Any, genuine: Any, kind: type[io.FileIO], number: int) -> Any:
+    """Put a settled stream in the place of the process's genuine one; let any other one take all characters."""
+    if stream is None or (stream is genuine and isinstance(stream, io.TextIOWrapper)):
+        if stream is not None:
+            stream.flush()
+        encoding = "utf-8" if stream is None else stream.encoding
+        terminal = number == 2 or (stream is not None and stream.isatty())
+        file = io.BufferedWriter(kind(number, "w", closefd=False))
+        return io.TextIOWrapper(file, encoding, _ESCAPED, line_buffering=terminal)
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors=_ESCAPED)
+    return stream
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dupmae.cli.commands.inputs import say
+from dupmae.cli.commands.inputs import beside, say
 from dupmae.errors import DupmaeError
-from dupmae.files import refuse_unwritable_file, write_json
+from dupmae.files import write_json
 
 if TYPE_CHECKING:
     from dupmae.evaluation.comparison import Comparison, Rerank
@@ -76,8 +76,6 @@ def evaluate(
     if k < 10:
         raise DupmaeError(f"--k counts the passages to rank, at least the 10 that NDCG@10 looks at, not {k}")
     results = [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]
-    for path in results:
-        refuse_unwritable_file(path)
     from rich.console import Console
 
     from dupmae.cli.display import show_comparisons
@@ -121,7 +119,8 @@ def evaluate(
                 place = Path(output) / "runs" / f"{definition.name}-{definition.split}"
                 write_runs(place, comparison.systems)
                 write_json(place / "per_query.json", {system.name: system.values for system in comparison.systems})
-    show_comparisons(Console(highlight=False), comparisons)
+    with beside(json):
+        show_comparisons(Console(highlight=False), comparisons)
     record: dict[str, Any] = {"benchmarks": [as_record(comparison) for comparison in comparisons]}
     for path in results:
         write_json(path, record)
@@ -169,7 +168,6 @@ def rerank(
     """
     if depth < 1:
         raise DupmaeError(f"--depth counts the passages to score, at least 1, not {depth}")
-    refuse_unwritable_file(Path(output))
     from rich.console import Console
 
     from dupmae.cli.display import show_metrics
@@ -180,5 +178,6 @@ def rerank(
     after = _reranking(model, depth, batch_size)(data, before)
     write_run(Path(output), after, tag="reranked")
     measured = [(name, evaluate_run(ranking, data.qrels)) for name, ranking in ((run, before), (output, after))]
-    show_metrics(Console(highlight=False), f"{data.name}, {split}: {len(data.qrels)} queries", measured)
-    say(f"Written: {output}")
+    with beside(output):
+        show_metrics(Console(highlight=False), f"{data.name}, {split}: {len(data.qrels)} queries", measured)
+        say(f"Written: {output}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dupmae.errors import DupmaeError
+from dupmae.files import is_standard_output
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark, Passage
@@ -73,6 +77,13 @@ def passages_of(
 def say(sentence: str) -> None:
     """Print a sentence at once."""
     print(sentence, flush=True)
+
+
+@contextmanager
+def beside(output: str | None) -> Iterator[None]:
+    """Print to the standard error what would otherwise stand in an output that goes to the standard output."""
+    with contextlib.redirect_stdout(sys.stderr) if is_standard_output(output) else contextlib.nullcontext():
+        yield
 
 
 def texts_of(paths: Sequence[str]) -> Iterator[str]:

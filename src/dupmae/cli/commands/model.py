@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from dupmae.cli.commands.inputs import passages_of, read_queries, say
-from dupmae.files import atomic_folder, refuse_foreign, refuse_unwritable, refuse_unwritable_file, write_json
+from dupmae.cli.commands.inputs import beside, passages_of, read_queries, say
+from dupmae.files import atomic_folder, refuse_foreign, write_json
 
 IDS_FILE = "ids.json"
 
@@ -32,7 +32,6 @@ def encode(
     """
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
-    refuse_unwritable(folder)
     from dupmae.duplex import DuplexEncoder
 
     encoder = DuplexEncoder(model)
@@ -66,6 +65,6 @@ def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -
     from dupmae.models import resolve_model
     from dupmae.models.packing import pack as pack_into
 
-    refuse_unwritable_file(Path(file))
     figures = pack_into(Path(resolve_model(model)), Path(file), bits, vocabulary_bits)
-    say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")
+    with beside(file):
+        say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")
