@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from dupmae.backbones import load_backbone
+from dupmae.backbones import load_backbone, open_tokenizer
+from dupmae.backbones.opening import check_numbers
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
@@ -59,7 +60,7 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
         dtype = torch.bfloat16 if bfloat16_pays(config.precision) else torch.float32
         if not backbone.drop_padding(torch.device("cuda"), dtype):
             logger.info("Batches are padded: attention without padding is not to be had for %s here.", model)
-    tokenizer = load_tokenizer(model)
+    tokenizer = open_tokenizer(model, backbone.vocab_size)
     if tokenizer.mask_token_id is None:
         raise DupmaeError(f"The tokenizer of {model} has no mask token, which masked pre-training needs.")
     if config.gradient_checkpointing:
@@ -75,28 +76,13 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
     if decoder_file is not None:
         try:
             objective.decoder.load_state_dict(load_file(decoder_file))
-        except (SafetensorError, RuntimeError) as error:
+            check_numbers(objective.decoder, str(decoder_file))
+        except (SafetensorError, RuntimeError, OSError) as error:
             raise DupmaeError(
                 f"{decoder_file} does not hold a decoder for this encoder: delete it to begin with a new one."
             ) from error
         logger.info("Pre-training goes on with the decoder of %s.", model)
     return objective, tokenizer
-
-
-def load_tokenizer(model: str) -> Any:
-    """Load a model's tokenizer.
-
-    Raises:
-        DupmaeError: It has none, or none that can be read.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise DupmaeError(
-            f"{model} has no tokenizer that can be read; is it the model's own folder? ({str(error).splitlines()[0]})"
-        ) from error
 
 
 def save_checkpoint(folder: Path, objective: DupMAE, weights: dict[str, torch.Tensor], tokenizer: Any) -> None:

@@ -214,9 +214,9 @@ def pretrain(
     """
     if (model is None) != from_scratch:
         raise DupmaeError("dupmae pretrain starts from either --model NAME or --from_scratch: give one of the two")
+    from dupmae.backbones import open_tokenizer
     from dupmae.corpus import build_token_store
     from dupmae.pretraining import pretrain as train
-    from dupmae.pretraining.checkpoint import load_tokenizer
     from dupmae.runtime.processes import join_processes
 
     folder = Path(output)
@@ -227,7 +227,7 @@ def pretrain(
             encoder = str(new_encoder(partial(texts_of, corpus), folder / "start", size, settings.seed))
         else:
             encoder = open_model(model).path
-        tokenizer = load_tokenizer(encoder)
+        tokenizer = open_tokenizer(encoder)
         token_store = build_token_store(passages_of(corpus), tokenizer, folder / "store", store, corpus)
     say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
     say(f"Written: {train(token_store, encoder, folder, settings)}")
