@@ -2,10 +2,12 @@
 
     python benchmarks/reliability/damaged_models.py [--kinds duplex encoder] [--every 1] [--json damaged.json]
 
-Tiny models of five kinds (a duplex model, a plain encoder, a sentence-transformers embedder, a cross-encoder, a packed
-file) are damaged in every way below, each copy is opened in a process of its own, and two texts are encoded. Right is
-either of two: the same numbers as those of the whole model, or one sentence of a `DupmaeError`. A copy that opens with
-other numbers, ends in a traceback, hangs or dies of a signal is a fault, and is named. Linux and macOS.
+Tiny models of six kinds (a duplex model, one without checksums as version 0.2 left them, a plain encoder, a
+sentence-transformers embedder, a cross-encoder, a packed file) are damaged in every way below, each copy is opened in a
+process of its own, and two texts are encoded. Right is either of two: the same numbers as those of the whole model, or
+one sentence of a `DupmaeError`. A copy that opens with other numbers, ends in a traceback, hangs or dies of a signal is
+a fault, and is named. Without checksums some cannot be told: a flipped bit of a weight, two norms swapped.
+Linux and macOS.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ SECONDS = 20
 """What takes longer hangs."""
 LONGEST = 500
 """Characters of a sentence."""
-KINDS = ("duplex", "encoder", "embedder", "cross-encoder", "packed")
+KINDS = ("duplex", "unsealed", "encoder", "embedder", "cross-encoder", "packed")
 TEXTS = ["the keeper lights a lamp", "bread rises"]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 437951328\n"
 PAGE = b"<!DOCTYPE html><html><head><title>404</title></head><body>Not Found</body></html>\n"
@@ -88,6 +90,7 @@ def write_models(folder: Path) -> dict[str, Path]:
         tokenizer.save_pretrained(folder / name)
     encoder = str(folder / "encoder")
     DuplexEncoder.from_encoder(encoder, DuplexConfig(top_k=8, dense_dimension=8)).save(str(folder / "duplex"))
+    shutil.copytree(folder / "duplex", folder / "unsealed", ignore=shutil.ignore_patterns("SHA256SUMS"))
     modules = [Transformer(encoder), Pooling(16, pooling_mode="mean"), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder / "embedder"), create_model_card=False)
     CrossEncoder(str(folder / "scorer"), device="cpu").save_pretrained(str(folder / "cross-encoder"))
@@ -102,7 +105,7 @@ def use(kind: str, path: Path) -> list[np.ndarray]:
     from dupmae import DuplexConfig, DuplexEncoder
 
     torch.manual_seed(0)
-    if kind in ("duplex", "packed", "encoder"):
+    if kind in ("duplex", "unsealed", "packed", "encoder"):
         if kind == "encoder":
             duplex = DuplexEncoder.from_encoder(str(path), DuplexConfig(top_k=8, dense_dimension=8))
         else:

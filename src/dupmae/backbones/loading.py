@@ -15,6 +15,7 @@ from dupmae.backbones.families import FAMILIES
 from dupmae.backbones.opening import check_numbers, check_report, checked, opening
 from dupmae.errors import DupmaeError
 from dupmae.models import WEIGHTS, Model, pooling_folder
+from dupmae.models.files import refuse_no_model
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,12 @@ def load_backbone(model: Model | str) -> Backbone:
     """
     from transformers import AutoConfig, AutoModelForMaskedLM
 
+    found = model if isinstance(model, Model) else Model(model)
+    refuse_no_model(found.path, found.label)
+    with opening(found.label):
+        config = AutoConfig.from_pretrained(found.encoder_path)
+    refuse_unsuitable(found.label, config)
     model = checked(model)
-    with opening(model.label):
-        config = AutoConfig.from_pretrained(model.encoder_path)
-    refuse_unsuitable(model.label, config)
     family = FAMILIES[config.model_type]
     switched = {name: value for name, value in family.settings.items() if getattr(config, name, value) != value}
     for name, value in family.settings.items():
@@ -69,11 +72,14 @@ def load_backbone(model: Model | str) -> Backbone:
 
 
 def _lacks_head(loaded: Any, report: dict[str, Any]) -> bool:
-    """Tell whether none of a vocabulary head's own weights is in the checkpoint: half a head is a damaged one."""
-    inside = f"{loaded.base_model_prefix}."
-    tied = set(loaded.all_tied_weights_keys)
-    own = {name for name, _ in loaded.named_parameters() if not name.startswith(inside)} - tied
-    return own <= set(report["missing_keys"])
+    """Tell whether none of the weights of a vocabulary head's transform is there: half of one is a damaged one."""
+    family = FAMILIES[loaded.config.model_type]
+    transform = {
+        f"{path}.{name}"
+        for path in (family.dense, family.norm)
+        for name, _ in loaded.get_submodule(path).named_parameters()
+    }
+    return transform <= set(report["missing_keys"])
 
 
 def refuse_unsuitable(model: str, config: Any) -> None:

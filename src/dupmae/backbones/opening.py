@@ -38,8 +38,12 @@ Loaded = TypeVar("Loaded")
 
 
 @contextmanager
-def opening(label: str) -> Iterator[None]:
+def opening(label: str, folder: str = "") -> Iterator[None]:
     """Turn whatever a library raises while it reads a model into one sentence; its own messages are silenced.
+
+    Args:
+        label: What the user calls the model.
+        folder: Of its encoder, where that is known: its tokenizer is looked at, about which transformers says nothing.
 
     Raises:
         DupmaeError: Something was raised.
@@ -53,7 +57,7 @@ def opening(label: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise DupmaeError(
-            f"{label} cannot be opened ({_reason(error)}): name the folder or id of a model that is whole and that "
+            f"{label} cannot be opened ({_fault_of_tokenizer(folder) or _reason(error)}): name the folder or id of a model that is whole and that "
             "transformers can read, or fetch or save it again."
         ) from error
 
@@ -71,9 +75,10 @@ def open_tokenizer(model: Model | str, rows: int | None = None) -> Any:
     from transformers import AutoTokenizer
 
     model = checked(model)
-    with opening(f"the tokenizer of {model.label}"):
+    with opening(f"the tokenizer of {model.label}", model.encoder_path):
         tokenizer = AutoTokenizer.from_pretrained(model.encoder_path)
     check_tokenizer(tokenizer, model.label, rows)
+    check_declared_tokenizer(tokenizer, model)
     if lower_cases(model):
         lower_case(tokenizer)
     return tokenizer
@@ -113,6 +118,32 @@ def check_tokenizer(tokenizer: Any, label: str, rows: int | None = None) -> None
             f"The tokenizer of {label} has no padding token, which batches need: name one as pad_token in its "
             "tokenizer_config.json."
         )
+    with opening(f"the tokenizer of {label}"):
+        tokenizer(["a", ""], verbose=False)
+
+
+def check_declared_tokenizer(tokenizer: Any, model: Model) -> None:
+    """Refuse a tokenizer that reads another way than its tokenizer.json says, for want of a tokenizer_config.json.
+
+    Raises:
+        DupmaeError: It does.
+    """
+    from tokenizers import Tokenizer
+
+    folder = Path(model.encoder_path)
+    if not (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
+        return
+    text = "A lamp (3.5 m) isn't lit; É"
+    with opening(f"the tokenizer of {model.label}", str(folder)):
+        own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        own.no_truncation()
+        own.no_padding()
+        same = own.encode(text, text).ids == tokenizer(text, text, verbose=False)["input_ids"]
+    if not same:
+        raise DupmaeError(
+            f"{model.label} lacks tokenizer_config.json, without which its tokenizer reads another way than its "
+            f"tokenizer.json says: {AGAIN}"
+        )
 
 
 def check_report(report: dict[str, Any], module: Any, label: str, whole: Whole = "states") -> None:
@@ -135,8 +166,8 @@ def check_report(report: dict[str, Any], module: Any, label: str, whole: Whole =
         missing = [name for name in missing if name.startswith(prefix)]
     if missing:
         raise DupmaeError(
-            f"{label} lacks {_counted(missing)} of its weights, the first of them {missing[0]}: none is drawn at "
-            f"random; {AGAIN}"
+            f"{label} lacks {'encoder ' * missing[0].startswith(prefix)}weights, {_counted(missing)} in all, the first "
+            f"of them {missing[0]}: none is drawn at random; {AGAIN}"
         )
     other = sorted(entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
     if other:
@@ -180,7 +211,8 @@ def open_modules(kind: type[Loaded], model: Model, whole: Whole = "states", **op
     Raises:
         DupmaeError: It cannot be loaded, or not as a whole.
     """
-    with opening(model.label):
+    options["model_kwargs"] = {"ignore_mismatched_sizes": True} | options.get("model_kwargs", {})  # told below
+    with opening(model.label, model.encoder_path):
         loaded: Any = kind(model.path, **options)  # type: ignore[call-arg]
     check_modules(loaded, model, whole)
     with opening(model.label):
@@ -213,6 +245,7 @@ def check_modules(modules: Any, model: Model, whole: Whole = "states") -> None:
                 with opening(model.label):
                     rows = module.model.get_input_embeddings().num_embeddings
                 check_tokenizer(module.tokenizer, model.label, rows)
+                check_declared_tokenizer(module.tokenizer, model)
             limit_to_positions(module, model.label)
         if isinstance(module, nn.Module):
             check_numbers(module, model.label)
@@ -304,6 +337,20 @@ def checked(model: Model | str) -> Model:
     if Path(model).is_dir():
         check_files(Path(model), model)
     return Model(model)
+
+
+def _fault_of_tokenizer(folder: str) -> str:
+    """Say what is wrong with a folder's tokenizer.json; empty where nothing is, or there is none."""
+    from tokenizers import Tokenizer
+
+    file = Path(folder) / "tokenizer.json"
+    if not folder or not file.is_file():
+        return ""
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # of no kind of its own
+        return f"tokenizer.json is damaged, {_reason(error)}"
+    return ""
 
 
 def _reason(error: BaseException) -> str:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import ModelCard
 
 from dupmae.files import atomic_write
-
-if TYPE_CHECKING:
-    from dupmae.duplex.encoder import DuplexEncoder
 
 CARD_FILE = "README.md"
 TAGS = ("dupmae", "retromae-2", "retrieval")
@@ -32,12 +29,12 @@ passages = model.embed_documents(["A lamp behind a lens guides ships at night."]
 ```"""
 
 
-def write_card(folder: Path, encoder: DuplexEncoder, loaded: str | None) -> None:
+def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
     """Write a duplex model's card in the place of the one that sentence-transformers has written.
 
     Args:
         folder: The saved model. Without a card it gets none.
-        encoder: The model.
+        encoder: The model, a :class:`dupmae.duplex.DuplexEncoder`.
         loaded: The card that it was loaded with; if it is what was written, and knows of dupmae, it stays.
     """
     file = folder / CARD_FILE

@@ -17,6 +17,7 @@ from dupmae.backbones import Backbone, load_backbone
 from dupmae.backbones.declared import lower_cases
 from dupmae.backbones.opening import (
     add_ends,
+    check_declared_tokenizer,
     check_modules,
     check_output,
     check_tokenizer,
@@ -104,13 +105,15 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 "encoder with DuplexEncoder.from_encoder or `dupmae finetune`."
             )
         check_declared(model)
-        with opening(model.label):
+        asked = kwargs.get("model_kwargs") or {}
+        kwargs["model_kwargs"] = {"ignore_mismatched_sizes": True} | asked  # they are told below, by name
+        with opening(model.label, model.encoder_path):
             super().__init__(model.path, **kwargs)
         if len(self) < 2 or not isinstance(self[-1], DuplexPooling):
             raise DupmaeError(
                 f"{model.label}: modules.json does not end with its DuplexPooling: fetch or save it again."
             )
-        if not (kwargs.get("model_kwargs") or {}).get("dtype"):
+        if not asked.get("dtype"):
             self.float()
         check_modules(self, model)
         with opening(model.label):
@@ -148,7 +151,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         query_length, document_length = (
             min(default if length is None else length, backbone.max_length) for length, default in lengths
         )
-        with opening(base.label):
+        with opening(base.label, base.encoder_path):
             transformer = Transformer(
                 base.encoder_path,
                 model_kwargs={"dtype": torch.float32},
@@ -157,6 +160,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 document_length=document_length,
             )
         check_tokenizer(transformer.tokenizer, base.label, backbone.vocab_size)
+        check_declared_tokenizer(transformer.tokenizer, base)
         if lower_cases(base):
             lower_case(transformer.tokenizer)
         _lead_with_space(transformer.tokenizer)

@@ -53,6 +53,14 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.bpe",
 OF_DUPLEX = ("config.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 """What a duplex model holds besides its modules' own files."""
 
+SIZES = ("hidden_size", "vocab_size", "intermediate_size", "max_position_embeddings", "num_hidden_layers")
+"""What a configuration calls the sizes that decide how much memory an encoder takes."""
+MOST_LAYERS = 2000
+"""An encoder's layers, at most."""
+TRACES = ("1_Pooling", "1_DuplexPooling", "config_sentence_transformers.json")
+"""What models of sentence-transformers hold beside their `modules.json`."""
+CLASSES = ("SentenceTransformer", "SparseEncoder", "CrossEncoder", "MultiVectorEncoder")
+"""What sentence-transformers writes as a model's class."""
 AGAIN = "fetch or save the model again."
 """What to do about most of it."""
 
@@ -74,47 +82,30 @@ def check_files(folder: Path, label: str) -> None:
             or is of a class that only code within the folder defines.
     """
     modules = read_modules(folder, label)
-    if modules is None:
-        traces = [
-            name for name in ("1_Pooling", "1_DuplexPooling", "sentence_bert_config.json") if _is_there(folder / name)
-        ]
-        if traces:
-            raise DupmaeError(f"{label} holds {traces[0]}, but no modules.json, which says what to do with it: {AGAIN}")
+    traces = [name for name in TRACES if _is_there(folder / name)]
+    if modules is None and traces:
+        raise DupmaeError(f"{label} holds {traces[0]}, but no modules.json, which says what to do with it: {AGAIN}")
+    modules = modules or [{"type": "Transformer", "path": ""}]
     verify_checksums(folder, label)
-    places = {""} | {module["path"] for module in modules or []}
-    for place in sorted(places):
-        for pattern in (*SETTINGS, *VOCABULARIES, "*.safetensors", "*.bin"):
-            for file in sorted((folder / place).glob(pattern)):
-                _check_file(file, label, folder)
-    quantised = "quantization_config" in read_object(folder / "config.json", label, folder)
-    for place in sorted(places):
-        for file in sorted((folder / place).glob("*.safetensors")):
-            tensors = read_header(file, label)
-            whole = [name for name, (dtype, _) in tensors.items() if dtype[0] in "IUB" and dtype != "BF16"]
-            odd = [name for name in whole if not name.endswith(COUNTS)]
-            if odd and not quantised:
-                raise DupmaeError(
-                    f"{label}: {_inside(file, folder)} holds {odd[0]} in whole numbers ({tensors[odd[0]][0]}), where "
-                    f"weights are floating-point numbers: {AGAIN}"
-                )
-        for file in sorted((folder / place).glob("*.index.json")):
-            _check_shards(file, label, folder)
-    duplex = any(module["type"].endswith(".DuplexPooling") for module in modules or [])
-    encoders = [
-        m["path"] for m in modules or [{"type": ".Transformer", "path": ""}] if m["type"].endswith("Transformer")
-    ]
-    for place in encoders[:1]:
-        _check_encoder(folder / place, label, folder)
-    for name in OF_DUPLEX if duplex else ():
-        _require(folder / name, label, folder)
-    for module in modules or []:
+    for place in sorted({"", *(module["path"] for module in modules)}):
+        _check_place(folder / place, label, folder)
+    declared = read_object(folder / "config_sentence_transformers.json", label, folder).get("model_type")
+    if declared not in (None, *CLASSES):
+        raise DupmaeError(
+            f"{label}: config_sentence_transformers.json has the model_type {str(declared)[:60]!r}, which is none of "
+            f"{', '.join(CLASSES)}: {AGAIN}"
+        )
+    for module in modules:
+        place = folder / module["path"]
+        if module["type"].endswith("Transformer"):
+            _check_encoder(place, label, folder)
         if module["type"].endswith(".DuplexPooling"):
-            for name in ("config.json", "model.safetensors"):
-                _require(folder / module["path"] / name, label, folder)
+            for file in (*(folder / name for name in OF_DUPLEX), place / "config.json", place / "model.safetensors"):
+                _require(file, label, folder)
 
 
 def read_modules(folder: Path, label: str) -> list[dict[str, str]] | None:
-    """Read what `modules.json` lists: each module's `name`, `path` and `type`; None without that file.
+    """Read what `modules.json` lists: each module's `path` and `type`; None without that file.
 
     Raises:
         DupmaeError: It is no such list, or a module lies outside of the folder or is of a foreign class.
@@ -124,12 +115,12 @@ def read_modules(folder: Path, label: str) -> list[dict[str, str]] | None:
         return None
     _check_file(file, label, folder)
     listed = _parse(file, label, folder)
-    fields = ("name", "path", "type")
+    fields = ("path", "type")
     if not isinstance(listed, list) or not listed:
         raise DupmaeError(f"{label}: modules.json is no list of modules: {AGAIN}")
     for module in listed:
         if not isinstance(module, dict) or not all(isinstance(module.get(field), str) for field in fields):
-            raise DupmaeError(f"{label}: modules.json lists a module without its name, path or type: {AGAIN}")
+            raise DupmaeError(f"{label}: modules.json lists a module without its path or type: {AGAIN}")
         path, kind = module["path"], module["type"]
         if leads_out(path):
             raise DupmaeError(
@@ -140,7 +131,8 @@ def read_modules(folder: Path, label: str) -> list[dict[str, str]] | None:
                 f"{label}: modules.json names the class {kind[:80]!r}, whose code would have to be run from the model: "
                 "dupmae runs none; name another model."
             )
-    if len({module["name"] for module in listed}) < len(listed):
+    names = [module["name"] for module in listed if isinstance(module.get("name"), str)]
+    if len(set(names)) < len(names):
         raise DupmaeError(f"{label}: modules.json gives two modules one name: {AGAIN}")
     return listed
 
@@ -195,8 +187,27 @@ def _places(tensors: dict[str, Any]) -> int:
     return end
 
 
+def _check_place(place: Path, label: str, root: Path) -> None:
+    """Refuse files in the folder of a model or of one of its modules that are not what they should be."""
+    for pattern in (*SETTINGS, *VOCABULARIES, "*.safetensors", "*.bin"):
+        for file in sorted(place.glob(pattern)):
+            _check_file(file, label, root)
+    quantised = "quantization_config" in read_object(root / "config.json", label, root)
+    for file in sorted(place.glob("*.safetensors")):
+        kinds = {name: kind for name, (kind, _) in read_header(file, label).items() if not name.endswith(COUNTS)}
+        odd = [name for name, kind in kinds.items() if kind[0] in "IUB" and kind != "BF16"]
+        if odd and not quantised:
+            raise DupmaeError(
+                f"{label}: {_inside(file, root)} holds {odd[0]} in whole numbers ({kinds[odd[0]]}), where weights are "
+                f"floating-point numbers: {AGAIN}"
+            )
+    for file in sorted(place.glob("*.index.json")):
+        _check_shards(file, label, root)
+
+
 def _check_encoder(folder: Path, label: str, root: Path) -> None:
     """Refuse an encoder's folder that lacks its settings, weights or tokenizer."""
+    _check_sizes(folder, label, root)
     adapted = _is_there(folder / "adapter_config.json")
     if not adapted:
         _require(folder / "config.json", label, root)
@@ -207,6 +218,17 @@ def _check_encoder(folder: Path, label: str, root: Path) -> None:
             f"{label} has no tokenizer: {_inside(folder / 'tokenizer.json', root)} is missing; copy the tokenizer's "
             "files from where the model comes from."
         )
+
+
+def _check_sizes(folder: Path, label: str, root: Path) -> None:
+    """Refuse an encoder's settings that ask for far more memory than its weights have numbers."""
+    config = read_object(folder / "config.json", label, root)
+    numbers = sum(file.stat().st_size for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern))
+    sizes = {name: config[name] for name in SIZES if isinstance(config.get(name), int)}
+    width = sizes.get("hidden_size", 1)
+    if sizes.get("num_hidden_layers", 0) > MOST_LAYERS or width * max(sizes.values(), default=0) > 8 * numbers + 10**6:
+        shown = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise DupmaeError(f"{label}: config.json has sizes that its weights cannot have ({shown}): {AGAIN}")
 
 
 def _check_shards(file: Path, label: str, root: Path) -> None:
