@@ -2,7 +2,7 @@
 
 from dupmae.backbones.backbone import Backbone
 from dupmae.backbones.families import FAMILIES, Family
-from dupmae.backbones.loading import fresh_head, load_backbone, refuse_unsuitable
+from dupmae.backbones.loading import fresh_head, load_backbone, open_start, refuse_unsuitable
 from dupmae.backbones.opening import open_modules, open_tokenizer
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "fresh_head",
     "load_backbone",
     "open_modules",
+    "open_start",
     "open_tokenizer",
     "refuse_unsuitable",
 ]

@@ -12,9 +12,9 @@ from torch import nn
 
 from dupmae.backbones.backbone import Backbone
 from dupmae.backbones.families import FAMILIES
-from dupmae.backbones.opening import check_numbers, check_report, checked, opening
+from dupmae.backbones.opening import check_numbers, check_report, open_tokenizer, opening
 from dupmae.errors import DupmaeError
-from dupmae.models import WEIGHTS, Model, pooling_folder
+from dupmae.models import WEIGHTS, Model, check_files, pooling_folder
 from dupmae.models.files import refuse_no_model
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,52 @@ def load_backbone(model: Model | str) -> Backbone:
         DupmaeError: There is no such model, or it cannot be a masked-language-model encoder, or its family is not
             supported, or its weights are not whole.
     """
-    from transformers import AutoConfig, AutoModelForMaskedLM
+    model = _found(model)
+    loaded, headless = _load(model)
+    backbone = Backbone(loaded)
+    if headless:
+        fresh_head(backbone)
+    if headless and model.kind == "duplex":
+        _take_duplex_head(backbone, model)
+    elif headless:
+        logger.warning(
+            "%s has no vocabulary head: it gets a new one, its output matrix a copy of the input embeddings.",
+            Path(model.path).name,
+        )
+    return backbone
 
+
+def open_start(model: Model | str) -> Any:
+    """Check that an encoder can be trained from, before long work, and load its tokenizer.
+
+    Args:
+        model: As for :func:`load_backbone`.
+
+    Raises:
+        DupmaeError: As :func:`load_backbone`, or its tokenizer is not one for it
+            (:func:`dupmae.backbones.opening.check_tokenizer`).
+    """
+    model = _found(model)
+    loaded, _ = _load(model)
+    return open_tokenizer(model, loaded.config.vocab_size)
+
+
+def _found(model: Model | str) -> Model:
+    """Make a model of a folder or an id."""
     found = model if isinstance(model, Model) else Model(model)
     refuse_no_model(found.path, found.label)
-    with opening(found.label):
-        config = AutoConfig.from_pretrained(found.encoder_path)
-    refuse_unsuitable(found.label, config)
-    model = checked(model)
+    return found
+
+
+def _load(model: Model) -> tuple[Any, bool]:
+    """Load and check a masked-language model; tell whether its head is missing, and thus random."""
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    with opening(model.label):
+        config = AutoConfig.from_pretrained(model.encoder_path)
+    refuse_unsuitable(model.label, config)
+    if Path(model.path).is_dir():
+        check_files(Path(model.path), model.label)
     family = FAMILIES[config.model_type]
     switched = {name: value for name, value in family.settings.items() if getattr(config, name, value) != value}
     for name, value in family.settings.items():
@@ -58,17 +96,7 @@ def load_backbone(model: Model | str) -> Backbone:
         report["missing_keys"] = {name for name in report["missing_keys"] if not name.endswith(".bias")}
     check_report(report, loaded, model.label, "encoder" if headless else "states")
     check_numbers(loaded, model.label)
-    backbone = Backbone(loaded)
-    if headless:
-        fresh_head(backbone)
-    if headless and model.kind == "duplex":
-        _take_duplex_head(backbone, model)
-    elif headless:
-        logger.warning(
-            "%s has no vocabulary head: it gets a new one, its output matrix a copy of the input embeddings.",
-            Path(model.path).name,
-        )
-    return backbone
+    return loaded, headless
 
 
 def _lacks_head(loaded: Any, report: dict[str, Any]) -> bool:

@@ -57,8 +57,8 @@ def opening(label: str, folder: str = "") -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise DupmaeError(
-            f"{label} cannot be opened ({_fault_of_tokenizer(folder) or _reason(error)}): name the folder or id of a model that is whole and that "
-            "transformers can read, or fetch or save it again."
+            f"{label} cannot be opened ({_fault_of_tokenizer(folder) or _reason(error)}): name the folder or id of a "
+            "model that is whole and that transformers can read, or fetch or save it again."
         ) from error
 
 

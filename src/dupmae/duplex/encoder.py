@@ -26,6 +26,7 @@ from dupmae.backbones.opening import (
 )
 from dupmae.config import DuplexConfig
 from dupmae.config.renamed import with_new_names
+from dupmae.corpus.cutting import cut_texts
 from dupmae.duplex.card import write_card
 from dupmae.duplex.declared import check_declared
 from dupmae.duplex.embeddings import DuplexEmbeddings
@@ -208,6 +209,16 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         module = self[-1]
         assert isinstance(module, DuplexPooling)
         return module
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Tokenise texts (B) for the first module: `input_ids` and `attention_mask`, (B, L), among others."""
+        transformer = self[0]
+        own = {"query": transformer.query_length, "document": transformer.document_length}.get(kwargs.get("task", ""))
+        limit = kwargs.get("max_length") or own or transformer.max_seq_length
+        if kwargs.get("processing_kwargs") is None:  # which may ask for another length
+            inputs = cut_texts(inputs, self.tokenizer, limit)
+        features: dict[str, Any] = super().preprocess(inputs, prompt, **kwargs)
+        return features
 
     def embed_queries(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False

@@ -201,9 +201,9 @@ class Training(ABC):
         return {"mining": asdict(self.config.mining), "mining.teacher's fingerprint": read}
 
     def _tokenise(self, root: Path) -> dict[str, Any]:
-        from dupmae.backbones import open_tokenizer
+        from dupmae.backbones import open_start
 
-        tokenizer = open_tokenizer(self.base_model.path)
+        tokenizer = open_start(self.base_model)
         return build_token_store(self.text.values(), tokenizer, root / STORE / "store", self.config.store).report
 
     def _pretrain(self, root: Path) -> None:

@@ -153,16 +153,16 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     return target
 
 
-def refuse_no_teacher(name: str) -> None:
+def refuse_no_teacher(model: Model) -> None:
     """Refuse a model that has no scores as it is.
 
     Raises:
         DupmaeError: It is neither a cross-encoder nor an embedder.
     """
-    if not is_embedder(name) and not is_cross_encoder(name):
+    if not is_embedder(model) and not is_cross_encoder(model):
         raise DupmaeError(
-            f"{name} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another teacher, "
-            "or take 2 stages"
+            f"{model.label} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another "
+            "teacher, or take 2 stages"
         )
 
 

@@ -96,11 +96,11 @@ def check_files(folder: Path, label: str) -> None:
             f"{', '.join(CLASSES)}: {AGAIN}"
         )
     for module in modules:
-        place = folder / module["path"]
+        inside = folder / module["path"]
         if module["type"].endswith("Transformer"):
-            _check_encoder(place, label, folder)
+            _check_encoder(inside, label, folder)
         if module["type"].endswith(".DuplexPooling"):
-            for file in (*(folder / name for name in OF_DUPLEX), place / "config.json", place / "model.safetensors"):
+            for file in (*(folder / name for name in OF_DUPLEX), inside / "config.json", inside / "model.safetensors"):
                 _require(file, label, folder)
 
 

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from dupmae.backbones import open_modules
 from dupmae.backbones.opening import Whole, opening
 from dupmae.corpus import Benchmark, Run
+from dupmae.corpus.cutting import cut_texts
 from dupmae.errors import DupmaeError
 from dupmae.models import Model, open_model
 from dupmae.retrievers.encodings import encode_corpus
@@ -158,10 +159,13 @@ def score_pairs(
     show_progress_bar: bool = False,
 ) -> Run:
     """Score queries' passages (a :data:`Scorer`) by a cross-encoder's raw logits, `batch_size` pairs at a time."""
+    texts = {name: benchmark.corpus[name].full_text for candidates in passages.values() for name in candidates}
+    limit = model.max_seq_length
+    longest = max((benchmark.queries[query] for query in passages), key=len, default="")
+    if limit is not None and len(longest) < limit // 4:  # else both sides of a pair may be shortened, by their lengths
+        texts = dict(zip(texts, cut_texts(list(texts.values()), model.tokenizer, limit), strict=True))
     pairs = [
-        (benchmark.queries[query], benchmark.corpus[passage].full_text)
-        for query, candidates in passages.items()
-        for passage in candidates
+        (benchmark.queries[query], texts[passage]) for query, candidates in passages.items() for passage in candidates
     ]
     if not pairs:
         return {query: {} for query in passages}

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Transformer
 
 from dupmae.backbones import open_modules
+from dupmae.corpus.cutting import cut_texts
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
@@ -112,14 +113,15 @@ class DenseVectors:
         limits = limit_lengths(self.model, lengths)
         if bfloat16_pays("auto") and isinstance(self.model[0], Transformer):
             self.model[0].bfloat16().register_forward_hook(_in_float32)
-        self.options = encoding_options(self.model, limits)
+        self.options, self.limits = encoding_options(self.model, limits), limits
         self.fingerprint = fingerprint(["dense", model.fingerprint, limits[1], bfloat16_pays("auto")])
         self.above = -np.inf
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
         """Embed texts as float32 vectors (n, D)."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
-        vectors = encode(list(texts), convert_to_tensor=True, show_progress_bar=len(texts) > 1000, **self.options)
+        texts = cut_texts(texts, self.model.tokenizer, self.limits[task == "document"])
+        vectors = encode(texts, convert_to_tensor=True, show_progress_bar=len(texts) > 1000, **self.options)
         return vectors.float().cpu().numpy()
 
     def score(self, queries: Matrix, passages: Matrix) -> NDArray[np.float32]:
@@ -152,15 +154,16 @@ class SparseVectors:
                 f"{model.label} compares by {self.model.similarity_fn_name}; only dot and cosine are known here."
             )
         limits = limit_lengths(self.model, lengths)
-        self.options = encoding_options(self.model, limits)
+        self.options, self.limits = encoding_options(self.model, limits), limits
         self.fingerprint = fingerprint(["sparse", model.fingerprint, limits[1], bfloat16_pays("auto")])
         self.above = 0.0
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
         """Embed texts as float32 CSR vectors (n, V); of unit length where they are compared by cosine."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
+        texts = cut_texts(texts, self.model.tokenizer, self.limits[task == "document"])
         with autocast(self.model.device.type):
-            vectors = encode(list(texts), show_progress_bar=len(texts) > 1000, **self.options)
+            vectors = encode(texts, show_progress_bar=len(texts) > 1000, **self.options)
         found = vectors.cpu().coalesce()
         matrix = csr_matrix((found.values().float().numpy(), found.indices().numpy()), shape=tuple(found.shape))
         if self.model.similarity_fn_name == "cosine":

@@ -87,7 +87,7 @@ def finetune(
         train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
     elif benchmark is not None and dev_split is not None:
         dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
-    encoder = begin_duplex(open_model(model), None, representation, train.corpus, settings.seed)
+    encoder = begin_duplex(open_model(model, option="--model"), None, representation, train.corpus, settings.seed)
     mined, taught = (None if file is None else Path(file) for file in (lists, scores))
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     say(f"Written: {Path(output) / 'model'}")
@@ -165,7 +165,7 @@ def teach(
         settings: The training.
     """
     train = read_train("teach", benchmark, pairs, train_split, allow_unknown)
-    open_model(model)  # or says what is wrong with it before anything is loaded
+    open_model(model, option="--model")  # or says what is wrong with it before anything is loaded
     from dupmae.finetuning.teacher import score_lists, train_teacher
 
     folder = Path(output)
@@ -214,7 +214,7 @@ def pretrain(
     """
     if (model is None) != from_scratch:
         raise DupmaeError("dupmae pretrain starts from either --model NAME or --from_scratch: give one of the two")
-    from dupmae.backbones import open_tokenizer
+    from dupmae.backbones import open_start
     from dupmae.corpus import build_token_store
     from dupmae.pretraining import pretrain as train
     from dupmae.runtime.processes import join_processes
@@ -224,10 +224,10 @@ def pretrain(
         if model is None:
             from dupmae.backbones.from_scratch import new_encoder
 
-            encoder = str(new_encoder(partial(texts_of, corpus), folder / "start", size, settings.seed))
+            start = open_model(str(new_encoder(partial(texts_of, corpus), folder / "start", size, settings.seed)))
         else:
-            encoder = open_model(model).path
-        tokenizer = open_tokenizer(encoder)
+            start = open_model(model, option="--model")
+        tokenizer = open_start(start)
         token_store = build_token_store(passages_of(corpus), tokenizer, folder / "store", store, corpus)
     say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
-    say(f"Written: {train(token_store, encoder, folder, settings)}")
+    say(f"Written: {train(token_store, start.path, folder, settings)}")
