@@ -23,7 +23,7 @@ from dupmae.files import atomic_folder, file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import CandidateList, read_lists, write_scores
 from dupmae.finetuning.jsonl_blocks import write_resumably
 from dupmae.finetuning.trainer_base import PlainTrainer, step_arguments
-from dupmae.models import open_model
+from dupmae.models import Model, open_model, write_checksums
 from dupmae.retrievers.scorers import (
     Scorer,
     is_cross_encoder,
@@ -87,14 +87,14 @@ def train_teacher(model: str, train: Benchmark, lists: Path, output: Path, confi
     details = {"fingerprint": own, "settings": settings, "start": model}
     with recorded_run(output / RUN_FILE, details, "teacher", result=target) as run:
         if not run.finished:
-            _train(base_model.path, train, draw_rows(train, candidates, config), output, config)
+            _train(base_model, train, draw_rows(train, candidates, config), output, config)
     return str(target)
 
 
-def _train(name: str, train: Benchmark, rows: Sequence[Row], output: Path, config: TeacherConfig) -> None:
+def _train(base_model: Model, train: Benchmark, rows: Sequence[Row], output: Path, config: TeacherConfig) -> None:
     """Take all steps, from the beginning or from the last checkpoint, and write the model."""
     set_seed(config.seed)  # draws the new head
-    model = start_cross_encoder(name)
+    model = start_cross_encoder(base_model)
     model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
     prepare_for_training(model.transformers_model, config.dropout, config.precision)
     trainer = _Trainer(
@@ -111,6 +111,7 @@ def _train(name: str, train: Benchmark, rows: Sequence[Row], output: Path, confi
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         with atomic_folder(output / "model") as folder:
             model.save_pretrained(str(folder))
+            write_checksums(folder)
 
 
 def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch_size: int = 32) -> Path:
@@ -142,7 +143,7 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     @cache
     def scorer() -> Scorer:  # a finished run needs none
         named = {passage for some in candidates.values() for passage in some}
-        return open_scorer(scoring.path, train, named, output / VECTORS_FOLDER, batch_size)
+        return open_scorer(scoring, train, named, output / VECTORS_FOLDER, batch_size)
 
     def write(block: Sequence[str], path: Path) -> None:
         write_scores(path, scorer()({query: candidates[query] for query in block}))
@@ -152,16 +153,16 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     return target
 
 
-def refuse_no_teacher(name: str) -> None:
+def refuse_no_teacher(model: Model) -> None:
     """Refuse a model that has no scores as it is.
 
     Raises:
         DupmaeError: It is neither a cross-encoder nor an embedder.
     """
-    if not is_embedder(name) and not is_cross_encoder(name):
+    if not is_embedder(model) and not is_cross_encoder(model):
         raise DupmaeError(
-            f"{name} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another teacher, "
-            "or take 2 stages"
+            f"{model.label} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another "
+            "teacher, or take 2 stages"
         )
 
 

@@ -85,7 +85,7 @@ def evaluate(
     from dupmae.evaluation.metrics import HEADINGS, depth
     from dupmae.evaluation.sources import find_benchmark, read_parts
 
-    rerank = None if reranker is None else (reranker, _reranking(reranker, rerank_depth))
+    rerank = None if reranker is None else (reranker, _reranking("--reranker", reranker, rerank_depth))
     runs = [Path(path) for path in run or []]
     comparisons: list[Comparison] = []
     with ExitStack() as stack:
@@ -128,13 +128,15 @@ def evaluate(
         write_html(Path(output) / "report.html", Path(output).name, comparisons)
 
 
-def _reranking(model: str, depth: int, batch_size: int = 32) -> Rerank:
-    """Make the function that ranks the best passages of each query by a cross-encoder."""
+def _reranking(option: str, model: str, depth: int, batch_size: int = 32) -> Rerank:
+    """Make the function that ranks the best passages of each query by a cross-encoder, given as an option."""
     from functools import partial
 
+    from dupmae.models import open_model
     from dupmae.retrievers.scorers import load_cross_encoder, rerank, score_pairs
 
-    score = partial(score_pairs, load_cross_encoder(model), batch_size=batch_size, show_progress_bar=True)
+    scorer = load_cross_encoder(open_model(model, option=option))
+    score = partial(score_pairs, scorer, batch_size=batch_size, show_progress_bar=True)
     return lambda benchmark, run: rerank(partial(score, benchmark), benchmark, run, depth)
 
 
@@ -175,7 +177,7 @@ def rerank(
     from dupmae.evaluation import evaluate_run
 
     data, before = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown), read_run(Path(run))
-    after = _reranking(model, depth, batch_size)(data, before)
+    after = _reranking("--model", model, depth, batch_size)(data, before)
     write_run(Path(output), after, tag="reranked")
     measured = [(name, evaluate_run(ranking, data.qrels)) for name, ranking in ((run, before), (output, after))]
     with beside(output):

@@ -54,10 +54,10 @@ def build(
     from dupmae.index.writing.joining import process_of
 
     missing = _asked_for(metadata)
-    found, process = open_model(model), process_of(os.environ)
+    found, process = open_model(model, option="--model"), process_of(os.environ)
     build_segments(
         Path(output),
-        DuplexEncoder(found.path),
+        DuplexEncoder(found),
         _striking_off(missing, passages_of(corpus, metadata)),
         model=found,
         batch_size=batch_size,

@@ -26,10 +26,10 @@ def open_index(folder: Path, model: str | None) -> DuplexIndex:
         from dupmae.duplex import DuplexEncoder
         from dupmae.models import open_model
 
-        found = open_model(model)
+        found = open_model(model, option="--model")
         if found.fingerprint != index.manifest.model_fingerprint:
             raise DupmaeError(f"the model {model} is not the one that built the index {folder}")
-        index.encoder = DuplexEncoder(found.path)
+        index.encoder = DuplexEncoder(found)
     return index
 
 

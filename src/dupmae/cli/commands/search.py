@@ -96,8 +96,8 @@ def _engine_search(url: str, model: str) -> Callable[..., list[list[Hit]]]:
     from dupmae.index.engines.exchange import search as search_engine
     from dupmae.models import open_model
 
-    opened, found = open_engine(url), open_model(model)
-    return partial(search_engine, opened, DuplexEncoder(found.path), found.fingerprint)
+    opened, found = open_engine(url), open_model(model, option="--model")
+    return partial(search_engine, opened, DuplexEncoder(found), found.fingerprint)
 
 
 def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
