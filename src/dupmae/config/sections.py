@@ -108,6 +108,8 @@ class PretrainConfig(CheckedSettings):
     """Share of each phase's steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
+    max_grad_norm: Weight = 1.0
+    """Longest gradient of a step, all parameters together: a longer one is cut to this length; 0 cuts none."""
     encoder_mask_rate: Fraction = 0.3
     """Share of the ordinary tokens that the encoder sees masked, chosen by whole words."""
     decoder_mask_rate: Fraction = 0.5
@@ -118,6 +120,8 @@ class PretrainConfig(CheckedSettings):
     """Share of the selected tokens replaced by a random token; the rest stays as it is."""
     dropout: FractionBelowOne = 0.0
     """Dropout of encoder and attention; a short run on text that is seen once or twice needs none."""
+    decoder_dropout: FractionBelowOne | None = None
+    """Dropout of the [CLS] decoder; None takes `dropout`, so that 0 there means none anywhere."""
     mlm_weight: Weight = 1.0
     """Weight of the masked-language-model loss (Eq. 1)."""
     cls_weight: Weight = 1.0
@@ -262,6 +266,8 @@ class FinetuneConfig(CheckedSettings):
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
+    max_grad_norm: Weight = 1.0
+    """Longest gradient of a step, all parameters together: a longer one is cut to this length; 0 cuts none."""
     eval_steps: Count = 100
     """Steps between measurements on held-out queries, where there are any; there is one before the first step and one
     after the last. The state with the best NDCG@10 becomes the result, be it the first. 0 measures nothing, and keeps
@@ -322,6 +328,8 @@ class TeacherConfig(CheckedSettings):
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
+    max_grad_norm: Weight = 1.0
+    """Longest gradient of a step, all parameters together: a longer one is cut to this length; 0 cuts none."""
     seed: Seed = 42
     """Seeds the new head, the draws, order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
