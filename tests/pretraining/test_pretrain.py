@@ -289,7 +289,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
     store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     diverging = settings(new_layers_steps=0, steps=20, learning_rate=1e30, head_learning_rate=1e30)
-    with pytest.raises(DupmaeError, match="of phase joint is not a (finite )?number"):
+    with pytest.raises(DupmaeError, match=r"of phase joint is not a (finite )?number"):
         pretrain(store, str(checkpoint("bert")), tmp_path / "run", diverging)
     assert not (tmp_path / "run" / "model").exists()
 

@@ -129,7 +129,7 @@ def test_checksums_come_last_when_everything_else_is_on_the_disk(
     fsync = os.fsync
 
     def noting(descriptor: int) -> None:
-        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         fsync(descriptor)
 
     monkeypatch.setattr(checkpoints.os, "fsync", noting)

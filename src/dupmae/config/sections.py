@@ -201,6 +201,10 @@ class DuplexConfig(CheckedSettings):
     """What the dense half's cosine is multiplied by, to begin with; learned."""
     lexical_scale: AboveZero = 20.0
     """What the lexical half's cosine is multiplied by, to begin with; learned."""
+    calibrate: bool = True
+    """Whether a new duplex model is calibrated on passages before training: terms centred, thresholded and scaled, the
+    tokens of queries weighted by their rarity, a narrower dense half at its principal directions. If not, the head is
+    as pre-training left it, tokens weigh 1, and the dense half's directions are random: the paper's form."""
     query_max_length: Length | None = None
     """Tokens of a query; what is longer is cut. None takes 64, or what a duplex model has."""
     document_max_length: Length | None = None
@@ -239,6 +243,8 @@ class FinetuneConfig(CheckedSettings):
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
     scale_learning_rate: Weight = 1e-2
     """Peak learning rate of the vocabulary's biases and of all scales: single numbers, which can move fast."""
+    bias_learning_rate: Weight | None = None
+    """Peak learning rate of the vocabulary's biases alone; None takes `scale_learning_rate`."""
     dropout: FractionBelowOne = 0.0
     """Dropout of encoder and attention; a few epochs of a good base model need none, and it is slow on a processor."""
     max_length: Length = 160

@@ -100,7 +100,8 @@ def _train(name: str, train: Benchmark, rows: Sequence[Row], output: Path, confi
     model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
     prepare_for_training(model.transformers_model, config.dropout, config.precision)
     longest = [
-        len(train.queries[query]) + max(len(train.corpus[one].full_text) for one in passages) for query, passages in rows
+        len(train.queries[query]) + max(len(train.corpus[one].full_text) for one in passages)
+        for query, passages in rows
     ]
     trainer = _Trainer(
         StepLog(output / METRICS_FILE),

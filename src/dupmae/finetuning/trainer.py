@@ -31,8 +31,8 @@ from dupmae.finetuning.lexical_weight import tune_lexical_weight
 from dupmae.finetuning.loss import DuplexLoss
 from dupmae.finetuning.trainer_base import PlainTrainer, largest_rows, step_arguments
 from dupmae.finetuning.validation import Validation, dev_pool, reading
-from dupmae.runtime.curves import CURVES_FILE, draw_curves
 from dupmae.runtime.checkpoints import last_checkpoint
+from dupmae.runtime.curves import CURVES_FILE, draw_curves
 from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
@@ -206,7 +206,10 @@ def _arguments(output: Path, config: FinetuneConfig) -> SparseEncoderTrainingArg
         **step_arguments(output, config),
         learning_rate_mapping={
             r"cls_projection|transform\.|output\.weight": config.head_learning_rate,
-            r"output\.bias|log_scale": config.scale_learning_rate,
+            r"log_scale": config.scale_learning_rate,
+            r"output\.bias": config.scale_learning_rate
+            if config.bias_learning_rate is None
+            else config.bias_learning_rate,
         },
         ddp_find_unused_parameters=True,  # such as BERT's pooler
         ddp_broadcast_buffers=False,  # a step has several forward passes, and what they have used must not be rewritten

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from dupmae.config import FinetuneConfig, TeacherConfig
-from dupmae.runtime.precision import bfloat16_pays
 from dupmae.runtime.checkpoints import SealCheckpoints
+from dupmae.runtime.precision import bfloat16_pays
 from dupmae.runtime.resuming import CHECKPOINTS_FOLDER
 from dupmae.runtime.step_log import StepLog
 from dupmae.runtime.trial import TriesLargestBatch

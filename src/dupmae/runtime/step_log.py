@@ -109,8 +109,8 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         for (step, rates, _), row in zip(self._waiting, reduce(values, self.across).tolist(), strict=True):
             if not all(map(math.isfinite, row)):
                 raise DupmaeError(
-                    f"The loss{self._where} is not a number at step {step}: lower the learning rates or set precision to "
-                    "float32."
+                    f"The loss{self._where} is not a number at step {step}: lower the learning rates or set precision "
+                    "to float32."
                 )
             lines.append({**prefix, "step": step, **dict(zip(names, row, strict=True)), **rates})
         if is_first_process():
