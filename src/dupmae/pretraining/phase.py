@@ -119,8 +119,9 @@ class PhaseTrainer(TriesLargestBatch, Trainer):  # type: ignore[misc]
                 if rate is not None and chosen:
                     decay = self.args.weight_decay if decays else 0.0
                     groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
-        return self.optimizer
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = optimizer
+        return optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
