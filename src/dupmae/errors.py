@@ -1,7 +1,7 @@
 """The exception that is meant for users, and what helps to say what is wrong."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class DupmaeError(Exception):
@@ -31,6 +31,27 @@ def refuse_string(values: object, name: str) -> None:
     """
     if isinstance(values, str):
         raise DupmaeError(f"{name} is the string {values[:40]!r}, not a list of strings: put it in brackets.")
+
+
+def refuse_surrogates(texts: Iterable[object], name: str) -> None:
+    """Refuse texts that are not valid Unicode: half of a surrogate pair stands for a byte that nobody could decode.
+
+    Args:
+        texts: The texts; anything else among them is passed over.
+        name: What one of them is called in the sentence.
+
+    Raises:
+        DupmaeError: One holds such a character.
+    """
+    for number, text in enumerate(texts, 1):
+        if isinstance(text, str) and not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise DupmaeError(
+                    f"{name} {number} holds half of a surrogate pair at character {error.start + 1}, which is not "
+                    "valid Unicode: decode it anew."
+                ) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from dupmae.cli.commands import evaluate, experiments, index, model, search, train
 from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
+from dupmae.cli.places import refuse_outputs
 from dupmae.errors import DupmaeError, nearest
 from dupmae.runtime.quiet import silence, silence_other_processes
+from dupmae.runtime.streams import settle_streams
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": experiments.run,
@@ -44,6 +47,7 @@ RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0, or what :mod:`dupmae.cli.failures` says of the exception."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    settle_streams()
     silence_other_processes()
     name, named = "", dict[str, Any]()
     try:
@@ -57,14 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = command_name(words)
         words = words[len(name.split()) :]
         positional, keyword = parse_command(name, COMMANDS[name], words)
-        named = {str(place): value for place, value in enumerate(positional)} | keyword
+        named = dict(inspect.signature(COMMANDS[name]).bind(*positional, **keyword).arguments)
         if "--verbose" not in words:
             silence()
+        if not named.get("dry_run"):
+            refuse_outputs(name, named)
         COMMANDS[name](*positional, **keyword)
         sys.stdout.flush()
-    except BrokenPipeError:
-        return on_broken_pipe()
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            return on_broken_pipe()
         sentence = explain(error, named, resumable=name in RESUMABLE)
         if sentence is None:
             raise

@@ -19,7 +19,7 @@ from dupmae.config.renamed import with_new_names
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.inference import embed
 from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, refuse_surrogates
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import RECORD_FILE, model_file, open_model
 from dupmae.runtime.quiet import silenced
@@ -187,6 +187,15 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     ) -> DuplexEmbeddings:
         """Embed documents: the dense half and the `top_k` heaviest terms of the lexical half."""
         return embed(self, texts, "document", batch_size, show_progress_bar)
+
+    def preprocess(self, inputs: Any, prompt: str | None = None, **kwargs: Any) -> Any:
+        """Tokenise texts.
+
+        Raises:
+            DupmaeError: A text is not valid Unicode.
+        """
+        refuse_surrogates([inputs] if isinstance(inputs, str) else inputs, "Text")
+        return super().preprocess(inputs, prompt, **kwargs)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save as a sentence-transformers folder, whole or not at all, with the one code file that it needs.

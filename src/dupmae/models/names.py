@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import file_sha256
+from dupmae.files import file_sha256, locked
 from dupmae.models.files import WEIGHTS, is_duplex, model_file
+from dupmae.runtime.places import cache_folder
 
 SMALL = "dupmae-small"
 """The duplex model that comes with the package."""
@@ -79,9 +80,6 @@ def resolve_model(name: str, **hub: Any) -> str:
 
 def _unpacked(file: Path, sha256: str | None = None) -> Path:
     """Find a packed model's folder in the user's cache; unpack it now if it is not there."""
-    from filelock import FileLock
-    from platformdirs import user_cache_path
-
     from dupmae.models.packing import is_packed, unpack
 
     if not is_packed(file):
@@ -91,9 +89,10 @@ def _unpacked(file: Path, sha256: str | None = None) -> Path:
         raise DupmaeError(
             f"{file} is damaged: its SHA-256 is {found} instead of {sha256}; pip install --force-reinstall dupmae"
         )
-    folder = user_cache_path("dupmae") / "models" / f"{file.stem}-{found[:16]}"
+    folder = cache_folder() / "models" / f"{file.stem}-{found[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    # Without locks several may unpack at once: each puts a whole folder there, and all are the same.
+    with locked(folder.with_name(f".{folder.name}.lock"), "", wait=True, alone=lambda: True):
         if not folder.is_dir():
             unpack(file, folder)
     return folder

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import locked, write_json
+from dupmae.files import locked, made_folder, sweep, write_json
 from dupmae.runtime.log import HELD_OUT_FILE, METRICS_FILE
 from dupmae.runtime.processes import first_process_first, is_first_process, wait_for_others
 
@@ -114,7 +114,8 @@ def sole_run(output: Path) -> Iterator[None]:
     lock_file = place.with_name(f".{place.name}.lock")
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     taken = f"Another process is at work in the folder {output}: wait until it has finished, or choose another output."
-    with locked(lock_file, taken):
+    with locked(lock_file, taken, alone=lambda: made_folder(place)):
+        sweep(place)
         try:
             yield
         finally:

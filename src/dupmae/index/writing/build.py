@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
+from dupmae.files import made_folder
 from dupmae.index.scoring.snapshot import Snapshot
 from dupmae.index.storage.manifest import Manifest, SegmentEntry, relative_model
 from dupmae.index.storage.passages import passage_table
@@ -147,8 +148,8 @@ class _Builder:
             if found != [None if entry.deleted else entry.fingerprint for entry in manifest.segments]:
                 raise other_passages(folder)
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        with sole_writer(folder), _bar(passages) as bar:
+        new = made_folder(folder)
+        with sole_writer(folder, new=new), _bar(passages) as bar:
             manifest = _earlier_manifest(folder, self.model)  # another process may just have finished
             sweep(folder, manifest)
             number = -1

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_path, locked
+from dupmae.files import atomic_path, is_temporary, locked
 from dupmae.index.scoring import clusters
 from dupmae.index.scoring.snapshot import Snapshot
 from dupmae.index.storage.arrays import describe, write_arrays
@@ -31,10 +31,10 @@ _OURS = re.compile(
 
 
 @contextmanager
-def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def sole_writer(folder: Path, *, wait: bool = False, new: bool = False) -> Iterator[None]:
     """Hold the lock of an index folder, which the system takes back when a process dies; refuse others, or wait."""
     taken = f"Another process is changing the index {folder}: try again when it has finished."
-    with locked(folder / LOCK_FILE, taken, wait=wait):
+    with locked(folder / LOCK_FILE, taken, wait=wait, alone=lambda: new):
         yield
 
 
@@ -192,4 +192,5 @@ def is_index(folder: Path) -> bool:
 def holds_other_files(folder: Path) -> bool:
     """Tell whether something lies in a folder that is no part of an index."""
     known = {FILE_NAME, LOCK_FILE, SPOOL}
-    return any(path.name not in known and not _OURS.fullmatch(path.name) for path in folder.iterdir())
+    names = (path.name for path in folder.iterdir() if path.name not in known)
+    return any(not _OURS.fullmatch(name) and not is_temporary(name) for name in names)
