@@ -12,7 +12,7 @@ from torch import nn
 
 from dupmae.backbones.backbone import Backbone
 from dupmae.backbones.families import FAMILIES
-from dupmae.backbones.opening import check_numbers, check_report, open_tokenizer, opening
+from dupmae.backbones.opening import check_numbers, check_report, opening
 from dupmae.errors import DupmaeError
 from dupmae.models import WEIGHTS, Model, check_files, pooling_folder
 from dupmae.models.files import refuse_no_model

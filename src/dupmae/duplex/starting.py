@@ -33,7 +33,7 @@ def start_duplex(model: str | Model, config: DuplexConfig, corpus: Mapping[str, 
     """Build a duplex model from an encoder and calibrate it; the same arguments give the same model.
 
     A dense half that is narrower than the encoder begins with its principal directions, and queries that have their
-    own tokens alone begin with those weighted by their rarity.
+    own tokens alone begin with those weighted by their rarity. With `config.calibrate` false nothing of this is done.
 
     Args:
         model: As for :meth:`DuplexEncoder.from_encoder`.
@@ -46,6 +46,8 @@ def start_duplex(model: str | Model, config: DuplexConfig, corpus: Mapping[str, 
     """
     set_seed(seed)
     encoder = DuplexEncoder.from_encoder(model, config)
+    if not config.calibrate:
+        return encoder
     pooling = encoder.pooling
     if 0 < pooling.dense_dimension < pooling.hidden_size:
         sample = calibration_sample(corpus, seed, SAMPLE_PER_DIMENSION * pooling.hidden_size)

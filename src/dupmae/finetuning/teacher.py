@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
@@ -22,7 +23,7 @@ from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import CandidateList, read_lists, write_scores
 from dupmae.finetuning.jsonl_blocks import write_resumably
-from dupmae.finetuning.trainer_base import PlainTrainer, step_arguments
+from dupmae.finetuning.trainer_base import PlainTrainer, largest_rows, step_arguments
 from dupmae.models import Model, open_model, write_checksums
 from dupmae.retrievers.scorers import (
     Scorer,
@@ -31,12 +32,13 @@ from dupmae.retrievers.scorers import (
     open_scorer,
     start_cross_encoder,
 )
+from dupmae.runtime.checkpoints import last_checkpoint
 from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import on_one_device, refuse_several_processes
 from dupmae.runtime.progress import show_progress
 from dupmae.runtime.quiet import silenced
-from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, last_checkpoint, recorded_run
+from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, recorded_run
 from dupmae.runtime.step_log import StepLog
 
 RUN_FILE = "teacher.json"
@@ -97,8 +99,13 @@ def _train(base_model: Model, train: Benchmark, rows: Sequence[Row], output: Pat
     model = start_cross_encoder(base_model)
     model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
     prepare_for_training(model.transformers_model, config.dropout, config.precision)
+    longest = [
+        len(train.queries[query]) + max(len(train.corpus[one].full_text) for one in passages)
+        for query, passages in rows
+    ]
     trainer = _Trainer(
         StepLog(output / METRICS_FILE),
+        largest_rows(np.array(longest)[:, None], config.batch_size),
         model=model,
         args=on_one_device(_arguments(output, config)),
         train_dataset=Dataset.from_dict({"label": list(range(len(rows)))}),

@@ -25,6 +25,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def process_count() -> int:
+    """Count the processes that `torchrun` has started, this one included."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def refuse_several_processes(what: str) -> None:
     """Refuse work that only one process can do where `torchrun` has started several.
 
@@ -34,7 +39,7 @@ def refuse_several_processes(what: str) -> None:
     Raises:
         DupmaeError: `torchrun` has started more than one.
     """
-    if _several_processes():
+    if process_count() > 1:
         raise DupmaeError(
             f"{what} is the work of one process: start it without torchrun, which is for pretrain, finetune and "
             "index build"
@@ -69,7 +74,7 @@ def join_processes() -> Any:
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """Let the first process go through the context, then the others."""
-    if not _several_processes():
+    if process_count() == 1:
         yield
         return
     with join_processes().main_process_first():
@@ -78,10 +83,5 @@ def first_process_first() -> Iterator[None]:
 
 def wait_for_others() -> None:
     """Wait until every process has come here."""
-    if _several_processes():
+    if process_count() > 1:
         join_processes().wait_for_everyone()
-
-
-def _several_processes() -> bool:
-    """Tell whether `torchrun` has started more than one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
