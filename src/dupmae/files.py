@@ -41,7 +41,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _finish_file(temporary, mode)
         temporary.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,12 +57,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.rglob("*"):
-            _flush_folder(file) if file.is_dir() else _finish_file(file, mode)
-        _flush_folder(temporary)
+            flush_folder(file) if file.is_dir() else _finish_file(file, mode)
+        flush_folder(temporary)
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -167,7 +167,7 @@ def _finish_file(path: Path, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     Attributes:
         path: The folder that it was loaded from or, later, saved to (of `dupmae-small` its name); None before that.
             What training has changed since is not there.
+        precision: Arithmetic of :meth:`embed_queries` and :meth:`embed_documents`: `float32`, `bfloat16`, or `auto` for
+            what pays on the machine. An index sets it to what its passages were encoded in.
 
     Raises:
         DupmaeError: There is no duplex model of this name.
@@ -65,6 +67,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     """
 
     path: str | None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.
