@@ -24,7 +24,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from dupmae.cli.former_names import FormerNames
 from dupmae.cli.places import settled, settled_fields
 from dupmae.cli.settings_file import Setting, read_settings, suggestion
-from dupmae.config.ranges import OutOfRangeError
+from dupmae.config.ranges import OutOfRangeError, refuse_out_of_range
 from dupmae.errors import DupmaeError
 
 FLAG = object()
@@ -89,6 +89,10 @@ def parse_command(
             positional.append(value)
         else:
             keyword[key] = value
+    try:
+        refuse_out_of_range(function, keyword)
+    except OutOfRangeError as error:
+        raise _refusal(parser, error.setting, error.problem, places) from None
     return positional, keyword
 
 

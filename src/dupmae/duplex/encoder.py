@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     Attributes:
         path: The folder that it was loaded from or, later, saved to (of `dupmae-small` its name); None before that.
             What training has changed since is not there.
+        precision: Arithmetic of :meth:`embed_queries` and :meth:`embed_documents`: `float32`, `bfloat16`, or `auto` for
+            what pays on the machine. An index sets it to what its passages were encoded in.
 
     Raises:
         DupmaeError: There is no duplex model of this name, or its files are not whole
@@ -80,6 +82,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     """
 
     path: str | None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __init__(self, model_name_or_path: str | Model | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.

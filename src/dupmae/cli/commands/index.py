@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dupmae.cli.commands.inputs import open_index, passages_of, read_queries, say
+from dupmae.config.ranges import Fraction, Positive
 from dupmae.errors import DupmaeError
 from dupmae.models import SMALL, open_model
 
@@ -25,9 +26,10 @@ def build(
     corpus: list[str],
     output: str,
     model: str = SMALL,
-    batch_size: int = 32,
-    memory_mb: int = 1000,
+    batch_size: Positive = 32,
+    memory_mb: Positive = 1000,
     metadata: list[str] | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> None:
     """Encode a corpus and build the index that `dupmae search` reads.
 
@@ -47,6 +49,8 @@ def build(
         batch_size: Passages encoded at a time.
         memory_mb: Megabytes to use beside the model; passages are held in memory until a segment of them is written.
         metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
+        precision: Arithmetic of the encoder, for these passages, those added later, and queries; `auto` takes bfloat16
+            where the machine multiplies in it (AMX, AVX-512, GPU).
     """
     from dupmae.duplex import DuplexEncoder
     from dupmae.index.writing.build import build_segments
@@ -55,9 +59,11 @@ def build(
 
     missing = _asked_for(metadata)
     found, process = open_model(model, option="--model"), process_of(os.environ)
+    encoder = DuplexEncoder(found)
+    encoder.precision = precision
     build_segments(
         Path(output),
-        DuplexEncoder(found),
+        encoder,
         _striking_off(missing, passages_of(corpus, metadata)),
         model=found,
         batch_size=batch_size,
@@ -73,7 +79,7 @@ def add(
     /,
     *,
     corpus: list[str],
-    batch_size: int = 32,
+    batch_size: Positive = 32,
     metadata: list[str] | None = None,
     model: str | None = None,
 ) -> None:
@@ -197,8 +203,8 @@ def tune(
     /,
     *,
     queries: str,
-    k: int = 100,
-    recall: float = 0.99,
+    k: Positive = 100,
+    recall: Fraction = 0.99,
     clusters: bool = False,
     model: str | None = None,
     json: bool = False,
@@ -228,8 +234,6 @@ def tune(
     from dupmae.cli.display import show_trials, trials_as_json
     from dupmae.index.tune import measure, propose
 
-    if not 0 <= recall <= 1:
-        raise DupmaeError(f"--recall is the share of passages that must be found, from 0 to 1, not {recall}")
     opened = open_index(Path(index), model)
     texts = [passage.full_text for passage in islice(read_queries(Path(queries)), 200)]
     if clusters:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dupmae.cli.commands.inputs import open_index, read_filter
+from dupmae.config.ranges import Count, Positive
 from dupmae.errors import DupmaeError
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def search(
     k: int = 10,
     where: list[str] | None = None,
     terms: int | None = None,
-    candidates: int = 400,
-    probes: int = 0,
+    candidates: Positive = 400,
+    probes: Count = 0,
     json: bool = False,
     model: str | None = None,
     engine: str | None = None,
