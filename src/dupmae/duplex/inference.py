@@ -18,6 +18,7 @@ import torch
 from torch.func import functional_call
 from tqdm.auto import tqdm
 
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
 from dupmae.errors import DupmaeError, refuse_string
@@ -53,6 +54,10 @@ class Encoder(Protocol):
     def pooling(self) -> DuplexPooling:
         """The last of its modules."""
 
+    @property
+    def tokenizer(self) -> Any:
+        """Says which of a text's words it does not know."""
+
     def __iter__(self) -> Iterator[torch.nn.Module]:
         """Yield its modules, each of which takes the features that the one before it gives."""
 
@@ -75,6 +80,8 @@ def embed(
     refuse_string(texts, "texts")
     if batch_size < 1:
         raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
+    if task == "document":
+        warn_of_unknown_words(encoder.tokenizer, texts)
     encoder.eval()
     forward = _forward(encoder)
     vocabulary = encoder.pooling.vocabulary_size

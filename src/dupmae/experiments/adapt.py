@@ -264,10 +264,19 @@ class Adaptation(Training):
         held_out = len(self.corpus) - len(self.text)
         spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
         also = f" and {given:,} queries that were given" if given else ""
+        kept_words = sum(
+            " ".join(items.corpus[passage].text.split()).count(text) > 0
+            for query, text in items.queries.items()
+            for passage in items.qrels[query]
+        )
+        kinds, runs = "titles and sentences", ""
+        if kept_words:
+            kinds = "titles, sentences and runs of words"
+            runs = f" {kept_words:,} are runs of words of short passages, which keep them: these are easy to find."
         notes = [
-            f"{len(items.queries):,} titles and sentences of {held_out:,} passages that nothing was trained on, each "
+            f"{len(items.queries):,} {kinds} of {held_out:,} passages that nothing was trained on, each "
             f"to find the rest of its passage among {len(items.corpus):,}. bm25 and base-model are before, duplex is "
-            "after.",
+            f"after.{runs}",
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
         ]
         if kept == "base-model":

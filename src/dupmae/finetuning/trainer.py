@@ -21,6 +21,7 @@ from transformers import set_seed
 from dupmae.config import FinetuneConfig, decisive
 from dupmae.corpus import Benchmark
 from dupmae.corpus.passage import corpus_fingerprint
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint
@@ -120,6 +121,7 @@ def finetune(
         if not run.finished:
             examples = _examples(train, dev, config, lists, scores, processes.num_processes)
             refuse_without_negatives(examples, config.batch_size * processes.num_processes)
+            warn_of_unknown_words(encoder.tokenizer, [passage.full_text for passage in train.corpus.values()])
             _train(encoder, examples, output, config, run.record, measured, tuned_on)
     with silenced():
         return DuplexEncoder(str(target))

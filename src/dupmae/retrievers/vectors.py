@@ -29,6 +29,8 @@ Matrix = Any
 class Vectors(Protocol):
     """What a search needs of a model."""
 
+    model: Any
+    """What sentence-transformers loaded."""
     fingerprint: str
     """Of all that the vectors of passages depend on."""
     above: float
