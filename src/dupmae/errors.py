@@ -1,6 +1,7 @@
 """The exception that is meant for users, and what helps to say what is wrong."""
 
 import difflib
+import re
 from collections.abc import Sequence
 
 
@@ -32,6 +33,21 @@ def _on_one_line(sentence: str) -> str:
     line = " ".join(sentence.splitlines())
     half = LONGEST // 2 - 3
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def without_passwords(text: str) -> str:
+    """Put `***` in the place of the passwords in all URLs of a text: behind a user's name, and as parameters.
+
+    A password ends at the last `@` before white space, since people forget to write those within it as `%40`.
+    """
+    if "://" not in text:
+        return text
+    text = _IN_URL.sub(r"\1***@", text)
+    return _AS_PARAMETER.sub(r"\1***", text)
+
+
+_IN_URL = re.compile(r"(://[^\s:/?#@]*:)\S*@")
+_AS_PARAMETER = re.compile(r"([?&](?:ssl)?(?:password|api[-_]?key|token)=)[^\s&#'\"]+", re.IGNORECASE)
 
 
 def refuse_string(values: object, name: str) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from dupmae.runtime.terminal import printable, unguarded
 
 if TYPE_CHECKING:
     from dupmae.evaluation.comparison import Comparison
@@ -24,6 +28,18 @@ SHOWN_TERMS = 10
 """Terms named of a hit, or of a query; of the others the number is told."""
 SHOWN_METRICS = ("ndcg@10", "mrr@10", "recall@100", "judged@10")
 """Columns of a comparison, beside the metric that its benchmark is ranked by."""
+
+
+class PlainConsole(Console):
+    """A console that takes every string for text: no markup, no emoji's names, no character that acts on a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of what is printed; rich adds its own colours to them later."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:

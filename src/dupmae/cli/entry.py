@@ -12,6 +12,7 @@ from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
 from dupmae.errors import DupmaeError, nearest
 from dupmae.runtime.quiet import silence, silence_other_processes
+from dupmae.runtime.terminal import guarded_streams
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": experiments.run,
@@ -41,6 +42,7 @@ RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach
 """Commands that go on where they stopped when they are given again."""
 
 
+@guarded_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0, or what :mod:`dupmae.cli.failures` says of the exception."""
     words = list(sys.argv[1:] if arguments is None else arguments)

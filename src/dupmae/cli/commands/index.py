@@ -223,9 +223,7 @@ def tune(
     """
     from itertools import islice
 
-    from rich.console import Console
-
-    from dupmae.cli.display import show_trials, trials_as_json
+    from dupmae.cli.display import PlainConsole, show_trials, trials_as_json
     from dupmae.index.tune import measure, propose
 
     if not 0 <= recall <= 1:
@@ -239,7 +237,7 @@ def tune(
     if json:
         print(trials_as_json(trials, best))
     else:
-        show_trials(Console(highlight=False), trials, best, k, len(texts))
+        show_trials(PlainConsole(), trials, best, k, len(texts))
 
 
 def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None:

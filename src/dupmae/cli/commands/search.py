@@ -60,9 +60,7 @@ def search(
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
         engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
     """
-    from rich.console import Console
-
-    from dupmae.cli.display import hits_as_json, show_hits
+    from dupmae.cli.display import PlainConsole, hits_as_json, show_hits
 
     if k < 1:
         raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
@@ -84,7 +82,7 @@ def search(
         queries = list(_queries(query, interactive=False))
         print(hits_as_json(queries, find(queries, k, **options) if queries else []))
         return
-    console = Console(highlight=False)
+    console = PlainConsole()
     for text in _queries(query, interactive=sys.stdin.isatty()):
         show_hits(console, text, find([text], k, **options)[0])
 
@@ -155,9 +153,7 @@ def explain(
     """
     if k < 1:
         raise DupmaeError(f"--k counts the passages to explain, at least 1, not {k}")
-    from rich.console import Console
-
-    from dupmae.cli.display import show_explanation
+    from dupmae.cli.display import PlainConsole, show_explanation
     from dupmae.index.explanation import explain as explain_query
     from dupmae.index.explanation import explanation_as_record
 
@@ -165,4 +161,4 @@ def explain(
     if json:
         print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
     else:
-        show_explanation(Console(highlight=False), explanation)
+        show_explanation(PlainConsole(), explanation)
