@@ -4,7 +4,6 @@ import difflib
 import re
 from collections.abc import Sequence
 
-
 LONGEST = 500
 """Characters of a sentence for users."""
 

@@ -34,8 +34,10 @@ CONFIG_HELP = "YAML file that holds any of these options as keys; options given 
 
 def _load_value(text: str) -> Any:
     """Read a value as YAML: a single one, or a list of single ones. Anything else stays text, however it is nested."""
-    if len(text) > 10_000 or re.match(r"\s*[&*!|>{?%@`#\"']", text) or (
-        text.lstrip().startswith("[") and not re.fullmatch(r"\s*\[[^\[\]{}&*!]*\]\s*", text)
+    if (
+        len(text) > 10_000
+        or re.match(r"\s*[&*!|>{?%@`#\"']", text)
+        or (text.lstrip().startswith("[") and not re.fullmatch(r"\s*\[[^\[\]{}&*!]*\]\s*", text))
     ):
         return text
     return _load_yaml(text)

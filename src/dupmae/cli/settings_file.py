@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from dupmae.cli.former_names import FormerNames
+from dupmae.corpus.lines import refuse_irregular
 from dupmae.errors import DupmaeError, nearest
 
 LARGEST_FILE = 256 * 1024
@@ -61,6 +62,7 @@ def read_settings(path: Path, known: Sequence[str], former: FormerNames) -> list
 
 def _read_node(path: Path) -> yaml.Node | None:
     """Parse a settings file, but none of its values; None for an empty one."""
+    refuse_irregular(path)
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
@@ -69,10 +71,12 @@ def _read_node(path: Path) -> yaml.Node | None:
         text = content.decode("utf-8-sig")
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            place = f"{path}, line {event.start_mark.line + 1}"
+            place = f"{path}, line {event.start_mark.line + 1}" if event.start_mark else str(path)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise DupmaeError(f"{place}: more than {DEEPEST} mappings or lists within each other: no setting is one")
+                raise DupmaeError(
+                    f"{place}: more than {DEEPEST} mappings or lists within each other: no setting is one"
+                )
             _refuse_strange(event, place)
         return yaml.SafeLoader(text).get_single_node()
     except FileNotFoundError:
@@ -94,8 +98,8 @@ def _refuse_strange(event: yaml.Event, place: str) -> None:
     """Refuse what settings never need: aliases, by which a small file becomes a huge value, and tags."""
     if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
         raise DupmaeError(f"{place}: anchors and aliases (&name, *name) are not read: write the value out, or quote it")
-    if getattr(event, "tag", None) is not None:
-        raise DupmaeError(f"{place}: tags ({event.tag[:40]}) are not read: write the value alone, or quote it")
+    if (tag := getattr(event, "tag", None)) is not None:
+        raise DupmaeError(f"{place}: tags ({tag[:40]}) are not read: write the value alone, or quote it")
 
 
 def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:

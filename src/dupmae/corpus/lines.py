@@ -14,6 +14,7 @@ import lzma
 import math
 import os
 import re
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -32,6 +33,23 @@ RATIO, UNCHECKED_BYTES = 250, 4 << 20
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
 """Endings of compressed files, in the order in which they are tried."""
+
+
+def refuse_irregular(path: Path) -> None:
+    """Refuse a device, which may have no end, and a pipe by its name, which may have nobody who writes to it.
+
+    What a shell makes of `<(command)` or `/dev/stdin` is a pipe, too, and is taken.
+
+    Raises:
+        DupmaeError: The path leads to such a thing; the file's own absence is left to whoever opens it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and path.is_relative_to("/dev")):
+        return
+    raise DupmaeError(f"{path} is no regular file: name one that can be read to its end.")
 
 
 def file_type(path: Path) -> str:
@@ -210,14 +228,15 @@ def word_of(name: str) -> str:
 
 def _open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading its uncompressed bytes."""
+    refuse_irregular(path)
     ending = path.suffix.lower()
     packed = path.open("rb")
     if ending not in COMPRESSIONS:
         return packed
     if ending == ".gz":
-        unpacked = cast(IO[bytes], gzip.open(packed, "rb"))
+        unpacked = cast(IO[bytes], gzip.GzipFile(fileobj=packed))
     elif ending == ".xz":
-        unpacked = cast(IO[bytes], lzma.open(packed, "rb"))
+        unpacked = cast(IO[bytes], lzma.LZMAFile(packed))  # noqa: SIM115 - closed with what reads it
     else:
         import pyarrow as pa
 

@@ -30,8 +30,8 @@ def read_qrels(path: str | Path) -> Qrels:
     """Read judgements, compressed or not.
 
     The first line decides the format: three columns split at tabs are BEIR's query id, passage id and grade (a first
-    line that has a word without digits in the place of the grade is the header); four columns split at white space are TREC's query id, iteration,
-    passage id and grade. Blank lines are passed over.
+    line that has a word without digits in the place of the grade is the header); four columns split at white space are
+    TREC's query id, iteration, passage id and grade. Blank lines are passed over.
 
     Returns:
         Query id -> passage id -> grade.

@@ -1,7 +1,7 @@
-"""Keep what texts, names and messages hold from acting on a terminal: all that is printed goes through here.
+r"""Keep what texts, names and messages hold from acting on a terminal: all that is printed goes through here.
 
 A title may hold an escape sequence that renames the window, hides what follows or writes over what stood there. Such
-characters are printed as JSON would write them, `\\u001b`, so that they are seen and a document that is printed stays
+characters are printed as JSON would write them, `\u001b`, so that they are seen and a document that is printed stays
 one. Passwords in URLs are left out of messages.
 """
 

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dupmae.cli.commands.inputs import open_index, passages_of, read_queries, say
-from dupmae.errors import DupmaeError
+from dupmae.cli.commands.inputs import open_engine_at, open_index, passages_of, read_queries, say
+from dupmae.errors import DupmaeError, without_passwords
 from dupmae.models import SMALL, open_model
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def tune(
         show_trials(PlainConsole(), trials, best, k, len(texts))
 
 
-def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None:
+def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /, *, api_key_file: str | None = None) -> None:
     """Copy an index into a search engine, for those who outgrow one machine.
 
     Example:
@@ -254,15 +254,20 @@ def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None
         engine: qdrant, or pgvector for PostgreSQL with that extension.
         index: Folder of the index.
         url: http://HOST:PORT/COLLECTION for Qdrant, postgresql://USER@HOST/DATABASE#TABLE for pgvector.
+        api_key_file: File with Qdrant's API key, where the environment variable QDRANT_API_KEY or DUPMAE_API_KEY does
+            not hold it. PostgreSQL's password is taken from PGPASSWORD or ~/.pgpass.
     """
     from dupmae.index import DuplexIndex
-    from dupmae.index.engines import NAMES, open_engine
+    from dupmae.index.engines import NAMES
     from dupmae.index.engines.exchange import push as push_to
 
     if url.split(":")[0] not in NAMES[engine]:
-        raise DupmaeError(f"{url} is no URL of {engine}: it begins with {' or '.join(NAMES[engine])}")
-    count = push_to(DuplexIndex.open(Path(index)), open_engine(url))
-    say(f"Pushed: {count} passages to {url}")
+        raise DupmaeError(
+            f"{without_passwords(url)} is no URL of {engine}: it begins with {' or '.join(NAMES[engine])}"
+        )
+    opened = open_engine_at(url, api_key_file)
+    count = push_to(DuplexIndex.open(Path(index)), opened)
+    say(f"Pushed: {count} passages to {without_passwords(url)}")
 
 
 def _asked_for(metadata: list[str] | None) -> set[str]:

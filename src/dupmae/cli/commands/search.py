@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.cli.commands.inputs import open_index, read_filter
+from dupmae.cli.commands.inputs import open_engine_at, open_index, read_filter
 from dupmae.errors import DupmaeError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def search(
     json: bool = False,
     model: str | None = None,
     engine: str | None = None,
+    api_key_file: str | None = None,
 ) -> None:
     """Search an index, and show why each passage was found.
 
@@ -59,6 +60,8 @@ def search(
         json: Print one JSON document and nothing else, for programs.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
         engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
+        api_key_file: File with the API key of that engine, where the environment variable QDRANT_API_KEY or
+            DUPMAE_API_KEY does not hold it.
     """
     from dupmae.cli.display import PlainConsole, hits_as_json, show_hits
 
@@ -73,7 +76,7 @@ def search(
     if engine is not None:
         if model is None or query is not None or terms is not None:
             raise DupmaeError("dupmae search --engine URL takes --model and QUERY, and neither INDEX nor --terms")
-        query, find = index, _engine_search(engine, model)
+        query, find = index, _engine_search(engine, api_key_file, model)
     elif index is None:
         raise DupmaeError("dupmae search needs INDEX (see dupmae search --help)")
     else:
@@ -87,14 +90,13 @@ def search(
         show_hits(console, text, find([text], k, **options)[0])
 
 
-def _engine_search(url: str, model: str) -> Callable[..., list[list[Hit]]]:
+def _engine_search(url: str, api_key_file: str | None, model: str) -> Callable[..., list[list[Hit]]]:
     """Make the function that searches an engine as `DuplexIndex.search` does an index."""
     from dupmae.duplex import DuplexEncoder
-    from dupmae.index.engines import open_engine
     from dupmae.index.engines.exchange import search as search_engine
     from dupmae.models import open_model
 
-    opened, found = open_engine(url), open_model(model)
+    opened, found = open_engine_at(url, api_key_file), open_model(model)
     return partial(search_engine, opened, DuplexEncoder(found.path), found.fingerprint)
 
 

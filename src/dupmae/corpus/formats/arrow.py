@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.corpus.formats.records import Fields, Placed, from_records
-from dupmae.corpus.lines import parse_json, refuse_bomb
+from dupmae.corpus.lines import parse_json, refuse_bomb, refuse_irregular
 from dupmae.errors import DupmaeError
 
 _ROWS = 64
@@ -29,6 +29,7 @@ def _parquet_rows(path: Path, fields: Fields) -> Iterator[tuple[int, dict[str, A
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    refuse_irregular(path)
     try:
         packed = path.stat().st_size
         with pq.ParquetFile(path) as file:
@@ -82,6 +83,8 @@ def _dataset_rows(folder: Path, fields: Fields) -> Iterator[tuple[int, dict[str,
 
 def _refuse_strange_files(folder: Path) -> None:
     """Refuse a data set that is empty, or whose record names files outside its folder."""
+    for file in folder.iterdir():
+        refuse_irregular(file)
     state = parse_json((folder / "state.json").read_text(encoding="utf-8"))
     names = [entry["filename"] for entry in state["_data_files"]]
     if not names:
