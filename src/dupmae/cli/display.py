@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -124,6 +124,8 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison]) -> Non
                 "" if system.query_ms is None else f"{system.query_ms:.1f}",
             )
         console.print(table)
+        for line in _significance(comparison):
+            console.print(Text(line))
     if len(comparisons) > 1:
         table = Table(title="All benchmarks", title_justify="left")
         names = list(dict.fromkeys(system.name for comparison in comparisons for system in comparison.systems))
@@ -133,6 +135,21 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison]) -> Non
         for heading, cells in overview(comparisons, names):
             table.add_row(heading, *cells)
         console.print(table)
+
+
+def _significance(comparison: Comparison) -> Iterator[str]:
+    """Say of each system how far it is from the first, and whether that may be chance."""
+    from dupmae.evaluation.metrics import HEADINGS
+    from dupmae.evaluation.significance import compare_with_baseline
+
+    metric, (baseline, *rest) = comparison.definition.metric, comparison.systems
+    values = {system.name: system.values[metric] for system in rest}
+    for row in compare_with_baseline(baseline.values[metric], values):
+        yield (
+            f"{HEADINGS[metric]} of {row.system}: {row.mean:+.4f} against {baseline.name}, better in {row.wins} and "
+            f"worse in {row.losses} queries, p = {row.p:.4f}"
+            + (f" ({row.corrected:.4f} corrected for {len(rest)} comparisons)" if len(rest) > 1 else "")
+        )
 
 
 def show_explanation(console: Console, explanation: Explanation) -> None:

@@ -13,9 +13,7 @@ from dupmae.errors import DupmaeError, without_passwords
 from dupmae.models import SMALL, open_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dupmae.corpus import Passage
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -53,19 +51,18 @@ def build(
     from dupmae.index.writing.encoding import passages_within
     from dupmae.index.writing.joining import process_of
 
-    missing = _asked_for(metadata)
+    _check_metadata(metadata, corpus)
     found, process = open_model(model), process_of(os.environ)
     build_segments(
         Path(output),
         DuplexEncoder(found.path),
-        _striking_off(missing, passages_of(corpus, metadata)),
+        passages_of(corpus, metadata),
         model=found,
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
         process=process,
     )
     say(f"Written: {output}" + (f" (share of process {process[0]})" if process[1] > 1 else ""))
-    _tell_missing(missing)
 
 
 def add(
@@ -93,14 +90,13 @@ def add(
         metadata: Fields of the corpus to keep; those that the index has, where none is named.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
     """
-    missing = _asked_for(metadata)
+    _check_metadata(metadata, corpus)
     opened = open_index(Path(index), model)
     fields = opened.info()["metadata"] if metadata is None else metadata
     before = len(opened)
-    count = opened.add(_striking_off(missing, passages_of(corpus, fields, need_ids=True)), batch_size)
+    count = opened.add(passages_of(corpus, fields, need_ids=True), batch_size)
     new = len(opened) - before
     say(f"Added to {index}: {new} new passages, {count - new} in the place of earlier ones; it holds {len(opened)}")
-    _tell_missing(missing)
 
 
 def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = None) -> None:
@@ -270,23 +266,15 @@ def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /, *, api_
     say(f"Pushed: {count} passages to {without_passwords(url)}")
 
 
-def _asked_for(metadata: list[str] | None) -> set[str]:
-    """Return the metadata fields named, if an index can have them."""
+def _check_metadata(metadata: list[str] | None, corpus: list[str]) -> None:
+    """Refuse metadata fields that an index cannot have, and warn, before the work, of those that no passage has."""
     from dupmae.index.storage.passages import refuse_reserved
 
     refuse_reserved(metadata or ())
-    return set(metadata or ())
-
-
-def _striking_off(missing: set[str], passages: Iterator[Passage]) -> Iterator[Passage]:
-    """Yield the same passages; a metadata field that one of them has leaves `missing`."""
-    for passage in passages:
-        if missing:
-            missing.difference_update(passage.metadata)
-        yield passage
-
-
-def _tell_missing(fields: set[str]) -> None:
-    """Warn of metadata fields that were asked for and that no passage had."""
-    for field in sorted(fields):
+    missing = set(metadata or ())
+    for passage in passages_of(corpus, metadata) if missing else ():
+        missing.difference_update(passage.metadata)
+        if not missing:
+            break
+    for field in sorted(missing):
         logger.warning("No passage of the corpus has a value in the field %r: check the name after --metadata.", field)
