@@ -10,6 +10,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from dupmae.errors import DupmaeError
 
+LARGEST = 2**63 - 1
+"""The largest whole number that arrays and files hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -21,6 +24,8 @@ class Range:
     below_most: bool = False
 
     def __contains__(self, number: float) -> bool:
+        if isinstance(number, int) and abs(number) > LARGEST:
+            return False
         low = self.least < number if self.above_least else self.least <= number
         high = number < self.most if self.below_most else number <= self.most
         return low and high and (isinstance(number, int) or math.isfinite(number))
@@ -85,7 +90,14 @@ def refuse_out_of_range(kind: Any, values: Mapping[str, Any]) -> None:
     for name, allowed in _ranges(kind).items():
         value = values.get(name)
         if value is not None and value not in allowed:
-            raise OutOfRangeError(name, f"must be {allowed}, not {value}")
+            large = isinstance(value, int) and value > LARGEST
+            raise OutOfRangeError(name, f"must be {'smaller' if large else allowed}, not {_shortened(value)}")
+
+
+def _shortened(value: float) -> str:
+    """Write a number, of a very long one the beginning."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}... ({len(text)} digits)"
 
 
 @cache

@@ -76,9 +76,7 @@ def evaluate(
     if k < 10:
         raise DupmaeError(f"--k counts the passages to rank, at least the 10 that NDCG@10 looks at, not {k}")
     results = [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]
-    from rich.console import Console
-
-    from dupmae.cli.display import show_comparisons
+    from dupmae.cli.display import PlainConsole, show_comparisons
     from dupmae.evaluation.benchmarks import expand_groups
     from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
     from dupmae.evaluation.html_report import write_html
@@ -120,7 +118,7 @@ def evaluate(
                 write_runs(place, comparison.systems)
                 write_json(place / "per_query.json", {system.name: system.values for system in comparison.systems})
     with beside(json):
-        show_comparisons(Console(highlight=False), comparisons)
+        show_comparisons(PlainConsole(), comparisons)
     record: dict[str, Any] = {"benchmarks": [as_record(comparison) for comparison in comparisons]}
     for path in results:
         write_json(path, record)
@@ -170,9 +168,7 @@ def rerank(
     """
     if depth < 1:
         raise DupmaeError(f"--depth counts the passages to score, at least 1, not {depth}")
-    from rich.console import Console
-
-    from dupmae.cli.display import show_metrics
+    from dupmae.cli.display import PlainConsole, show_metrics
     from dupmae.corpus import read_benchmark, read_run, write_run
     from dupmae.evaluation import evaluate_run
 
@@ -181,5 +177,5 @@ def rerank(
     write_run(Path(output), after, tag="reranked")
     measured = [(name, evaluate_run(ranking, data.qrels)) for name, ranking in ((run, before), (output, after))]
     with beside(output):
-        show_metrics(Console(highlight=False), f"{data.name}, {split}: {len(data.qrels)} queries", measured)
+        show_metrics(PlainConsole(), f"{data.name}, {split}: {len(data.qrels)} queries", measured)
         say(f"Written: {output}")
