@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,15 +69,25 @@ def import_everything() -> None:
         importlib.import_module(name)
 
 
-def run(argv: Sequence[str], folder: Path, logs: Path, stdin: Path | None = None) -> Ended:
-    """Run `dupmae ARGV` in a folder, which is its working folder; what it prints goes to `logs`.out and `logs`.err."""
+def run(
+    argv: Sequence[str], folder: Path, logs: Path, stdin: Path | None = None, first: Callable[[], None] | None = None
+) -> Ended:
+    """Run a command in a fork of this process.
+
+    Args:
+        argv: The words after `dupmae`.
+        folder: Its working folder.
+        logs: What it prints goes to this name and `.out`, and `.err`.
+        stdin: Its standard input; empty if None.
+        first: Called in the child before the command.
+    """
     before = time.monotonic()
     out, err = logs.with_suffix(".out"), logs.with_suffix(".err")
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _become(argv, folder, out, err, stdin)
+        _become(argv, folder, out, err, stdin, first)
     ended, status, usage = _watch(child, before)
     megabytes = max(0, usage.ru_maxrss - _resident_kilobytes()) >> 10
     return _judge(
@@ -85,7 +95,9 @@ def run(argv: Sequence[str], folder: Path, logs: Path, stdin: Path | None = None
     )
 
 
-def _become(argv: Sequence[str], folder: Path, out: Path, err: Path, stdin: Path | None) -> None:
+def _become(
+    argv: Sequence[str], folder: Path, out: Path, err: Path, stdin: Path | None, first: Callable[[], None] | None
+) -> None:
     """Turn this process, a fork, into the command; it never returns."""
     status = 1
     try:
@@ -116,6 +128,8 @@ def _become(argv: Sequence[str], folder: Path, out: Path, err: Path, stdin: Path
         sys.argv = ["dupmae", *argv]
         from dupmae.cli.entry import main
 
+        if first is not None:
+            first()
         try:
             status = main(list(argv))
         except SystemExit as end:
