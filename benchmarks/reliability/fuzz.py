@@ -23,7 +23,6 @@ import random
 import shutil
 import stat
 import sys
-import tempfile
 import time
 import zlib
 from collections import Counter
@@ -198,10 +197,11 @@ def prepare(folder: Path) -> None:
         "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1",
         "HF_MODULES_CACHE": str(home / "modules"), "NUMBA_CACHE_DIR": str(home / "numba"), "MPLCONFIGDIR": str(home / "mpl"),
         "DUPMAE_CACHE": str(home / "dupmae"), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1", "COLUMNS": "120", "TMPDIR": tempfile.gettempdir(),
+        "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1", "COLUMNS": "120", "TMPDIR": str(home / "tmp"),
         "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg",
     }  # fmt: skip
     os.environ.pop("FORCE_COLOR", None)
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
 
 
 def odd_words(argv: Sequence[str], draw: random.Random) -> tuple[list[str], str]:

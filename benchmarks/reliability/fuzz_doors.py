@@ -108,7 +108,7 @@ def _models() -> list[Door]:
          ("pairs.jsonl",), ("out/model/model.safetensors",), 0.7, False),
         ("duplex", "pretrain", ("pretrain", "--output", "out", *PRETRAIN[:2], *PRETRAIN[4:]), ("corpus.jsonl",),
          ("out/model/model.safetensors",), 0.5, False),
-        ("duplex", "pack", ("pack", "out.safetensors"), (), ("out.safetensors",), 1, True),
+        ("duplex", "pack", ("pack", "out.safetensors"), (), (), 1, True),
         ("duplex", "evaluate", ("evaluate", "--benchmark", "benchmark", "--k", "20", "--output", "out"), ("benchmark",),
          ("out/runs/*/*.trec*",), 1, True),
         ("encoder", "finetune", ("finetune", "--pairs", "pairs.jsonl", "--output", "out", *SHORT, *LENGTHS, "--negatives",

@@ -64,13 +64,12 @@ def test_the_payloads_would_run(tmp_path: Path) -> None:
     assert (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("make", [pickled, as_torch])
-def test_weights_that_are_pickles_are_not_unpickled(make: Any, door: Door, attack: Attack) -> None:
+def test_weights_that_are_pickles_are_not_unpickled(door: Door, attack: Attack) -> None:
     words, model = door
     for weights in list(model.rglob("*.safetensors")):
         weights.unlink()
-        weights.with_name("pytorch_model.bin").write_bytes(make(attack.ran))
-        weights.with_name("model.pt").write_bytes(make(attack.ran))
+        weights.with_name("pytorch_model.bin").write_bytes(as_torch(attack.ran))
+        weights.with_name("model.pt").write_bytes(pickled(attack.ran))
     attack.refused(*words)
 
 
@@ -114,11 +113,19 @@ def test_a_corpus_that_is_a_pickle_is_not_unpickled(part: str, attack: Attack) -
     attack.run("encode", "--model", "models/duplex", "--input", part, "--output", "out")
 
 
-@pytest.mark.parametrize(
-    "kind", ["os.system", "builtins.exec", "subprocess.Popen", "evil.Pooling", "modeling_evil.Pooling", "..evil.Pooling", ""]
-)
+@pytest.mark.parametrize("kind", ["os.system", "evil.Pooling"])
 def test_classes_that_modules_json_names_are_not_imported(kind: str, door: Door, attack: Attack) -> None:
-    words, model = door
+    name_class(kind, *door, attack)
+
+
+@pytest.mark.parametrize("kind", ["builtins.exec", "subprocess.Popen", "modeling_evil.Pooling", "..evil.Pooling", "", "os"])
+def test_other_classes_that_modules_json_names_are_not_imported(kind: str, attack: Attack) -> None:
+    words, parts = COMMANDS["encode duplex"]
+    attack.lay_out(*parts)
+    name_class(kind, words, attack.case / "models/duplex", attack)
+
+
+def name_class(kind: str, words: list[str], model: Path, attack: Attack) -> None:
     for name in ("evil.py", "modeling_evil.py"):
         (model / name).write_text(code(attack.ran, "Pooling"), encoding="utf-8")
         (attack.case / name).write_text(code(attack.ran, "Pooling"), encoding="utf-8")
@@ -155,15 +162,22 @@ def test_a_tokenizer_in_code_is_not_run(door: Door, attack: Attack, change_json:
     attack.refused(*words)
 
 
-@pytest.mark.parametrize("command", ["encode duplex", "index build duplex", "search duplex", "pack duplex", "evaluate duplex"])
-def test_the_copy_of_our_own_module_in_a_model_is_not_run(command: str, attack: Attack) -> None:
-    words, parts = COMMANDS[command]
-    attack.lay_out(*parts)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encode", "--model", "models/duplex", "--input", "queries.txt", "--output", "out"],
+        ["evaluate", "--model", "models/duplex", "--benchmark", "benchmark", "--k", "20"],
+        ["search", "index", "kanad"],
+        ["index", "add", "index", "--corpus", "more.jsonl"],
+        ["pack", "models/duplex", "out.safetensors"],
+    ],
+)
+def test_the_copy_of_our_own_module_in_a_model_is_not_run(words: list[str], attack: Attack) -> None:
+    attack.lay_out("models/duplex", "queries.txt", "benchmark", "index", "more.jsonl")
     model = attack.case / "models/duplex"
-    ends = {"search duplex": "refused"}  # the model's files are part of its fingerprint, its code is not
     for place in (model / "modeling_duplex.py", model / "1_DuplexPooling/modeling_duplex.py", model / "__init__.py"):
         place.write_text(code(attack.ran, "DuplexPooling"), encoding="utf-8")
-    assert attack.run(*words)["kind"] == ends.get(command, "done") or command == "search duplex"
+    attack.run(*words)
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['{}']", "!!python/name:os.system", "!!python/module:os"])

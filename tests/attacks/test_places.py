@@ -125,22 +125,17 @@ def test_further_files_of_an_index_lie_in_its_folder(kind: str, attack: Attack) 
 
 
 def test_a_run_that_is_put_in_place_moves_nothing_outside(attack: Attack) -> None:
-    attack.lay_out("models/encoder", "benchmark", "recipe.yaml", "run")
-    (attack.case / "victim").mkdir()
-    (attack.case / "victim/dear.txt").write_text("dear", encoding="utf-8")
-    for folder in (path for path in (attack.case / "run/.next", attack.case / ".run.next", attack.case / "run/next")):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder.parent / "victim").mkdir(exist_ok=True)
-        record = json.dumps(["../victim", "../../case/victim", str(attack.case / "victim")])
-        for name in ("replaced.json", "replace.json"):
-            (folder / name).write_text(record, encoding="utf-8")
-    from dupmae.experiments import run_folder
+    from dupmae.experiments.run_folder import NEXT_FOLDER, REPLACED_FILE
 
-    for name in ("REPLACED_FILE",):
-        for folder in (attack.case / "run/.next", attack.case / ".run.next"):
-            (folder / getattr(run_folder, name)).write_text(record, encoding="utf-8")
+    attack.lay_out("models/encoder", "benchmark", "recipe.yaml", "run")
+    for place in ("victim", "run/victim"):
+        (attack.case / place).mkdir()
+        (attack.case / place / "dear.txt").write_text(place, encoding="utf-8")
+    (attack.case / "run" / NEXT_FOLDER).mkdir()
+    record = json.dumps(["../victim", "../../case/victim", str(attack.case / "victim")])
+    (attack.case / "run" / NEXT_FOLDER / REPLACED_FILE).write_text(record, encoding="utf-8")
     attack.run("run", "recipe.yaml")
-    assert (attack.case / "victim/dear.txt").read_text("utf-8") == "dear"
+    assert (attack.case / "victim/dear.txt").read_text("utf-8") == "victim"
 
 
 def test_a_saved_data_set_reads_its_own_files(attack: Attack) -> None:
