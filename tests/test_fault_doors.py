@@ -1,4 +1,4 @@
-"""Whatever operation fails while something is written, the old one or the new one is there, and the next call succeeds."""
+"""Whatever fails while something is written: the old one or the new one is there, and the next call succeeds."""
 
 from __future__ import annotations
 
@@ -32,14 +32,33 @@ class Door:
     """Whether parts of the new state may lie beside the old one until the next call."""
 
 
-@pytest.fixture(params=["json", "benchmark", "run of TREC", "token store", "packed", "unpacked", "embeddings", "run", "run done again",
-                        "mined lists"])  # fmt: skip
+@pytest.fixture(
+    params=[
+        "json",
+        "benchmark",
+        "TREC run",
+        "token store",
+        "packed",
+        "unpacked",
+        "embeddings",
+        "run",
+        "run again",
+        "lists",
+    ]
+)
 def door(request: pytest.FixtureRequest, tmp_path: Path) -> Door:
     make: dict[str, Callable[[], Door]] = {
-        "json": _json, "benchmark": _benchmark, "run of TREC": _ranking, "token store": _store,
-        "packed": lambda: _packed(tmp_path / "model"), "unpacked": lambda: _unpacked(tmp_path / "model"), "embeddings": _embeddings, "run": lambda: _run(1),
-        "run done again": lambda: _run(2), "mined lists": _lists,
-    }  # fmt: skip
+        "json": _json,
+        "benchmark": _benchmark,
+        "TREC run": _ranking,
+        "token store": _store,
+        "packed": lambda: _packed(tmp_path / "model"),
+        "unpacked": lambda: _unpacked(tmp_path / "model"),
+        "embeddings": _embeddings,
+        "run": lambda: _run(1),
+        "run again": lambda: _run(2),
+        "lists": _lists,
+    }
     return make[request.param]()
 
 
@@ -172,7 +191,9 @@ def _unpacked(model: Path) -> Door:
     pack(_tiny_model(model), file)
 
     def unpack(folder: Path) -> None:
-        with mock.patch.dict("os.environ", {"XDG_CACHE_HOME": str(folder / "cache"), "DUPMAE_CACHE": str(folder / "cache")}):
+        with mock.patch.dict(
+            "os.environ", {"XDG_CACHE_HOME": str(folder / "cache"), "DUPMAE_CACHE": str(folder / "cache")}
+        ):
             resolve_model(str(file))
 
     def state(folder: Path) -> object:
@@ -198,7 +219,7 @@ def _embeddings() -> Door:
                 np.ones((count, 4), np.float32), np.ones((count, 2), np.uint16), np.ones((count, 2), np.float32)
             )
             encoder = SimpleNamespace(embed_documents=lambda *_, **__: found)
-            with mock.patch("dupmae.duplex.DuplexEncoder", lambda _: encoder):
+            with mock.patch("dupmae.duplex.DuplexEncoder", return_value=encoder):
                 model.encode(model="m", input=str(texts), output=str(folder / "out"))
 
         return encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -90,9 +91,7 @@ def run(
         _become(argv, folder, out, err, stdin, first)
     ended, status, usage = _watch(child, before)
     megabytes = max(0, usage.ru_maxrss - _resident_kilobytes()) >> 10
-    return _judge(
-        ended, status, usage.ru_utime + usage.ru_stime, megabytes, out.read_bytes(), err.read_bytes(), folder
-    )
+    return _judge(ended, status, usage.ru_utime + usage.ru_stime, megabytes, out.read_bytes(), err.read_bytes(), folder)
 
 
 def _become(
@@ -120,9 +119,9 @@ def _become(
             os.dup2(opened, descriptor)
             os.close(opened)
         obey_permissions()
-        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: PTH123, SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: PTH123, SIM115
+        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         faulthandler.enable(sys.stderr)
         faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=False)
         sys.argv = ["dupmae", *argv]
@@ -161,7 +160,7 @@ def _watch(child: int, before: float) -> tuple[str, int, resource.struct_rusage]
     while True:
         found, status, usage = os.wait4(child, os.WNOHANG)
         if found:
-            with_group_ended(child)
+            _end_group(child)
             return why, os.waitstatus_to_exitcode(status), usage
         now = time.monotonic()
         computed, state = _state(child)
@@ -171,17 +170,15 @@ def _watch(child: int, before: float) -> tuple[str, int, resource.struct_rusage]
             why = "hang"
             os.kill(child, signal.SIGUSR1)  # its stack goes to its standard error
             time.sleep(0.5)
-            with_group_ended(child)
+            _end_group(child)
         time.sleep(pause)
         pause = min(0.05, pause * 1.5)
 
 
-def with_group_ended(child: int) -> None:
+def _end_group(child: int) -> None:
     """End a child and what it has started."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _state(child: int) -> tuple[float, str]:
@@ -198,9 +195,7 @@ def _resident_kilobytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 10
 
 
-def _judge(
-    why: str, status: int, seconds: float, megabytes: int, out: bytes, err: bytes, folder: Path
-) -> Ended:
+def _judge(why: str, status: int, seconds: float, megabytes: int, out: bytes, err: bytes, folder: Path) -> Ended:
     """Name what is wrong with how a command ended, if anything."""
     text = err.decode("utf-8", "replace")
     text = re.sub(r"[^\n]*\r", "", text)  # of progress bars the last state
@@ -229,7 +224,7 @@ def _judge(
 
 def _refusal(text: str) -> tuple[str, str]:
     """Read the sentence of a refusal."""
-    before, mark, sentence = text.partition("dupmae: error: ")
+    _, mark, sentence = text.partition("dupmae: error: ")
     sentence = sentence.rstrip("\n")
     if not mark or "\n" in sentence or len(sentence) > LONGEST:
         return "sentence", sentence[:700] or text[-700:]
@@ -241,7 +236,7 @@ def _controls(text: str) -> str:
     found = {
         character
         for character in text
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t\r"
+        if (unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t\r")
         or character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
     }
     return " ".join(sorted(f"U+{ord(character):04X}" for character in found))
@@ -249,7 +244,7 @@ def _controls(text: str) -> str:
 
 def _innermost(text: str) -> str:
     """Find the innermost function of `dupmae` in a traceback, or in a stack, and the exception's type."""
-    ordered = 'Traceback (most recent call last)' in text
+    ordered = "Traceback (most recent call last)" in text
     frames = re.findall(r'File "[^"]*/dupmae/([^"]+)", line \d+,? in (\S+)', text)
     frames = [frame for frame in frames if frame[0] != "fuzz_child.py"]
     frame = (frames[-1] if ordered else frames[0]) if frames else ("", "")

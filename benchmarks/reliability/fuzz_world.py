@@ -82,7 +82,7 @@ def _in_child(build: Callable[[], None], folder: Path) -> None:
             log = os.open("../build.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+            sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
             build()
             status = 0
         except BaseException:

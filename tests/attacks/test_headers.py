@@ -159,7 +159,18 @@ def other_type(arrays: dict[str, Any]) -> None:
     arrays["documents"] = arrays["documents"].astype(np.int16)
 
 
-LIES = [far_lists, falling_lists, far_documents, far_columns, few_rows, few_units, no_numbers, narrow, no_array, other_type]
+LIES = [
+    far_lists,
+    falling_lists,
+    far_documents,
+    far_columns,
+    few_rows,
+    few_units,
+    no_numbers,
+    narrow,
+    no_array,
+    other_type,
+]
 SEARCH, COMPACT = ["search", "index", "kanad lonat mitad"], ["index", "compact", "index"]
 
 
@@ -216,11 +227,19 @@ def test_passages_of_an_index_that_are_not_its_vectors(lie: str, file: str, atta
 
 
 MANIFESTS: dict[str, Any] = {
-    "cls_dimension": [10**12, -1, "8", None, 7], "vocabulary_size": [10**12, -1, 0, "a", 3], "top_k": [-1, "a", None, []],
-    "segment_passages": [10**12, -1, "a", None], "segments": [[{}], [1], "a", None, {}], "deleted": [1, [], "a", {}],
-    "clusters": [1, [], "a", {}], "model": [1, None, [], "\x1b[31m"], "model_relative": [1, [], "\x00"],
-    "model_fingerprint": [1, None, []], "next_number": ["a", None, -1, 1.5], "complete": [1, "a", None],
-}  # fmt: skip
+    "cls_dimension": [10**12, -1, "8", None, 7],
+    "vocabulary_size": [10**12, -1, 0, "a", 3],
+    "top_k": [-1, "a", None, []],
+    "segment_passages": [10**12, -1, "a", None],
+    "segments": [[{}], [1], "a", None, {}],
+    "deleted": [1, [], "a", {}],
+    "clusters": [1, [], "a", {}],
+    "model": [1, None, [], "\x1b[31m"],
+    "model_relative": [1, [], "\x00"],
+    "model_fingerprint": [1, None, []],
+    "next_number": ["a", None, -1, 1.5],
+    "complete": [1, "a", None],
+}
 
 
 @pytest.mark.parametrize("key", list(MANIFESTS))
@@ -232,8 +251,18 @@ def test_manifests_of_an_index(key: str, attack: Attack) -> None:
     attack.run("index", "add", "index", "--corpus", "more.jsonl")
 
 
-@pytest.mark.parametrize("changes", [{"passages": 10**9}, {"passages": -1}, {"deleted": 10**6}, {"files": {}}, {"name": 3},
-                                     {"passages": "a"}, {"files": {"vectors.safetensors": 3}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"passages": 10**9},
+        {"passages": -1},
+        {"deleted": 10**6},
+        {"files": {}},
+        {"name": 3},
+        {"passages": "a"},
+        {"files": {"vectors.safetensors": 3}},
+    ],
+)
 def test_entries_of_segments(changes: dict[str, Any], attack: Attack) -> None:
     attack.lay_out("models/duplex", "index")
     seal(attack.case / "index", lambda values: values["segments"][0].update(changes))

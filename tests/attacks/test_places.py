@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,19 @@ import numpy as np
 import pytest
 from hostile import Attack
 
-NAMES = ["../../secret/words.txt", "{secret}/words.txt", "a/../../../secret/words.txt", "..", ".", "", "/", "a\x00b",
-         "..\\..\\secret\\words.txt", "C:\\words.txt", "a/./../../../secret/x"]  # fmt: skip
+NAMES = [
+    "../../secret/words.txt",
+    "{secret}/words.txt",
+    "a/../../../secret/words.txt",
+    "..",
+    ".",
+    "",
+    "/",
+    "a\x00b",
+    "..\\..\\secret\\words.txt",
+    "C:\\words.txt",
+    "a/./../../../secret/x",
+]
 
 
 def repack(path: Path, change: Any) -> None:
@@ -97,8 +107,15 @@ def seal(index: Path, change: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../secret/segment", "{secret}/segment", "segment-000001/../../../secret/segment"])
-@pytest.mark.parametrize("words", [["search", "index", "kanad"], ["index", "compact", "index"], ["index", "verify", "index"],
-                                   ["index", "delete", "index", "--ids", "p1"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "index", "kanad"],
+        ["index", "compact", "index"],
+        ["index", "verify", "index"],
+        ["index", "delete", "index", "--ids", "p1"],
+    ],
+)
 def test_segments_of_an_index_lie_in_its_folder(words: list[str], name: str, attack: Attack) -> None:
     attack.lay_out("models/duplex", "index")
     shutil.copytree(attack.case / "index/segment-000001", attack.secret / "segment")
@@ -165,7 +182,7 @@ def test_links_that_lie_in_wait_under_guessed_names_are_not_followed(words: list
     attack.lay_out("models/duplex", "queries.txt", "corpus.jsonl", "pairs.jsonl", "benchmark", "run.trec")
     (attack.case / "out").mkdir()
     names = ["out", "results.json", "packed.safetensors", "negatives.jsonl", "mining.json", "manifest.json", "ids.json"]
-    first = int(os.readlink("/proc/self").split("/")[-1])
+    first = int(Path("/proc/self").readlink().name)
     for number in range(first, first + 400):  # the numbers that the next processes will get
         for name in names:
             for folder in (attack.case, attack.case / "out"):

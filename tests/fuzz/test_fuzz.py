@@ -22,7 +22,7 @@ def outcomes() -> list[dict[str, Any]]:
 )
 def test_no_damaged_input_ends_so(kind: str, outcomes: list[dict[str, Any]]) -> None:
     told = [
-        f"input {found['input']}: {found['command']} ({found['file']}: {found['damage']}): {found['place']} {found['said']}"
+        " | ".join(str(found[key]) for key in ("input", "command", "file", "damage", "place", "said"))
         for found in outcomes
         if found["kind"] == kind
     ]
