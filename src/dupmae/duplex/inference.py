@@ -48,6 +48,7 @@ class Encoder(Protocol):
 
     device: torch.device
     prompts: dict[str, str]
+    precision: Literal["auto", "float32", "bfloat16"]
 
     @property
     def pooling(self) -> DuplexPooling:
@@ -106,7 +107,7 @@ def _forward(encoder: Encoder) -> Callable[[Features, Task], torch.Tensor]:
     """Make the encoder a function from features to vectors (B, V + d'), its matrices converted where that pays."""
     *modules, pooling = encoder
     converted: list[dict[str, torch.Tensor]] = [{} for _ in encoder]
-    if bfloat16_pays("auto"):
+    if bfloat16_pays(encoder.precision):
         for module, weights in zip(encoder, converted, strict=True):
             for name, parameter in module.named_parameters():
                 if module is not pooling or name not in IN_FULL:

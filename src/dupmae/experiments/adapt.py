@@ -101,9 +101,9 @@ def adapt(
         Dry run of run...
         ...8-result...to do...not done yet...
     """
-    base_model = open_model(model)
-    teacher = base_model if config.teacher is None else open_model(config.teacher)
-    _refuse(model, base_model, config, held_out=pairs is not None and config.dev_fraction > 0)
+    base_model = open_model(model, option="--model")
+    teacher = base_model if config.teacher is None else open_model(config.teacher, option="--teacher")
+    _refuse(model, base_model, teacher, config, held_out=pairs is not None and config.dev_fraction > 0)
     return Adaptation(Path(corpus), base_model, teacher, output, config, pairs).run(dry_run=dry_run)
 
 
@@ -318,7 +318,7 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     return replace(train, corpus=joined, queries=queries, qrels=qrels)
 
 
-def _refuse(model: str, base_model: Model, config: AdaptConfig, held_out: bool) -> None:
+def _refuse(model: str, base_model: Model, teacher: Model, config: AdaptConfig, held_out: bool) -> None:
     """Refuse a tuned weight without queries, a teacher without scores, a pooling the base model was not trained for."""
     if config.finetune.tune_lexical_weight and not held_out:
         raise DupmaeError(
@@ -328,7 +328,7 @@ def _refuse(model: str, base_model: Model, config: AdaptConfig, held_out: bool) 
     if config.stages > 2:
         from dupmae.finetuning.teacher import refuse_no_teacher
 
-        refuse_no_teacher(config.teacher or model)
+        refuse_no_teacher(teacher)
     refuse_disagreement(base_model, config.pretrain, config.duplex)
     trained = None if base_model.kind == "duplex" else base_model.pooling
     if trained not in (None, config.duplex.dense_pooling):

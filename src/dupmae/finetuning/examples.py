@@ -50,6 +50,12 @@ class Examples:
         found = [self.train.corpus[self.passages[number]].full_text for number in passages]
         return {"query": self.train.queries[self.queries[query]]} | dict(zip(self.columns[1:], found, strict=True))
 
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Count the characters of all rows' texts, (N, 2 + n)."""
+        queries = np.array([len(self.train.queries[name]) for name in self.queries])
+        passages = np.array([len(self.train.corpus[name].full_text) for name in self.passages])
+        return np.concatenate([queries[self.rows[:, :1]], passages[self.rows[:, 1:]]], axis=1)
+
     @property
     def columns(self) -> list[str]:
         """Names of a row's texts."""
@@ -233,6 +239,29 @@ def refuse_few(name: str, pairs: int, epochs: float, batch: int, section: str = 
             f"{name} gives {available} training pairs, fewer than one batch of {batch}: "
             f"lower {section}batch_size or add pairs."
         )
+
+
+def refuse_without_negatives(examples: Examples, step: int) -> None:
+    """Refuse rows none of which meets a passage that is not an answer: every loss would be 0.
+
+    Args:
+        examples: The rows.
+        step: Rows of a step, of all processes.
+
+    Raises:
+        DupmaeError: There is nothing to tell apart.
+    """
+    if examples.teacher is not None and (np.isfinite(examples.teacher).sum(axis=1) > 1).any():
+        return
+    for start in range(0, len(examples), step):
+        rows = examples.rows[start : start + step].tolist()
+        passages = {passage for row in rows for passage in row[1:]}
+        if any(passages - examples.positives[query] - {positive} for query, positive, *_ in rows):
+            return
+    raise DupmaeError(
+        f"{examples.train.name} gives no query a negative, so that every loss would be 0: set negatives to 1 or more, "
+        "or add queries with other answers (and more than one to a batch)."
+    )
 
 
 def _warn_of_titles(train: Benchmark, positives: Sequence[str]) -> None:

@@ -140,7 +140,7 @@ def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[
             manifest.deleted,
         ]
     if settings["teacher"] is not None:
-        inputs["teacher"] = open_model(str(settings["teacher"])).fingerprint
+        inputs["teacher"] = open_model(str(settings["teacher"]), option="--teacher").fingerprint
     return fingerprint(inputs)
 
 
@@ -234,9 +234,10 @@ def _judge(train: Benchmark, config: MiningConfig) -> Judge:
     """Make what leaves out of lists the negatives that the teacher, if there is one, takes for answers."""
     if config.teacher is None:
         return lambda lists: lists
+    from dupmae.models import open_model
     from dupmae.retrievers.scorers import load_cross_encoder, score_pairs
 
-    teacher = load_cross_encoder(config.teacher)
+    teacher = load_cross_encoder(open_model(config.teacher, option="--teacher"))
 
     def judge(lists: list[CandidateList]) -> list[CandidateList]:
         scores = score_pairs(teacher, train, {one.query_id: one.passages for one in lists})
