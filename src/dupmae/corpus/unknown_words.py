@@ -83,20 +83,19 @@ def warn_of_unknown_words(tokenizer: Any, texts: Sequence[str]) -> None:
 
 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[tuple[int, int, int]]]:
-    """Tokenise texts without special tokens: each token's id, start and end; (0, 0) where these are not known."""
-    offsets = bool(getattr(tokenizer, "is_fast", False))
-    found = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_offsets_mapping=offsets,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    places = found["offset_mapping"] if offsets else [[(0, 0)] * len(ids) for ids in found["input_ids"]]
+    """Tokenise texts without special tokens: each token's id, start and end; (0, 0) where these are not known.
+
+    What the tokenizer cuts and pads by at present stays as it is: the first tokens do.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        return [
+            [(token, 0, 0) for token in tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))] for text in texts
+        ]
     return [
-        [(token, start, end) for token, (start, end) in zip(ids, spans, strict=True)]
-        for ids, spans in zip(found["input_ids"], places, strict=True)
+        [
+            (token, start, end)
+            for token, (start, end), counts in zip(one.ids, one.offsets, one.attention_mask, strict=True)
+            if counts
+        ]
+        for one in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
     ]
