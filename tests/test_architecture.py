@@ -15,7 +15,8 @@ SOURCE = Path(str(dupmae.__file__)).parent
 FLOORS = [
     {"errors", "kernels"},
     {"config", "files", "vocabulary"},
-    {"models", "corpus", "runtime"},
+    {"runtime"},
+    {"models", "corpus"},
     {"backbones"},
     {"duplex", "pretraining"},
     {"index"},

@@ -167,7 +167,7 @@ def run_folder() -> Figure:
 
 def rooms() -> Figure:
     """The rooms of the package, from the one that knows all to those that know none."""
-    figure, axes = canvas(100, 60)
+    figure, axes = canvas(100, 65)
     floors: list[list[tuple[str, str, Colour]]] = [
         [("cli", "what people type", GREY)],
         [("experiments", "run, adapt, variants, reproduce: stages, folders, reports", GREY)],
@@ -177,14 +177,14 @@ def rooms() -> Figure:
         [("index", "storage, scoring, writing, engines", GREEN)],
         [("duplex", "representation, encoder", BLUE), ("pretraining", "Eq. 1-9", BLUE)],
         [("backbones", "model families, loading, from scratch", BLUE)],
-        [("models", "names, packing", GREY), ("corpus", "text, pairs, benchmarks", GREEN),
-         ("runtime", "processes, logs, resuming", GREY)],
+        [("models", "names, packing", GREY), ("corpus", "text, pairs, benchmarks", GREEN)],
+        [("runtime", "processes, logs, resuming, places of caches", GREY)],
         [("config", "every setting", GREY), ("files", "whole or not at all", GREY)],
         [("errors", "DupmaeError", GREY), ("kernels", "vocabulary-sized loops", GREY)],
     ]  # fmt: skip
     height, gap, whole = 4.3, 1.0, 84.0
     for floor, parts in enumerate(floors):
-        y = 60 - 1.5 - (floor + 1) * height - floor * gap
+        y = 65 - 1.5 - (floor + 1) * height - floor * gap
         width = (whole - gap * (len(parts) - 1)) / len(parts)
         for place, (name, what, colour) in enumerate(parts):
             x = 1.5 + place * (width + gap)
@@ -192,8 +192,8 @@ def rooms() -> Figure:
             axes.text(x + 1.4, y + height / 2, name, ha="left", va="center", color=INK, weight="bold")
             inset = 14 if len(parts) < 3 else 10.5
             axes.text(x + inset, y + height / 2, what, ha="left", va="center", color=SOFT, size=8)
-    arrow(axes, [(89.5, 58), (89.5, 2)])
-    for y, name, colour in ((54, "the model", BLUE), (49, "data, search,\nmeasures", GREEN)):
+    arrow(axes, [(89.5, 63), (89.5, 2)])
+    for y, name, colour in ((59, "the model", BLUE), (54, "data, search,\nmeasures", GREEN)):
         box(axes, (90.7, y - 0.7), (1.4, 1.4), "", colour)
         say(axes, (92.7, y), name, size=7)
     say(axes, (91, 30), "a room\nimports\nonly rooms\nbelow it", size=8.5)

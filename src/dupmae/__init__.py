@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dupmae.runtime.places import settle_caches
+
 if TYPE_CHECKING:
     from dupmae.config import AdaptConfig as AdaptConfig
     from dupmae.config import DataConfig as DataConfig
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from dupmae.retrievers import bm25_run as bm25_run
     from dupmae.retrievers import dense_run as dense_run
     from dupmae.retrievers import duplex_run as duplex_run
+
+settle_caches()  # before numba and the libraries of models look for their own
 
 _HOMES = {
     "dupmae.config": (

@@ -59,11 +59,14 @@ def test_a_bad_command_line_gets_one_sentence_and_exit_2(words, sentence, capsys
     ("words", "sentence"),
     [
         (["encode", "--model", "m", "--input", "i", "--output", "a.jsonl/y"], "a.jsonl/y cannot be written (a.jsonl:"),
-        (["pack", "m", "a.jsonl/y"], "a.jsonl/y cannot be written (a.jsonl: file exists): name another place."),
+        (["pack", "m", "a.jsonl/y"], "a.jsonl/y cannot be written (a.jsonl: not a directory): name another place."),
         (["pack", "m", "folder"], "folder is a folder: name a file."),
         (["rerank", "--model", "m", "--run", "r", "--benchmark", "b", "--output", "folder"], "folder is a folder:"),
         (["evaluate", "--model", "m", "--benchmark", "b", "--json", "folder"], "folder is a folder: name a file."),
-        (["evaluate", "--model", "m", "--benchmark", "b", "--output", "a.jsonl"], "a.jsonl/results.json cannot be"),
+        (
+            ["evaluate", "--model", "m", "--benchmark", "b", "--output", "a.jsonl"],
+            "a.jsonl cannot be written (a.jsonl: is a file)",
+        ),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_before_the_work_for_it(

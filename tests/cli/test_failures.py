@@ -22,6 +22,45 @@ from dupmae.errors import DupmaeError
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"), 1, "no space left on"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "not enough memory: take smaller"),
         (MemoryError(), 1, "not enough memory"),
+        (RuntimeError("std::bad_alloc"), 1, "not enough memory"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] data. DefaultCPUAllocator: can't allocate memory: you tried to "
+                "allocate 4 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            1,
+            "not enough memory",
+        ),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory: you tried"),
+            1,
+            "not en",
+        ),
+        (RuntimeError("can't start new thread"), 1, "not enough memory"),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object: Cannot allocate memory"),
+            1,
+            "not enough",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "not enough memory"),
+        (
+            OSError(errno.EMFILE, "Too many open files", "out/segment"),
+            2,
+            "too many open files: allow more with `ulimit -n`",
+        ),
+        (RuntimeError("I/O error: Too many open files (os error 24)"), 2, "too many open files: allow more"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "out/x"), 1, "no space left on the disk of out/x"),
+        (
+            RuntimeError("cannot cache function 'f': no locator available for file 'x.py'"),
+            2,
+            "let DUPMAE_CACHE name one",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 2, "let TMPDIR name one"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "the standard output"),
+            1,
+            "the standard output cannot be writ",
+        ),
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "data/b"),
             2,
@@ -53,6 +92,21 @@ def test_each_foreseen_failure_gets_one_sentence_and_its_exit_status(
     assert message.startswith("dupmae: error: ")
     assert sentence in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("given", ["out", "./out", "{here}/out", "link/out"])
+@pytest.mark.parametrize("touched", ["{here}/out/lock", "out/lock", "{here}/.out.lock", "{here}/out"])
+def test_a_path_of_the_user_is_recognised_however_it_is_spelled(
+    given, touched, run_recipe, write, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    given, touched = (name.format(here=tmp_path) for name in (given, touched))
+    run_recipe.side_effect = OSError(errno.EROFS, "Read-only file system", touched)
+    assert cli.main(["run", write("r.yaml", f"output: {given}\n")]) == 2
+    message = capsys.readouterr().err
+    assert message.removeprefix("dupmae: error: ").removeprefix("./").startswith(given.removeprefix("./"))
+    assert message.endswith(": read-only file system\n")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import gzip
 import json
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,14 +169,14 @@ def test_tsv_whose_header_has_no_id_is_numbered_by_lines(tmp_path: Path) -> None
     ("content", "message"),
     [
         ("a\tb\tc\td\n", "line 1: 4 columns; without a header that names 'text' there must be two (id, text) or three"),
-        ("lonely\n", "line 1: 1 columns"),
+        ("lonely\n", "line 1: 1 column;"),
         ("1\tone\n2\ttwo\tmore\n", "line 2: 3 columns where the first line has 2"),
         (
             "doc_id\tcontents\n1\tone\n",
             "line 1: a heading ('doc_id') without a column 'text': call the text's column so",
         ),
         ("url\tID\tbody\nu\t1\tone\n", "line 1: a heading ('ID') without a column 'text'"),
-        ("_id\ttext\n1\n", "line 2: 1 columns where the first line has 2"),
+        ("_id\ttext\n1\n", "line 2: 1 column where the first line has 2"),
         ("_id\ttext\n", "is empty"),
         (b"1\tone\n2\t\xe4\n", "line 2: byte 3 is not UTF-8"),
         ("1\tone\n1\ttwo\n", "line 2: the id '1' was used before"),
@@ -335,3 +336,45 @@ def test_a_metadata_field_that_is_no_plain_value_is_refused(tmp_path: Path) -> N
     (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "x", "tags": ["t"]}\n', encoding="utf-8")
     with pytest.raises(DupmaeError, match=r"line 1: the field 'tags' is .*, but must be a string"):
         list(read_passages(tmp_path / "c.jsonl", metadata_fields=["tags"]))
+
+
+def test_links_in_a_folder_are_followed_once_and_never_in_a_circle(tmp_path, caplog):
+    texts, far = tmp_path / "texts", tmp_path / "far"
+    (texts / "inner").mkdir(parents=True)
+    far.mkdir()
+    (far / "b.txt").write_text("far", encoding="utf-8")
+    (texts / "inner" / "a.txt").write_text("near", encoding="utf-8")
+    (texts / "linked.txt").symlink_to(far / "b.txt")
+    (texts / "more").symlink_to(far)
+    (texts / "more again").symlink_to(far)
+    (texts / "inner" / "up").symlink_to("..")
+    (far / "back").symlink_to(texts)
+    (far / "far").symlink_to(tmp_path)
+    ids = [passage.id for passage in read_passages(texts)]
+    assert ids == ["inner/a.txt", "linked.txt", "more/b.txt"]
+    assert "more again, a link to the folder" in caplog.text
+
+
+def test_what_is_not_read_of_a_folder_is_named(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    (tmp_path / ".b.txt").write_text("hidden", encoding="utf-8")
+    assert len(list(read_passages(tmp_path))) == 1
+    assert "1 hidden files, such as .b.txt" in caplog.text
+    (tmp_path / "c.txt").symlink_to("nowhere")
+    with pytest.raises(DupmaeError, match=r"c\.txt is a link that leads nowhere"):
+        read_passages(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DupmaeError, match=r"closed cannot be read \(permission denied\)"):
+        read_passages(tmp_path)

@@ -14,6 +14,7 @@ from typing import Any
 from dupmae.config import ScratchConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.models import write_checksums
 from dupmae.runtime.processes import is_first_process
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,9 @@ CHARACTER_TERMS = 4
 """One in so many terms may be a single character that starts a word, and one that goes on with it."""
 
 
-def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: ScratchConfig, seed: int) -> Path:
+def new_encoder(
+    texts: Callable[[], Iterable[str]], folder: Path, config: ScratchConfig, seed: int, *, in_use: bool = True
+) -> Path:
     """Train a WordPiece tokenizer on texts and write it with a randomly initialised BERT that fits it.
 
     The result is a folder like any other encoder's, its vocabulary head tied to the embeddings, that
@@ -40,6 +43,8 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
         folder: Where the encoder goes.
         config: Its size and its tokenizer.
         seed: Draws the weights.
+        in_use: Whether a run may have begun with the encoder that lies there, so that another one does not take its
+            place.
 
     Returns:
         `folder`.
@@ -64,16 +69,18 @@ def new_encoder(texts: Callable[[], Iterable[str]], folder: Path, config: Scratc
     if record_file.is_file():
         if json.loads(record_file.read_text(encoding="utf-8"))["fingerprint"] == own_fingerprint:
             return folder
-        raise DupmaeError(
-            f"The folder {folder} holds an encoder made from other text or with other settings: choose another output "
-            "folder or delete it."
-        )
+        if in_use:
+            raise DupmaeError(
+                f"The folder {folder} holds an encoder made from other text or with other settings: choose another "
+                "output folder or delete it."
+            )
     tokenizer = _train_tokenizer(texts(), normalizer, characters, config)
     model = _random_bert(len(tokenizer), tokenizer.pad_token_id, config, seed)
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         write_json(temporary / RECORD_FILE, {"fingerprint": own_fingerprint, **settings, "entries": len(tokenizer)})
+        write_checksums(temporary)
     logger.info("A new encoder of %d parameters and %d terms.", model.num_parameters(), len(tokenizer))
     return folder
 

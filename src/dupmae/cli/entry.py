@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,8 +11,12 @@ from typing import Any
 from dupmae.cli.commands import evaluate, experiments, index, model, search, train
 from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
+from dupmae.cli.places import refuse_outputs
 from dupmae.errors import DupmaeError, nearest
+from dupmae.runtime.processes import refuse_bad_environment, refuse_several_processes
 from dupmae.runtime.quiet import silence, silence_other_processes
+from dupmae.runtime.streams import OUTPUT, settle_streams
+from dupmae.runtime.terminal import guarded_streams
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": experiments.run,
@@ -39,32 +44,46 @@ COMMANDS: dict[str, Callable[..., None]] = {
 """What is typed after `dupmae` -> what it calls; names of two words form a group."""
 RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
 """Commands that go on where they stopped when they are given again."""
+SHARED = {"pretrain", "finetune", "index build"}
+"""Commands whose work the processes share that `torchrun` starts; any other would be done by each of them at once."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0, or what :mod:`dupmae.cli.failures` says of the exception."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    silence_other_processes()
+    settle_streams()
+    with guarded_streams():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
+    """Run a command line whose output is guarded."""
     name, named = "", dict[str, Any]()
     try:
+        refuse_bad_environment()
+        silence_other_processes()
         group = words[:1] if words and words[0] in _groups() else []
         if words[len(group) :] in ([], ["-h"], ["--help"]):
-            print(_group_help(group[0]) if group else _overview())
+            print(_group_help(group[0]) if group else _overview(), flush=True)
             return 0 if len(words) > len(group) else 2
         if words[0] == "--version":
-            print(f"dupmae {importlib.metadata.version('dupmae')}")
+            print(f"dupmae {importlib.metadata.version('dupmae')}", flush=True)
             return 0
         name = command_name(words)
+        if name not in SHARED:
+            refuse_several_processes(f"dupmae {name}")
         words = words[len(name.split()) :]
         positional, keyword = parse_command(name, COMMANDS[name], words)
-        named = {str(place): value for place, value in enumerate(positional)} | keyword
+        named = dict(inspect.signature(COMMANDS[name]).bind(*positional, **keyword).arguments)
         if "--verbose" not in words:
             silence()
+        if not named.get("dry_run"):
+            refuse_outputs(name, named)
         COMMANDS[name](*positional, **keyword)
         sys.stdout.flush()
-    except BrokenPipeError:
-        return on_broken_pipe()
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and error.filename in (None, OUTPUT):
+            return on_broken_pipe()
         sentence = explain(error, named, resumable=name in RESUMABLE)
         if sentence is None:
             raise

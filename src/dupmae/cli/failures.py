@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -11,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
+from dupmae.files import is_full_disk
+from dupmae.runtime.places import VARIABLE
+from dupmae.runtime.streams import OUTPUT, give_up_output
 
 BAD_INPUT, FULL_DISK, OUT_OF_MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 1, 1, 130, 141
 
-FULL = ("No space left on device", "inline_container.cc", "iostream error")
-"""How libraries say that a disk is full; the last two are PyTorch's words for a file that could not be written."""
+_OUT_OF_MEMORY = (
+    *("std::bad_alloc", "can't allocate memory", "annot allocate memory", "not enough memory", "nable to allocate"),
+    *("CUDA error: out of memory", "can't start new thread"),
+)
+"""How libraries say that there is no memory left: C++'s, PyTorch's and the system's words."""
 
 
 def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bool) -> tuple[str, int] | None:
@@ -35,19 +42,30 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         rest = "the same command goes on where it stopped" if resumable else "nothing half-written remains"
         return f"interrupted; {rest}", INTERRUPTED
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    code = getattr(error, "errno", None)
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if out_of_memory or code == errno.ENOMEM or any(words in text for words in _OUT_OF_MEMORY):
         return (
             "not enough memory: take smaller batches (in training with gradient_accumulation_steps, mini_batch_size or "
             f"gradient_checkpointing) or shorter texts ({text[:200]})",
             OUT_OF_MEMORY,
         )
-    # Libraries written in Rust or C++ report a full disk in words of their own exceptions.
+    if code in (errno.EMFILE, errno.ENFILE) or "oo many open files" in text:
+        return f"too many open files: allow more with `ulimit -n`, and give the command again ({text[:200]})", BAD_INPUT
+    if "cannot cache function" in text:
+        return f"no folder can be written to in which to keep compiled code: let {VARIABLE} name one", BAD_INPUT
+    if isinstance(error, OSError) and error.filename == OUTPUT:
+        give_up_output()
+        return f"{OUTPUT} cannot be written to: {(error.strerror or str(error)).lower()}", FULL_DISK
+    # What is written through dupmae.files has its place; libraries that write by themselves do not say which.
     named = dict(_named(arguments))
-    if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in FULL):
+    if is_full_disk(error):
         place = getattr(error, "filename", None) or named.get("output") or named.get("json") or Path.cwd()
         return f"no space left on the disk of {place}; nothing half-written remains", FULL_DISK
     if not isinstance(error, OSError):
         return None
+    if "No usable temporary directory" in text:
+        return "no folder for temporary files can be written to: let TMPDIR name one", BAD_INPUT
     names = {value for _, value in _named(arguments)}
     model = named.get("model") or named.get("base_model")
     if error.strerror and any(isinstance(path, str | os.PathLike) for path in (error.filename, error.filename2)):
@@ -61,34 +79,35 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
 
 def fail(sentence: str, status: int) -> int:
     """Print the sentence where errors go and hand the status on."""
-    print(f"dupmae: error: {sentence}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nothing can be said where that cannot be written to
+        print(f"dupmae: error: {sentence}", file=sys.stderr)
     return status
 
 
 def on_broken_pipe() -> int:
     """Point standard output nowhere, since its reader (a pager, `head`) has gone, and return the status of that."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    give_up_output()
     return BROKEN_PIPE
 
 
 def _place(error: OSError, names: Sequence[str]) -> str | None:
     """Find where a file's error happened, if that is at, within or on the way to a path that the arguments name.
 
-    An output is written as `.NAME.PROCESS.tmp` beside its place, which such an error stands for, too.
+    Paths are compared with their links followed, as they may be relative in one place and not in the other. Locks stand
+    beside what they are of, as `.NAME.lock`, and earlier versions wrote outputs as `.NAME.PROCESS.tmp`.
     """
     for touched in (error.filename2, error.filename):
         if not isinstance(touched, str | os.PathLike):
             continue
-        path = Path(touched)
-        for name in map(Path, names):
+        path = Path(os.path.realpath(touched))
+        for given in names:
+            name = Path(os.path.realpath(given))
             if path.is_relative_to(name):
-                return str(path)
+                return str(Path(given) / path.relative_to(name))
             if path.parent == name.parent and path.name.startswith(f".{name.name}."):
-                return str(name)
+                return given
             if name.is_relative_to(path):
-                return f"{path} (on the way to {name})"
+                return f"{path} (on the way to {given})"
     return None
 
 

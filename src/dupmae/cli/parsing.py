@@ -14,21 +14,38 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 from dupmae.cli.former_names import FormerNames
+from dupmae.cli.places import settled, settled_fields
 from dupmae.cli.settings_file import Setting, read_settings, suggestion
-from dupmae.config.ranges import OutOfRangeError
+from dupmae.config.ranges import OutOfRangeError, refuse_out_of_range
 from dupmae.errors import DupmaeError
 
 FLAG = object()
 """Stands for the type of an option that takes no value."""
 CONFIG_HELP = "YAML file that holds any of these options as keys; options given here win over it."
+
+
+def _load_value(text: str) -> Any:
+    """Read a value as YAML: a single one, or a list of single ones. Anything else stays text, however it is nested."""
+    if (
+        len(text) > 10_000
+        or re.match(r"\s*[&*!|>{?%@`#\"']", text)
+        or (text.lstrip().startswith("[") and not re.fullmatch(r"\s*\[[^\[\]{}&*!]*\]\s*", text))
+    ):
+        return text
+    return _load_yaml(text)
+
+
+_load_yaml = get_loader("yaml")
+set_loader("dupmae", _load_value, (yaml.YAMLError, ValueError))
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
@@ -60,6 +77,11 @@ def parse_command(
     first_look = _parse(_build_parser(name, function, strict=asks_for_help), words)
     file = first_look.recipe if "recipe" in first_look else first_look.config
     overridden = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    if file is not None:
+        try:
+            file = settled(name, "recipe", file)
+        except DupmaeError as error:
+            raise DupmaeError(f"the settings file {error}") from None
     settings = [] if file is None else read_settings(Path(file), list(types), former)
     settings = [setting for setting in settings if setting.key not in overridden]
     places = {setting.key: f"{file}, line {setting.line}: " for setting in settings}
@@ -70,11 +92,23 @@ def parse_command(
     positional, keyword = [], {}
     hints = get_type_hints(function)
     for key, parameter in inspect.signature(function).parameters.items():
-        value = _construct(hints[key], namespace, parser, places) if is_dataclass(hints[key]) else namespace[key]
+        if is_dataclass(hints[key]):
+            value = _construct(hints[key], namespace, parser, places)
+            value = settled_fields(name, value, partial(_misplaced, parser, places))
+        else:
+            is_query = (name, key) == ("search", "index") and namespace["engine"] is not None  # it stands in that place
+            try:
+                value = settled(name, "query" if is_query else key, namespace[key])
+            except DupmaeError as error:
+                raise _misplaced(parser, places, key, str(error)) from None
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(value)
         else:
             keyword[key] = value
+    try:
+        refuse_out_of_range(function, keyword)
+    except OutOfRangeError as error:
+        raise _refusal(parser, error.setting, error.problem, places) from None
     return positional, keyword
 
 
@@ -111,6 +145,7 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
         exit_on_error=False,
         allow_abbrev=False,
         print_config=None,
+        parser_mode="dupmae",
     )
     help_texts = _help_texts(function)
     parameters = inspect.signature(function).parameters
@@ -211,6 +246,12 @@ def _refusal(parser: ArgumentParser, key: str, problem: str, places: dict[str, s
     return DupmaeError(
         f"{parser.prog if key in _positional(parser) else f'--{key}'} {problem} (see {parser.prog} --help)"
     )
+
+
+def _misplaced(parser: ArgumentParser, places: dict[str, str], key: str, problem: str) -> DupmaeError:
+    """Say what is wrong with a path or a text, with its place in a file or else as it is typed."""
+    option = _positional(parser).get(key, f"--{key}")
+    return DupmaeError(f"{places[key]}{key} {problem}" if key in places else f"{option} {problem}")
 
 
 def _positional(parser: ArgumentParser) -> dict[str, str]:

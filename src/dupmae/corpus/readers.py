@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dupmae.corpus.folders import files_within
 from dupmae.corpus.formats import DATA, SUPPORTED, TEXT, Fields, Placed
 from dupmae.corpus.formats.arrow import read_dataset
 from dupmae.corpus.formats.plain_text import read_whole
@@ -12,6 +14,8 @@ from dupmae.corpus.formats.records import ID_FIELDS, TITLE_FIELD
 from dupmae.corpus.lines import file_type, find_file, word_of
 from dupmae.corpus.passage import Passage
 from dupmae.errors import DupmaeError
+
+logger = logging.getLogger(__name__)
 
 
 def read_passages(
@@ -35,8 +39,9 @@ def read_passages(
     * A folder in BEIR layout: its `corpus.jsonl`.
     * The folder of a Hugging Face data set (`save_to_disk`): one passage per row.
     * Any other folder: all files of the types above, in it and its subfolders, in the order of their paths; hidden
-      files and other types are passed over. If it holds nothing but text files, each of them is ONE passage, and its
-      path within the folder is the id; beside data files, text files are taken for notes and passed over.
+      files and other types are passed over, links are followed. If it holds nothing but text files, each of them is
+      ONE passage, and its path within the folder is the id; beside data files, text files are taken for notes and
+      passed over.
 
     Everything but Parquet may be compressed (`.gz`, `.xz`, `.zst`). A title may be missing or null. The first record of
     a file decides which field holds its ids. If it has none, no record may have one, and the ids are the numbers of the
@@ -100,7 +105,15 @@ def _read_folder(folder: Path, fields: Fields) -> Iterator[Placed]:
         raise DupmaeError(
             f"{folder} holds a data set with the splits {', '.join(splits)}: give the folder of one of them."
         )
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not _is_hidden(file, folder)]
+    known = [file for file in sorted(files_within(folder)) if file_type(file) in DATA or file_type(file) in TEXT]
+    hidden = [file for file in known if file.name.startswith(".")]
+    if hidden:
+        logger.warning("Passed over in %s: %d hidden files, such as %s.", folder, len(hidden), hidden[0].name)
+    shown = [file for file in known if not file.name.startswith(".")]
+    for file in shown:
+        if file.is_symlink() and not file.exists():
+            raise DupmaeError(f"{file} is a link that leads nowhere: delete it, or bring back what it leads to.")
+    files = [file for file in shown if file.is_file()]
     data = [file for file in files if file_type(file) in DATA]
     texts = [file for file in files if file_type(file) in TEXT]
     if not data and not texts:
@@ -108,11 +121,6 @@ def _read_folder(folder: Path, fields: Fields) -> Iterator[Placed]:
     if data:
         return (pair for file in data for pair in _read_file(file, fields, f"{_name(file, folder)}:"))
     return (read_whole(file, _name(file, folder)) for file in texts)
-
-
-def _is_hidden(file: Path, folder: Path) -> bool:
-    """Tell whether the file or a folder on the way to it has a name that starts with a dot."""
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _name(file: Path, folder: Path) -> str:

@@ -15,8 +15,10 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from dupmae.config import StoreConfig
+from dupmae.corpus.folders import files_within
 from dupmae.corpus.passage import Passage
 from dupmae.corpus.tokenising import batches, prepare, text_bytes, tokenise, with_ends
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 
@@ -118,6 +120,9 @@ def build_token_store(
     folder: str | Path,
     config: StoreConfig,
     sources: Sequence[str | Path] = (),
+    *,
+    longest: int | None = None,
+    in_use: bool = False,
 ) -> TokenStore:
     """Tokenise texts once and write them as a token store.
 
@@ -133,13 +138,16 @@ def build_token_store(
         config: Lengths, in tokens with the special ones.
         sources: Files and folders that the texts come from. If the store in `folder` was made from the same ones
             (by name, size and time of the last change) with the same tokenizer and settings, no text is read.
+        longest: Tokens of the longest sequence that is of use; a longer one is refused where it is met.
+        in_use: Whether a run has begun with the store that lies there, so that another one is not to take its place.
 
     Returns:
         The store, opened.
 
     Raises:
         DupmaeError: The tokenizer is slow, has no special tokens or does not tell words apart; the lengths leave no
-            room; the folder holds something else; a text is not valid Unicode; nothing is left to store.
+            room; the folder holds something else; a text is not valid Unicode; nothing is left to store; a sequence
+            is too long, or the store that lies there is in use and another.
 
     Example:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
@@ -186,11 +194,17 @@ def build_token_store(
             for batch in batches(tqdm(texts, desc="Tokenising", unit=" texts", unit_scale=True, delay=2)):
                 for number, (title, text) in enumerate(batch, counts["texts"] + 1):
                     content.update(text_bytes(text, title, number))
+                warn_of_unknown_words(tokenizer, [text for _, text in batch])
                 ids, word_starts, lengths, numbers, titles = tokenise(batch, backend, budget, counts)
                 keep = lengths + 2 >= config.min_length
                 counts["chunks_dropped"] += int((~keep).sum())
                 kept = np.repeat(keep, lengths)
                 ids, word_starts, lengths = ids[kept].astype(dtype), word_starts[kept], lengths[keep]
+                if longest is not None and len(lengths) and (most := int(lengths.max()) + 2) > longest:
+                    raise DupmaeError(
+                        f"The texts make sequences of {most} tokens, but the encoder has positions for {longest}: set "
+                        f"max_length to {longest} or less."
+                    )
                 begins = np.diff(numbers[keep], prepend=-1) != 0
                 counts["chunks"] += len(lengths)
                 counts["tokens"] += len(ids)
@@ -207,6 +221,11 @@ def build_token_store(
                 f"{counts['texts_empty']} tokenise to nothing, the others have fewer than {config.min_length} tokens."
             )
         own_fingerprint = fingerprint({"format": FORMAT, "content": content.hexdigest(), **record})
+        if in_use and _record_of(folder).get("fingerprint") not in (None, own_fingerprint):
+            raise DupmaeError(
+                f"{folder} is the store of a run that was begun with other text or other settings: choose another "
+                "output folder or delete it."
+            )
         whole = {"format": FORMAT, "fingerprint": own_fingerprint, **record}
         write_json(temporary / RECORD_FILE, whole | {"sources": sources_fingerprint, "counts": counts})
     return TokenStore.open(folder)
@@ -225,7 +244,7 @@ def _fingerprint_of(sources: Sequence[str | Path]) -> str:
     """Fingerprint files and all files in folders by their names, sizes and times of the last change."""
     files: list[tuple[str, int, int]] = []
     for source in map(Path, sources):
-        inside = sorted(source.rglob("*")) if source.is_dir() else [source]
+        inside = sorted(files_within(source)) if source.is_dir() else [source]
         found = ((path.resolve(), path.stat()) for path in inside if path.is_file())
         files += [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found]
     return fingerprint(files)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from dupmae.cli.commands.inputs import passages_of, read_queries, say
-from dupmae.files import atomic_folder, refuse_foreign, refuse_unwritable, refuse_unwritable_file, write_json
+from dupmae.cli.commands.inputs import beside, passages_of, read_queries, say
+from dupmae.files import atomic_folder, refuse_foreign, write_json
 
 IDS_FILE = "ids.json"
 
@@ -32,10 +32,10 @@ def encode(
     """
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
-    refuse_unwritable(folder)
     from dupmae.duplex import DuplexEncoder
+    from dupmae.models import open_model
 
-    encoder = DuplexEncoder(model)
+    encoder = DuplexEncoder(open_model(model, option="--model"))
     passages = list(read_queries(Path(input)) if task == "query" else passages_of([input]))
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents
@@ -63,9 +63,9 @@ def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -
         bits: Bits of a weight, 2 to 8.
         vocabulary_bits: Bits of a weight in the matrices that have a row for each term of the vocabulary.
     """
-    from dupmae.models import resolve_model
+    from dupmae.models import open_model
     from dupmae.models.packing import pack as pack_into
 
-    refuse_unwritable_file(Path(file))
-    figures = pack_into(Path(resolve_model(model)), Path(file), bits, vocabulary_bits)
-    say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")
+    figures = pack_into(Path(open_model(model).path), Path(file), bits, vocabulary_bits)
+    with beside(file):
+        say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")

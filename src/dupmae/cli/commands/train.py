@@ -18,6 +18,7 @@ from dupmae.config import (
     TeacherConfig,
 )
 from dupmae.errors import DupmaeError
+from dupmae.files import new_or_untouched
 from dupmae.models import open_model
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def finetune(
         train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
     elif benchmark is not None and dev_split is not None:
         dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
-    encoder = begin_duplex(open_model(model), None, representation, train.corpus, settings.seed)
+    encoder = begin_duplex(open_model(model, option="--model"), None, representation, train.corpus, settings.seed)
     mined, taught = (None if file is None else Path(file) for file in (lists, scores))
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     say(f"Written: {Path(output) / 'model'}")
@@ -165,7 +166,7 @@ def teach(
         settings: The training.
     """
     train = read_train("teach", benchmark, pairs, train_split, allow_unknown)
-    open_model(model)  # or says what is wrong with it before anything is loaded
+    open_model(model, option="--model")  # or says what is wrong with it before anything is loaded
     from dupmae.finetuning.teacher import score_lists, train_teacher
 
     folder = Path(output)
@@ -216,18 +217,26 @@ def pretrain(
         raise DupmaeError("dupmae pretrain starts from either --model NAME or --from_scratch: give one of the two")
     from dupmae.corpus import build_token_store
     from dupmae.pretraining import pretrain as train
-    from dupmae.pretraining.checkpoint import load_tokenizer
+    from dupmae.pretraining.checks import refuse_impossible, refuse_no_tracker, tokenizer_and_length
+    from dupmae.pretraining.trainer import RUN_FILE
     from dupmae.runtime.processes import join_processes
 
+    refuse_impossible(settings)
+    refuse_no_tracker(settings)
     folder = Path(output)
-    with join_processes().main_process_first():
+    # Until a run has its record, what lies there is left from a call that was refused or killed, and gives way.
+    begun = (folder / RUN_FILE).is_file()
+    with join_processes().main_process_first(), new_or_untouched(folder):
         if model is None:
             from dupmae.backbones.from_scratch import new_encoder
 
-            encoder = str(new_encoder(partial(texts_of, corpus), folder / "start", size, settings.seed))
+            texts = partial(texts_of, corpus)
+            start = open_model(str(new_encoder(texts, folder / "start", size, settings.seed, in_use=begun)))
         else:
-            encoder = open_model(model).path
-        tokenizer = load_tokenizer(encoder)
-        token_store = build_token_store(passages_of(corpus), tokenizer, folder / "store", store, corpus)
+            start = open_model(model, option="--model")
+        tokenizer, longest = tokenizer_and_length(start, settings)
+        token_store = build_token_store(
+            passages_of(corpus), tokenizer, folder / "store", store, corpus, longest=longest, in_use=begun
+        )
     say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
-    say(f"Written: {train(token_store, encoder, folder, settings)}")
+    say(f"Written: {train(token_store, start.path, folder, settings)}")
