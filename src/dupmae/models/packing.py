@@ -49,7 +49,7 @@ MOST_TEXT = 300_000_000
 MOST_MEMORY = 200_000_000
 """Bytes that xz may take for that; what :func:`pack` writes needs a third."""
 MOST_GROWTH = 100
-"""How often its own size a packed file's weights may take, at most: 32 times at a bit a level, twice where tied."""
+"""How often their size in a packed file weights may take, at most: 32 times at a bit a level, twice where tied."""
 
 Record = dict[str, Any]
 
@@ -117,7 +117,7 @@ def unpack(file: Path, folder: Path) -> None:
         sizes = {name: shape for name, (_, shape) in read_header(file, str(file)).items()}
         parts = load_file(file)
         texts = _texts(parts)
-        _refuse_lies(records, sizes, set(texts), file.stat().st_size)
+        _refuse_lies(records, sizes, set(texts), sum(part.nbytes for part in parts.values()))
         weights: dict[str, dict[str, npt.NDArray[Any]]] = {}
         for record in records:
             weights.setdefault(record["file"], {})[record["name"]] = _restore(record, parts)
