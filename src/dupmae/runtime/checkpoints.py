@@ -47,7 +47,7 @@ class SealCheckpoints(TrainerCallback):  # type: ignore[misc]
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             seal(checkpoint, process_count())
             for _, older in _by_step(checkpoint.parent)[KEPT_CHECKPOINTS:]:
-                shutil.rmtree(older)
+                shutil.rmtree(older, ignore_errors=True)  # what stays of it is no checkpoint, and deleted in the end
 
 
 def seal(checkpoint: Path, processes: int) -> None:
