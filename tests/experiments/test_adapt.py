@@ -110,6 +110,8 @@ def test_the_report_compares_known_items_before_and_after(finished: Path) -> Non
     assert "among 30." in words
     assert "drawn from 72 passages." in words
     assert (finished / "figures" / "fine-tuning.png").is_file()
+    assert "titles and sentences of 8 passages" in words
+    assert "runs of words" not in words
 
 
 def test_held_out_passages_are_indexed_but_neither_read_nor_asked_about(finished: Path, corpus: Path) -> None:

@@ -264,11 +264,7 @@ class Adaptation(Training):
         held_out = len(self.corpus) - len(self.text)
         spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
         also = f" and {given:,} queries that were given" if given else ""
-        kept_words = sum(
-            " ".join(items.corpus[passage].text.split()).count(text) > 0
-            for query, text in items.queries.items()
-            for passage in items.qrels[query]
-        )
+        kept_words = sum(items.corpus[one] == self.corpus[one] for grades in items.qrels.values() for one in grades)
         kinds, runs = "titles and sentences", ""
         if kept_words:
             kinds = "titles, sentences and runs of words"
