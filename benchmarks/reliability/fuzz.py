@@ -135,7 +135,7 @@ class Fuzzer:
         return record
 
     def _undamaged(self, name: str) -> tuple[str, str]:
-        """Run a door's command on undamaged files: how it ended, and its results; only if they matter, where time does."""
+        """Run a door's command on undamaged files: how it ended, and its results; in the suite only if compared."""
         door = next(door for door in self.doors if door.name == name)
         self.world.needs(door.needs)
         if self.quick and not door.same:

@@ -18,7 +18,7 @@ import json
 import lzma
 import math
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -132,9 +132,11 @@ def unpack(file: Path, folder: Path) -> None:
         zlib.error,
     ) as error:
         raise DupmaeError(f"{file} is damaged: fetch it again") from error
-    for name in (*weights, *texts):
-        if leads_out(name):
-            raise DupmaeError(f"{file} holds a file {name[:80]!r} outside of its folder: do not use it")
+    names = {*weights, *texts}
+    for name in names:
+        path = PurePosixPath(name)
+        if leads_out(name) or not path.name or "\0" in name or not names.isdisjoint(map(str, path.parents)):
+            raise DupmaeError(f"{file} holds a file {name[:80]!r} outside of its folder or of an impossible name: do not use it")
     with atomic_folder(folder) as temporary:
         for name in (*weights, *texts):
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
