@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_every_door_says_once_that_the_words_are_unknown(
     thai = [Passage(f"p{n}", "", text) for n, text in enumerate(SETS["thai"]["passages"])]
     door(str(embedder_folder), thai, tmp_path)
     assert len(said()) == 1
-    assert "does not know 100 % of this text, such as 'ประภาคาร" in said()[0]
+    assert re.search(r"does not know (99|100) % of this text, such as .ประภาคาร", said()[0])
     assert len(said()[0]) <= 500
 
 

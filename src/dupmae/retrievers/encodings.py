@@ -14,7 +14,6 @@ from scipy.sparse import csr_matrix, issparse
 
 from dupmae.corpus import Passage, Run
 from dupmae.corpus.passage import corpus_fingerprint
-from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.retrievers.brute_force import as_run, search_slabs
@@ -70,9 +69,7 @@ def encode_corpus(vectors: Vectors, corpus: Mapping[str, Passage], folder: Path)
         slab = kept / f"{number:05d}"
         if not slab.is_dir():
             begun = time.perf_counter()
-            texts = [passage.full_text for passage in passages[start : start + SLAB]]
-            warn_of_unknown_words(getattr(vectors.model, "tokenizer", None), texts)
-            matrix = vectors.embed(texts, "document")
+            matrix = vectors.embed([passage.full_text for passage in passages[start : start + SLAB]], "document")
             _save(slab, matrix, time.perf_counter() - begun)
         matrix, took = _load(slab, len(passages[start : start + SLAB]))
         seconds += took

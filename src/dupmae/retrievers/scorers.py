@@ -17,6 +17,7 @@ from dupmae.backbones import open_modules
 from dupmae.backbones.opening import Whole, opening
 from dupmae.corpus import Benchmark, Run
 from dupmae.corpus.cutting import cut_texts
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.errors import DupmaeError
 from dupmae.models import Model, open_model
 from dupmae.retrievers.encodings import encode_corpus
@@ -160,6 +161,7 @@ def score_pairs(
 ) -> Run:
     """Score queries' passages (a :data:`Scorer`) by a cross-encoder's raw logits, `batch_size` pairs at a time."""
     texts = {name: benchmark.corpus[name].full_text for candidates in passages.values() for name in candidates}
+    warn_of_unknown_words(getattr(model, "tokenizer", None), list(texts.values()))
     limit = model.max_seq_length
     longest = max((benchmark.queries[query] for query in passages), key=len, default="")
     if limit is not None and len(longest) < limit // 4:  # else both sides of a pair may be shortened, by their lengths

@@ -13,6 +13,7 @@ from sentence_transformers.base.modules import Transformer
 
 from dupmae.backbones import open_modules
 from dupmae.corpus.cutting import cut_texts
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
@@ -29,8 +30,6 @@ Matrix = Any
 class Vectors(Protocol):
     """What a search needs of a model."""
 
-    model: Any
-    """What sentence-transformers loaded."""
     fingerprint: str
     """Of all that the vectors of passages depend on."""
     above: float
@@ -122,6 +121,8 @@ class DenseVectors:
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
         """Embed texts as float32 vectors (n, D)."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
+        if task == "document":
+            warn_of_unknown_words(self.model.tokenizer, texts)
         texts = cut_texts(texts, self.model.tokenizer, self.limits[task == "document"])
         vectors = encode(texts, convert_to_tensor=True, show_progress_bar=len(texts) > 1000, **self.options)
         return vectors.float().cpu().numpy()
@@ -163,6 +164,8 @@ class SparseVectors:
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
         """Embed texts as float32 CSR vectors (n, V); of unit length where they are compared by cosine."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
+        if task == "document":
+            warn_of_unknown_words(self.model.tokenizer, texts)
         texts = cut_texts(texts, self.model.tokenizer, self.limits[task == "document"])
         with autocast(self.model.device.type):
             vectors = encode(texts, show_progress_bar=len(texts) > 1000, **self.options)
