@@ -136,7 +136,7 @@ def unpack(file: Path, folder: Path) -> None:
     for name in names:
         path = PurePosixPath(name)
         if leads_out(name) or not path.name or "\0" in name or not names.isdisjoint(map(str, path.parents)):
-            raise DupmaeError(f"{file} holds a file {name[:80]!r} outside of its folder or of an impossible name: do not use it")
+            raise DupmaeError(f"{file} holds a file {name[:80]!r} outside of its folder or of no name: do not use it")
     with atomic_folder(folder) as temporary:
         for name in (*weights, *texts):
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
