@@ -52,7 +52,7 @@ def watch(log: Path, own: list[str], secret: str) -> None:
                 if paths and inside(paths[0], [secret]):
                     note("read", paths[0])
             elif event in CHANGES:
-                for path in paths[:2]:
+                for path in paths[1:] if event == "shutil.copyfile" else paths[:2]:
                     if not inside(path, own):
                         note(event, path)
             elif event in ("os.listdir", "os.scandir") and paths and inside(paths[0], [secret]):

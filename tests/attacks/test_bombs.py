@@ -135,8 +135,7 @@ def as_bytes(content: bytes) -> Any:
     return np.frombuffer(content, np.uint8)
 
 
-def unpack(attack: Attack) -> str:
-    return attack.refused("encode", "--model", "models/packed.safetensors", "--input", "queries.txt", "--output", "out")
+UNPACK = ["encode", "--model", "models/packed.safetensors", "--input", "queries.txt", "--output", "out"]
 
 
 def test_a_file_in_a_packed_model_that_unpacks_to_gigabytes(attack: Attack) -> None:
@@ -147,7 +146,7 @@ def test_a_file_in_a_packed_model_that_unpacks_to_gigabytes(attack: Attack) -> N
         tensors["file:README.md"] = as_bytes(block * (BIG // 100_000_000))
 
     packed(attack.case / "models/packed.safetensors", change)
-    unpack(attack)
+    attack.run(*UNPACK)
 
 
 def test_levels_of_a_packed_model_that_unpack_to_gigabytes(attack: Attack) -> None:
@@ -156,13 +155,13 @@ def test_levels_of_a_packed_model_that_unpack_to_gigabytes(attack: Attack) -> No
     def change(tensors: dict[str, Any], header: dict[str, str]) -> None:
         records = json.loads(header["tensors"])
         record = next(record for record in records if "bits" in record)
-        squeezer, parts = zlib.compressobj(), []
+        squeezer, parts = zlib.compressobj(1), []
         for _ in range(BIG // 1_000_000):
             parts.append(squeezer.compress(b"\0" * 1_000_000))
         tensors[record["part"]] = as_bytes(b"".join([*parts, squeezer.flush()]))
 
     packed(attack.case / "models/packed.safetensors", change)
-    unpack(attack)
+    attack.run(*UNPACK)
 
 
 @pytest.mark.parametrize("shape", [[1 << 20, 1 << 20], [1 << 62, 4], [-1, 4], [], "a", [4.5, 2], [1 << 31, 1]])
@@ -177,7 +176,7 @@ def test_shapes_of_a_packed_model_that_are_not_its_levels(shape: Any, attack: At
         header["tensors"] = json.dumps(records)
 
     packed(attack.case / "models/packed.safetensors", change)
-    unpack(attack)
+    attack.refused(*UNPACK)
 
 
 def test_many_tensors_of_one_part(attack: Attack) -> None:
@@ -188,12 +187,12 @@ def test_many_tensors_of_one_part(attack: Attack) -> None:
         records = json.loads(header["tensors"])
         more = [
             {"file": "model.safetensors", "name": f"n{number}", "part": "large", "shape": [4_000_000], "float": True}
-            for number in range(300)
+            for number in range(150)
         ]
         header["tensors"] = json.dumps(records + more)
 
     packed(attack.case / "models/packed.safetensors", change)
-    unpack(attack)
+    attack.refused(*UNPACK)
 
 
 def test_stored_vectors_in_a_zip(attack: Attack) -> None:

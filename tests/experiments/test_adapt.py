@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from leftovers import left_over
 
 from dupmae.cli import entry as cli
 from dupmae.cli.parsing import parse_command
@@ -137,6 +138,10 @@ def test_the_index_answers(finished: Path, corpus: Path, capsys: pytest.CaptureF
     assert cli.main(["search", str(finished / "index"), query, "--k", "3", "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert len(result["hits"]) == 3
+
+
+def test_a_finished_adaptation_leaves_nothing_that_only_an_unfinished_one_needs(finished: Path) -> None:
+    assert left_over(finished) == []
 
 
 def test_a_killed_run_ends_as_one_that_was_not(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from leftovers import left_over
 from transformers import BertForMaskedLM
 
 from dupmae.cli import load_recipe
@@ -79,3 +80,7 @@ def test_scores_are_the_plain_sums_of_products_and_no_scale_has_moved(run: Path)
     for name, parameter in pooling.named_parameters():
         if "log_scale" in name:
             assert not parameter.any(), name
+
+
+def test_three_finished_stages_with_a_teacher_leave_nothing_that_only_an_unfinished_run_needs(run: Path) -> None:
+    assert left_over(run) == []

@@ -279,13 +279,13 @@ def answers(folder: Path) -> list[str]:
 
 
 def test_a_run_killed_while_it_is_done_again_leaves_the_earlier_result(finished_copy, small_recipe, monkeypatch):
-    from dupmae.finetuning.loss import DuplexLoss
+    from dupmae.finetuning.trainer import _Trainer as FinetuneTrainer
 
     before, found = contents(finished_copy, "*"), answers(finished_copy)
     recipe = small_recipe(finished_copy, finetune__epochs=2)
     with monkeypatch.context() as patched:
         # in stage 1, two steps after a checkpoint; in the index; at its search; in the baseline
-        losses = Killer(patched, DuplexLoss, "forward", {4, 16})
+        losses = Killer(patched, FinetuneTrainer, "training_step", {4, 16})
         Killer(patched, pipeline, "build_index", {1})
         Killer(patched, pipeline, "duplex_run", {2})
         for _ in range(4):
@@ -329,11 +329,11 @@ def test_a_run_killed_while_results_change_places_is_put_in_place_by_the_next_ca
 
 
 def test_what_was_begun_with_other_settings_is_dropped_with_a_word(finished_copy, small_recipe, monkeypatch, capsys):
-    from dupmae.finetuning.loss import DuplexLoss
+    from dupmae.finetuning.trainer import _Trainer as FinetuneTrainer
 
     for epochs, step in ((2, 4), (3, 2)):
         with monkeypatch.context() as patched:
-            Killer(patched, DuplexLoss, "forward", {step})
+            Killer(patched, FinetuneTrainer, "training_step", {step})
             with pytest.raises(KeyboardInterrupt):
                 pipeline.run_recipe(small_recipe(finished_copy, finetune__epochs=epochs))
     told = capsys.readouterr().err.replace("\n", "")
@@ -347,11 +347,11 @@ def test_what_was_begun_with_other_settings_is_dropped_with_a_word(finished_copy
 
 
 def test_a_first_run_that_was_broken_off_goes_on_with_other_settings(small_recipe, tmp_path, monkeypatch):
-    from dupmae.finetuning.loss import DuplexLoss
+    from dupmae.finetuning.trainer import _Trainer as FinetuneTrainer
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
-        Killer(patched, DuplexLoss, "forward", {4})
+        Killer(patched, FinetuneTrainer, "training_step", {4})
         with pytest.raises(KeyboardInterrupt):
             pipeline.run_recipe(small_recipe(folder, baselines="[]"))
     with monkeypatch.context() as patched:
@@ -563,14 +563,14 @@ class Killer:
 
 
 def test_a_run_killed_at_every_stage_ends_as_one_that_was_not(finished, small_recipe, tmp_path, monkeypatch):
-    from dupmae.finetuning.loss import DuplexLoss
+    from dupmae.finetuning.trainer import _Trainer as FinetuneTrainer
     from dupmae.index.writing import build
     from dupmae.pretraining.phase import PhaseTrainer
 
     cut_into_segments(monkeypatch)
     # The last step of each stage, two steps after a checkpoint, and the second of three segments.
-    pretraining = Killer(monkeypatch, PhaseTrainer, "compute_loss", {PRETRAINING_STEPS})
-    finetuning = Killer(monkeypatch, DuplexLoss, "forward", {FINETUNING_STEPS, 2 * FINETUNING_STEPS + 2})
+    pretraining = Killer(monkeypatch, PhaseTrainer, "training_step", {PRETRAINING_STEPS})
+    finetuning = Killer(monkeypatch, FinetuneTrainer, "training_step", {FINETUNING_STEPS, 2 * FINETUNING_STEPS + 2})
     segments = Killer(monkeypatch, build, "write_segment", {2})
     searching = Killer(monkeypatch, pipeline, "duplex_run", {3})
     folder = tmp_path / "killed"
@@ -701,12 +701,12 @@ def begin_like(full: Path, folder: Path, *stages: str, monkeypatch: pytest.Monke
 
 def test_three_stages_killed_in_each_end_as_if_they_had_not_been(full, full_recipe, tmp_path, monkeypatch):
     from dupmae.finetuning import mining, teacher
-    from dupmae.finetuning.loss import DuplexLoss
+    from dupmae.finetuning.trainer import _Trainer as FinetuneTrainer
 
     Killer(monkeypatch, mining, "write_lists", {1})
     Killer(monkeypatch, teacher, "write_scores", {1})
     # The last step of stage 2 and of stage 3, each two steps after a checkpoint.
-    Killer(monkeypatch, DuplexLoss, "forward", {FINETUNING_STEPS, 2 * FINETUNING_STEPS + 2})
+    Killer(monkeypatch, FinetuneTrainer, "training_step", {FINETUNING_STEPS, 2 * FINETUNING_STEPS + 2})
     folder = tmp_path / "killed"
     recipe = full_recipe(folder)
     begin_like(full, folder, *BEGINNING, "3-finetune", monkeypatch=monkeypatch)

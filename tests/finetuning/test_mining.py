@@ -163,8 +163,8 @@ def test_a_relative_margin_of_negative_scores_goes_down_too():
 def test_the_teacher_leaves_out_what_it_takes_for_answers(index, benchmark, tmp_path, monkeypatch):
     from dupmae.retrievers import scorers as cross_encoder
 
-    def score_pairs(teacher: str, train: Benchmark, passages: dict[str, list[str]]) -> Rankings:
-        assert teacher == "teacher"
+    def score_pairs(teacher: Any, train: Benchmark, passages: dict[str, list[str]]) -> Rankings:
+        assert teacher.label == "--teacher teacher"
         # a passage of the query's own subject is worth 2, one with an even number 1, any other 0
         return {
             query: {p: 2.0 if p[1:-1] == query[1:] else float(int(p[1:-1]) % 2 == 0) for p in some}

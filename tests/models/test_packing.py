@@ -194,3 +194,134 @@ def json_header(file: Path) -> dict[str, str]:
         size = int.from_bytes(opened.read(8), "little")
         header: dict[str, str] = json.loads(opened.read(size))["__metadata__"]
     return header
+
+
+# What is packed, and what may be unpacked
+
+
+def test_nothing_hidden_and_no_checksums_are_packed(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)})
+    for name in (".git/config", ".env", "below/.secret", "SHA256SUMS"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("secret", encoding="utf-8")
+    pack(source, tmp_path / "small.safetensors")
+    names = {name for name in load_file(tmp_path / "small.safetensors") if name.startswith("file:")}
+    assert names == {"file:config.json", "file:below/notes.txt"}
+
+
+def test_a_link_that_leads_out_is_named_and_one_within_is_followed(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)})
+    (source / "again.json").symlink_to(source / "config.json")
+    pack(source, tmp_path / "small.safetensors")
+    assert "file:again.json" in load_file(tmp_path / "small.safetensors")
+    for target in ("/etc/passwd", "/etc", "../elsewhere"):
+        (source / "link").symlink_to(target)
+        with pytest.raises(DupmaeError, match="link is a link that leads out of the folder"):
+            pack(source, tmp_path / "other.safetensors")
+        (source / "link").unlink()
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_a_model_in_the_hubs_cache_is_packed_though_its_files_are_links(tmp_path: Path) -> None:
+    blobs = folder_of(tmp_path / "models--a--b" / "blobs", {"table": matrix(ENTRIES, 8)})
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (snapshot / name).symlink_to(blobs / name)
+    pack(snapshot, tmp_path / "small.safetensors")
+    assert "file:config.json" in load_file(tmp_path / "small.safetensors")
+
+
+def test_the_folder_that_is_packed_is_not_written_to(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)})
+    before = sorted(source.rglob("*"))
+    for place in (source / "packed.safetensors", source / "below" / "packed.safetensors"):
+        with pytest.raises(DupmaeError, match=r"lies in the folder .* that is packed"):
+            pack(source, place)
+    assert sorted(source.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "lie", ["rows", "many", "bits", "bits of 9", "twice", "of a text", "ending", "records", "number", "bomb", "memory"]
+)
+def test_a_header_that_lies_is_refused_before_its_memory_is_taken(tmp_path: Path, lie: str) -> None:
+    file = tmp_path / "small.safetensors"
+    pack(folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8), "norm": matrix(1, 8)[0]}), file)
+    header, parts = json_header(file), load_file(file)
+    records = json.loads(header["tensors"])
+    table = next(record for record in records if record["name"] == "table")
+    match lie:
+        case "rows":
+            table["shape"] = [2**31, 2**20]
+        case "many":
+            records += [table | {"name": f"copy {number}"} for number in range(100_000)]
+        case "bits":
+            table["bits"] = "8"
+        case "bits of 9":
+            table["bits"] = 9
+        case "twice":
+            records.append(dict(table))
+        case "of a text":
+            table["file"] = "config.json"
+        case "ending":
+            table["file"] = "sitecustomize.py"
+        case "records":
+            records = {"table": table}  # type: ignore[assignment]
+        case "number":
+            table["shape"] = [-1, 8]
+        case "bomb":
+            import lzma
+
+            bomb = lzma.compress(bytes(packing.MOST_TEXT + 1), preset=0)
+            parts["file:tokenizer.json"] = np.frombuffer(bomb, dtype=np.uint8)
+        case "memory":
+            import lzma
+
+            greedy = lzma.compress(b"{}", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**30}])
+            parts["file:tokenizer.json"] = np.frombuffer(greedy, dtype=np.uint8)
+    header["tensors"] = json.dumps(records)
+    save_file(parts, file, metadata=header)
+    with pytest.raises(DupmaeError, match="is damaged: fetch it again"):
+        unpack(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_in_the_cache_that_was_changed_is_unpacked_again(
+    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pack(folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)}), tmp_path / "small.safetensors")
+    name = str(tmp_path / "small.safetensors")
+    folder = Path(models.resolve_model(name))
+    whole = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    changes = {
+        "weights": lambda: (folder / "model.safetensors").write_bytes(whole["model.safetensors"][:-1] + b"\x01"),
+        "settings": lambda: (folder / "config.json").write_text("{}", encoding="utf-8"),
+        "missing": lambda: (folder / "below" / "notes.txt").unlink(),
+        "more": lambda: (folder / "adapter_config.json").write_text("{}", encoding="utf-8"),
+        "no checksums": lambda: (folder / "SHA256SUMS").unlink(),
+    }
+    for change in changes.values():
+        caplog.clear()
+        change()
+        assert models.resolve_model(name) == str(folder)
+        assert "it is unpacked again" in caplog.text
+        assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == whole
+
+
+def test_the_small_models_copy_is_known_even_if_its_checksums_were_changed_with_it(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    from dupmae.models.checksums import write_checksums
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pack(folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)}), tmp_path / "small.safetensors")
+    unpack(tmp_path / "small.safetensors", tmp_path / "out")
+    monkeypatch.setattr(models, "SMALL_FILE", tmp_path / "small.safetensors")
+    monkeypatch.setattr(models, "SMALL_SHA256", file_sha256(tmp_path / "small.safetensors"))
+    monkeypatch.setattr(models, "SMALL_CONTENTS", file_sha256(tmp_path / "out" / "SHA256SUMS"))
+    folder = Path(models.resolve_model(models.SMALL))
+    (folder / "config.json").write_text('{"vocab_size": 1}', encoding="utf-8")
+    write_checksums(folder)
+    models.resolve_model(models.SMALL)
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8")) == {"vocab_size": ENTRIES}

@@ -73,3 +73,8 @@ def test_an_index_names_the_model_rather_than_its_folder_in_this_users_cache(cac
     manifest = Manifest.read(tmp_path / "index")
     assert (manifest.model, manifest.model_relative) == (models.SMALL, None)
     assert [hit.id for hit in DuplexIndex.open(tmp_path / "index").search(["who bakes?"])[0]] == ["a"]
+
+
+def test_its_unpacked_copy_is_the_known_one(cache: Path) -> None:
+    folder = Path(models.resolve_model(models.SMALL))
+    assert file_sha256(folder / "SHA256SUMS") == models.SMALL_CONTENTS

@@ -51,17 +51,17 @@ def raise_interrupt(*_: Any) -> None:
 def kill_in_step(monkeypatch: pytest.MonkeyPatch, step: int, *run: Any) -> None:
     """Pre-train, and stop, as Ctrl-C would, in the last micro-batch of a step, counted over both phases."""
     calls = step * run[-1].gradient_accumulation_steps
-    compute_loss = PhaseTrainer.compute_loss
+    training_step = PhaseTrainer.training_step
 
     def dying(*arguments: Any, **named: Any) -> torch.Tensor:
         nonlocal calls
         calls -= 1
         if calls == 0:
             raise KeyboardInterrupt
-        return compute_loss(*arguments, **named)
+        return training_step(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PhaseTrainer, "compute_loss", dying)
+        patch.setattr(PhaseTrainer, "training_step", dying)
         with pytest.raises(KeyboardInterrupt):
             pretrain(*run)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dupmae.errors import DupmaeError
 from dupmae.runtime.best import BestCheckpoint, Measurement
 
 
@@ -95,3 +97,18 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path: Path, monkeypa
     assert best.measure(3) == {"mrr": 1.0}
     assert saved == [None]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["kept.json", "model/state", "checksums.json"])
+def test_a_best_state_that_is_damaged_or_gone_is_never_left_out_untold(tmp_path: Path, name: str) -> None:
+    model = Model()
+    best = model.best(tmp_path / "run", VALUES)
+    best.begin(0)
+    model.train(best, range(3))
+    (tmp_path / "run" / "kept" / name).write_bytes(b"x")
+    with pytest.raises(DupmaeError, match=f"kept, the best state so far, is damaged .*: delete the folder {tmp_path}"):
+        model.best(tmp_path / "run", VALUES)
+    shutil.rmtree(tmp_path / "run" / "kept")
+    with pytest.raises(DupmaeError, match="kept, the best state so far, is missing: delete the folder"):
+        model.best(tmp_path / "run", VALUES).begin(2)
+    model.best(tmp_path / "run", VALUES).begin(0)  # from the beginning nothing is missed

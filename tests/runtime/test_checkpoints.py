@@ -41,7 +41,12 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-FAULTS: list[Callable[[Path], None]] = [cut, empty, flip, Path.unlink]
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+FAULTS: list[Callable[[Path], None]] = [cut, empty, flip, Path.unlink, pipe]
 
 
 def write(folder: Path, *steps: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,13 @@ def test_only_the_first_of_several_processes_writes(tmp_path: Path, monkeypatch:
     with begin(tmp_path / "run") as run:
         assert not run.finished
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'"a"', b'{"fingerprint": "mine"}', b"\xff\xfe{\x00", None])
+def test_a_damaged_record_is_told_with_what_to_do(content: bytes | None, tmp_path: Path) -> None:
+    if content is None:
+        os.mkfifo(tmp_path / "run.json")
+    else:
+        (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(DupmaeError, match=r"run\.json is damaged: delete the folder"), begin(tmp_path):
+        pass

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dupmae.errors import DupmaeError
+from dupmae.runtime.log import read_metrics
 from dupmae.runtime.step_log import FLUSH_STEPS, StepLog
 
 MODEL = torch.nn.Linear(2, 2)
@@ -110,3 +111,17 @@ def test_a_run_whose_every_loss_was_0_is_refused(tmp_path: Path, losses: tuple[f
             log.on_train_end(None, None, None)
     else:
         log.on_train_end(None, None, None)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n", b"null\n", b'{"loss": 1}\n', b'{"step": "2"}\n', b"{\n"])
+def test_what_follows_a_damaged_line_is_left_out_and_told(
+    damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = [json.dumps({"step": step, "loss": 1.0}).encode() + b"\n" for step in (1, 2, 3)]
+    (tmp_path / "log.jsonl").write_bytes(whole[0] + damage + whole[2])
+    assert [line["step"] for line in read_metrics(tmp_path / "log.jsonl")] == [1]
+    assert "log.jsonl is damaged: its lines from 2 on are left out" in caplog.text
+    caplog.clear()
+    (tmp_path / "log.jsonl").write_bytes(whole[0] + whole[1][:5])  # as a kill leaves it
+    assert [line["step"] for line in read_metrics(tmp_path / "log.jsonl")] == [1]
+    assert not caplog.text

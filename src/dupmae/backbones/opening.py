@@ -166,8 +166,8 @@ def check_report(report: dict[str, Any], module: Any, label: str, whole: Whole =
         missing = [name for name in missing if name.startswith(prefix)]
     if missing:
         raise DupmaeError(
-            f"{label} lacks {'encoder ' * missing[0].startswith(prefix)}weights, {_counted(missing)} in all, the first "
-            f"of them {missing[0]}: none is drawn at random; {AGAIN}"
+            f"{label} lacks {'encoder ' * missing[0].startswith(prefix)}weights ({len(missing)}, the first of them "
+            f"{missing[0]}): none is drawn at random; {AGAIN}"
         )
     other = sorted(entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
     if other:
@@ -183,8 +183,8 @@ def check_report(report: dict[str, Any], module: Any, label: str, whole: Whole =
     )
     if beyond:
         raise DupmaeError(
-            f"{label} has {_counted(beyond)} weights more than its config.json says, the first of them {beyond[0]}: "
-            f"the two do not belong together; {AGAIN}"
+            f"{label} has weights more than its config.json says ({len(beyond)}, the first of them {beyond[0]}): the "
+            f"two do not belong together; {AGAIN}"
         )
 
 
@@ -359,8 +359,3 @@ def _reason(error: BaseException) -> str:
     words = "".join(character for character in words if character.isprintable())
     said = f"{type(error).__name__}: {words}" if words else type(error).__name__
     return said if len(said) <= REASON_LENGTH else f"{said[:REASON_LENGTH]}..."
-
-
-def _counted(names: list[str]) -> str:
-    """Say how many there are."""
-    return "one" if len(names) == 1 else str(len(names))

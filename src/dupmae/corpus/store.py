@@ -77,6 +77,8 @@ class TokenStore:
         if not is_token_store(folder):
             raise DupmaeError(f"{folder} is not a token store that this version can read: build it anew.")
         try:
+            if not (folder / TOKENS_FILE).is_file():  # a pipe would keep its reader waiting
+                raise ValueError(f"{TOKENS_FILE} is no file")
             record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
             table = pa.ipc.open_file(pa.memory_map(str(folder / TOKENS_FILE))).read_all()
             store = cls(folder, record, table)

@@ -159,6 +159,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             transformer = Transformer(
                 base.encoder_path,
                 model_kwargs={"dtype": torch.float32},
+                processor_kwargs={"chat_template": None},  # texts are no messages, and no file's template is rendered
                 max_seq_length=document_length,
                 query_length=query_length,
                 document_length=document_length,

@@ -86,7 +86,6 @@ def check_files(folder: Path, label: str) -> None:
     if modules is None and traces:
         raise DupmaeError(f"{label} holds {traces[0]}, but no modules.json, which says what to do with it: {AGAIN}")
     modules = modules or [{"type": "Transformer", "path": ""}]
-    verify_checksums(folder, label)
     for place in sorted({"", *(module["path"] for module in modules)}):
         _check_place(folder / place, label, folder)
     declared = read_object(folder / "config_sentence_transformers.json", label, folder).get("model_type")
@@ -102,6 +101,7 @@ def check_files(folder: Path, label: str) -> None:
         if module["type"].endswith(".DuplexPooling"):
             for file in (*(folder / name for name in OF_DUPLEX), inside / "config.json", inside / "model.safetensors"):
                 _require(file, label, folder)
+    verify_checksums(folder, label)
 
 
 def read_modules(folder: Path, label: str) -> list[dict[str, str]] | None:

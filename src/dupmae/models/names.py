@@ -22,7 +22,7 @@ SMALL_FILE = Path(__file__).parents[1] / "weights" / f"{SMALL}.safetensors"
 """Its packed file (:mod:`dupmae.models.packing`)."""
 SMALL_SHA256 = "7ef2b104f3fd4e2426ba7a2b609aaa617c381b1b1d3c83b947f26766188abc6a"
 """Of that file."""
-SMALL_CONTENTS = ""
+SMALL_CONTENTS = "ef86dcc56f997595ced0968283d0d29a4c6d8ba92027225430e75a92f26724cd"
 """Of the checksums of what it unpacks into."""
 
 

@@ -18,7 +18,7 @@ import json
 import lzma
 import math
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ MOST_TEXT = 300_000_000
 MOST_MEMORY = 200_000_000
 """Bytes that xz may take for that; what :func:`pack` writes needs a third."""
 MOST_GROWTH = 100
-"""How often its own size a packed file's weights may take, at most: 32 times at a bit a level, twice where tied."""
+"""How often their size in a packed file weights may take, at most: 32 times at a bit a level, twice where tied."""
 
 Record = dict[str, Any]
 
@@ -117,7 +117,7 @@ def unpack(file: Path, folder: Path) -> None:
         sizes = {name: shape for name, (_, shape) in read_header(file, str(file)).items()}
         parts = load_file(file)
         texts = _texts(parts)
-        _refuse_lies(records, sizes, set(texts), file.stat().st_size)
+        _refuse_lies(records, sizes, set(texts), sum(part.nbytes for part in parts.values()))
         weights: dict[str, dict[str, npt.NDArray[Any]]] = {}
         for record in records:
             weights.setdefault(record["file"], {})[record["name"]] = _restore(record, parts)
@@ -132,9 +132,11 @@ def unpack(file: Path, folder: Path) -> None:
         zlib.error,
     ) as error:
         raise DupmaeError(f"{file} is damaged: fetch it again") from error
-    for name in (*weights, *texts):
-        if leads_out(name):
-            raise DupmaeError(f"{file} holds a file {name[:80]!r} outside of its folder: do not use it")
+    names = {*weights, *texts}
+    for name in names:
+        path = PurePosixPath(name)
+        if leads_out(name) or not path.name or "\0" in name or not names.isdisjoint(map(str, path.parents)):
+            raise DupmaeError(f"{file} holds a file {name[:80]!r} outside of its folder or of no name: do not use it")
     with atomic_folder(folder) as temporary:
         for name in (*weights, *texts):
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)

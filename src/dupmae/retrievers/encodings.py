@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from dupmae.corpus import Passage, Run
 from dupmae.corpus.passage import corpus_fingerprint
+from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.retrievers.brute_force import as_run, search_slabs
 from dupmae.retrievers.vectors import Matrix, Vectors
@@ -56,19 +57,23 @@ def encode_corpus(vectors: Vectors, corpus: Mapping[str, Passage], folder: Path)
 
     Returns:
         The vectors in the order of the ids, so that the earlier of two equal scores is that of the smaller id.
+
+    Raises:
+        DupmaeError: What is stored there is damaged.
     """
     ids = sorted(corpus)
     passages = [corpus[name] for name in ids]
     kept = folder / fingerprint([vectors.fingerprint, corpus_fingerprint(passages), SLAB])
-    seconds = 0.0
+    seconds, slabs = 0.0, []
     for number, start in enumerate(range(0, len(ids), SLAB)):
         slab = kept / f"{number:05d}"
         if not slab.is_dir():
             begun = time.perf_counter()
             matrix = vectors.embed([passage.full_text for passage in passages[start : start + SLAB]], "document")
             _save(slab, matrix, time.perf_counter() - begun)
-        seconds += json.loads((slab / _RECORD).read_text(encoding="utf-8"))["seconds"]
-    slabs = [_load(slab) for slab in sorted(kept.iterdir()) if slab.is_dir() and not slab.name.startswith(".")]
+        matrix, took = _load(slab, len(passages[start : start + SLAB]))
+        seconds += took
+        slabs.append(matrix)
     stored = sum(file.stat().st_size for file in kept.rglob("*.npy"))
     return Encodings(ids, slabs, seconds, stored)
 
@@ -93,13 +98,31 @@ def _save(slab: Path, matrix: Matrix, seconds: float) -> None:
         write_json(folder / _RECORD, {"seconds": seconds, "shape": list(matrix.shape)})
 
 
-def _load(slab: Path) -> Matrix:
-    """Map a slab."""
+def _load(slab: Path, rows: int) -> tuple[Matrix, float]:
+    """Map a slab of so many rows; give its vectors, and the seconds that they took.
+
+    Raises:
+        DupmaeError: A file of it is missing, is not what :func:`_save` wrote, or holds other vectors than of `rows`.
+    """
 
     def mapped(name: str) -> NDArray[np.generic]:
-        return np.load(slab / f"{name}.npy", mmap_mode="c")  # type: ignore[no-any-return]
+        file = slab / f"{name}.npy"
+        if not file.is_file():
+            raise ValueError(f"there is no file {file.name}")
+        return np.load(file, mmap_mode="c")  # type: ignore[no-any-return]
 
-    if (slab / "vectors.npy").is_file():
-        return mapped("vectors")
-    shape = json.loads((slab / _RECORD).read_text(encoding="utf-8"))["shape"]
-    return csr_matrix(tuple(mapped(name) for name in _PARTS), shape=shape)
+    try:
+        record = json.loads((slab / _RECORD).read_text(encoding="utf-8"))
+        shape = tuple(record["shape"])
+        if (slab / "vectors.npy").is_file():
+            matrix: Matrix = mapped("vectors")
+        else:
+            matrix = csr_matrix(tuple(mapped(name) for name in _PARTS), shape=shape)
+            matrix.check_format(full_check=True)
+        if matrix.shape != shape or shape[0] != rows or matrix.dtype.kind != "f":
+            raise ValueError("its vectors are not those of its passages")
+        return matrix, float(record["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+        raise DupmaeError(
+            f"the stored vectors {slab} are damaged ({str(error)[:200]}): delete that folder, and they are made again"
+        ) from None

@@ -47,7 +47,7 @@ class SealCheckpoints(TrainerCallback):  # type: ignore[misc]
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             seal(checkpoint, process_count())
             for _, older in _by_step(checkpoint.parent)[KEPT_CHECKPOINTS:]:
-                shutil.rmtree(older)
+                shutil.rmtree(older, ignore_errors=True)  # what stays of it is no checkpoint, and deleted in the end
 
 
 def seal(checkpoint: Path, processes: int) -> None:
@@ -84,19 +84,20 @@ def find_damage(folder: Path) -> str | None:
     Returns:
         What is wrong, to be read after the folder's name; None if nothing is.
     """
+    if not (folder / CHECKSUMS_FILE).is_file():
+        return "was not written to the end"
     try:
         checksums = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return "was not written to the end"
     except (OSError, ValueError):
-        return f"is damaged ({CHECKSUMS_FILE})"
+        checksums = None
     if not isinstance(checksums, dict):
         return f"is damaged ({CHECKSUMS_FILE})"
     for name, checksum in checksums.items():
+        file = folder / name
         try:
-            whole = file_sha256(folder / name) == checksum
-        except OSError:
-            return f"is damaged ({name} cannot be read)"
+            whole = file.is_file() and file_sha256(file) == checksum
+        except (OSError, ValueError):
+            whole = False
         if not whole:
             return f"is damaged ({name} is not as it was written)"
     return None

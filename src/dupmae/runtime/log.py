@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
+from dupmae.errors import DupmaeError
 from dupmae.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 HELD_OUT_FILE = "held_out.jsonl"
 """What was measured on held-out text, in a run's folder: a line a measurement."""
@@ -16,15 +20,24 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a log, none if there is no file yet; a last line that a kill has cut short is left out."""
+    """Read the lines of a log, none if there is no file yet; a last line that a kill has cut short is left out.
+
+    What follows a damaged line is left out as well, with a warning.
+    """
     lines: list[dict[str, Any]] = []
     if not path.is_file():
         return lines
-    for line in path.read_text(encoding="utf-8").splitlines():
+    written = path.read_bytes().splitlines()
+    for line in written:
         try:
-            lines.append(json.loads(line))
+            found = json.loads(line)
         except ValueError:
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+            if len(lines) + 1 < len(written):
+                logger.warning("%s is damaged: its lines from %d on are left out.", path, len(lines) + 1)
             break
+        lines.append(found)
     return lines
 
 
@@ -44,7 +57,12 @@ def rewind_metrics(path: Path, phase: str | None, done: int) -> None:
         path: The file.
         phase: Name of the phase; None for a run that has none.
         done: The last step whose lines stay.
+
+    Raises:
+        DupmaeError: Something else than a file stands there.
     """
+    if path.exists() and not path.is_file():
+        raise DupmaeError(f"{path} is no file, but the log of a training: delete it.")
     if path.exists():
         lines = [line for line in read_metrics(path) if line.get("phase") != phase or line["step"] <= done]
         with atomic_write(path) as file:

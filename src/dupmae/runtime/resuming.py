@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -125,11 +126,11 @@ def sole_run(output: Path) -> Iterator[None]:
 def _read_record(record_file: Path, own_fingerprint: str, kind: str, traces: Sequence[str]) -> dict[str, Any] | None:
     """Read the record of the run in a folder, or return None if the folder holds no run yet."""
     output = record_file.parent
-    if record_file.is_file():
-        try:
-            record: Any = json.loads(record_file.read_text(encoding="utf-8"))
-        except ValueError:
-            record = None
+    if record_file.exists():
+        record: Any = None
+        with contextlib.suppress(ValueError):
+            if record_file.is_file():
+                record = json.loads(record_file.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not isinstance(record.get("finished"), bool):
             raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.")
         if record.get("fingerprint") != own_fingerprint:

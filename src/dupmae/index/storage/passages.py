@@ -133,7 +133,7 @@ class StoredPassages:
             part.validate(full=True)
             texts = part.to_pylist()[0]
             sound = _check(texts["title"], texts["text"]) == texts["check"]
-        except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+        except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise damaged(self.texts_file.path, f"cannot be read ({str(error)[:100]})") from error
         if not sound:
             raise damaged(self.texts_file.path, f"holds other texts of passage {identifier!r} than were written")
