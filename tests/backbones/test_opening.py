@@ -20,13 +20,13 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from dupmae import DuplexConfig, DuplexEncoder
 from dupmae.backbones import load_backbone, open_tokenizer
 from dupmae.backbones.declared import not_followed
-from dupmae.backbones.loading import open_start
 from dupmae.config import PretrainConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.duplex.starting import begin_duplex
 from dupmae.errors import DupmaeError
 from dupmae.models import open_model
 from dupmae.pretraining.checkpoint import load_for_pretraining
+from dupmae.pretraining.checks import tokenizer_and_length
 from dupmae.retrievers.scorers import load_cross_encoder, open_scorer, start_cross_encoder
 from dupmae.retrievers.vectors import load_encoder, split_kind
 
@@ -50,7 +50,7 @@ DOORS: dict[str, tuple[str, Callable[[str, Path], Any]]] = {
     "DuplexEncoder": ("duplex", lambda path, _: DuplexEncoder(path)),
     "from_encoder": ("bert", lambda path, _: DuplexEncoder.from_encoder(path, DuplexConfig(top_k=8))),
     "load_backbone": ("bert", lambda path, _: load_backbone(path)),
-    "open_start": ("bert", lambda path, _: open_start(path)),
+    "tokenizer_and_length": ("bert", lambda path, _: tokenizer_and_length(path, PretrainConfig())),
     "load_for_pretraining": ("bert", lambda path, _: load_for_pretraining(path, PretrainConfig())),
     "begin_duplex of an encoder": (
         "bert",
