@@ -503,7 +503,7 @@ def test_a_recipe_that_pretrains_for_another_representation_is_refused_before_an
         ({"stages": 3, "teacher__epochs": 0}, "name it in teacher_model"),
         ({"stages": 3, "distil__negatives": 0}, r"distil\.negatives is 0"),
         ({"stages": 2, "mining__first": 9, "mining__last": 5}, r"mining\.first is 9 and mining\.last 5"),
-        ({"stages": 3, "teacher_model": "./nowhere"}, r"there is no model folder \./nowhere"),
+        ({"stages": 3, "teacher_model": "./nowhere"}, r"there is no model folder teacher_model \./nowhere"),
     ],
 )
 def test_a_recipe_whose_later_stages_cannot_work_is_refused_before_any_work(changes, sentence, small_recipe, tmp_path):
