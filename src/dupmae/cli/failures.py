@@ -20,6 +20,7 @@ BAD_INPUT, FULL_DISK, OUT_OF_MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 1, 1, 130, 14
 
 _OUT_OF_MEMORY = (
     *("std::bad_alloc", "can't allocate memory", "annot allocate memory", "not enough memory", "nable to allocate"),
+    "failed to map segment from shared object",
     *("CUDA error: out of memory", "can't start new thread"),
 )
 """How libraries say that there is no memory left: C++'s, PyTorch's and the system's words."""

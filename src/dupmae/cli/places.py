@@ -5,8 +5,10 @@ Of every option that is text the tables here say what it is, for all commands; a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +116,25 @@ def refuse_outputs(command: str, values: Mapping[str, Any]) -> None:
         for other, read, source in places:
             if read in ("read", "name") and source.exists():
                 _refuse_overlap((key, role, place.resolve()), (other, read, source.resolve()))
+
+
+@contextmanager
+def tidied(command: str, values: Mapping[str, Any]) -> Iterator[None]:
+    """Delete, if a command is refused or fails, the empty folders that it has made on the way to its outputs."""
+    made = [
+        place
+        for _, role, value in _places(command, values)
+        if role in ("folder", "replaced", "file")
+        for place in (Path(value), *Path(value).parents)
+        if not os.path.lexists(place)
+    ]
+    try:
+        yield
+    except Exception:
+        for place in sorted(set(made), key=lambda place: -len(place.parts)):
+            with contextlib.suppress(OSError):
+                place.rmdir()  # if it is empty
+        raise
 
 
 def _refuse_overlap(output: tuple[str, Role, Path], source: tuple[str, Role, Path]) -> None:

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
+from dupmae.index.writing.changes import LOCK_FILE
 from dupmae.runtime.processes import refuse_several_processes
 from dupmae.runtime.resuming import sole_run
 
@@ -164,13 +165,17 @@ class RunFolder:
                     f"the folder {self.folder} holds a run of dupmae 0.1: its index and its models open as before, but "
                     "this version does not go on with it; choose another output or delete it"
                 )
-            if found["fingerprint"] != self._identity:
+            if found["fingerprint"] != self._identity and self._holds_work():
                 raise DupmaeError(
                     f"the folder {self.folder} holds the results of a run with another base model or other data: "
                     "choose another output or delete it"
                 )
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise DupmaeError(f"the folder {self.folder} holds other files: choose another output or delete it")
+
+    def _holds_work(self) -> bool:
+        """Tell whether anything but the record of a run that was refused at once lies in the folder."""
+        return any(path.is_file() for path in self.folder.rglob("*") if path != self.folder / RUN_FILE)
 
     def _choose_root(self, planned: Sequence[Planned]) -> None:
         """Work beside earlier results where some of them are to be replaced, with those that still hold at hand."""
@@ -196,7 +201,8 @@ class RunFolder:
             if (self.folder / item).is_dir():
                 copy = self._next / ".copy"
                 shutil.rmtree(copy, ignore_errors=True)
-                shutil.copytree(self.folder / item, copy, copy_function=_link)
+                ignored = shutil.ignore_patterns(LOCK_FILE, ".dupmae-*")  # no part of what is copied
+                shutil.copytree(self.folder / item, copy, copy_function=_link, ignore=ignored)
                 copy.replace(place)
             else:
                 _link(str(self.folder / item), str(place))
