@@ -165,6 +165,13 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_done(
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, key in PATHS if role_of(name, key) == "read"])
+def test_a_device_is_not_read(name, key, words_with, tmp_path, capsys):
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    assert cli.main(words_with(name, key, "zero.jsonl")) == 2
+    assert "zero.jsonl is a device" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["adapt", "pretrain", "index build", "encode"])
 def test_an_output_within_the_text_that_is_read_is_refused(name, words_with, tmp_path, capsys):
     key = next(key for key, _, _ in texts_of(name) if key in ("corpus", "input"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -67,6 +68,9 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         return None
     if "No usable temporary directory" in text:
         return "no folder for temporary files can be written to: let TMPDIR name one", BAD_INPUT
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        _, target, reason = error.args[0][0]
+        return f"{target} cannot be written: {str(reason)[:200]}", BAD_INPUT
     names = {value for _, value in _named(arguments)}
     model = named.get("model") or named.get("base_model")
     if error.strerror and any(isinstance(path, str | os.PathLike) for path in (error.filename, error.filename2)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -98,6 +99,8 @@ def settled_fields(command: str, settings: Any, given: Any, prefix: str = "") ->
 def refuse_outputs(command: str, values: Mapping[str, Any]) -> None:
     """Refuse outputs that could not be written, or that would be read as input, before a command does anything.
 
+    Of inputs it refuses devices alone; whether they are what they should be is found out where they are read.
+
     Args:
         command: The command as typed.
         values: Its arguments by name.
@@ -112,10 +115,19 @@ def refuse_outputs(command: str, values: Mapping[str, Any]) -> None:
         elif role in ("folder", "replaced"):
             refuse_unwritable(place)
         else:
+            _refuse_endless(key, place)
             continue
         for other, read, source in places:
             if read in ("read", "name") and source.exists():
                 _refuse_overlap((key, role, place.resolve()), (other, read, source.resolve()))
+
+
+def _refuse_endless(key: str, place: Path) -> None:
+    """Refuse to read a device: it may have no end. Pipes have one, and are what `<(...)` of a shell gives."""
+    with contextlib.suppress(OSError):
+        mode = place.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+            raise DupmaeError(f"{key} {place} is a device, and a file or a folder is to be read: name one.")
 
 
 @contextmanager
