@@ -149,7 +149,7 @@ def spent(folder: Path, index: DuplexIndex) -> dict[str, float]:
     counts = dict.fromkeys(GROUPS, 0)
     total = 0
     for entry in index.manifest.segments:
-        arrays = MappedFile(folder / entry.name / VECTORS_FILE, entry.files[VECTORS_FILE]).arrays()
+        arrays = MappedFile(folder, f"{entry.name}/{VECTORS_FILE}", entry.files[VECTORS_FILE]).arrays()
         total += entry.files[VECTORS_FILE]["bytes"]
         for group, names in GROUPS.items():
             counts[group] += sum(arrays[name].nbytes for name in names)

@@ -1,13 +1,18 @@
 """The exception that is meant for users, and what helps to say what is wrong."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+LONGEST = 500
+"""Characters of a sentence for users."""
 
 
 class DupmaeError(Exception):
     """Bad input or an impossible request, told in one sentence: what is wrong, where, and what to do.
 
-    The command line prints the sentence and exits with 2; a traceback means a defect of ours.
+    The command line prints the sentence and exits with 2; a traceback means a defect of ours. The sentence stands on
+    one line and has at most :data:`LONGEST` characters, whatever a library, a file or a name put into it.
 
     Example:
         >>> from dupmae import DupmaeError, read_passages
@@ -17,6 +22,31 @@ class DupmaeError(Exception):
         ...     print(error)
         nowhere.jsonl does not exist.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(_on_one_line(sentence))
+
+
+def _on_one_line(sentence: str) -> str:
+    """Turn line breaks into spaces, and leave out the middle of what is too long."""
+    line = " ".join(sentence.splitlines())
+    half = LONGEST // 2 - 3
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def without_passwords(text: str) -> str:
+    """Put `***` in the place of the passwords in all URLs of a text: behind a user's name, and as parameters.
+
+    A password ends at the last `@` before white space, since people forget to write those within it as `%40`.
+    """
+    if "://" not in text:
+        return text
+    text = _IN_URL.sub(r"\1***@", text)
+    return _AS_PARAMETER.sub(r"\1***", text)
+
+
+_IN_URL = re.compile(r"(://[^\s:/?#@]*:)\S*@")
+_AS_PARAMETER = re.compile(r"([?&](?:ssl)?(?:password|api[-_]?key|token)=)[^\s&#'\"]+", re.IGNORECASE)
 
 
 def refuse_string(values: object, name: str) -> None:
@@ -55,10 +85,15 @@ def refuse_surrogates(texts: Iterable[object], name: str) -> None:
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Find what in `known` is most like `word`, or most like it after its last dot; None if nothing is."""
-    tails = {name.rpartition(".")[2]: name for name in reversed(known)}
-    whole = difflib.get_close_matches(word, known, n=1)
+    """Find what in `known` is most like `word`, or most like it after its last dot; None if nothing else is.
+
+    Case and hyphens count for little: `--Model` is nearest to `model`. What was typed itself is never the answer.
+    """
+    plain = word[:100].replace("-", "_").lower()
+    others = {name.replace("-", "_").lower(): name for name in reversed(known) if name != word}
+    tails = {name.rpartition(".")[2]: name for name in others}
+    whole = difflib.get_close_matches(plain, others, n=1)
     if whole:
-        return whole[0]
-    tail = difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)
-    return tails[tail[0]] if tail else None
+        return others[whole[0]]
+    tail = difflib.get_close_matches(plain.rpartition(".")[2], tails, n=1)
+    return others[tails[tail[0]]] if tail else None

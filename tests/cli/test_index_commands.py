@@ -143,7 +143,7 @@ def test_tune_shows_recall_beside_speed_and_proposes(
     }
     assert result["proposed"] in result["trials"]
     assert cli.main([*words, "--recall", "95"]) == 2
-    assert "from 0 to 1, not 95" in capsys.readouterr().err
+    assert "at least 0 and at most 1, not 95" in capsys.readouterr().err
 
 
 def test_verify_names_a_damaged_file_and_fails(index: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from dupmae.config import PseudoQueryConfig
 from dupmae.corpus import Passage
+from dupmae.corpus.chunking import sentences_of
 from dupmae.corpus.pseudo_queries import draw_queries, known_items, pseudo_queries
 from dupmae.errors import DupmaeError
 
@@ -161,3 +162,45 @@ def test_known_items_are_found_among_a_pool_without_their_titles_and_sentences()
     assert len(known_items(corpus, "lamps", 50, 99, 3).corpus) == 60
     with pytest.raises(DupmaeError, match="has 9 passages that stand there once, too few to hold some out"):
         known_items({passage.id: passage for passage in passages(9)}, "lamps", 5, 20, 3)
+
+
+def test_short_texts_give_crops_of_half_their_words_at_most():
+    for count in range(4, 13):
+        text = " ".join(f"word{n}" for n in range(count))
+        (query,), rest = draw_queries(Passage("p", "", text), CROPS)
+        assert rest.text == text
+        assert query in text
+        assert min(4, count // 2) <= len(query.split()) <= count // 2
+    assert draw_queries(Passage("p", "", "three words only"), CROPS)[0] == []
+
+
+@pytest.mark.parametrize("least", [4, 9])
+def test_questions_and_captions_are_known_items_by_runs_of_their_words(least: int):
+    corpus = {f"q{n}": Passage(f"q{n}", "", " ".join(f"w{n}x{m}" for m in range(least + n % 4))) for n in range(40)}
+    items = known_items(corpus, "questions", 4, 40, seed=1)
+    assert len(items.qrels) >= 4
+    for query, grades in items.qrels.items():
+        (answer,) = grades
+        assert items.corpus[answer] == corpus[answer]
+        assert items.queries[query] in corpus[answer].text
+
+
+def test_the_true_reason_is_told_where_short_texts_give_no_queries():
+    short = [Passage(f"q{n}", "", f"how do lamps of kind {n} work") for n in range(20)]
+    with pytest.raises(DupmaeError, match=r"no sentence of 20 characters.*crop_weight"):
+        pseudo_queries(short, "questions", replace(CROPS, crop_weight=0, sentence_weight=1))
+    with pytest.raises(DupmaeError, match="shorter than 4 words"):
+        pseudo_queries([Passage("a", "", "Too short.")], "questions", CROPS)
+    with pytest.raises(DupmaeError, match="each of its 2 passages stands there more than once"):
+        pseudo_queries([Passage(name, "", TEXT) for name in "ab"], "questions", CROPS)
+
+
+def test_passages_without_a_query_are_counted(caplog: pytest.LogCaptureFixture):
+    pseudo_queries([*passages(3), Passage("s", "", "Too short.")], "lamps", CROPS)
+    assert "1 of the 4 passages of lamps that queries are drawn from give none, such as 's'" in caplog.text
+
+
+@pytest.mark.parametrize("script", ["hindi", "burmese", "khmer", "arabic", "half-width"])
+def test_sentences_end_at_the_full_stop_of_their_script(script: str):
+    stop = {"hindi": "।", "burmese": "။", "khmer": "។", "arabic": "؟", "half-width": "｡"}[script]
+    assert sentences_of(f"अ{stop} ब{stop}") == [f"अ{stop}", f" ब{stop}"]

@@ -169,14 +169,14 @@ def test_tsv_whose_header_has_no_id_is_numbered_by_lines(tmp_path: Path) -> None
     ("content", "message"),
     [
         ("a\tb\tc\td\n", "line 1: 4 columns; without a header that names 'text' there must be two (id, text) or three"),
-        ("lonely\n", "line 1: 1 columns"),
+        ("lonely\n", "line 1: 1 column;"),
         ("1\tone\n2\ttwo\tmore\n", "line 2: 3 columns where the first line has 2"),
         (
             "doc_id\tcontents\n1\tone\n",
             "line 1: a heading ('doc_id') without a column 'text': call the text's column so",
         ),
         ("url\tID\tbody\nu\t1\tone\n", "line 1: a heading ('ID') without a column 'text'"),
-        ("_id\ttext\n1\n", "line 2: 1 columns where the first line has 2"),
+        ("_id\ttext\n1\n", "line 2: 1 column where the first line has 2"),
         ("_id\ttext\n", "is empty"),
         (b"1\tone\n2\t\xe4\n", "line 2: byte 3 is not UTF-8"),
         ("1\tone\n1\ttwo\n", "line 2: the id '1' was used before"),

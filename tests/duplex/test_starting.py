@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import set_seed
 
 from dupmae.config import DuplexConfig
 from dupmae.corpus import Passage
@@ -105,3 +106,21 @@ def test_a_duplex_model_reads_what_it_did_unless_other_lengths_are_given(make_en
         begun.save(str(tmp_path / "begun"))
         read = DuplexEncoder(str(tmp_path / "begun"))
         assert (read[0].query_length, read[0].document_length, read.max_seq_length) == (query, document, document)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_calibration_is_left_out_where_it_is_not_asked_for(
+    calibrated: bool, embedder_folder: Path, words: list[str]
+) -> None:
+    corpus = {f"p{n}": Passage(f"p{n}", "", " ".join(words[n : n + 5])) for n in range(30)}
+    config = DuplexConfig(dense_pooling="mean", top_k=24, dense_dimension=8, calibrate=calibrated)
+    started = begin_duplex(Model(str(embedder_folder)), None, config, corpus, 3)
+    set_seed(3)
+    plain = DuplexEncoder.from_encoder(str(embedder_folder), config)
+    moved = {
+        name
+        for (name, one), other in zip(started.pooling.named_parameters(), plain.pooling.parameters(), strict=True)
+        if not torch.equal(one, other)
+    }
+    expected = {"cls_projection.weight", "output.weight", "output.bias", "entry_log_scale", "token_log_scale"}
+    assert moved == (expected if calibrated else set())

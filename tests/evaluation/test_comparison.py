@@ -235,3 +235,11 @@ def test_a_benchmark_that_cannot_be_had_is_named_before_anything_is_measured(
     words = ["--model", "bm25", "--benchmark", str(benchmark_folder), "robust04", "--data", str(tmp_path)]
     assert run_command(*words) == 2
     assert "robust04 cannot be fetched" in capsys.readouterr().err
+
+
+def test_a_comparison_says_how_many_queries_bm25_finds_nothing_for(tmp_path, caplog) -> None:
+    corpus = {name: Passage(name, "", text) for name, text in {"a": "灯塔的光", "b": "绿茶的叶子"}.items()}
+    part = Benchmark("b", "test", corpus, {"q": "灯塔", "r": "Vulkan"}, {"q": {"a": 1}, "r": {"b": 1}})
+    found = compare(PLAIN, [part], ["bm25"], [], tmp_path)
+    assert "BM25 finds nothing for 1 of the 2 queries of b (test), such as 'r'" in caplog.text
+    assert found.systems[0].runs[""]["q"].keys() == {"a"}

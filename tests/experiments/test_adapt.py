@@ -442,3 +442,22 @@ def test_wikipedia_articles_become_passages_under_their_headings(tmp_path: Path)
     assert all(passage["text"].endswith("little.") for passage in passages)
     subprocess.run([*words, "--sample", "1"], check=True, capture_output=True)
     assert len((tmp_path / "passages.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("least", "most"), [(4, 12), (9, 14)])
+def test_questions_and_captions_are_adapted_to_by_runs_of_their_words(
+    least: int, most: int, words: list[str], embedder_folder: Path, config: AdaptConfig, tmp_path: Path
+) -> None:
+    draw = random.Random(3)
+    file = tmp_path / "questions.jsonl"
+    texts = [" ".join(draw.choices(words, k=draw.randint(least, most))) + "?" for _ in range(90)]
+    file.write_text("".join(json.dumps({"_id": f"q{n}", "text": text}) + "\n" for n, text in enumerate(texts)))
+    folder = adapt(file, str(embedder_folder), tmp_path / "run", config)
+    items = known_items({f"q{n}": Passage(f"q{n}", "", text) for n, text in enumerate(texts)}, "questions", 8, 30, 42)
+    assert len(items.queries) >= 8
+    written = (folder / "report.md").read_text()
+    assert f"{len(items.queries)} titles, sentences and runs of words of 8 passages" in written
+    assert f"{len(items.queries)} are runs of words of short passages, which keep them" in written
+    pairs = (folder / "0-queries" / "pairs.jsonl").read_text().splitlines()
+    assert len(pairs) >= 70
+    assert len(read_pairs(folder / "0-queries" / "pairs.jsonl").queries) == len(pairs)

@@ -19,6 +19,7 @@ FOR_RUN = {
     "demo.yaml",
     "pairs-encoder.yaml",
     "pairs.yaml",
+    "paper.yaml",
     "reproduce-full.yaml",
     "reproduce-small.yaml",
     "scifact-full.yaml",

@@ -247,3 +247,38 @@ def test_what_cannot_be_drawn_is_refused(settings, sentence, benchmark, config):
     settings = {name: value for name, value in settings.items() if name != "processes"}
     with pytest.raises(DupmaeError, match=sentence):
         make_examples(benchmark, replace(config, **settings), processes=processes)
+
+
+def strangers(benchmark: Benchmark, some: int) -> Benchmark:
+    """The benchmark with queries of which so many share no word with any passage."""
+    unknown = dict(list(benchmark.queries.items())[:some])
+    return replace(benchmark, queries=benchmark.queries | {query: f"unheard{query}" for query in unknown})
+
+
+def test_queries_that_bm25_finds_no_hard_negative_for_are_counted(benchmark, config, caplog):
+    heard = replace(
+        benchmark,
+        corpus=dict(benchmark.corpus),
+        queries={query: f"{text} lala" for query, text in benchmark.queries.items()},
+    )
+    heard.corpus["p"] = Passage("p", "", "lala")
+    make_examples(heard, config)
+    assert "BM25 finds" not in caplog.text
+    found = make_examples(strangers(heard, 5), config)
+    assert "BM25 finds nothing for 5 of the 12 queries of toy (train), such as 'q0': no passage but" in caplog.text
+    assert found.rows.shape == (3 * PAIRS, 3)
+
+
+def test_hard_negatives_that_bm25_cannot_find_for_any_query_are_refused(benchmark, config):
+    with pytest.raises(DupmaeError, match=r"no hard negative for any of the 12 queries of toy.*set negatives to 0"):
+        make_examples(strangers(benchmark, 12), config)
+    assert len(make_examples(strangers(benchmark, 12), replace(config, negatives=0))) == 3 * PAIRS
+
+
+def test_lists_without_a_negative_are_counted_and_refused_if_all_are(benchmark, config, caplog):
+    full = {query: CandidateList(query, {f"p{query[1:]}a": 1.0}, {}) for query in benchmark.queries}
+    with pytest.raises(DupmaeError, match="hold no negative for any of their 12 queries"):
+        make_examples(benchmark, config, full)
+    some = full | {"q0": replace(full["q0"], negatives={"p5a": 1.0})}
+    make_examples(benchmark, config, some)
+    assert "hold no negative for 11 of their 12 queries: any other passages serve" in caplog.text

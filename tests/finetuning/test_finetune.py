@@ -84,22 +84,30 @@ def test_an_encoder_without_a_learning_rate_stays_as_it_is_and_gets_no_gradient(
     assert {"1.transform.0.weight", "1.output.weight", "1.cls_projection.weight"} <= changed
 
 
-def test_killed_and_resumed_run_ends_like_an_uninterrupted_one(benchmark, config, make_encoder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("missing", "step"), [(None, 4), ("optimizer.pt", 2)])
+def test_killed_and_resumed_run_ends_like_an_uninterrupted_one(
+    benchmark, config, make_encoder, tmp_path, monkeypatch, missing, step
+):
     whole = finetune(make_encoder(), benchmark, tmp_path / "whole", config)
     with monkeypatch.context() as patch:
         kill_at(5, patch)
         with pytest.raises(KeyboardInterrupt):
             finetune(make_encoder(), benchmark, tmp_path / "killed", config)
-    assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()] == ["checkpoint-4"]
+    saved = tmp_path / "killed" / "checkpoints"
+    assert sorted(path.name for path in saved.iterdir()) == ["checkpoint-2", "checkpoint-4"]
+    if missing:
+        (saved / "checkpoint-4" / missing).unlink()
     begun = []
     begin = trainer.StepLog.on_train_begin
     monkeypatch.setattr(
         trainer.StepLog,
         "on_train_begin",
-        lambda self, args, state, *rest, **names: begun.append(state.global_step) or begin(self, args, state, *rest),
+        lambda self, args, state, *rest, **names: (
+            begun.append(state.global_step) or begin(self, args, state, *rest, **names)
+        ),
     )
     resumed = finetune(make_encoder(), benchmark, tmp_path / "killed", replace(config, save_steps=50))
-    assert begun == [4]
+    assert begun == [step]
     assert_same_weights(resumed, whole)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert len(metrics(tmp_path / "whole")) == STEPS
@@ -178,7 +186,7 @@ def test_refused_settings_leave_no_trace(benchmark, config, make_encoder, tmp_pa
 def test_loss_that_is_no_number_stops_the_run(benchmark, config, make_encoder, tmp_path):
     encoder = make_encoder()
     encoder.pooling.ot_log_scale.data.fill_(float("nan"))
-    with pytest.raises(DupmaeError, match="not a number at step 1: lower the learning rates"):
+    with pytest.raises(DupmaeError, match="not a finite number before the first step"):
         finetune(encoder, benchmark, tmp_path / "run", config)
     assert not (tmp_path / "run" / "model").exists()
 
@@ -189,7 +197,10 @@ def test_model_keeps_its_lengths_whatever_was_trained_at(benchmark, config, make
     assert (model[0].query_length, model[0].document_length, model.max_seq_length) == (10, 48, 48)
 
 
-def test_every_parameter_has_the_learning_rate_of_its_kind(benchmark, config, make_encoder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("of_biases", "rate"), [(None, 3.0), (4.0, 4.0)])
+def test_every_parameter_has_the_learning_rate_of_its_kind(
+    benchmark, config, make_encoder, tmp_path, monkeypatch, of_biases, rate
+):
     rates: dict[str, float] = {}
 
     def only_look(self: Any, **_: Any) -> None:
@@ -199,7 +210,9 @@ def test_every_parameter_has_the_learning_rate_of_its_kind(benchmark, config, ma
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer._Trainer, "train", only_look)
-    config = replace(config, learning_rate=1.0, head_learning_rate=2.0, scale_learning_rate=3.0)
+    config = replace(
+        config, learning_rate=1.0, head_learning_rate=2.0, scale_learning_rate=3.0, bias_learning_rate=of_biases
+    )
     with pytest.raises(KeyboardInterrupt):
         finetune(make_encoder(query_terms="tokens"), benchmark, tmp_path / "run", config)
     kinds = {name: rate for name, rate in rates.items() if name.startswith("1.")}
@@ -211,12 +224,44 @@ def test_every_parameter_has_the_learning_rate_of_its_kind(benchmark, config, ma
         "1.transform.2.weight": 2.0,
         "1.transform.2.bias": 2.0,
         "1.output.weight": 2.0,
-        "1.output.bias": 3.0,
+        "1.output.bias": rate,
         "1.cls_log_scale": 3.0,
         "1.ot_log_scale": 3.0,
         "1.entry_log_scale": 3.0,
         "1.token_log_scale": 3.0,
     }
+
+
+def test_longer_gradients_are_cut_to_the_length_that_is_set(benchmark, config, make_encoder, tmp_path, monkeypatch):
+    lengths: dict[float, float] = {}
+
+    def look(self: Any, args: Any, *_: Any, **names: Any) -> None:
+        gradients = [each.grad for each in names["model"].parameters() if each.grad is not None]
+        lengths.setdefault(args.max_grad_norm, torch.nn.utils.get_total_norm(gradients).item())
+
+    monkeypatch.setattr(trainer.StepLog, "on_pre_optimizer_step", look)
+    for longest in (0.0, 1.0, 0.25, 1e6):
+        finetune(make_encoder(), benchmark, tmp_path / str(longest), replace(config, epochs=1, max_grad_norm=longest))
+    assert lengths[0.0] == lengths[1e6] > 1
+    assert [lengths[longest] for longest in (1.0, 0.25)] == pytest.approx([1.0, 0.25], rel=1e-3)
+
+
+@pytest.mark.parametrize("saved_in", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_is_trained_in_float32(benchmark, config, make_encoder, tmp_path, saved_in):
+    model = finetune(make_encoder().to(saved_in), benchmark, tmp_path / "run", replace(config, epochs=1))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("judged", ["all queries have one answer", "a query has all answers"])
+def test_a_run_in_which_no_query_meets_a_negative_is_refused(benchmark, config, make_encoder, tmp_path, judged):
+    answers = {"p0a": 1} if judged == "all queries have one answer" else dict.fromkeys(benchmark.corpus, 1)
+    queries = benchmark.queries if judged == "all queries have one answer" else {"q0": "baba"}
+    alone = replace(benchmark, queries=queries, qrels=dict.fromkeys(queries, answers))
+    config = replace(config, negatives=0)
+    with pytest.raises(DupmaeError, match="toy gives no query a negative, so that every loss would be 0"):
+        finetune(make_encoder(), alone, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_shows_one_bar_and_nothing_else(benchmark, config, make_encoder, tmp_path, capfd):

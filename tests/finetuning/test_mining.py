@@ -263,3 +263,25 @@ def test_mining_shows_one_bar(index, benchmark, tmp_path, capfd):
     lines = [line for line in shown.err.replace("\r", "\n").splitlines() if line.strip()]
     assert [line for line in lines if not line.startswith("mining: ")] == []
     assert "12/12" in lines[-1]
+
+
+def test_queries_without_a_negative_are_counted(benchmark, tmp_path, caplog):
+    corpus = benchmark.corpus | {"p": Passage("p", "", "lala")}
+    heard = {query: f"{text} lala" for query, text in benchmark.queries.items()}
+    some = replace(benchmark, corpus=corpus, queries=heard | {"q0": "unheard", "q3": "of"})
+    path = mine(None, some, tmp_path / "out", MiningConfig(source="bm25"))
+    lists = read_lists(path, some).values()
+    assert [one.query_id for one in lists if not one.negatives] == ["q0", "q3"]
+    assert "Mining from BM25 found no negative for 2 of the 12 queries of toy (train)." in caplog.text
+
+
+def test_negatives_that_bm25_cannot_find_for_any_query_are_refused_before_anything_is_written(benchmark, tmp_path):
+    strangers = replace(benchmark, queries={query: f"unheard{query}" for query in benchmark.queries})
+    with pytest.raises(DupmaeError, match="finds no negative for any of the 12 queries of toy"):
+        mine(None, strangers, tmp_path / "out", MiningConfig(source="bm25"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_lists_of_which_none_has_a_negative_are_refused(index, benchmark, tmp_path):
+    with pytest.raises(DupmaeError, match="No negative was found for any of the 12 queries"):
+        mine(index, benchmark, tmp_path / "out", MiningConfig(margin=1e6))

@@ -14,7 +14,7 @@ from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.index.scoring.loops import dense_scores
 from dupmae.index.scoring.scanning import scan_dense
 from dupmae.index.storage import segments as segments_module
-from dupmae.index.storage.manifest import SegmentEntry
+from dupmae.index.storage.manifest import Manifest, SegmentEntry
 from dupmae.index.storage.passages import passage_table
 from dupmae.index.storage.quantise import Rows, concatenate_rows, dense_slack, quantise
 from dupmae.index.storage.segments import Segment, write_segment
@@ -93,7 +93,11 @@ def test_a_segment_gives_back_exactly_what_was_written(
     rows = concatenate_rows([quantise(given_rows[:11], V), quantise(given_rows[11:], V)])
     table = passage_table(passages(31))
     files = write_segment(tmp_path, "s", rows, table)
-    segment = Segment(tmp_path, SegmentEntry(name="s", passages=31, fingerprint="", files=files))
+    manifest = Manifest(
+        **{"model": "m", "model_relative": None, "model_fingerprint": "", "cls_dimension": 9, "vocabulary_size": V},
+        **{"top_k": 1, "segment_passages": 31},
+    )
+    segment = Segment(tmp_path, manifest, SegmentEntry(name="s", passages=31, fingerprint="", files=files))
     order = np.argsort(table.column("id").to_pylist())
     wanted, found = rows.take(order), segment.rows()
     for name in ("high", "low", "dense_units", "lexical_units"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dupmae.errors import DupmaeError
-from dupmae.files import file_fingerprint
+from dupmae.files import file_sha256
 from dupmae.models import Model, is_duplex, model_file, model_fingerprint, open_model
 
 RECORD = "config_sentence_transformers.json"
@@ -76,11 +76,11 @@ def test_a_duplex_model_on_the_hub_is_opened_as_a_folder_and_another_by_its_id(
     assert open_model(name) == Model(name)
 
 
-def test_a_folder_that_holds_no_model_is_not_opened(tmp_path: Path) -> None:
+def test_a_folder_that_holds_no_model_is_not_opened(bert_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DupmaeError, match=r"holds no model \(no config.json\): name the folder of one"):
         open_model(str(tmp_path))
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
+    shutil.copytree(bert_folder, tmp_path / "model", dirs_exist_ok=True)
     with pytest.raises(DupmaeError, match=f"holds no model: is {tmp_path / 'model'} meant?"):
         open_model(str(tmp_path))
     assert open_model(str(tmp_path / "model")).path == str(tmp_path / "model")
@@ -113,18 +113,24 @@ def test_fingerprint_follows_the_contents_and_not_the_place(tmp_path: Path) -> N
     assert model_fingerprint("org/one") != model_fingerprint("org/two")
 
 
-def test_all_weights_are_read_once_for_a_models_fingerprint(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_weights_are_read_once_for_a_models_fingerprint(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
 
     def count(path: Path) -> str:
         read.append(path.name)
-        return file_fingerprint(path)
+        return file_sha256(path)
 
-    monkeypatch.setattr("dupmae.models.model.file_fingerprint", count)
-    model = open_model(str(bert_folder))
+    monkeypatch.setattr("dupmae.models.checksums.file_sha256", count)
+    folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
+    model = open_model(str(folder))
     assert read == []
-    assert model.fingerprint == model.fingerprint == model_fingerprint(str(bert_folder))
-    assert read.count("model.safetensors") == 2  # once of the value, once of the function
+    assert model.fingerprint == model.fingerprint == model_fingerprint(str(folder))
+    assert read.count("model.safetensors") == 1
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    assert model_fingerprint(str(folder)) == model.fingerprint
+    assert read.count("model.safetensors") == 2  # for it may have changed
 
 
 def test_a_new_version_of_a_model_on_the_hub_has_another_fingerprint(

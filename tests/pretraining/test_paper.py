@@ -24,6 +24,8 @@ from dupmae.pretraining.objective import DupMAE
 CPU = torch.device("cpu")
 PAD, CLS, SEP, MASK = 0, 2, 3, 4
 V, D, HEADS = 40, 16, 2
+SEED = 5
+"""Draws masks that hide the one token of the third text of the batch."""
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def objective(**settings: Any) -> DupMAE:
     return model.double().eval()
 
 
-def draw(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = 0) -> tuple[torch.Tensor, ...]:
+def draw(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = SEED) -> tuple[torch.Tensor, ...]:
     """The masks that `model` draws from a generator with this seed: masked ids, selected, ordinary, visibility."""
     settings, generator = model.settings, step_generator(CPU, seed)
     ordinary = batch["input_ids"] > 4
@@ -72,7 +74,7 @@ def encode(model: DupMAE, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor,
     return states, selected, ordinary, visible
 
 
-def losses(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = 0) -> dict[str, torch.Tensor]:
+def losses(model: DupMAE, batch: dict[str, torch.Tensor], seed: int = SEED) -> dict[str, torch.Tensor]:
     return model(**batch, generator=step_generator(CPU, seed))
 
 
@@ -112,20 +114,32 @@ def test_eq_1_masked_language_modelling_counts_the_selected_tokens_alone(batch: 
     torch.testing.assert_close(losses(model, batch)["mlm"], expected)
 
 
-def naive_selection(word_starts: list[bool], ordinary: list[bool], rate: float, keys: list[float]) -> list[bool]:
-    """Whole words in the order of their keys, while they fit into the share; the first in any case, never all."""
+def naive_selection(
+    word_starts: list[bool], ordinary: list[bool], rate: float, keys: list[float], chance: float
+) -> list[bool]:
+    """Whole words in the order of their keys, where they fit; then by chance the first that did not, but never all."""
     words: list[list[int]] = []
     for i, (starts, is_ordinary) in enumerate(zip(word_starts, ordinary, strict=True)):
         if is_ordinary and (starts or not words or words[-1][-1] != i - 1):
             words.append([])
         if is_ordinary:
             words[-1].append(i)
-    chosen: list[int] = []
-    for rank, number in enumerate(sorted(range(len(words)), key=lambda number: keys[number])):
-        fits = len(chosen) + len(words[number]) <= round(rate * sum(ordinary))
-        if rank > 0 and (rank == len(words) - 1 or not fits):
-            break
-        chosen += words[number]
+    total = sum(ordinary)
+    left, chosen = min(rate * total, total - (len(words) > 1)), list[int]()
+    order, waiting = sorted(range(len(words)), key=lambda number: keys[number]), []
+    for number in order:
+        if len(words[number]) <= left:
+            chosen += words[number]
+            left -= len(words[number])
+        else:
+            waiting.append(words[number])
+    if waiting:
+        extra = next(word for word in waiting if len(word) > left)
+        if chosen and len(chosen) + len(extra) == total:
+            if chance * (len(extra) - len(chosen)) < left:
+                chosen = extra
+        elif chance * len(extra) < left:
+            chosen += extra
     return [i in chosen for i in range(len(ordinary))]
 
 
@@ -136,10 +150,12 @@ def test_eq_1_the_masked_words_are_those_of_the_naive_twin(batch: dict[str, torc
     ordinary = ids > 4
     word_starts = (torch.rand(ids.shape) < 0.5) & ordinary
     selected = select_whole_words(word_starts, ordinary, rate, step_generator(CPU, 8))
-    keys = torch.rand(ids.shape, generator=step_generator(CPU, 8))
-    for row, *arguments in zip(selected, word_starts, ordinary, keys, strict=True):
-        starts, is_ordinary, key = (values.tolist() for values in arguments)
-        assert row.tolist() == naive_selection(starts, is_ordinary, rate, key)
+    generator = step_generator(CPU, 8)
+    keys = torch.rand(ids.shape, generator=generator)
+    chances = torch.rand(len(ids), generator=generator)
+    for row, *arguments in zip(selected, word_starts, ordinary, keys, chances, strict=True):
+        starts, is_ordinary, key, chance = (values.tolist() for values in arguments)
+        assert row.tolist() == naive_selection(starts, is_ordinary, rate, key, chance)
 
 
 def shown_to_the_encoder(model: DupMAE, batch: dict[str, torch.Tensor], monkeypatch: Any) -> torch.Tensor:
@@ -161,7 +177,9 @@ def test_eq_1_the_encoder_sees_the_share_of_tokens_masked_that_is_set(
     large["word_starts"] = large["input_ids"] > 4
     shown = shown_to_the_encoder(model, large, monkeypatch)
     ordinary = large["input_ids"] > 4  # 12 in each row
-    assert ((shown == MASK) & ordinary).sum(dim=1).unique().tolist() == [round(rate * 12)]
+    masked = ((shown == MASK) & ordinary).sum(dim=1).double()
+    assert (masked - rate * 12).abs().max() < 1  # a word has one token here
+    assert masked.mean() == pytest.approx(rate * 12, abs=0.12)
     assert torch.equal(shown[~ordinary], large["input_ids"][~ordinary])
 
 
@@ -173,7 +191,7 @@ def test_eq_1_masked_tokens_are_replaced_in_the_fractions_that_are_set(
     large = {name: tensor[:1].repeat(200, 1) for name, tensor in batch.items()}
     large["input_ids"] = torch.where(large["input_ids"] > 4, 39, large["input_ids"])
     shown = shown_to_the_encoder(model, large, monkeypatch)
-    _, selected, _ = model.mask(**large, generator=step_generator(CPU, 0))
+    _, selected, _ = model.mask(**large, generator=step_generator(CPU, SEED))
     became = shown[selected]
     assert (became == MASK).double().mean() == pytest.approx(mask, abs=0.05 * (0 < mask < 1))
     drawn = (became != MASK) & (became != 39)
@@ -377,11 +395,11 @@ def test_eq_9_losses_and_gradients_of_a_batchs_parts_add_up_to_those_of_the_batc
         monkeypatch.setattr(model, "mask", lambda *_: (masked_ids[rows], selected[rows], ordinary[rows]))
         monkeypatch.setattr("dupmae.pretraining.objective.decoder_visibility", lambda *_: visible[rows])
         part = {name: tensor[rows] for name, tensor in batch.items()}
-        result = model(**part, generator=step_generator(CPU, 0), totals=totals)
+        result = model(**part, generator=step_generator(CPU, SEED), totals=totals)
         return [*result.values(), *torch.autograd.grad(result["loss"], parameters)]
 
     whole = of(slice(None))
-    totals = model.counts(**batch, generator=step_generator(CPU, 0))
+    totals = model.counts(**batch, generator=step_generator(CPU, SEED))
     assert totals.tolist() == [selected.sum(), 12 + 7 + 1, 2]  # the third text's one token is masked: nothing to pool
     for value, first, second in zip(whole, of(slice(1), totals), of(slice(1, 3), totals), strict=True):
         torch.testing.assert_close(first + second, value)

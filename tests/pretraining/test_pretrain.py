@@ -189,6 +189,7 @@ def test_half_a_checkpoint_is_not_resumed_from(
     half = tmp_path / "cut" / "checkpoints" / "joint" / "checkpoint-5"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"torn")
+    (half.with_name("checkpoint-4") / "scheduler.pt").unlink()
     resumed = pretrain(store, base_model, tmp_path / "cut", settings())
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(resumed).items())
 
@@ -200,8 +201,8 @@ def test_a_run_that_goes_on_saves_as_often_as_is_asked_for_now(
     config = settings(new_layers_steps=0, steps=9, save_steps=4)
     kill_in_step(monkeypatch, 6, *run, config)
     kill_in_step(monkeypatch, 3, *run, replace(config, save_steps=1))  # the fourth is there; the seventh is not reached
-    (saved,) = (tmp_path / "run" / "checkpoints" / "joint").glob("checkpoint-*")
-    assert saved.name == "checkpoint-6"
+    saved = (tmp_path / "run" / "checkpoints" / "joint").glob("checkpoint-*")
+    assert sorted(checkpoint.name for checkpoint in saved) == ["checkpoint-5", "checkpoint-6"]
 
 
 def test_a_store_with_one_text_too_long_is_refused_before_the_first_step(
@@ -288,7 +289,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
     store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     diverging = settings(new_layers_steps=0, steps=20, learning_rate=1e30, head_learning_rate=1e30)
-    with pytest.raises(DupmaeError, match="The loss of phase joint is not a number at step"):
+    with pytest.raises(DupmaeError, match=r"of phase joint is not a (finite )?number"):
         pretrain(store, str(checkpoint("bert")), tmp_path / "run", diverging)
     assert not (tmp_path / "run" / "model").exists()
 

@@ -20,10 +20,9 @@ IN_TWO_PROCESSES = """
 import json, sys
 from accelerate.state import DistributedType, PartialState
 from dupmae import cli
-from dupmae.pretraining import decoder, result
+from dupmae.pretraining import result
 from dupmae.pretraining.phase import PhaseTrainer
 
-decoder.DROPOUT = 0.0  # random numbers that each process draws for itself
 result.draw_curves = lambda path, *_: path.touch()
 begin, compute_loss = PartialState.__init__, PhaseTrainer.compute_loss
 parts = 0
@@ -83,7 +82,6 @@ def runs(
         for name, run in (alone | together).items()
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dupmae.pretraining.decoder.DROPOUT", 0.0)
         patch.setattr(cli, "silence", lambda: None)
         assert [cli.main(commands[name]) for name in alone] == [0, 0]
     shared_words = json.dumps({name: commands[name] for name in together})

@@ -56,3 +56,14 @@ def test_bm25_of_fields_adds_up_title_and_text_each_with_its_own_statistics() ->
     alone = [bm25_searcher(part)({"q": "zebra"}, 5)["q"] for part in (titles, texts)]
     assert found == pytest.approx({"a": alone[0]["a"], "b": alone[1]["b"]})
     assert bm25_searcher(texts, fields=True)({"q": "grass"}, 5) == bm25_searcher(texts)({"q": "grass"}, 5)
+
+
+def test_queries_that_find_nothing_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    bm25_run(benchmark(CORPUS, {"q": "cat"}))
+    assert "BM25 finds" not in caplog.text
+    bm25_run(benchmark(CORPUS, {"q1": "cat", "q2": "zebra", "q3": ""}))
+    assert "BM25 finds nothing for 2 of the 3 queries of small (test), such as 'q2'" in caplog.text
+
+
+def test_a_corpus_without_a_word_is_searched_in_vain() -> None:
+    assert bm25_run(benchmark({"a": "?!", "b": ""}, {"q": "cat"})) == {"q": {}}

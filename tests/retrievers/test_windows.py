@@ -41,3 +41,10 @@ def test_a_document_scores_what_its_best_window_scores_however_many_windows_come
     assert found["r"] == found["q"]
     assert asked == [6, 12, 24, 48, 96]
     assert list(by_best_window(search)({"q": "text"}, 9)["q"]) == ["long", "a", "b", "c"]
+
+
+def test_documents_without_spaces_are_cut_into_windows_too() -> None:
+    text = "灯塔的光来自透镜它把光弯成一束照向远方的海面守夜人修剪灯芯直到天亮"
+    windows = [window.text for window in cut_windows({"d": Passage("d", "", text)}, 4).values()]
+    assert len(windows) > 5
+    assert all(len(window) <= 8 and window in text for window in windows)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dupmae.errors import DupmaeError
-from dupmae.runtime.resuming import RecordedRun, last_checkpoint, recorded_run, sole_run
+from dupmae.runtime.resuming import RecordedRun, recorded_run, sole_run
 
 DETAILS = {"fingerprint": "mine", "settings": {"steps": 3}}
 
@@ -50,25 +50,6 @@ def test_a_finished_run_is_not_done_again_unless_its_result_is_gone(tmp_path: Pa
     assert (tmp_path / "run.json").read_bytes() == before
     (tmp_path / "model").rmdir()
     assert not finish(tmp_path).finished
-
-
-def test_a_killed_run_keeps_its_record_and_its_whole_checkpoints(tmp_path: Path) -> None:
-    def work() -> None:
-        for step, state in ((2, "{}"), (4, "{}"), (6, '{"global_')):
-            checkpoint = tmp_path / "checkpoints" / "phase" / f"checkpoint-{step}"
-            checkpoint.mkdir(parents=True)
-            (checkpoint / "trainer_state.json").write_text(state, encoding="utf-8")
-        (tmp_path / "checkpoints" / "phase" / "checkpoint-8").mkdir()
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), begin(tmp_path):
-        work()
-    assert not record_of(tmp_path)["finished"]
-    with begin(tmp_path):
-        whole = tmp_path / "checkpoints" / "phase" / "checkpoint-4"
-        assert last_checkpoint(tmp_path / "checkpoints" / "phase") == (4, whole)
-        assert last_checkpoint(tmp_path / "checkpoints" / "another") == (0, None)
-        (tmp_path / "model").mkdir()
 
 
 @pytest.mark.parametrize("there", [False, True])

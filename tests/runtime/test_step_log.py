@@ -13,6 +13,8 @@ import torch
 from dupmae.errors import DupmaeError
 from dupmae.runtime.step_log import FLUSH_STEPS, StepLog
 
+MODEL = torch.nn.Linear(2, 2)
+
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
@@ -21,7 +23,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def take(log: StepLog, steps: range, *, done: int = 0, save: bool = False, groups: Any = None) -> None:
     """Take steps of two micro-batches, whose losses add up to the step's number."""
     args = SimpleNamespace(save_steps=7)
-    log.on_train_begin(args, SimpleNamespace(global_step=done), None)
+    log.on_train_begin(args, SimpleNamespace(global_step=done), None, model=MODEL)
     optimizer = SimpleNamespace(param_groups=groups or [{"lr": 0.5}, {"lr": 0.1}])
     for step in steps:
         for share in (0.25, 0.75):
@@ -63,7 +65,7 @@ def test_a_run_that_goes_on_drops_what_it_does_again_and_no_other_phase(tmp_path
     for phase, steps in (("first", range(1, 4)), ("second", range(1, 6))):
         take(StepLog(path, phase), steps, save=True)
     state = SimpleNamespace(global_step=2)
-    StepLog(path, "second").on_train_begin(SimpleNamespace(save_steps=7), state, None)
+    StepLog(path, "second").on_train_begin(SimpleNamespace(save_steps=7), state, None, model=MODEL)
     assert state.save_steps == 7
     assert [(line["phase"], line["step"]) for line in lines(path)] == [
         *(("first", step) for step in (1, 2, 3)),
@@ -79,3 +81,32 @@ def test_a_loss_that_is_not_a_number_is_told_with_its_step(tmp_path: Path, phase
     log.on_step_end(None, SimpleNamespace(global_step=3), SimpleNamespace(should_save=False))
     with pytest.raises(DupmaeError, match=f"{where} is not a number at step 3: lower the learning rates"):
         log.flush()
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_before_a_checkpoint_and_before_the_first_step(
+    tmp_path: Path, number: float
+) -> None:
+    ruined = torch.nn.Linear(2, 2)
+    log = StepLog(tmp_path / "log.jsonl")
+    log.on_train_begin(SimpleNamespace(save_steps=7), SimpleNamespace(global_step=4), None, model=ruined)
+    ruined.weight.data[1, 0] = number
+    log.add({"loss": torch.tensor(1.0)})  # of the state before the step
+    with pytest.raises(DupmaeError, match="A weight is not a finite number after step 5: lower the learning rates"):
+        log.on_step_end(None, SimpleNamespace(global_step=5), SimpleNamespace(should_save=True))
+    with pytest.raises(DupmaeError, match="A weight is not a finite number before the first step: take another"):
+        log.on_train_begin(SimpleNamespace(save_steps=7), SimpleNamespace(global_step=0), None, model=ruined)
+
+
+@pytest.mark.parametrize(("losses", "refused"), [((0.0, 0.0), True), ((0.0, 0.5), False)])
+def test_a_run_whose_every_loss_was_0_is_refused(tmp_path: Path, losses: tuple[float, ...], refused: bool) -> None:
+    log = StepLog(tmp_path / "log.jsonl", "joint")
+    take(log, range(0))
+    for step, loss in enumerate(losses, 1):
+        log.add({"loss": torch.tensor(loss)})
+        log.on_step_end(None, SimpleNamespace(global_step=step), SimpleNamespace(should_save=True))
+    if refused:
+        with pytest.raises(DupmaeError, match="The loss of phase joint was 0 in every step"):
+            log.on_train_end(None, None, None)
+    else:
+        log.on_train_end(None, None, None)

@@ -14,6 +14,7 @@ from typing import Any
 from dupmae.config import ScratchConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.models import write_checksums
 from dupmae.runtime.processes import is_first_process
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def new_encoder(
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         write_json(temporary / RECORD_FILE, {"fingerprint": own_fingerprint, **settings, "entries": len(tokenizer)})
+        write_checksums(temporary)
     logger.info("A new encoder of %d parameters and %d terms.", model.num_parameters(), len(tokenizer))
     return folder
 

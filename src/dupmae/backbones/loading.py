@@ -12,64 +12,87 @@ from torch import nn
 
 from dupmae.backbones.backbone import Backbone
 from dupmae.backbones.families import FAMILIES
+from dupmae.backbones.opening import check_numbers, check_report, opening
 from dupmae.errors import DupmaeError
-from dupmae.models import WEIGHTS, is_duplex, pooling_folder
+from dupmae.models import WEIGHTS, Model, check_files, pooling_folder
+from dupmae.models.files import refuse_no_model
 
 logger = logging.getLogger(__name__)
 
 
-def load_backbone(model: str) -> Backbone:
+def load_backbone(model: Model | str) -> Backbone:
     """Load an encoder with its vocabulary head, or with a fresh one where the checkpoint has none.
 
     Args:
-        model: A folder or a Hugging Face id. A duplex model's head is that of its lexical half.
+        model: A model, a folder or a Hugging Face id. A duplex model's head is that of its lexical half.
 
     Returns:
         The backbone, in float32.
 
     Raises:
         DupmaeError: There is no such model, or it cannot be a masked-language-model encoder, or its family is not
-            supported.
+            supported, or its weights are not whole.
     """
-    from transformers import AutoConfig, AutoModelForMaskedLM
-    from transformers.utils import logging as transformers_logging
-
-    try:
-        config = AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise DupmaeError(f"Cannot read a model configuration from {model}: {str(error).splitlines()[0]}") from error
-    refuse_unsuitable(model, config)
-    family = FAMILIES[config.model_type]
-    for name, value in family.settings.items():
-        setattr(config, name, value)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its table of missing weights: what matters of it is said below
-    try:
-        loaded, report = AutoModelForMaskedLM.from_pretrained(
-            model, config=config, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DupmaeError(f"Cannot load the weights of {model}: {str(error).splitlines()[0]}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    missing = set(report["missing_keys"])
-    headless = f"{family.dense}.weight" in missing
-    lacking = sorted(name for name in missing if name.startswith(f"{loaded.base_model_prefix}."))
-    if lacking:
-        raise DupmaeError(
-            f"The checkpoint {model} lacks encoder weights, the first of them {lacking[0]}: download it again."
-        )
+    model = _found(model)
+    loaded, headless = _load(model)
     backbone = Backbone(loaded)
     if headless:
         fresh_head(backbone)
-    if headless and is_duplex(model):
-        _take_duplex_head(backbone, Path(model))
+    if headless and model.kind == "duplex":
+        _take_duplex_head(backbone, model)
     elif headless:
         logger.warning(
             "%s has no vocabulary head: it gets a new one, its output matrix a copy of the input embeddings.",
-            Path(model).name,
+            Path(model.path).name,
         )
     return backbone
+
+
+def _found(model: Model | str) -> Model:
+    """Make a model of a folder or an id."""
+    found = model if isinstance(model, Model) else Model(model)
+    refuse_no_model(found.path, found.label)
+    return found
+
+
+def _load(model: Model) -> tuple[Any, bool]:
+    """Load and check a masked-language model; tell whether its head is missing, and thus random."""
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    with opening(model.label):
+        config = AutoConfig.from_pretrained(model.encoder_path)
+    refuse_unsuitable(model.label, config)
+    if Path(model.path).is_dir():
+        check_files(Path(model.path), model.label)
+    family = FAMILIES[config.model_type]
+    switched = {name: value for name, value in family.settings.items() if getattr(config, name, value) != value}
+    for name, value in family.settings.items():
+        setattr(config, name, value)
+    with opening(model.label):  # which silences a table of missing weights: what matters of it is said below
+        loaded, report = AutoModelForMaskedLM.from_pretrained(
+            model.encoder_path,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    headless = _lacks_head(loaded, report)
+    if switched:  # biases that the checkpoint has none of are zeros
+        report["missing_keys"] = {name for name in report["missing_keys"] if not name.endswith(".bias")}
+    check_report(report, loaded, model.label, "encoder" if headless else "states")
+    check_numbers(loaded, model.label)
+    return loaded, headless
+
+
+def _lacks_head(loaded: Any, report: dict[str, Any]) -> bool:
+    """Tell whether none of the weights of a vocabulary head's transform is there: half of one is a damaged one."""
+    family = FAMILIES[loaded.config.model_type]
+    transform = {
+        f"{path}.{name}"
+        for path in (family.dense, family.norm)
+        for name, _ in loaded.get_submodule(path).named_parameters()
+    }
+    return transform <= set(report["missing_keys"])
 
 
 def refuse_unsuitable(model: str, config: Any) -> None:
@@ -116,17 +139,19 @@ def fresh_head(backbone: Backbone) -> None:
     backbone.new_head = True
 
 
-def _take_duplex_head(backbone: Backbone, folder: Path) -> None:
+def _take_duplex_head(backbone: Backbone, model: Model) -> None:
     """Replace a fresh head by that of a duplex model, in place; a linear one has no transform."""
-    weights = load_file(pooling_folder(folder) / WEIGHTS)
-    output, shift = weights["output.weight"], weights["output.bias"]
-    if "transform.0.weight" in weights:
-        dense, norm = backbone.head_dense, backbone.head_norm
-        dense.load_state_dict({name: weights[f"transform.0.{name}"] for name in dense.state_dict()})
-        norm.load_state_dict({name: weights[f"transform.2.{name}"] for name in norm.state_dict()})
-        if "bias" not in norm.state_dict():
-            shift = shift + output @ weights["transform.2.bias"]
-    with torch.no_grad():
-        backbone.output_weight.copy_(output)
-        backbone.output_bias.copy_(shift)
+    with opening(model.label):
+        weights = load_file(pooling_folder(Path(model.path)) / WEIGHTS)
+        output, shift = weights["output.weight"].float(), weights["output.bias"].float()
+        if "transform.0.weight" in weights:
+            dense, norm = backbone.head_dense, backbone.head_norm
+            dense.load_state_dict({name: weights[f"transform.0.{name}"] for name in dense.state_dict()})
+            norm.load_state_dict({name: weights[f"transform.2.{name}"] for name in norm.state_dict()})
+            if "bias" not in norm.state_dict():
+                shift = shift + output @ weights["transform.2.bias"].float()
+        with torch.no_grad():
+            backbone.output_weight.copy_(output)
+            backbone.output_bias.copy_(shift)
+    check_numbers(backbone, model.label)
     backbone.new_head, backbone.duplex_head = False, True

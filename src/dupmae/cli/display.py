@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from dupmae.runtime.terminal import printable, unguarded
 
 if TYPE_CHECKING:
     from dupmae.evaluation.comparison import Comparison
@@ -24,6 +28,18 @@ SHOWN_TERMS = 10
 """Terms named of a hit, or of a query; of the others the number is told."""
 SHOWN_METRICS = ("ndcg@10", "mrr@10", "recall@100", "judged@10")
 """Columns of a comparison, beside the metric that its benchmark is ranked by."""
+
+
+class PlainConsole(Console):
+    """A console that takes every string for text: no markup, no emoji's names, no character that acts on a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of what is printed; rich adds its own colours to them later."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
@@ -108,6 +124,8 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison]) -> Non
                 "" if system.query_ms is None else f"{system.query_ms:.1f}",
             )
         console.print(table)
+        for line in _significance(comparison):
+            console.print(Text(line))
     if len(comparisons) > 1:
         table = Table(title="All benchmarks", title_justify="left")
         names = list(dict.fromkeys(system.name for comparison in comparisons for system in comparison.systems))
@@ -117,6 +135,21 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison]) -> Non
         for heading, cells in overview(comparisons, names):
             table.add_row(heading, *cells)
         console.print(table)
+
+
+def _significance(comparison: Comparison) -> Iterator[str]:
+    """Say of each system how far it is from the first, and whether that may be chance."""
+    from dupmae.evaluation.metrics import HEADINGS
+    from dupmae.evaluation.significance import compare_with_baseline
+
+    metric, (baseline, *rest) = comparison.definition.metric, comparison.systems
+    values = {system.name: system.values[metric] for system in rest}
+    for row in compare_with_baseline(baseline.values[metric], values):
+        yield (
+            f"{HEADINGS[metric]} of {row.system}: {row.mean:+.4f} against {baseline.name}, better in {row.wins} and "
+            f"worse in {row.losses} queries, p = {row.p:.4f}"
+            + (f" ({row.corrected:.4f} corrected for {len(rest)} comparisons)" if len(rest) > 1 else "")
+        )
 
 
 def show_explanation(console: Console, explanation: Explanation) -> None:

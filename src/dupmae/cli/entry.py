@@ -13,8 +13,10 @@ from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
 from dupmae.cli.places import refuse_outputs, tidied
 from dupmae.errors import DupmaeError, nearest
+from dupmae.runtime.processes import refuse_bad_environment, refuse_several_processes
 from dupmae.runtime.quiet import silence, silence_other_processes
 from dupmae.runtime.streams import OUTPUT, settle_streams
+from dupmae.runtime.terminal import guarded_streams
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": experiments.run,
@@ -42,15 +44,24 @@ COMMANDS: dict[str, Callable[..., None]] = {
 """What is typed after `dupmae` -> what it calls; names of two words form a group."""
 RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
 """Commands that go on where they stopped when they are given again."""
+SHARED = {"pretrain", "finetune", "index build"}
+"""Commands whose work the processes share that `torchrun` starts; any other would be done by each of them at once."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0, or what :mod:`dupmae.cli.failures` says of the exception."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     settle_streams()
-    silence_other_processes()
+    with guarded_streams():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
+    """Run a command line whose output is guarded."""
     name, named = "", dict[str, Any]()
     try:
+        refuse_bad_environment()
+        silence_other_processes()
         group = words[:1] if words and words[0] in _groups() else []
         if words[len(group) :] in ([], ["-h"], ["--help"]):
             print(_group_help(group[0]) if group else _overview(), flush=True)
@@ -59,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"dupmae {importlib.metadata.version('dupmae')}", flush=True)
             return 0
         name = command_name(words)
+        if name not in SHARED:
+            refuse_several_processes(f"dupmae {name}")
         words = words[len(name.split()) :]
         positional, keyword = parse_command(name, COMMANDS[name], words)
         named = dict(inspect.signature(COMMANDS[name]).bind(*positional, **keyword).arguments)

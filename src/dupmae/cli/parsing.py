@@ -19,17 +19,33 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 from dupmae.cli.former_names import FormerNames
 from dupmae.cli.places import settled, settled_fields
 from dupmae.cli.settings_file import Setting, read_settings, suggestion
-from dupmae.config.ranges import OutOfRangeError
+from dupmae.config.ranges import OutOfRangeError, refuse_out_of_range
 from dupmae.errors import DupmaeError
 
 FLAG = object()
 """Stands for the type of an option that takes no value."""
 CONFIG_HELP = "YAML file that holds any of these options as keys; options given here win over it."
+
+
+def _load_value(text: str) -> Any:
+    """Read a value as YAML: a single one, or a list of single ones. Anything else stays text, however it is nested."""
+    if (
+        len(text) > 10_000
+        or re.match(r"\s*[&*!|>{?%@`#\"']", text)
+        or (text.lstrip().startswith("[") and not re.fullmatch(r"\s*\[[^\[\]{}&*!]*\]\s*", text))
+    ):
+        return text
+    return _load_yaml(text)
+
+
+_load_yaml = get_loader("yaml")
+set_loader("dupmae", _load_value, (yaml.YAMLError, ValueError))
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
@@ -89,6 +105,10 @@ def parse_command(
             positional.append(value)
         else:
             keyword[key] = value
+    try:
+        refuse_out_of_range(function, keyword)
+    except OutOfRangeError as error:
+        raise _refusal(parser, error.setting, error.problem, places) from None
     return positional, keyword
 
 
@@ -125,6 +145,7 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
         exit_on_error=False,
         allow_abbrev=False,
         print_config=None,
+        parser_mode="dupmae",
     )
     help_texts = _help_texts(function)
     parameters = inspect.signature(function).parameters

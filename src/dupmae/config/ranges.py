@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 from dupmae.errors import DupmaeError
+
+LARGEST = 2**63 - 1
+"""The largest whole number that arrays and files hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +24,11 @@ class Range:
     below_most: bool = False
 
     def __contains__(self, number: float) -> bool:
+        if isinstance(number, int) and abs(number) > LARGEST:
+            return False
         low = self.least < number if self.above_least else self.least <= number
         high = number < self.most if self.below_most else number <= self.most
-        return low and high and math.isfinite(number)
+        return low and high and (isinstance(number, int) or math.isfinite(number))
 
     def __str__(self) -> str:
         low = f"{'above' if self.above_least else 'at least'} {self.least}"
@@ -68,16 +74,35 @@ class CheckedSettings:
     """
 
     def __post_init__(self) -> None:
-        kind: Any = type(self)
-        for name, allowed in _ranges(kind).items():
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise OutOfRangeError(name, f"must be {allowed}, not {value}")
+        refuse_out_of_range(type(self), vars(self))
+
+
+def refuse_out_of_range(kind: Any, values: Mapping[str, Any]) -> None:
+    """Refuse a value outside its range.
+
+    Args:
+        kind: A dataclass whose fields, or a function whose parameters, are annotated with a :class:`Range`.
+        values: By the names of these.
+
+    Raises:
+        OutOfRangeError: A number is not in the range that its annotation names.
+    """
+    for name, allowed in _ranges(kind).items():
+        value = values.get(name)
+        if value is not None and value not in allowed:
+            large = isinstance(value, int) and value > LARGEST
+            raise OutOfRangeError(name, f"must be {'smaller' if large else allowed}, not {_shortened(value)}")
+
+
+def _shortened(value: float) -> str:
+    """Write a number, of a very long one the beginning."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}... ({len(text)} digits)"
 
 
 @cache
 def _ranges(kind: Any) -> dict[str, Range]:
-    """Find the fields of a settings dataclass whose types name a range, or that or None."""
+    """Find the fields of a class, or the parameters of a function, whose types name a range, or that or None."""
     return {
         name: allowed
         for name, hint in get_type_hints(kind, include_extras=True).items()

@@ -108,6 +108,8 @@ class PretrainConfig(CheckedSettings):
     """Share of each phase's steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
+    max_grad_norm: Weight = 1.0
+    """Longest gradient of a step, all parameters together: a longer one is cut to this length; 0 cuts none."""
     encoder_mask_rate: Fraction = 0.3
     """Share of the ordinary tokens that the encoder sees masked, chosen by whole words."""
     decoder_mask_rate: Fraction = 0.5
@@ -118,6 +120,8 @@ class PretrainConfig(CheckedSettings):
     """Share of the selected tokens replaced by a random token; the rest stays as it is."""
     dropout: FractionBelowOne = 0.0
     """Dropout of encoder and attention; a short run on text that is seen once or twice needs none."""
+    decoder_dropout: FractionBelowOne | None = None
+    """Dropout of the [CLS] decoder; None takes `dropout`, so that 0 there means none anywhere."""
     mlm_weight: Weight = 1.0
     """Weight of the masked-language-model loss (Eq. 1)."""
     cls_weight: Weight = 1.0
@@ -197,6 +201,10 @@ class DuplexConfig(CheckedSettings):
     """What the dense half's cosine is multiplied by, to begin with; learned."""
     lexical_scale: AboveZero = 20.0
     """What the lexical half's cosine is multiplied by, to begin with; learned."""
+    calibrate: bool = True
+    """Whether a new duplex model is calibrated on passages before training: terms centred, thresholded and scaled, the
+    tokens of queries weighted by their rarity, a narrower dense half at its principal directions. If not, the head is
+    as pre-training left it, tokens weigh 1, and the dense half's directions are random: the paper's form."""
     query_max_length: Length | None = None
     """Tokens of a query; what is longer is cut. None takes 64, or what a duplex model has."""
     document_max_length: Length | None = None
@@ -235,6 +243,8 @@ class FinetuneConfig(CheckedSettings):
     """Peak learning rate of the vocabulary head and of the dense half's projection."""
     scale_learning_rate: Weight = 1e-2
     """Peak learning rate of the vocabulary's biases and of all scales: single numbers, which can move fast."""
+    bias_learning_rate: Weight | None = None
+    """Peak learning rate of the vocabulary's biases alone; None takes `scale_learning_rate`."""
     dropout: FractionBelowOne = 0.0
     """Dropout of encoder and attention; a few epochs of a good base model need none, and it is slow on a processor."""
     max_length: Length = 160
@@ -262,6 +272,8 @@ class FinetuneConfig(CheckedSettings):
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
+    max_grad_norm: Weight = 1.0
+    """Longest gradient of a step, all parameters together: a longer one is cut to this length; 0 cuts none."""
     eval_steps: Count = 100
     """Steps between measurements on held-out queries, where there are any; there is one before the first step and one
     after the last. The state with the best NDCG@10 becomes the result, be it the first. 0 measures nothing, and keeps
@@ -322,6 +334,8 @@ class TeacherConfig(CheckedSettings):
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Weight = 0.01
     """AdamW's decoupled weight decay."""
+    max_grad_norm: Weight = 1.0
+    """Longest gradient of a step, all parameters together: a longer one is cut to this length; 0 cuts none."""
     seed: Seed = 42
     """Seeds the new head, the draws, order and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 SENTENCE_END = re.compile(
-    r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s++[^\sa-z])|[。！？]+[」』”’）]*|(?=\n[^\S\n]*\n)"  # noqa: RUF001
+    r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s++[^\sa-z])|[。！？｡।॥။។៕።؟۔]+[」』”’）｣]*|(?=\n[^\S\n]*\n)"  # noqa: RUF001
 )
-"""A full stop and what closes with it, if no lower-case letter follows; its CJK kin; a blank line.
+"""A full stop and what closes with it, if no lower-case letter follows; its kin in other scripts; a blank line.
 
 Long runs of full stops or line breaks take time in proportion to their length.
 """

@@ -1,21 +1,55 @@
-"""Read text files, compressed or not, line by line, with the line's number at hand for an error."""
+"""Read text files, compressed or not, line by line, with the line's number at hand for an error.
+
+All readers of text come through here, so that no line and no compressed file takes more memory or time than the bounds
+below allow: a megabyte of gzip may unpack to a gigabyte, one of zstd to far more.
+"""
 
 from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import json
 import lzma
+import math
+import os
 import re
+import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from dupmae.errors import DupmaeError
 
+LINE_VARIABLE, LINE_MB = "DUPMAE_MAX_LINE_MB", 64.0
+"""Environment variable with the megabytes that a line may have, or a file that is read as one passage; its default."""
+FILE_VARIABLE = "DUPMAE_MAX_FILE_GB"
+"""Environment variable with the gigabytes that a compressed file may unpack to. Unless it is set, :data:`RATIO` is what
+bounds them."""
+RATIO, UNCHECKED_BYTES = 250, 4 << 20
+"""How many times its size a compressed file may unpack to (text seldom passes 10), beyond its first bytes."""
+
 COMPRESSIONS = (".gz", ".xz", ".zst")
 """Endings of compressed files, in the order in which they are tried."""
+
+
+def refuse_irregular(path: Path) -> None:
+    """Refuse a device, which may have no end, and a pipe by its name, which may have nobody who writes to it.
+
+    What a shell makes of `<(command)` or `/dev/stdin` is a pipe, too, and is taken.
+
+    Raises:
+        DupmaeError: The path leads to such a thing; the file's own absence is left to whoever opens it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and path.is_relative_to("/dev")):
+        return
+    raise DupmaeError(f"{path} is no regular file: name one that can be read to its end.")
 
 
 def file_type(path: Path) -> str:
@@ -46,7 +80,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     skipped. Only a line feed (after a carriage return or not) ends a line.
 
     Raises:
-        DupmaeError: The file cannot be read, its compressed data are damaged or cut short, or a line is not UTF-8.
+        DupmaeError: The file cannot be read, its compressed data are damaged, cut short or unpack to more than they may
+            (:data:`RATIO`), or a line is not UTF-8 or too long.
     """
     number = 0
     try:
@@ -57,13 +92,62 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DupmaeError(f"{path} cannot be read{f' past line {number}' if number else ''} ({error}).") from None
 
 
-def decoded_lines(lines: Iterable[bytes], source: str | Path) -> Iterator[tuple[int, str]]:
-    """Number and decode lines, from a file or a pipe, as :func:`numbered_lines` says.
+def longest_line() -> int:
+    """Return how many bytes a line may have, with its line break."""
+    return int(_bound(LINE_VARIABLE, LINE_MB) * 1e6)
+
+
+def too_long(place: str) -> DupmaeError:
+    """Make the sentence about a text of more bytes than :func:`longest_line`, which begins with its place."""
+    return DupmaeError(
+        f"{place}: longer than {_bound(LINE_VARIABLE, LINE_MB):g} MB, too much for one text: split it, or raise the "
+        f"environment variable {LINE_VARIABLE}."
+    )
+
+
+def refuse_bomb(path: Path, unpacked: int, packed: int) -> None:
+    """Refuse a file that unpacks to more than it may (:data:`RATIO`, :data:`FILE_VARIABLE`).
+
+    Args:
+        path: The file.
+        unpacked: Bytes that came out of it so far.
+        packed: Bytes of it that they came from.
 
     Raises:
-        DupmaeError: A line is not UTF-8; the sentence begins with `source`.
+        DupmaeError: It does.
     """
-    for number, line in enumerate(lines, 1):
+    most = UNCHECKED_BYTES + RATIO * packed
+    if os.environ.get(FILE_VARIABLE):
+        most = int(_bound(FILE_VARIABLE, 0.0) * 1e9)
+    if unpacked > most:
+        raise DupmaeError(
+            f"{path} unpacks to more than {most / 1e6:,.0f} MB, too much for a file of its size: unpack it and look, "
+            f"or set the environment variable {FILE_VARIABLE} to the gigabytes that it may have."
+        )
+
+
+def _bound(variable: str, default: float) -> float:
+    """Read a bound from the environment."""
+    text = os.environ.get(variable, "")
+    try:
+        bound = float(text) if text else default
+    except ValueError:
+        bound = math.nan
+    if not 0 < bound < 1e9:
+        raise DupmaeError(f"The environment variable {variable} must be a number above 0, not {text!r}.")
+    return bound
+
+
+def decoded_lines(file: IO[bytes], source: str | Path) -> Iterator[tuple[int, str]]:
+    """Number and decode the lines of a file or a pipe, as :func:`numbered_lines` says.
+
+    Raises:
+        DupmaeError: A line is not UTF-8, or longer than :func:`longest_line`; the sentence begins with `source`.
+    """
+    longest = longest_line()
+    for number, line in enumerate(iter(partial(file.readline, longest + 1), b""), 1):
+        if len(line) > longest:
+            raise too_long(f"{source}, line {number}")
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         try:
@@ -85,14 +169,43 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line or line.isspace():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line)
+        except ValueError as error:
             raise DupmaeError(
                 f"{path}, line {number}: not valid JSON ({error}); each line must hold one object."
             ) from None
         if not isinstance(record, dict):
             raise DupmaeError(f"{path}, line {number}: expected a JSON object, found {json_kind(record)}.")
         yield number, record
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON as its standard has it: no NaN or Infinity, no key twice in one object, not nested without end.
+
+    Raises:
+        ValueError: The text is anything else.
+    """
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values, and refuse one that would lose some."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands in one object twice")
+    return made
+
+
+def _refuse_constant(name: str) -> Any:
+    """Refuse what Python reads and JSON does not know."""
+    raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 
 
 def json_kind(value: object) -> str:
@@ -103,6 +216,11 @@ def json_kind(value: object) -> str:
     return kinds.get(type(value), f"a value of type {type(value).__name__}")
 
 
+def columns_in(columns: Sequence[str]) -> str:
+    """Count columns in words: `1 column`, `2 columns`."""
+    return f"{len(columns)} column{'' if len(columns) == 1 else 's'}"
+
+
 def word_of(name: str) -> str:
     """Make a name (part of) an id, which may not hold white space in runs and judgements: it becomes `_`."""
     return re.sub(r"\s", "_", name)
@@ -110,17 +228,47 @@ def word_of(name: str) -> str:
 
 def _open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading its uncompressed bytes."""
-    match path.suffix.lower():
-        case ".gz":
-            return cast(IO[bytes], gzip.open(path, "rb"))
-        case ".xz":
-            return cast(IO[bytes], lzma.open(path, "rb"))
-        case ".zst":
-            import io
+    refuse_irregular(path)
+    ending = path.suffix.lower()
+    packed = path.open("rb")
+    if ending not in COMPRESSIONS:
+        return packed
+    if ending == ".gz":
+        unpacked = cast(IO[bytes], gzip.GzipFile(fileobj=packed))
+    elif ending == ".xz":
+        unpacked = cast(IO[bytes], lzma.LZMAFile(packed))  # noqa: SIM115 - closed with what reads it
+    else:
+        import pyarrow as pa
 
-            import pyarrow as pa
+        # pyarrow notices a stream that was cut short; the reader of `zstandard` ends there without a word.
+        unpacked = cast(IO[bytes], pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd"))
+    return cast(IO[bytes], io.BufferedReader(_Unpacked(path, packed, unpacked), 1 << 20))
 
-            # pyarrow notices a stream that was cut short; the reader of `zstandard` ends there without a word.
-            return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 1 << 20))
-        case _:
-            return path.open("rb")
+
+class _Unpacked(io.RawIOBase):
+    """The uncompressed bytes of a file, up to their bound.
+
+    Args:
+        path: The file, for the sentence.
+        packed: What is read of it.
+        unpacked: What that unpacks to.
+    """
+
+    def __init__(self, path: Path, packed: IO[bytes], unpacked: IO[bytes]) -> None:
+        super().__init__()
+        self._path, self._packed, self._unpacked, self._count = path, packed, unpacked, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._unpacked.read(len(buffer))
+        buffer[: len(data)] = data
+        self._count += len(data)
+        refuse_bomb(self._path, self._count, self._packed.tell())
+        return len(data)
+
+    def close(self) -> None:
+        self._unpacked.close()
+        self._packed.close()
+        super().close()

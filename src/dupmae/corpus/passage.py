@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,8 +29,12 @@ class Passage:
         return f"{self.title} {self.text}" if self.title else self.text
 
 
-def value_text(value: str | float) -> str:
-    """Write a metadata value as it is stored: true and false as in JSON, a whole number without a fraction."""
+def value_text(value: str | float | datetime.date | datetime.time) -> str:
+    """Write a metadata value as it is stored: true and false as in JSON, a whole number without a fraction, times as in
+    ISO 8601.
+    """
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

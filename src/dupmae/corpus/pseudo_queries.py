@@ -6,18 +6,21 @@ than matching the same words. A run of words is not (as in contrastive learning 
 
 from __future__ import annotations
 
+import logging
 import random
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from dupmae.config import PseudoQueryConfig
 from dupmae.corpus.benchmark import Benchmark
-from dupmae.corpus.chunking import UNSPACED, sentences_of
+from dupmae.corpus.chunking import sentences_of
 from dupmae.corpus.duplicates import unrepeated
 from dupmae.corpus.passage import Passage
+from dupmae.corpus.words import pieces_of, reading_length
 from dupmae.errors import DupmaeError
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "pseudo"
 """Name of the judgements."""
@@ -26,8 +29,9 @@ LEAST_SENTENCE = 20
 LEAST_PASSAGE = 40
 """Characters that a passage keeps at least."""
 CROP_WORDS = (4, 16)
-"""Words of a crop, at least and at most; a crop is never more than half of its passage."""
-_WORD = re.compile(rf"{UNSPACED.pattern}|\S+\s*")
+"""Words (:func:`pieces_of`) of a crop, at least and at most; a crop is never more than half of its passage."""
+LEAST_CROP = 2
+"""Words of a crop of a passage that is too short for the least of :data:`CROP_WORDS`."""
 
 
 def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryConfig) -> Benchmark:
@@ -52,7 +56,7 @@ def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryCo
     if max(config.title_weight, config.sentence_weight, config.crop_weight) <= 0:
         raise DupmaeError("Pseudo-queries need a kind: give titles, sentences or crops a weight above 0.")
     corpus = {passage.id: passage for passage in passages}
-    chosen = unrepeated(corpus)
+    chosen = once = unrepeated(corpus)
     if len(chosen) > config.passages:
         chosen = sorted(random.Random(config.seed).sample(chosen, config.passages))
     queries: dict[str, str] = {}
@@ -65,12 +69,25 @@ def pseudo_queries(passages: Iterable[Passage], name: str, config: PseudoQueryCo
     times = Counter(queries.values())
     queries = {query: text for query, text in queries.items() if times[text] == 1}
     if not queries:
-        raise DupmaeError(f"{name} gives no pseudo-queries: its passages are too short, or all alike.")
+        raise DupmaeError(f"{name} gives no pseudo-queries: {_reason(corpus, once, config)}.")
+    given = {passage for query in queries for passage in qrels[query]}
+    if len(given) < len(chosen):
+        logger.warning(
+            "%d of the %d passages of %s that queries are drawn from give none, such as %r: they are too short, or "
+            "others would give the same.",
+            len(chosen) - len(given),
+            len(chosen),
+            name,
+            next(identifier for identifier in chosen if identifier not in given),
+        )
     return Benchmark(name, SPLIT, corpus, queries, {query: qrels[query] for query in queries})
 
 
 def known_items(corpus: Mapping[str, Passage], name: str, count: int, pool: int, seed: int) -> Benchmark:
     """Draw queries whose answer is known: do a passage's title and a sentence of it find the rest of it?
+
+    Where most passages are too short to lose either (questions, captions), runs of their words are queries as well,
+    which the passages keep.
 
     Args:
         corpus: Every passage by its id.
@@ -94,6 +111,9 @@ def known_items(corpus: Mapping[str, Passage], name: str, count: int, pool: int,
             "least."
         )
     config = PseudoQueryConfig(queries_per_passage=2, crop_weight=0, seed=seed)
+    whole = sum(not draw_queries(corpus[identifier], config)[0] for identifier in chosen)
+    if 2 * whole > len(chosen):
+        config = replace(config, crop_weight=1)
     items = pseudo_queries([corpus[identifier] for identifier in chosen], name, config)
     answers = {passage for grades in items.qrels.values() for passage in grades}
     others = [identifier for identifier in ids if identifier not in answers][: max(0, pool - len(answers))]
@@ -113,19 +133,19 @@ def draw_queries(passage: Passage, config: PseudoQueryConfig) -> tuple[list[str]
         The queries, on one line each, and what is left of the passage.
     """
     draw = random.Random(f"{config.seed} {passage.id}")
-    title, sentences, words = passage.title, sentences_of(passage.text), _WORD.findall(passage.text)
+    title, sentences, words = passage.title, sentences_of(passage.text), pieces_of(passage.text.strip())
     queries: list[str] = []
     for _ in range(config.queries_per_passage):
-        left = sum(map(len, sentences))
+        left = sum(map(reading_length, sentences))
         removable = [
             place
             for place, sentence in enumerate(sentences)
-            if len(sentence.strip()) >= LEAST_SENTENCE and left - len(sentence) >= LEAST_PASSAGE
+            if reading_length(sentence.strip()) >= LEAST_SENTENCE and left - reading_length(sentence) >= LEAST_PASSAGE
         ]
         weights = {
             "title": config.title_weight if title.strip() and left >= LEAST_PASSAGE else 0.0,
             "sentence": config.sentence_weight if removable else 0.0,
-            "crop": config.crop_weight if len(words) >= 2 * CROP_WORDS[0] else 0.0,
+            "crop": config.crop_weight if len(words) >= 2 * LEAST_CROP else 0.0,
         }
         if not any(weights.values()):
             break
@@ -135,8 +155,23 @@ def draw_queries(passage: Passage, config: PseudoQueryConfig) -> tuple[list[str]
             case "sentence":
                 query = sentences.pop(draw.choice(removable))
             case _:
-                length = draw.randint(CROP_WORDS[0], min(CROP_WORDS[1], len(words) // 2))
+                longest = min(CROP_WORDS[1], len(words) // 2)
+                length = draw.randint(min(CROP_WORDS[0], longest), longest)
                 start = draw.randint(0, len(words) - length)
                 query = "".join(words[start : start + length])
-        queries.append(" ".join(query.split()))
+        query = " ".join(query.split())
+        if query not in queries:
+            queries.append(query)
     return queries, replace(passage, title=title, text="".join(sentences).strip())
+
+
+def _reason(corpus: Mapping[str, Passage], once: Collection[str], config: PseudoQueryConfig) -> str:
+    """Tell why a corpus gives no pseudo-query, and what would help."""
+    if not once:
+        return f"each of its {len(corpus)} passages stands there more than once"
+    if not config.crop_weight and any(len(pieces_of(corpus[name].text)) >= 2 * LEAST_CROP for name in once):
+        return (
+            f"its passages have no sentence of {LEAST_SENTENCE} characters, or no title, that leaves them "
+            f"{LEAST_PASSAGE}; give runs of words a weight above 0 (crop_weight)"
+        )
+    return f"its passages are shorter than {2 * LEAST_CROP} words, or give all the same queries"

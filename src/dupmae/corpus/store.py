@@ -18,6 +18,7 @@ from dupmae.config import StoreConfig
 from dupmae.corpus.folders import files_within
 from dupmae.corpus.passage import Passage
 from dupmae.corpus.tokenising import batches, prepare, text_bytes, tokenise, with_ends
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 
@@ -193,6 +194,7 @@ def build_token_store(
             for batch in batches(tqdm(texts, desc="Tokenising", unit=" texts", unit_scale=True, delay=2)):
                 for number, (title, text) in enumerate(batch, counts["texts"] + 1):
                     content.update(text_bytes(text, title, number))
+                warn_of_unknown_words(tokenizer, [text for _, text in batch])
                 ids, word_starts, lengths, numbers, titles = tokenise(batch, backend, budget, counts)
                 keep = lengths + 2 >= config.min_length
                 counts["chunks_dropped"] += int((~keep).sum())

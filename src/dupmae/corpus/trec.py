@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from dupmae.corpus.lines import numbered_lines
+from dupmae.corpus.lines import columns_in, numbered_lines
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_write
 
@@ -16,6 +16,12 @@ Qrels = dict[str, dict[str, int]]
 Run = dict[str, dict[str, float]]
 """Query id -> passage id -> score; higher is better."""
 
+MOST_GRADE = 1_000_000
+"""The largest grade, above and below 0: trec_eval's program keeps a number for each grade up to the largest, and beyond
+a C integer it counts wrongly or stops."""
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""What is a number in a file of TREC's; Python's own reading takes `1_0` and the digits of all scripts, too."""
 _BEIR_COLUMNS = "three columns split by tabs (BEIR: query-id, corpus-id, score)"
 _TREC_COLUMNS = "four split by white space (TREC: query, iteration, passage, grade)"
 
@@ -24,15 +30,15 @@ def read_qrels(path: str | Path) -> Qrels:
     """Read judgements, compressed or not.
 
     The first line decides the format: three columns split at tabs are BEIR's query id, passage id and grade (a first
-    line whose grade is no number is the header); four columns split at white space are TREC's query id, iteration,
-    passage id and grade. Blank lines are passed over.
+    line that has a word without digits in the place of the grade is the header); four columns split at white space are
+    TREC's query id, iteration, passage id and grade. Blank lines are passed over.
 
     Returns:
         Query id -> passage id -> grade.
 
     Raises:
-        DupmaeError: A line has another number of columns, a grade is not a whole number, a pair is judged twice with
-            different grades, or there is no judgement at all.
+        DupmaeError: A line has another number of columns, a grade is not a whole number of at most :data:`MOST_GRADE`,
+            a pair is judged twice with different grades, or there is no judgement at all.
     """
     path = Path(path)
     qrels: Qrels = {}
@@ -41,15 +47,18 @@ def read_qrels(path: str | Path) -> Qrels:
         tabbed, columns = line.split("\t"), line.split()
         if not width:
             width = _qrels_width(line, f"{path}, line {number}")
-            if width == 3 and not _is_number(tabbed[2]):
+            if width == 3 and _is_heading(tabbed[2].strip()):
                 continue
         columns = tabbed if width == 3 else columns
         if len(columns) != width:
             expected = _BEIR_COLUMNS if width == 3 else _TREC_COLUMNS
-            raise DupmaeError(f"{path}, line {number}: {len(columns)} columns, expected {expected}.")
+            raise DupmaeError(f"{path}, line {number}: {columns_in(columns)}, expected {expected}.")
         query, passage, grade = columns[0], columns[-2], columns[-1].strip()
-        if not re.fullmatch(r"[+-]?[0-9]+", grade):
-            raise DupmaeError(f"{path}, line {number}: the score {grade!r} is not a whole number.")
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", grade) or abs(int(grade)) > MOST_GRADE:
+            raise DupmaeError(
+                f"{path}, line {number}: the score {grade!r} is not a whole number from -{MOST_GRADE} to {MOST_GRADE}."
+            )
+        _refuse_nul(line, f"{path}, line {number}")
         if qrels.setdefault(query, {}).setdefault(passage, int(grade)) != int(grade):
             raise DupmaeError(f"{path}, line {number}: {passage!r} was judged differently for query {query!r} before.")
     if not qrels:
@@ -87,10 +96,11 @@ def read_run(path: str | Path) -> Run:
         width = width or (3 if len(columns) == 3 else 6)
         if len(columns) != width:
             expected = "three (query, passage, rank)" if width == 3 else "six (query, Q0, passage, rank, score, tag)"
-            raise DupmaeError(f"{path}, line {number}: {len(columns)} columns, expected {expected}.")
+            raise DupmaeError(f"{path}, line {number}: {columns_in(columns)}, expected {expected}.")
         query, passage = columns[0], columns[1 if width == 3 else 2]
         if passage in run.setdefault(query, {}):
             raise DupmaeError(f"{path}, line {number}: {passage!r} occurs a second time for query {query!r}.")
+        _refuse_nul(line, f"{path}, line {number}")
         run[query][passage] = _score_of(columns, f"{path}, line {number}")
     if width == 3:
         _refuse_shared_ranks(path, run)
@@ -105,8 +115,8 @@ def _score_of(columns: list[str], place: str) -> float:
         if not _is_number(columns[4]):
             raise DupmaeError(f"{place}: the score {columns[4]!r} is not a finite number.")
         return float(columns[4])
-    if not re.fullmatch(r"[0-9]+", columns[2]):
-        raise DupmaeError(f"{place}: the rank {columns[2]!r} is not a whole number.")
+    if not re.fullmatch(r"[0-9]{1,15}", columns[2]):
+        raise DupmaeError(f"{place}: the rank {columns[2]!r} is not a whole number (of 15 digits at most).")
     return -float(columns[2])
 
 
@@ -147,10 +157,18 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _is_number(word: str) -> bool:
     """Tell whether `word` is a finite number."""
-    try:
-        return math.isfinite(float(word))
-    except ValueError:
-        return False
+    return _NUMBER.fullmatch(word) is not None and math.isfinite(float(word))
+
+
+def _is_heading(word: str) -> bool:
+    """Tell whether the third column of BEIR's judgements holds a heading, such as `score`, and no grade gone wrong."""
+    return not any(letter.isdigit() for letter in word) and word.lower().lstrip("+-") not in ("nan", "inf", "infinity")
+
+
+def _refuse_nul(line: str, place: str) -> None:
+    """Refuse ids with a NUL, at which the programs that measure end a word."""
+    if "\0" in line:
+        raise DupmaeError(f"{place}: holds a NUL character, which no id can: remove it.")
 
 
 def check_word(word: str, what: str, path: Path) -> None:
@@ -164,6 +182,8 @@ def check_word(word: str, what: str, path: Path) -> None:
     Raises:
         DupmaeError: It is empty or holds white space.
     """
+    if "\0" in word:
+        raise DupmaeError(f"{path}: the {what} {word!r} holds a NUL character, which a run cannot hold: remove it.")
     if word.split() != [word]:
         raise DupmaeError(
             f"{path}: the {what} {word!r} is empty or holds white space, which a run cannot hold: write it without, "

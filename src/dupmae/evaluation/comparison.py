@@ -15,7 +15,8 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, depth, values_per_query
 from dupmae.evaluation.sources import differences
-from dupmae.retrievers.systems import Retriever, open_retrievers
+from dupmae.retrievers.bm25 import warn_of_unmatched
+from dupmae.retrievers.systems import BM25_SYSTEMS, Retriever, open_retrievers
 from dupmae.retrievers.windows import by_best_window, cut_windows
 
 TIMED_QUERIES = 32
@@ -116,9 +117,10 @@ def compare(
                     retriever = replace(retriever, search=by_best_window(retriever.search))
                 tally = tallies.setdefault(retriever.name, _Tally())
                 tally.latencies += _latencies(retriever, part, k)
-                tally.runs[name] = apply_protocol(
-                    retriever.search(part.queries, k + definition.drop_self), definition, k
-                )
+                found = retriever.search(part.queries, k + definition.drop_self)
+                if model in BM25_SYSTEMS:
+                    warn_of_unmatched(found, f"{part.name} ({part.split})")
+                tally.runs[name] = apply_protocol(found, definition, k)
                 tally.seconds.append(retriever.seconds)
                 tally.stored.append(retriever.stored)
         for path in runs:

@@ -41,7 +41,10 @@ def differences_figure(gains: Mapping[str, Sequence[float]], metric: str) -> str
     figure, axes = _axes(3)
     for name, values in gains.items():
         axes.plot(
-            [100 * (place + 0.5) / len(values) for place in range(len(values))], values, label=name, linewidth=1.3
+            [100 * (place + 0.5) / len(values) for place in range(len(values))],
+            values,
+            label=curves.plain(name),
+            linewidth=1.3,
         )
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlabel("share of the queries, %")
@@ -57,8 +60,10 @@ def groups_figure(groups: Sequence[Group], metric: str) -> str:
     names = list(groups[0].means)
     for number, name in enumerate(names):
         places = [place + (number - (len(names) - 1) / 2) * 0.8 / len(names) for place in range(len(groups))]
-        axes.bar(places, [group.means[name] for group in groups], 0.8 / len(names), label=name)
-    axes.set_xticks(range(len(groups)), [f"{group.name}\n{group.queries} queries" for group in groups], fontsize=8)
+        axes.bar(places, [group.means[name] for group in groups], 0.8 / len(names), label=curves.plain(name))
+    axes.set_xticks(
+        range(len(groups)), [f"{curves.plain(group.name)}\n{group.queries} queries" for group in groups], fontsize=8
+    )
     axes.set_ylabel(metric)
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return _svg(figure)
@@ -76,7 +81,7 @@ def _draw_bars(systems: Sequence[tuple[str, float | None, bool]], metric: str) -
         else:
             axes.barh(place, value, 0.7, label="computed here", color="tab:blue")
         axes.annotate(f"{value:.3f}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=9)
-    axes.set_yticks(range(len(known)), [name for name, _, _ in known])
+    axes.set_yticks(range(len(known)), [curves.plain(name) for name, _, _ in known])
     axes.invert_yaxis()
     axes.set_xlim(0, max([1.12 * value for _, value, _ in known], default=1.0) or 1.0)
     axes.set_xlabel(metric)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dupmae.corpus import Benchmark
+from dupmae.corpus.words import pieces_of, terms_of
 from dupmae.evaluation.comparison import Comparison, Measured
-from dupmae.retrievers.bm25 import bm25_words
 
 LENGTHS = ((1, 4), (5, 8), (9, 14), (15, None))
 """Words of a query, from and to."""
@@ -45,8 +45,8 @@ class Case:
 
 
 def by_length(comparison: Comparison, metric: str) -> list[Group]:
-    """Group queries by their number of words; empty groups are left out."""
-    lengths = {query: len(text.split()) for query, text in _texts(comparison).items()}
+    """Group queries by their number of words, pairs of characters without spaces; empty groups are left out."""
+    lengths = {query: len(pieces_of(text.strip())) for query, text in _texts(comparison).items()}
     names = {limits: f"{limits[0]} to {limits[1]}" if limits[1] else f"{limits[0]} and more" for limits in LENGTHS}
     return _groups(
         comparison,
@@ -128,8 +128,8 @@ def _overlaps(part: Benchmark, relevant_from: int) -> dict[str, float]:
         for query, grades in part.qrels.items()
     }
     passages = sorted({passage for found in relevant.values() for passage in found})
-    has = dict(zip(passages, map(set, bm25_words([part.corpus[name].full_text for name in passages])), strict=True))
-    asked = dict(zip(part.queries, map(set, bm25_words(list(part.queries.values()))), strict=True))
+    has = dict(zip(passages, map(set, terms_of([part.corpus[name].full_text for name in passages])), strict=True))
+    asked = dict(zip(part.queries, map(set, terms_of(list(part.queries.values()))), strict=True))
     return {
         query: max(len(words & has[passage]) / len(words) for passage in relevant[query])
         for query, words in asked.items()

@@ -7,6 +7,8 @@ a table would rank differently.)
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -15,6 +17,7 @@ import numpy as np
 from ir_measures import AP, RR, Judged, R, nDCG
 
 from dupmae.corpus import Qrels, Run
+from dupmae.corpus.trec import MOST_GRADE
 from dupmae.errors import DupmaeError
 
 Ties = Literal["id", "trec_eval"]
@@ -71,7 +74,8 @@ def evaluate_run(
         ties: How equal scores are ordered.
 
     Raises:
-        DupmaeError: An unknown metric, or no judgements.
+        DupmaeError: An unknown metric, no judgements, a grade beyond :data:`dupmae.corpus.trec.MOST_GRADE`, or a score
+            that is not finite.
 
     Example:
         >>> from dupmae import evaluate_run
@@ -88,7 +92,8 @@ def per_query(run: Run, qrels: Qrels, metric: str, *, relevant_from: int = 1, ti
     """Compute one metric for every query of the judgements, in their order; see :func:`evaluate_run`.
 
     Raises:
-        DupmaeError: An unknown metric, or no judgements.
+        DupmaeError: An unknown metric, no judgements, a grade beyond :data:`dupmae.corpus.trec.MOST_GRADE`, or a score
+            that is not finite.
     """
     return values_per_query(run, qrels, [metric], relevant_from=relevant_from, ties=ties)[metric]
 
@@ -104,12 +109,14 @@ def values_per_query(
         Metric -> query id -> value.
 
     Raises:
-        DupmaeError: An unknown metric, or no judgements.
+        DupmaeError: An unknown metric, no judgements, a grade beyond :data:`dupmae.corpus.trec.MOST_GRADE`, or a score
+            that is not finite.
     """
     if unknown := [metric for metric in metrics if metric not in _MEASURES]:
         raise DupmaeError(f"There is no metric {unknown[0]!r}: take one of {', '.join(ALL_METRICS)}.")
     if not qrels:
         raise DupmaeError("There are no judgements to evaluate against: the qrels are empty.")
+    _refuse_unmeasurable(run, qrels)
     values = {metric: dict.fromkeys(qrels, 0.0) for metric in metrics}
     ranked = {query: _by_rank(run[query], ties) for query in qrels if run.get(query)}
     if not ranked:
@@ -123,6 +130,35 @@ def values_per_query(
         for result in ir_measures.iter_calc(list(names), judged, ranked) if names else ():
             values[names[result.measure]][result.query_id] = result.value
     return values
+
+
+def _refuse_unmeasurable(run: Run, qrels: Qrels) -> None:
+    """Refuse what trec_eval's program would count wrongly, or end at."""
+    for query, grades in qrels.items():
+        for passage, grade in grades.items():
+            if not (isinstance(grade, numbers.Integral) and abs(grade) <= MOST_GRADE):
+                raise DupmaeError(
+                    f"The judgement of {passage!r} for query {query!r} is {str(grade)[:40]}, not a whole number of at "
+                    f"most {MOST_GRADE}."
+                )
+        scores = run.get(query, {})
+        for passage, score in scores.items():
+            if not math.isfinite(score):
+                raise DupmaeError(f"The score of {passage!r} for query {query!r} is {score}, not a finite number.")
+        ids = "".join((query, *grades, *scores))
+        if "\0" in ids or not _is_unicode(ids):
+            raise DupmaeError(
+                f"An id of query {query!r}, or its own, holds a NUL character or half of a surrogate pair."
+            )
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _by_rank(scores: Mapping[str, float], ties: Ties) -> dict[str, float]:

@@ -13,6 +13,7 @@ from dupmae.evaluation.figures import draw_systems
 from dupmae.evaluation.metrics import HEADINGS, METRICS
 from dupmae.files import atomic_write, write_json
 from dupmae.runtime.curves import draw_curves
+from dupmae.runtime.terminal import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +97,18 @@ def _markdown(
     figures: Mapping[str, Path],
 ) -> str:
     """Format the report as Markdown."""
-    parts = [f"# {title}", _table(systems), *notes]
+    parts = [f"# {as_cell(title)}", _table(systems), *notes]
     parts += [f"![{caption}]({path.as_posix()})" for caption, path in figures.items()]
     if settings:
         dump = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=120).strip()
         parts += ["## Settings", f"```yaml\n{dump}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def as_cell(text: str) -> str:
+    """Write a name or a remark for Markdown, so that it ends no cell and no line and begins no HTML."""
+    line = " ".join(printable(text).split())
+    return line.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _table(systems: Sequence[System]) -> str:
@@ -115,12 +122,12 @@ def _table(systems: Sequence[System]) -> str:
     headings += ["Seconds"] * timed + ["Remarks"] * remarked
     lines = [headings, [":--", *["--:"] * len(METRICS), ":--", *["--:"] * timed, *[":--"] * remarked]]
     for row in systems:
-        cells = [row.name]
+        cells = [as_cell(row.name)]
         for metric in METRICS:
             value = row.metrics.get(metric)
             text = "—" if value is None else f"{value:.3f}"
             cells.append(f"**{text}**" if value is not None and value == best[metric] and not row.quoted else text)
         cells.append("quoted from the paper" if row.quoted else "computed")
-        cells += ["—" if row.seconds is None else f"{row.seconds:,.0f}"] * timed + [row.notes] * remarked
+        cells += ["—" if row.seconds is None else f"{row.seconds:,.0f}"] * timed + [as_cell(row.notes)] * remarked
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -101,9 +101,9 @@ def adapt(
         Dry run of run...
         ...8-result...to do...not done yet...
     """
-    base_model = open_model(model)
-    teacher = base_model if config.teacher is None else open_model(config.teacher)
-    _refuse(model, base_model, config, held_out=pairs is not None and config.dev_fraction > 0)
+    base_model = open_model(model, option="--model")
+    teacher = base_model if config.teacher is None else open_model(config.teacher, option="--teacher")
+    _refuse(model, base_model, teacher, config, held_out=pairs is not None and config.dev_fraction > 0)
     return Adaptation(Path(corpus), base_model, teacher, output, config, pairs).run(dry_run=dry_run)
 
 
@@ -264,10 +264,19 @@ class Adaptation(Training):
         held_out = len(self.corpus) - len(self.text)
         spent = ", ".join(f"{name} {took:,.0f} s" for name, took in seconds.items())
         also = f" and {given:,} queries that were given" if given else ""
+        kept_words = sum(
+            " ".join(items.corpus[passage].text.split()).count(text) > 0
+            for query, text in items.queries.items()
+            for passage in items.qrels[query]
+        )
+        kinds, runs = "titles and sentences", ""
+        if kept_words:
+            kinds = "titles, sentences and runs of words"
+            runs = f" {kept_words:,} are runs of words of short passages, which keep them: these are easy to find."
         notes = [
-            f"{len(items.queries):,} titles and sentences of {held_out:,} passages that nothing was trained on, each "
+            f"{len(items.queries):,} {kinds} of {held_out:,} passages that nothing was trained on, each "
             f"to find the rest of its passage among {len(items.corpus):,}. bm25 and base-model are before, duplex is "
-            "after.",
+            f"after.{runs}",
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
         ]
         if kept == "base-model":
@@ -313,7 +322,7 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     return replace(train, corpus=joined, queries=queries, qrels=qrels)
 
 
-def _refuse(model: str, base_model: Model, config: AdaptConfig, held_out: bool) -> None:
+def _refuse(model: str, base_model: Model, teacher: Model, config: AdaptConfig, held_out: bool) -> None:
     """Refuse a tuned weight without queries, a teacher without scores, a pooling the base model was not trained for."""
     if config.finetune.tune_lexical_weight and not held_out:
         raise DupmaeError(
@@ -323,7 +332,7 @@ def _refuse(model: str, base_model: Model, config: AdaptConfig, held_out: bool) 
     if config.stages > 2:
         from dupmae.finetuning.teacher import refuse_no_teacher
 
-        refuse_no_teacher(config.teacher or model)
+        refuse_no_teacher(teacher)
     refuse_disagreement(base_model, config.pretrain, config.duplex)
     trained = None if base_model.kind == "duplex" else base_model.pooling
     if trained not in (None, config.duplex.dense_pooling):

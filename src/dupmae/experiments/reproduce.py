@@ -14,6 +14,7 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation.benchmarks import DEFINITIONS, Definition, definition_of
 from dupmae.evaluation.comparison import compare
 from dupmae.evaluation.metrics import HEADINGS
+from dupmae.evaluation.report import as_cell
 from dupmae.evaluation.sources import find_benchmark, read_parts
 from dupmae.experiments.paper import TABLES, VARIANTS, Column, Table
 from dupmae.experiments.stages import FINETUNING, INDEX
@@ -212,7 +213,7 @@ def as_markdown(result: Reproduced) -> str:
     quoted = {f"{name} (paper)": dict(zip(table.columns, values, strict=True)) for name, values in table.rows.items()}
     rows = quoted | result.rows
     cells = [[""] + [_heading(column) for column in columns]]
-    cells += [[name, *(_figure(row.get(column)) for column in columns)] for name, row in rows.items()]
+    cells += [[as_cell(name), *(_figure(row.get(column)) for column in columns)] for name, row in rows.items()]
     if len(columns) > 6:
         cells = [list(column) for column in zip(*cells, strict=True)]
     rule = [":--"] + ["--:"] * (len(cells[0]) - 1)

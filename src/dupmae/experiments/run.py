@@ -119,7 +119,7 @@ def _checked(recipe: Recipe) -> RecipeRun:
         raise DupmaeError("the recipe names no output folder: set output")
     if not recipe.data.benchmark:
         raise DupmaeError("the recipe names no benchmark: set data.benchmark to a folder in BEIR layout")
-    base_model = open_model(recipe.base_model)
+    base_model = open_model(recipe.base_model, option="base_model")
     refuse_disagreement(base_model, recipe.pretrain, recipe.duplex)
     refuse_impossible(recipe)
     if recipe.stages == 3 and not recipe.teacher.epochs:
@@ -127,7 +127,7 @@ def _checked(recipe: Recipe) -> RecipeRun:
             raise DupmaeError("teacher.epochs is 0, so the teacher must be a ready one: name it in teacher_model")
         from dupmae.finetuning.teacher import refuse_no_teacher
 
-        refuse_no_teacher(recipe.teacher_model)
+        refuse_no_teacher(open_model(recipe.teacher_model, option="teacher_model"))
     return RecipeRun(recipe, base_model)
 
 
@@ -137,7 +137,9 @@ class RecipeRun(Training):
     def __init__(self, recipe: Recipe, base_model: Model) -> None:
         super().__init__(recipe, base_model)
         self.config: Recipe = replace(self.config, teacher=replace(recipe.teacher, seed=recipe.seed))
-        self.teacher_model = None if recipe.teacher_model is None else open_model(recipe.teacher_model)
+        self.teacher_model = (
+            None if recipe.teacher_model is None else open_model(recipe.teacher_model, option="teacher_model")
+        )
         self.splits = read_data(recipe.data, recipe.seed)
         self.train, self.dev, self.test = self.splits.train, self.splits.dev, self.splits.test
         self.text = self.test.corpus

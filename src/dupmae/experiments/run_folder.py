@@ -152,25 +152,31 @@ class RunFolder:
 
     def metrics(self, name: str) -> dict[str, Any]:
         """Read the figures that a finished stage left in its record."""
-        metrics: dict[str, Any] = json.loads(_done_file(self.root, name).read_text(encoding="utf-8"))["metrics"]
+        record = _record_of(self.root, name)
+        if record is None:
+            raise DupmaeError(
+                f"{_done_file(self.root, name)} is gone: give the same command again, which makes it anew"
+            )
+        metrics: dict[str, Any] = record["metrics"]
         return metrics
 
     def _refuse_other_run(self) -> None:
         """Refuse a folder that holds another run's results, or other files."""
         record_file = self.folder / RUN_FILE
         if record_file.is_file():
-            found = json.loads(record_file.read_text(encoding="utf-8"))
+            found = _read_object(record_file, {}, "choose another output or delete the folder")
             if "stages" not in found:
                 raise DupmaeError(
                     f"the folder {self.folder} holds a run of dupmae 0.1: its index and its models open as before, but "
                     "this version does not go on with it; choose another output or delete it"
                 )
-            if found["fingerprint"] != self._identity and self._holds_work():
+            if found.get("fingerprint") != self._identity and self._holds_work():
                 raise DupmaeError(
                     f"the folder {self.folder} holds the results of a run with another base model or other data: "
                     "choose another output or delete it"
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and not all(item.name.startswith(".") for item in self.folder.iterdir()):
+            # what a process left that was killed while it wrote its first file has a hidden name
             raise DupmaeError(f"the folder {self.folder} holds other files: choose another output or delete it")
 
     def _holds_work(self) -> bool:
@@ -202,7 +208,11 @@ class RunFolder:
                 copy = self._next / ".copy"
                 shutil.rmtree(copy, ignore_errors=True)
                 ignored = shutil.ignore_patterns(LOCK_FILE, ".dupmae-*")  # no part of what is copied
-                shutil.copytree(self.folder / item, copy, copy_function=_link, ignore=ignored)
+                try:
+                    shutil.copytree(self.folder / item, copy, copy_function=_link, ignore=ignored)
+                except shutil.Error as error:  # one for all files, which names none
+                    source, target, reason = error.args[0][0]
+                    raise DupmaeError(f"{source} cannot be taken over to {target}: {reason}") from None
                 copy.replace(place)
             else:
                 _link(str(self.folder / item), str(place))
@@ -212,7 +222,8 @@ class RunFolder:
         record_file = self.root / RUN_FILE
         if not record_file.is_file():
             return {}
-        begun: dict[str, str] = json.loads(record_file.read_text(encoding="utf-8"))["stages"]
+        record = _read_object(record_file, {"stages": dict}, "choose another output or delete the folder")
+        begun: dict[str, str] = record["stages"]
         return begun
 
     def _drop_other_beginnings(self, planned: Sequence[Planned]) -> None:
@@ -238,7 +249,8 @@ class RunFolder:
         metrics = one.stage.work(self.root) or {}
         self.seconds[name] = time.monotonic() - begun
         record = {"fingerprint": one.fingerprint, "seconds": self.seconds[name], "settings": dict(one.stage.settings)}
-        write_json(_done_file(self.root, name), record | {"metrics": dict(metrics)})
+        record |= {"metrics": dict(metrics)}
+        write_json(_done_file(self.root, name), record | {"check": fingerprint(record)})
 
     def _replace(self, planned: Sequence[Planned]) -> None:
         """Put the results of the next run in the place of the earlier ones; :meth:`_put_in_place` ends it if killed."""
@@ -258,7 +270,7 @@ class RunFolder:
         record = self._next / REPLACED_FILE
         if not record.is_file():
             return
-        for number, item in enumerate(json.loads(record.read_text(encoding="utf-8"))):
+        for number, item in enumerate(_read_names(record)):
             new, place, aside = self._next / item, self.folder / item, self._next / f".earlier-{number}"
             if not new.exists():
                 continue
@@ -282,9 +294,50 @@ def _done_file(root: Path, name: str) -> Path:
 
 
 def _record_of(root: Path, name: str) -> dict[str, Any] | None:
-    """Read a stage's record, if it is done."""
+    """Read a stage's record, if it is done.
+
+    Raises:
+        DupmaeError: It is not what was written.
+    """
     file = _done_file(root, name)
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    cure = "delete that file, and the stage is done again"
+    fields = {"fingerprint": str, "seconds": (int, float), "settings": dict, "metrics": dict}
+    record = _read_object(file, fields, cure)
+    check = record.pop("check", None)  # records of version 0.1 and 0.2.0 have none
+    if check is not None and check != fingerprint(record):
+        raise DupmaeError(f"{file} is damaged (its content is not what was written): {cure}")
+    return record
+
+
+def _read_json(file: Path, cure: str) -> Any:
+    """Read a file of JSON that this module has written."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DupmaeError(f"{file} is damaged ({str(error)[:100]}): {cure}") from None
+
+
+def _read_object(file: Path, fields: Mapping[str, Any], cure: str) -> dict[str, Any]:
+    """Read a JSON object with fields of certain types."""
+    record = _read_json(file, cure)
+    if not isinstance(record, dict):
+        raise DupmaeError(f"{file} is damaged (it is no JSON object): {cure}")
+    for name, kind in fields.items():
+        if not isinstance(record.get(name), kind):
+            raise DupmaeError(f"{file} is damaged (it has no proper {name!r}): {cure}")
+    return record
+
+
+def _read_names(file: Path) -> list[str]:
+    """Read which folders and files of a run change places; none of them may lie outside it."""
+    names = _read_json(file, f"delete the folder {file.parent}")
+    for name in names if isinstance(names, list) else [names]:
+        parts = name.replace("\\", "/").split("/") if isinstance(name, str) else [""]
+        if len(parts) > 2 or any(part[:1] in ("", ".") or ":" in part or "\0" in part for part in parts):
+            raise DupmaeError(f"{file} is damaged (it names {str(name)[:80]!r}): delete the folder {file.parent}")
+    return list(names)
 
 
 def _holds(root: Path, name: str, wanted: str) -> bool:

@@ -201,10 +201,12 @@ class Training(ABC):
         return {"mining": asdict(self.config.mining), "mining.teacher's fingerprint": read}
 
     def _tokenise(self, root: Path) -> dict[str, Any]:
-        from dupmae.pretraining.checkpoint import load_tokenizer
+        from dupmae.pretraining.checks import tokenizer_and_length
 
-        tokenizer = load_tokenizer(self.base_model.path)
-        return build_token_store(self.text.values(), tokenizer, root / STORE / "store", self.config.store).report
+        tokenizer, longest = tokenizer_and_length(self.base_model, self.config.pretrain)
+        return build_token_store(
+            self.text.values(), tokenizer, root / STORE / "store", self.config.store, longest=longest
+        ).report
 
     def _pretrain(self, root: Path) -> None:
         pretrain_on(root / STORE, self.base_model.path, root / PRETRAIN, self.config.pretrain)

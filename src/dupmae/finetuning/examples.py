@@ -18,7 +18,7 @@ from dupmae.corpus.duplicates import equal_to_query, with_duplicates
 from dupmae.errors import DupmaeError
 from dupmae.finetuning.candidates import CandidateList
 from dupmae.finetuning.jsonl_blocks import BLOCK
-from dupmae.retrievers.bm25 import bm25_searcher
+from dupmae.retrievers.bm25 import bm25_searcher, warn_of_unmatched
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,12 @@ class Examples:
         query, *passages = self.rows[row].tolist()
         found = [self.train.corpus[self.passages[number]].full_text for number in passages]
         return {"query": self.train.queries[self.queries[query]]} | dict(zip(self.columns[1:], found, strict=True))
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Count the characters of all rows' texts, (N, 2 + n)."""
+        queries = np.array([len(self.train.queries[name]) for name in self.queries])
+        passages = np.array([len(self.train.corpus[name].full_text) for name in self.passages])
+        return np.concatenate([queries[self.rows[:, :1]], passages[self.rows[:, 1:]]], axis=1)
 
     @property
     def columns(self) -> list[str]:
@@ -124,7 +130,8 @@ def candidate_pools(
         step: Pairs of a step, of all processes.
 
     Raises:
-        DupmaeError: There is not one full batch of pairs, or a query has too few passages to draw negatives from.
+        DupmaeError: There is not one full batch of pairs, a query has too few passages to draw negatives from, or hard
+            negatives are asked for and there is not one.
     """
     if config.negative_depth < config.negatives:
         raise DupmaeError(
@@ -149,6 +156,21 @@ def candidate_pools(
         candidates = _bm25_pools(train, answers, config.negative_depth)
     else:
         candidates = {query: list(lists[query].negatives)[: config.negative_depth] for query in positives}
+        empty = sum(not found for found in candidates.values())
+        if empty == len(candidates):
+            raise DupmaeError(
+                f"The candidate lists of {train.name} ({train.split}) hold no negative for any of their {empty} "
+                "queries: mine them with other settings or from another source, or set negatives to 0."
+            )
+        if empty:
+            logger.warning(
+                "The candidate lists of %s (%s) hold no negative for %d of their %d queries: %s.",
+                train.name,
+                train.split,
+                empty,
+                len(candidates),
+                "any other passages serve" if fill else "there is nothing to distil for them",
+            )
     return Pools(pairs, answers, candidates, _others(candidates, train, answers, config, draw) if fill else {})
 
 
@@ -219,6 +241,29 @@ def refuse_few(name: str, pairs: int, epochs: float, batch: int, section: str = 
         )
 
 
+def refuse_without_negatives(examples: Examples, step: int) -> None:
+    """Refuse rows none of which meets a passage that is not an answer: every loss would be 0.
+
+    Args:
+        examples: The rows.
+        step: Rows of a step, of all processes.
+
+    Raises:
+        DupmaeError: There is nothing to tell apart.
+    """
+    if examples.teacher is not None and (np.isfinite(examples.teacher).sum(axis=1) > 1).any():
+        return
+    for start in range(0, len(examples), step):
+        rows = examples.rows[start : start + step].tolist()
+        passages = {passage for row in rows for passage in row[1:]}
+        if any(passages - examples.positives[query] - {positive} for query, positive, *_ in rows):
+            return
+    raise DupmaeError(
+        f"{examples.train.name} gives no query a negative, so that every loss would be 0: set negatives to 1 or more, "
+        "or add queries with other answers (and more than one to a batch)."
+    )
+
+
 def _warn_of_titles(train: Benchmark, positives: Sequence[str]) -> None:
     """Warn that a model would learn titles instead of answers, if no answer has a title and one passage in 20 has."""
     titled = sum(bool(passage.title) for passage in train.corpus.values())
@@ -246,9 +291,19 @@ def _in_turns(pairs: Sequence[tuple[str, str]], count: int) -> Sequence[tuple[st
 
 
 def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: int) -> dict[str, list[str]]:
-    """Find BM25's best passages of each query, none of them a positive; a block of rankings is in memory at a time."""
+    """Find BM25's best passages of each query, none of them a positive; a block of rankings is in memory at a time.
+
+    Raises:
+        DupmaeError: No query has a word that a passage has.
+    """
     search, queries = bm25_searcher(train.corpus), list(answers)
-    pools = {}
+    name = f"{train.name} ({train.split})"
+    if not search.matches([train.queries[query] for query in queries]):
+        raise DupmaeError(
+            f"BM25 finds no hard negative for any of the {len(queries)} queries of {name}: no passage has a word of "
+            "theirs. Mine negatives with an index (dupmae mine), or set negatives to 0."
+        )
+    pools: dict[str, list[str]] = {}
     with tqdm(total=len(queries), desc="negatives", unit=" queries", dynamic_ncols=True, delay=2) as bar:
         for start in range(0, len(queries), BLOCK):
             block = queries[start : start + BLOCK]
@@ -256,6 +311,11 @@ def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: 
             for query, ranking in search({query: train.queries[query] for query in block}, deepest).items():
                 pools[query] = [passage for passage in ranking if passage not in answers[query]][:depth]
             bar.update(len(block))
+    warn_of_unmatched(
+        {query: pools[query] for query in queries if answers[query]},
+        name,
+        "no passage but their answers has a word of theirs, so that any other passages are their hard negatives",
+    )
     return pools
 
 

@@ -6,6 +6,7 @@ passages; see :mod:`dupmae.finetuning.jsonl_blocks` for how a killed run goes on
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, replace
@@ -25,6 +26,8 @@ from dupmae.finetuning.jsonl_blocks import write_resumably
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
+
+logger = logging.getLogger(__name__)
 
 NEGATIVES_FILE = "negatives.jsonl"
 """The candidate lists, in the output folder."""
@@ -60,7 +63,7 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
 
     Raises:
         DupmaeError: Impossible settings, no index where one is needed, no query with a positive, an index that holds
-            other passages, or `output` holds negatives mined from something else.
+            other passages, `output` holds negatives mined from something else, or no query has got a negative.
     """
     _check(index, config)
     queries = sorted(query for query in train.queries if _positives(train, query))
@@ -81,7 +84,9 @@ def mine(index: DuplexIndex | None, train: Benchmark, output: Path, config: Mini
         searches, answers, judge = sources()
         write_lists(path, judge(_lists(searches, answers, train, block, config)))
 
-    return write_resumably(output / NEGATIVES_FILE, RECORD_FILE, own_fingerprint, settings, queries, write, "mining")
+    path = write_resumably(output / NEGATIVES_FILE, RECORD_FILE, own_fingerprint, settings, queries, write, "mining")
+    _check_lists(path, train, config)
+    return path
 
 
 def _check(index: DuplexIndex | None, config: MiningConfig) -> None:
@@ -90,6 +95,26 @@ def _check(index: DuplexIndex | None, config: MiningConfig) -> None:
         raise DupmaeError(f"Mining from the source {config.source} needs an index: give one, or take bm25.")
     if config.first > config.last:
         raise DupmaeError(f"Ranks {config.first} to {config.last} hold no passage: last must be at least first.")
+
+
+def _check_lists(path: Path, train: Benchmark, config: MiningConfig) -> None:
+    """Say how many of the lists are without a negative; refuse a file in which all are."""
+    with path.open("rb") as file:
+        lists = [b'"negatives": {}' in line for line in file]
+    if all(lists):
+        raise DupmaeError(
+            f"No negative was found for any of the {len(lists)} queries of {train.name} ({train.split}) in {path}: "
+            "take another source, more ranks (first, last) or wider margins, into another folder."
+        )
+    if any(lists):
+        logger.warning(
+            "Mining from %s found no negative for %d of the %d queries of %s (%s).",
+            {"duplex": "the index", "bm25": "BM25", "both": "the index and BM25"}[config.source],
+            sum(lists),
+            len(lists),
+            train.name,
+            train.split,
+        )
 
 
 def _positives(train: Benchmark, query: str) -> set[str]:
@@ -115,7 +140,7 @@ def _fingerprint(index: DuplexIndex | None, train: Benchmark, settings: Mapping[
             manifest.deleted,
         ]
     if settings["teacher"] is not None:
-        inputs["teacher"] = open_model(str(settings["teacher"])).fingerprint
+        inputs["teacher"] = open_model(str(settings["teacher"]), option="--teacher").fingerprint
     return fingerprint(inputs)
 
 
@@ -136,7 +161,15 @@ def _searches(index: DuplexIndex | None, train: Benchmark, config: MiningConfig)
         return run
 
     searches: list[Search] = [] if config.source == "bm25" else [duplex]
-    return searches if config.source == "duplex" else [*searches, bm25_searcher(train.corpus)]
+    if config.source == "duplex":
+        return searches
+    bm25 = bm25_searcher(train.corpus)
+    if config.source == "bm25" and not bm25.matches(list(train.queries.values())):
+        raise DupmaeError(
+            f"BM25 finds no negative for any of the {len(train.queries)} queries of {train.name} ({train.split}): no "
+            "passage has a word of theirs. Mine with an index."
+        )
+    return [*searches, bm25]
 
 
 def _without(apart: Answers, search: Search) -> Search:
@@ -201,9 +234,10 @@ def _judge(train: Benchmark, config: MiningConfig) -> Judge:
     """Make what leaves out of lists the negatives that the teacher, if there is one, takes for answers."""
     if config.teacher is None:
         return lambda lists: lists
+    from dupmae.models import open_model
     from dupmae.retrievers.scorers import load_cross_encoder, score_pairs
 
-    teacher = load_cross_encoder(config.teacher)
+    teacher = load_cross_encoder(open_model(config.teacher, option="--teacher"))
 
     def judge(lists: list[CandidateList]) -> list[CandidateList]:
         scores = score_pairs(teacher, train, {one.query_id: one.passages for one in lists})

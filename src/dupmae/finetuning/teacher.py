@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
@@ -22,8 +23,8 @@ from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import CandidateList, read_lists, write_scores
 from dupmae.finetuning.jsonl_blocks import write_resumably
-from dupmae.finetuning.trainer_base import PlainTrainer, step_arguments
-from dupmae.models import open_model
+from dupmae.finetuning.trainer_base import PlainTrainer, largest_rows, step_arguments
+from dupmae.models import Model, open_model, write_checksums
 from dupmae.retrievers.scorers import (
     Scorer,
     is_cross_encoder,
@@ -31,12 +32,13 @@ from dupmae.retrievers.scorers import (
     open_scorer,
     start_cross_encoder,
 )
+from dupmae.runtime.checkpoints import last_checkpoint
 from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import on_one_device, refuse_several_processes
 from dupmae.runtime.progress import show_progress
 from dupmae.runtime.quiet import silenced
-from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, last_checkpoint, recorded_run
+from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, recorded_run
 from dupmae.runtime.step_log import StepLog
 
 RUN_FILE = "teacher.json"
@@ -87,18 +89,23 @@ def train_teacher(model: str, train: Benchmark, lists: Path, output: Path, confi
     details = {"fingerprint": own, "settings": settings, "start": model}
     with recorded_run(output / RUN_FILE, details, "teacher", result=target) as run:
         if not run.finished:
-            _train(base_model.path, train, draw_rows(train, candidates, config), output, config)
+            _train(base_model, train, draw_rows(train, candidates, config), output, config)
     return str(target)
 
 
-def _train(name: str, train: Benchmark, rows: Sequence[Row], output: Path, config: TeacherConfig) -> None:
+def _train(base_model: Model, train: Benchmark, rows: Sequence[Row], output: Path, config: TeacherConfig) -> None:
     """Take all steps, from the beginning or from the last checkpoint, and write the model."""
     set_seed(config.seed)  # draws the new head
-    model = start_cross_encoder(name)
+    model = start_cross_encoder(base_model)
     model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
     prepare_for_training(model.transformers_model, config.dropout, config.precision)
+    longest = [
+        len(train.queries[query]) + max(len(train.corpus[one].full_text) for one in passages)
+        for query, passages in rows
+    ]
     trainer = _Trainer(
         StepLog(output / METRICS_FILE),
+        largest_rows(np.array(longest)[:, None], config.batch_size),
         model=model,
         args=on_one_device(_arguments(output, config)),
         train_dataset=Dataset.from_dict({"label": list(range(len(rows)))}),
@@ -111,6 +118,7 @@ def _train(name: str, train: Benchmark, rows: Sequence[Row], output: Path, confi
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         with atomic_folder(output / "model") as folder:
             model.save_pretrained(str(folder))
+            write_checksums(folder)
 
 
 def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch_size: int = 32) -> Path:
@@ -142,7 +150,7 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     @cache
     def scorer() -> Scorer:  # a finished run needs none
         named = {passage for some in candidates.values() for passage in some}
-        return open_scorer(scoring.path, train, named, output / VECTORS_FOLDER, batch_size)
+        return open_scorer(scoring, train, named, output / VECTORS_FOLDER, batch_size)
 
     def write(block: Sequence[str], path: Path) -> None:
         write_scores(path, scorer()({query: candidates[query] for query in block}))
@@ -152,16 +160,16 @@ def score_lists(teacher: str, train: Benchmark, lists: Path, output: Path, batch
     return target
 
 
-def refuse_no_teacher(name: str) -> None:
+def refuse_no_teacher(model: Model) -> None:
     """Refuse a model that has no scores as it is.
 
     Raises:
         DupmaeError: It is neither a cross-encoder nor an embedder.
     """
-    if not is_embedder(name) and not is_cross_encoder(name):
+    if not is_embedder(model) and not is_cross_encoder(model):
         raise DupmaeError(
-            f"{name} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another teacher, "
-            "or take 2 stages"
+            f"{model.label} is neither an embedder nor a cross-encoder, so it has no scores to distil: name another "
+            "teacher, or take 2 stages"
         )
 
 

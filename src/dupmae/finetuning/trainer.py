@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from sentence_transformers.sparse_encoder import (
     SparseEncoderDataCollator,
@@ -20,23 +21,25 @@ from transformers import set_seed
 from dupmae.config import FinetuneConfig, decisive
 from dupmae.corpus import Benchmark
 from dupmae.corpus.passage import corpus_fingerprint
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import read_lists, read_scores
-from dupmae.finetuning.examples import Examples, make_examples
+from dupmae.finetuning.examples import Examples, make_examples, refuse_without_negatives
 from dupmae.finetuning.interpolation import interpolated, weights_of
 from dupmae.finetuning.lexical_weight import tune_lexical_weight
 from dupmae.finetuning.loss import DuplexLoss
-from dupmae.finetuning.trainer_base import PlainTrainer, step_arguments
+from dupmae.finetuning.trainer_base import PlainTrainer, largest_rows, step_arguments
 from dupmae.finetuning.validation import Validation, dev_pool, reading
+from dupmae.runtime.checkpoints import last_checkpoint
 from dupmae.runtime.curves import CURVES_FILE, draw_curves
 from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
 from dupmae.runtime.progress import show_progress
 from dupmae.runtime.quiet import silenced
-from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, last_checkpoint, recorded_run
+from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, recorded_run
 from dupmae.runtime.step_log import StepLog
 
 logger = logging.getLogger(__name__)
@@ -117,6 +120,8 @@ def finetune(
     with recorded_run(output / RUN_FILE, details, "fine-tuning", result=target) as run:
         if not run.finished:
             examples = _examples(train, dev, config, lists, scores, processes.num_processes)
+            refuse_without_negatives(examples, config.batch_size * processes.num_processes)
+            warn_of_unknown_words(encoder.tokenizer, [passage.full_text for passage in train.corpus.values()])
             _train(encoder, examples, output, config, run.record, measured, tuned_on)
     with silenced():
         return DuplexEncoder(str(target))
@@ -134,6 +139,7 @@ def _train(
     """Take all steps, from the beginning or from the last checkpoint, and write the result."""
     done, checkpoint = last_checkpoint(output / CHECKPOINTS_FOLDER)
     set_seed(config.seed)
+    encoder.float()  # whatever it was saved in: half precision has no room for an optimiser's steps
     prepare_for_training(encoder.transformers_model, config.dropout, config.precision)
     if not config.learning_rate:
         encoder.transformers_model.requires_grad_(False)
@@ -143,6 +149,7 @@ def _train(
     validation = None if measured is None else Validation(encoder, before, measured, output, config, length, log)
     trainer = _Trainer(
         log,
+        largest_rows(examples.lengths(), config.batch_size),
         model=encoder,
         args=on_one_device(_arguments(output, config)),
         train_dataset=Dataset.from_dict({"label": list(range(len(examples)))}),
@@ -201,7 +208,10 @@ def _arguments(output: Path, config: FinetuneConfig) -> SparseEncoderTrainingArg
         **step_arguments(output, config),
         learning_rate_mapping={
             r"cls_projection|transform\.|output\.weight": config.head_learning_rate,
-            r"output\.bias|log_scale": config.scale_learning_rate,
+            r"log_scale": config.scale_learning_rate,
+            r"output\.bias": config.scale_learning_rate
+            if config.bias_learning_rate is None
+            else config.bias_learning_rate,
         },
         ddp_find_unused_parameters=True,  # such as BERT's pooler
         ddp_broadcast_buffers=False,  # a step has several forward passes, and what they have used must not be rewritten
@@ -261,7 +271,7 @@ def _fingerprint(
     """Take the fingerprint of all that the result depends on: settings, data, representation, every weight before."""
     weights = hashlib.sha256()
     for parameter in encoder.parameters():
-        weights.update(parameter.detach().cpu().reshape(-1).numpy())
+        weights.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
     for changing in ("padding", "truncation"):  # as the last texts were read
         del tokenizer[changing]

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from dupmae.config import FinetuneConfig, TeacherConfig
+from dupmae.runtime.checkpoints import SealCheckpoints
 from dupmae.runtime.precision import bfloat16_pays
 from dupmae.runtime.resuming import CHECKPOINTS_FOLDER
 from dupmae.runtime.step_log import StepLog
+from dupmae.runtime.trial import TriesLargestBatch
 
 
-class PlainTrainer:
+class PlainTrainer(TriesLargestBatch):
     """What both trainers do otherwise than those of sentence-transformers.
 
     Args:
         log: Takes each step's losses.
+        largest: Numbers of the rows that make the largest batch (:func:`largest_rows`).
         trainer: The trainer's own arguments.
     """
 
     args: Any
     accelerator: Any
 
-    def __init__(self, log: StepLog, **trainer: Any) -> None:
+    data_collator: Any
+
+    def __init__(self, log: StepLog, largest: Sequence[int], **trainer: Any) -> None:
         super().__init__(**trainer)
-        self.step_log = log
+        self.step_log, self.largest = log, largest
         self._parts: dict[str, torch.Tensor] = {}
         self.add_callback(log)  # type: ignore[attr-defined]
+        self.add_callback(SealCheckpoints())  # type: ignore[attr-defined]
+
+    def largest_batch(self) -> dict[str, Any]:
+        """Collate the rows with the longest texts."""
+        batch: dict[str, Any] = self.data_collator([{"label": row} for row in self.largest])
+        return batch
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Compute the loss, and log it with its parts."""
@@ -55,6 +69,17 @@ class PlainTrainer:
         self.accelerator.wait_for_everyone()
 
 
+def largest_rows(lengths: npt.NDArray[np.int64], count: int) -> list[int]:
+    """Choose the rows that together make the largest batch: those with a column's longest text, then the longest.
+
+    Args:
+        lengths: Of each row's texts, (N, columns).
+        count: How many rows, at most N.
+    """
+    by_column, by_sum = lengths.argmax(axis=0).tolist(), (-lengths.sum(axis=1)).argsort(kind="stable").tolist()
+    return list(dict.fromkeys([*by_column, *by_sum]))[:count]
+
+
 def in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
     """Make batches of rows as they come: whoever laid them out has drawn the order."""
     return BatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
@@ -70,12 +95,12 @@ def step_arguments(output: Path, config: FinetuneConfig | TeacherConfig) -> dict
         "warmup_steps": min(config.warmup_ratio, 0.9999),  # from 1 on it would be a count
         "lr_scheduler_type": "linear",
         "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
         "bf16": bfloat16_pays(config.precision),
         "use_cpu": not torch.cuda.is_available(),
         "batch_sampler": in_order,
         "save_strategy": "steps",
         "save_steps": config.save_steps,
-        "save_total_limit": 1,
         "logging_strategy": "no",  # the step log writes what there is to log
         "logging_nan_inf_filter": False,
         "report_to": "none",

@@ -18,12 +18,12 @@ from dupmae.index.scoring.exact import top_k
 from dupmae.index.scoring.explaining import explain_hit
 from dupmae.index.scoring.query import Part, Query, prepare_queries
 from dupmae.index.scoring.snapshot import Snapshot
-from dupmae.index.storage.manifest import Manifest
+from dupmae.index.storage.manifest import MAX_PASSAGES, Manifest
 from dupmae.index.storage.passages import IDS_FILE, TEXTS_FILE
-from dupmae.index.storage.segments import MAX_PASSAGES, VECTORS_FILE
+from dupmae.index.storage.segments import VECTORS_FILE
 from dupmae.index.writing.build import add_passages, build_segments
 from dupmae.index.writing.changes import build_clusters, compact_segments, delete_passages, require_finished
-from dupmae.index.writing.encoding import Encoder
+from dupmae.index.writing.encoding import Encoder, in_precision
 from dupmae.models import model_fingerprint, open_model
 
 
@@ -54,9 +54,9 @@ class DuplexIndex:
 
     def __init__(self, folder: Path, encoder: Encoder | None = None) -> None:
         self.folder = folder
-        self._encoder = encoder
         self.snapshot = Snapshot.open(folder)
         """The committed state that is searched."""
+        self._encoder = None if encoder is None else in_precision(encoder, self.manifest.precision)
 
     @classmethod
     def build(
@@ -116,7 +116,7 @@ class DuplexIndex:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder of the model that built the index, loaded when first asked for.
+        """The encoder of the model that built the index, loaded when first asked for; it computes as the index does.
 
         Raises:
             DupmaeError: The model's files are not those that built the index.
@@ -130,12 +130,13 @@ class DuplexIndex:
                 )
             from dupmae.duplex import DuplexEncoder
 
-            self._encoder = cast(Encoder, DuplexEncoder(path))
+            self.encoder = cast(Encoder, DuplexEncoder(path))
+            assert self._encoder is not None
         return self._encoder
 
     @encoder.setter
     def encoder(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+        self._encoder = in_precision(encoder, self.manifest.precision)
 
     def refresh(self) -> None:
         """Move on to the newest committed state of the folder.
@@ -143,7 +144,7 @@ class DuplexIndex:
         Raises:
             DupmaeError: As :meth:`open`.
         """
-        self.snapshot = Snapshot.open(self.folder)
+        self.snapshot = Snapshot.open(self.folder, self.snapshot)
 
     def add(self, passages: Iterable[Passage], batch_size: int = 32) -> int:
         """Encode and add passages; one whose id is there takes that one's place. Then :meth:`refresh`.
@@ -304,6 +305,7 @@ class DuplexIndex:
             "dense_dimensions": manifest.cls_dimension,
             "vocabulary": manifest.vocabulary_size,
             "terms_per_passage": manifest.top_k,
+            "precision": manifest.precision or "not kept",
             "metadata": snapshot.metadata_fields,
             "clusters": "yes" if manifest.clusters else "no",
             "bytes_of_vectors": sizes[VECTORS_FILE],
@@ -336,6 +338,7 @@ class DuplexIndex:
         """Rank for each query: id, score, segment number and row of the best passages, best first, ties by id."""
         if k < 1:
             raise DupmaeError(f"k is {k}: ask for at least one passage.")
+        k = min(k, max(1, sum(map(len, snapshot.segments))))  # what the compiled loops count with is no larger
         alive = self._alive(snapshot, where)
         if approximate is None:
             found = top_k(snapshot.segments, alive, queries, k)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dupmae.config.renamed import with_new_names
 from dupmae.errors import DupmaeError
+from dupmae.models.checks import read_modules, read_object
 
 RECORD_FILE = "dupmae.json"
 """Name of the record in a checkpoint."""
@@ -42,18 +42,23 @@ def model_file(model: str, file: str, **hub: Any) -> Path | None:
 def read_settings(model: str, file: str) -> dict[str, Any]:
     """Read a JSON object among a model's files; empty if there is no such file."""
     found = model_file(model, file)
-    settings: dict[str, Any] = {} if found is None else json.loads(found.read_text(encoding="utf-8"))
-    return settings
+    return {} if found is None else read_object(found, model, found.parent)
 
 
-def refuse_no_model(path: str) -> None:
+def listed_modules(model: str) -> list[dict[str, str]] | None:
+    """Read which modules a model of sentence-transformers consists of; None of another one."""
+    found = model_file(model, "modules.json")
+    return None if found is None else read_modules(found.parent, model)
+
+
+def refuse_no_model(path: str, label: str) -> None:
     """Refuse a folder that holds no model before a library says so in words of its own; an id is not looked at."""
     folder = Path(path)
     if not folder.is_dir() or _holds_model(folder):
         return
     inner = folder / "model"
     raise DupmaeError(
-        f"{folder} holds no model"
+        f"{label} holds no model"
         + (f": is {inner} meant?" if _holds_model(inner) else " (no config.json): name the folder of one.")
     )
 
@@ -61,18 +66,28 @@ def refuse_no_model(path: str) -> None:
 def is_duplex(path: str) -> bool:
     """Tell whether a model is a folder that `DuplexEncoder` saved, by the class that its modules name."""
     modules = Path(path) / "modules.json"
-    return modules.is_file() and ".DuplexPooling" in modules.read_text(encoding="utf-8")
+    try:
+        return modules.is_file() and b".DuplexPooling" in modules.read_bytes()
+    except OSError:
+        return False
 
 
 def pooling_folder(model: Path) -> Path:
-    """Find the pooling module in a duplex model's folder."""
-    modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
-    return model / next(str(module["path"]) for module in modules if module["type"].endswith(".DuplexPooling"))
+    """Find the pooling module in a duplex model's folder.
+
+    Raises:
+        DupmaeError: `modules.json` names none.
+    """
+    for module in read_modules(model, str(model)) or []:
+        if module["type"].endswith(".DuplexPooling"):
+            return model / module["path"]
+    raise DupmaeError(f"{model}: modules.json names no DuplexPooling: fetch or save the model again.")
 
 
 def duplex_settings(model: Path) -> dict[str, Any]:
     """Read the settings of a duplex model's pooling module, under the names that they have now."""
-    return with_new_names("duplex", json.loads((pooling_folder(model) / "config.json").read_text(encoding="utf-8")))
+    file = pooling_folder(model) / "config.json"
+    return with_new_names("duplex", read_object(file, str(model), model))
 
 
 def _holds_model(folder: Path) -> bool:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from dupmae.files import file_fingerprint, fingerprint
-from dupmae.models.files import RECORD_FILE, duplex_settings, is_duplex, model_file, read_settings, refuse_no_model
+from dupmae.files import fingerprint
+from dupmae.models.checks import check_files
+from dupmae.models.checksums import known_sha256, model_files
+from dupmae.models.files import (
+    RECORD_FILE,
+    duplex_settings,
+    is_duplex,
+    listed_modules,
+    model_file,
+    read_settings,
+    refuse_no_model,
+)
 from dupmae.models.names import SMALL, resolve_model
 
 Kind = Literal["duplex", "sparse", "dense", "cross-encoder", "encoder"]
 """What a model gives: both halves, a sparse or a dense vector of a text, the score of two texts, or, as an encoder that
 was trained for none of these, its states alone."""
-
-_MODEL_FILES = {".bin", ".json", ".model", ".safetensors", ".txt"}
 
 
 @dataclass(frozen=True)
@@ -27,9 +34,37 @@ class Model:
     """A folder, or a Hugging Face id: what `from_pretrained` takes."""
     name: str = field(default="", compare=False)
     """What others find it by: `SMALL`, whose path is in this user's cache, or else the path."""
+    option: str = field(default="", compare=False)
+    """What it was given as, such as `--teacher`, for sentences about it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.path)
+
+    @property
+    def label(self) -> str:
+        """What a sentence calls it: the option, where one is known, and its name."""
+        return f"{self.option} {self.name}".lstrip()
+
+    @cached_property
+    def modules(self) -> list[dict[str, str]]:
+        """The modules of a sentence-transformers model, with `name`, `path` and `type`; none of another."""
+        return listed_modules(self.path) or []
+
+    @cached_property
+    def encoder_path(self) -> str:
+        """What `from_pretrained` takes for the encoder: in old folders of sentence-transformers it has one of its own.
+
+        Such a model on the hub is fetched whole.
+        """
+        place = next((module["path"] for module in self.modules if module["type"].endswith("Transformer")), "")
+        if not place:
+            return self.path
+        folder = self.path
+        if not Path(folder).is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = str(snapshot_download(folder))
+        return str(Path(folder) / place)
 
     @cached_property
     def saved_as(self) -> str | None:
@@ -45,10 +80,11 @@ class Model:
             return "cross-encoder"
         if self.saved_as == "SparseEncoder":
             return "sparse"
-        if model_file(self.path, "modules.json") is not None:
+        if self.modules:
             return "dense"
-        architectures = read_settings(self.path, "config.json").get("architectures") or [""]
-        scores = architectures[0].endswith(("ForSequenceClassification", "ForCausalLM"))
+        architectures = read_settings(self.path, "config.json").get("architectures")
+        named = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+        scores = named.endswith(("ForSequenceClassification", "ForCausalLM"))
         return "cross-encoder" if scores else "encoder"
 
     @cached_property
@@ -62,26 +98,42 @@ class Model:
         if not folder.is_dir():
             config = model_file(self.path, "config.json")  # .../snapshots/COMMIT/config.json
             return fingerprint(self.path if config is None else [self.path, config.parent.name])
-        files = sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES and path.is_file())
-        return fingerprint({path.relative_to(folder).as_posix(): file_fingerprint(path) for path in files})
+        return fingerprint({name: known_sha256(folder / name)[:16] for name in model_files(folder)})
 
     @cached_property
-    def pooling(self) -> str | None:
-        """Which vector of its states it was trained for, if its files say so and it is one of ours: `cls`, `mean`."""
+    def pooling_mode(self) -> str | None:
+        """Which vector of its states it was trained for, in the words of its files; None where they do not say."""
         if is_duplex(self.path):
-            return str(duplex_settings(Path(self.path))["dense_pooling"])
+            return _text(duplex_settings(Path(self.path)).get("dense_pooling"))
         record = read_settings(self.path, RECORD_FILE)
         if record:
-            return str(record["dense_pooling"])
-        modules_file = model_file(self.path, "modules.json")
-        modules: list[dict[str, Any]] = [] if modules_file is None else json.loads(modules_file.read_text("utf-8"))
-        for module in modules:
+            return _text(record.get("dense_pooling"))
+        for module in self.modules:
             if module["type"].endswith(".Pooling"):
-                from sentence_transformers.sentence_transformer.modules import Pooling
-
-                mode = Pooling.load(self.path, subfolder=module["path"]).pooling_mode
-                return mode if mode in ("cls", "mean") else None
+                settings = read_settings(self.path, f"{module['path']}/config.json")
+                if "pooling_mode" in settings:
+                    return _text(settings["pooling_mode"])
+                chosen = [name for name in _POOLING_MODES if settings.get(f"pooling_mode_{name}") is True]
+                return "+".join(_POOLING_MODES[name] for name in chosen) or None
         return None
+
+    @property
+    def pooling(self) -> str | None:
+        """The same, if it is one of ours: `cls`, `mean`."""
+        return self.pooling_mode if self.pooling_mode in ("cls", "mean") else None
+
+    @cached_property
+    def own_prompts(self) -> dict[str, str]:
+        """What it was trained to read before a text, by the names that its files give."""
+        found: Any = {}
+        for name in ("config_sentence_transformers.json", RECORD_FILE):
+            if settings := read_settings(self.path, name):
+                found = settings.get("prompts") or {}
+        return (
+            {str(name): text for name, text in found.items() if isinstance(text, str)}
+            if isinstance(found, dict)
+            else {}
+        )
 
     @cached_property
     def prompts(self) -> dict[str, str]:
@@ -90,27 +142,46 @@ class Model:
         An embedder of sentence-transformers may have another name for its prompt of documents; a checkpoint of ours has
         taken over what its base model had.
         """
-        found: dict[str, str] = {}
-        for name in ("config_sentence_transformers.json", RECORD_FILE):
-            if settings := read_settings(self.path, name):
-                found = settings.get("prompts") or {}
-        document = (found[name] for name in ("document", "passage", "corpus") if name in found)
-        return {"query": found.get("query", ""), "document": next(document, "")}
+        document = (self.own_prompts[name] for name in DOCUMENT_PROMPTS if name in self.own_prompts)
+        return {"query": self.own_prompts.get("query", ""), "document": next(document, "")}
 
 
-def open_model(name: str, **hub: Any) -> Model:
-    """Find a model by what a user calls it.
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""Names that embedders give to the prompt of documents."""
+_POOLING_MODES = {
+    "cls_token": "cls",
+    "mean_tokens": "mean",
+    "max_tokens": "max",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean_tokens": "weightedmean",
+    "lasttoken": "lasttoken",
+}
+"""What earlier versions of sentence-transformers call their modes -> what they are called now."""
+
+
+def _text(value: Any) -> str | None:
+    """Take a setting that should be text."""
+    return value if isinstance(value, str) else None
+
+
+def open_model(name: str, *, option: str = "", **hub: Any) -> Model:
+    """Find a model by what a user calls it, and check its files if it is a folder.
 
     Args:
         name: As for :func:`dupmae.models.resolve_model`.
+        option: What it was given as, such as `--teacher`, for sentences about it.
         **hub: As for :func:`dupmae.models.resolve_model`.
 
     Raises:
-        DupmaeError: As :func:`dupmae.models.resolve_model`, or a folder that holds no model.
+        DupmaeError: As :func:`dupmae.models.resolve_model`, a folder that holds no model, or one whose files are
+            missing, damaged, or not as they were saved (:func:`dupmae.models.checks.check_files`).
     """
-    path = resolve_model(name, **hub)
-    refuse_no_model(path)
-    return Model(path, name if name == SMALL else path)
+    label = f"{option} {name}".lstrip()
+    path = resolve_model(name, label=label, **hub)
+    refuse_no_model(path, label)
+    if Path(path).is_dir():
+        check_files(Path(path), label)
+    return Model(path, name if name == SMALL else path, option)
 
 
 def model_fingerprint(name: str) -> str:

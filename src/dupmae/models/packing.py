@@ -16,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import math
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from safetensors.numpy import load_file, save_file
 
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, atomic_path
+from dupmae.models.checks import leads_out, read_header
+from dupmae.models.checksums import CHECKSUMS_FILE, write_checksums
 
 FORMAT = "dupmae-packed"
 """What the header's `format` says."""
@@ -40,6 +43,13 @@ BLOCK = 4096
 """Rows worked on at a time."""
 TINY = np.float32(1e-30)
 """What is divided by instead of zero."""
+
+MOST_TEXT = 300_000_000
+"""Bytes of all files without weights, unpacked, at most: xz makes thousands of bytes of one."""
+MOST_MEMORY = 200_000_000
+"""Bytes that xz may take for that; what :func:`pack` writes needs a third."""
+MOST_GROWTH = 100
+"""How often its own size a packed file's weights may take, at most: 32 times at a bit a level, twice where tied."""
 
 Record = dict[str, Any]
 
@@ -57,13 +67,16 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
         `bytes` of the file, and the largest relative error (Frobenius norm) of a matrix, `error`.
 
     Raises:
-        DupmaeError: `folder` holds no weights in safetensors or no `config.json` with a `vocab_size`, or a width that
-            is not between 2 and 8.
+        DupmaeError: `folder` holds no weights in safetensors, no `config.json` with a `vocab_size`, or a link that
+            leads out of it; `file` lies in it; or a width that is not between 2 and 8.
     """
     for name, width in (("bits", bits), ("vocabulary_bits", vocabulary_bits)):
         if not 2 <= width <= 8:
             raise DupmaeError(f"{name} is {width}: a weight takes 2 to 8 bits")
-    sources = sorted(folder.rglob("*.safetensors"))
+    if file.resolve().is_relative_to(folder.resolve()):
+        raise DupmaeError(f"{file} lies in the folder {folder} that is packed: name a file outside of it")
+    files = _files_of(folder)
+    sources = [path for path in files if path.suffix == ".safetensors"]
     if not sources:
         raise DupmaeError(f"{folder} holds no weights: there is no .safetensors file in it")
     terms = _vocabulary_size(folder)
@@ -82,8 +95,8 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
                 known[content], error = _store(tensor, width, most, str(len(known)), parts)
                 worst = max(worst, error)
             records.append(place | known[content])
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".safetensors":
+    for path in files:
+        if path.suffix != ".safetensors":
             packed = lzma.compress(path.read_bytes(), preset=9)
             parts[f"file:{path.relative_to(folder).as_posix()}"] = np.frombuffer(packed, dtype=np.uint8)
     header = {"format": FORMAT, "version": str(VERSION), "tensors": json.dumps(records)}
@@ -94,23 +107,34 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
 
 
 def unpack(file: Path, folder: Path) -> None:
-    """Unpack a file into a model folder, its weights in float32; whole or not at all.
+    """Unpack a file into a model folder with checksums, its weights in float32; whole or not at all.
 
     Raises:
-        DupmaeError: The file is not a packed model, or a damaged one.
+        DupmaeError: The file is not a packed model, a damaged one, or one whose header lies.
     """
     records = _records(file)
-    parts = load_file(file)
-    weights: dict[str, dict[str, npt.NDArray[Any]]] = {}
     try:
+        sizes = {name: shape for name, (_, shape) in read_header(file, str(file)).items()}
+        parts = load_file(file)
+        texts = _texts(parts)
+        _refuse_lies(records, sizes, set(texts), file.stat().st_size)
+        weights: dict[str, dict[str, npt.NDArray[Any]]] = {}
         for record in records:
             weights.setdefault(record["file"], {})[record["name"]] = _restore(record, parts)
-        texts = {name[5:]: lzma.decompress(parts[name].tobytes()) for name in parts if name.startswith("file:")}
-    except (KeyError, ValueError, lzma.LZMAError, zlib.error) as error:
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        IndexError,
+        OverflowError,
+        SafetensorError,
+        lzma.LZMAError,
+        zlib.error,
+    ) as error:
         raise DupmaeError(f"{file} is damaged: fetch it again") from error
     for name in (*weights, *texts):
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise DupmaeError(f"{file} holds a file {name} outside of its folder: do not use it")
+        if leads_out(name):
+            raise DupmaeError(f"{file} holds a file {name[:80]!r} outside of its folder: do not use it")
     with atomic_folder(folder) as temporary:
         for name in (*weights, *texts):
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +142,75 @@ def unpack(file: Path, folder: Path) -> None:
             save_file(tensors, temporary / name, metadata={"format": "pt"})
         for name, content in texts.items():
             (temporary / name).write_bytes(content)
+        write_checksums(temporary)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """List the files of a model's folder that are packed: none that is hidden, and no checksums, which it gets anew.
+
+    Raises:
+        DupmaeError: A link leads out of the folder, or is no file.
+    """
+    places = [folder.resolve()]
+    if folder.parent.name == "snapshots":  # the hub's cache, whose files are links to its blobs
+        places.append(folder.resolve().parents[1] / "blobs")
+    files = []
+    for path in sorted(folder.rglob("*")):
+        within = path.relative_to(folder)
+        if any(part.startswith(".") for part in within.parts) or path.name == CHECKSUMS_FILE:
+            continue
+        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in places):
+            raise DupmaeError(f"{path} is a link that leads out of the folder: delete it, or put the file in its place")
+        if path.is_file():
+            files.append(path)
+        elif path.is_symlink() or not path.is_dir():
+            raise DupmaeError(f"{path} is no file: a packed model holds files alone")
+    return files
+
+
+def _texts(parts: dict[str, npt.NDArray[Any]]) -> dict[str, bytes]:
+    """Decompress the files without weights, within :data:`MOST_TEXT` bytes in all."""
+    left = MOST_TEXT
+    texts = {}
+    for name, part in parts.items():
+        if name.startswith("file:"):
+            reader = lzma.LZMADecompressor(memlimit=MOST_MEMORY)
+            texts[name[5:]] = reader.decompress(part.tobytes(), max_length=left + 1)
+            left -= len(texts[name[5:]])
+            if left < 0 or not reader.eof:
+                raise ValueError("more than a model's files hold, or cut")
+    return texts
+
+
+def _refuse_lies(records: list[Record], sizes: dict[str, list[int]], texts: set[str], size: int) -> None:
+    """Verify that records are what :func:`pack` writes, and ask for no more memory than its files can.
+
+    Raises:
+        ValueError: They are not (or another error of what has no such keys and types).
+    """
+    numbers, names = 0, set[tuple[str, str]]()
+    for record in records:
+        file, name, shape, stored = record["file"], record["name"], record["shape"], sizes[record["part"]]
+        if not all(isinstance(length, int) and length >= 0 for length in shape):
+            raise ValueError("no shape")
+        count = math.prod(shape)
+        numbers += count
+        if "bits" in record:
+            rows, columns = shape
+            # Huffman's code takes a bit a level or more
+            whole = count <= 8 * stored[0] and [sizes[f"{record['part']}.{side}"] for side in ("rows", "columns")] == [
+                [rows],
+                [columns],
+            ]
+            if not (whole and isinstance(record["bits"], int) and 2 <= record["bits"] <= 8):
+                raise ValueError("other lengths")
+        elif count != math.prod(stored):
+            raise ValueError("another length")
+        if (file, name) in names or file in texts or not file.endswith(".safetensors") or not isinstance(name, str):
+            raise ValueError("a name twice")
+        names.add((file, name))
+    if 4 * numbers > MOST_GROWTH * size + 2**20:
+        raise ValueError("one part for many tensors")
 
 
 def is_packed(file: Path) -> bool:
@@ -139,9 +232,14 @@ def _records(file: Path) -> list[Record]:
         raise DupmaeError(f"{file} is not a packed model")
     with safe_open(file, "numpy") as opened:
         header = opened.metadata()
-    if int(header["version"]) > VERSION:
+    try:
+        version, records = int(header["version"]), json.loads(header["tensors"])
+    except (KeyError, ValueError, RecursionError):
+        raise DupmaeError(f"{file} is damaged: fetch it again") from None
+    if version > VERSION:
         raise DupmaeError(f"{file} was written by a later version of dupmae: install that, or pack the model again")
-    records: list[Record] = json.loads(header["tensors"])
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DupmaeError(f"{file} is damaged: fetch it again")
     return records
 
 
@@ -149,7 +247,7 @@ def _vocabulary_size(folder: Path) -> int:
     """Read the size of the vocabulary from `config.json`."""
     try:
         return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DupmaeError(f"{folder} is not a model folder: its config.json names no vocab_size") from error
 
 

@@ -19,11 +19,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from dupmae.backbones import load_backbone
+from dupmae.backbones import load_backbone, open_tokenizer
+from dupmae.backbones.opening import check_numbers, checked
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
-from dupmae.models import RECORD_FILE, model_file
+from dupmae.models import RECORD_FILE, Model, model_file
 from dupmae.pretraining.objective import DupMAE
 from dupmae.runtime.precision import bfloat16_pays, prepare_for_training
 
@@ -37,13 +38,14 @@ RECOMPUTING = {"use_reentrant": False, "determinism_check": "none"}
 """How torch computes layers again; its check compares shapes, which not all nested tensors have."""
 
 
-def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, Any]:
+def load_for_pretraining(model: Model | str, config: PretrainConfig) -> tuple[DupMAE, Any]:
     """Load an encoder for pre-training: one of ours with its decoder, any other with a new decoder.
 
     What has to be new is drawn from torch's global generator.
 
     Args:
-        model: A folder (a checkpoint of ours or any Hugging Face or sentence-transformers one) or a Hugging Face id.
+        model: A model that was found, a folder (a checkpoint of ours or any Hugging Face or sentence-transformers one)
+            or a Hugging Face id.
         config: The settings of the pre-training to come.
 
     Returns:
@@ -53,15 +55,16 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
         DupmaeError: The model cannot be loaded, is not a suitable encoder, has no tokenizer with a mask token, its
             decoder does not fit, or its family knows no gradient checkpointing.
     """
+    model = checked(model)
     backbone = load_backbone(model)
     prepare_for_training(backbone.model, config.dropout, config.precision)
     if torch.cuda.is_available():
         dtype = torch.bfloat16 if bfloat16_pays(config.precision) else torch.float32
         if not backbone.drop_padding(torch.device("cuda"), dtype):
-            logger.info("Batches are padded: attention without padding is not to be had for %s here.", model)
-    tokenizer = load_tokenizer(model)
+            logger.info("Batches are padded: attention without padding is not to be had for %s here.", model.label)
+    tokenizer = open_tokenizer(model, backbone.vocab_size)
     if tokenizer.mask_token_id is None:
-        raise DupmaeError(f"The tokenizer of {model} has no mask token, which masked pre-training needs.")
+        raise DupmaeError(f"The tokenizer of {model.label} has no mask token, which masked pre-training needs.")
     if config.gradient_checkpointing:
         try:
             backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=RECOMPUTING)
@@ -71,32 +74,17 @@ def load_for_pretraining(model: str, config: PretrainConfig) -> tuple[DupMAE, An
                 "backward pass: set gradient_checkpointing to false."
             ) from error
     objective = DupMAE(backbone, tokenizer.all_special_ids, tokenizer.mask_token_id, config)
-    decoder_file = model_file(model, DECODER_FILE)
+    decoder_file = model_file(model.path, DECODER_FILE)
     if decoder_file is not None:
         try:
             objective.decoder.load_state_dict(load_file(decoder_file))
-        except (SafetensorError, RuntimeError) as error:
+            check_numbers(objective.decoder, str(decoder_file))
+        except (SafetensorError, RuntimeError, OSError) as error:
             raise DupmaeError(
                 f"{decoder_file} does not hold a decoder for this encoder: delete it to begin with a new one."
             ) from error
-        logger.info("Pre-training goes on with the decoder of %s.", model)
+        logger.info("Pre-training goes on with the decoder of %s.", model.label)
     return objective, tokenizer
-
-
-def load_tokenizer(model: str) -> Any:
-    """Load a model's tokenizer.
-
-    Raises:
-        DupmaeError: It has none, or none that can be read.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise DupmaeError(
-            f"{model} has no tokenizer that can be read; is it the model's own folder? ({str(error).splitlines()[0]})"
-        ) from error
 
 
 def save_checkpoint(folder: Path, objective: DupMAE, weights: dict[str, torch.Tensor], tokenizer: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
+from dupmae.models import Model
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.sharding import refuse_unshardable
 from dupmae.runtime.processes import join_processes
@@ -36,7 +37,7 @@ def refuse_no_tracker(config: PretrainConfig) -> None:
         )
 
 
-def tokenizer_and_length(model: str, config: PretrainConfig) -> tuple[Any, int]:
+def tokenizer_and_length(model: Model | str, config: PretrainConfig) -> tuple[Any, int]:
     """Load an encoder once to find out whether it can be pre-trained.
 
     Returns:

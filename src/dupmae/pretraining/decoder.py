@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-DROPOUT = 0.1
-"""Share of each sub-layer's output that is dropped in training."""
 INITIAL_DEVIATION = 0.02
 """Standard deviation of new weights."""
 
@@ -22,9 +20,10 @@ class ClsDecoder(nn.Module):
     Args:
         hidden_size: Width D of the encoder.
         heads: Attention heads; must divide D.
+        dropout: Share of each sub-layer's output that is dropped in training.
     """
 
-    def __init__(self, hidden_size: int, heads: int) -> None:
+    def __init__(self, hidden_size: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(hidden_size, hidden_size)
@@ -35,7 +34,7 @@ class ClsDecoder(nn.Module):
         self.inner = nn.Linear(hidden_size, 4 * hidden_size)
         self.output = nn.Linear(4 * hidden_size, hidden_size)
         self.output_norm = nn.LayerNorm(hidden_size, eps=1e-12)
-        self.dropout = nn.Dropout(DROPOUT)
+        self.dropout = nn.Dropout(dropout)
         for layer in self.children():
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=INITIAL_DEVIATION)

@@ -53,7 +53,8 @@ class DupMAE(nn.Module):
                 f"{backbone.head_size} wide and the encoder {backbone.hidden_size}: use mlm_head."
             )
         self.backbone = backbone
-        self.decoder = ClsDecoder(backbone.hidden_size, backbone.heads)
+        dropout = settings.dropout if settings.decoder_dropout is None else settings.decoder_dropout
+        self.decoder = ClsDecoder(backbone.hidden_size, backbone.heads, dropout)
         self.settings = settings
         self.mask_token_id = mask_token_id
         special = torch.zeros(backbone.vocab_size, dtype=torch.bool)

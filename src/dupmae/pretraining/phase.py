@@ -29,6 +29,7 @@ from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.sharding import whole_weights
 from dupmae.runtime.precision import autocast
 from dupmae.runtime.step_log import StepLog
+from dupmae.runtime.trial import TriesLargestBatch
 
 WEIGHTS_FILE = "model.safetensors"
 """All weights, in the folder of an interrupted phase's checkpoint."""
@@ -70,7 +71,7 @@ def phases(config: PretrainConfig) -> list[Phase]:
     ]
 
 
-class PhaseTrainer(Trainer):  # type: ignore[misc]
+class PhaseTrainer(TriesLargestBatch, Trainer):  # type: ignore[misc]
     """The Trainer of one phase.
 
     Args:
@@ -118,8 +119,9 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
                 if rate is not None and chosen:
                     decay = self.args.weight_decay if decays else 0.0
                     groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": name})
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
-        return self.optimizer
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = optimizer
+        return optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -138,6 +140,13 @@ class PhaseTrainer(Trainer):  # type: ignore[misc]
             totals = reduce(torch.stack(counts).sum(dim=0), "sum")  # (3,)
             batches = [batch | {"totals": totals} for batch in batches]
         return [batch | {"mask_seed": seed} for batch, seed in zip(batches, seeds, strict=True)], None
+
+    def largest_batch(self) -> dict[str, Any]:
+        """Collate the longest sequences."""
+        store, size = self.batches.store, self.args.per_device_train_batch_size
+        rows = store.lengths.argsort()[-size:]
+        longest = [store[int(row)] for row in rows] * size  # a store may hold fewer
+        return self.batches.collate(longest[:size]) | {"mask_seed": self.batches.seed}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Compute this part's share of Eq. 9, times the number of parts, because gradients are averaged over them."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from dupmae.config import PretrainConfig
 from dupmae.files import atomic_folder, write_json
-from dupmae.models import RECORD_FILE
+from dupmae.models import RECORD_FILE, write_checksums
 from dupmae.pretraining.card import write_card
 from dupmae.pretraining.checkpoint import save_checkpoint
 from dupmae.pretraining.data import Sequences
@@ -98,6 +98,7 @@ def write_result(
             curves = temporary / CURVES_FILE
             draw_curves(curves, "Pre-training", output / METRICS_FILE, best.file if measurements else None)
         write_card(temporary, full, store, texts, CURVES_FILE if steps else None)
+        write_checksums(temporary)
 
 
 def last_losses(steps: list[dict[str, Any]]) -> dict[str, float]:

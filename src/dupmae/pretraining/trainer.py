@@ -27,10 +27,11 @@ from dupmae.pretraining.sharding import forget_sharding, shard_arguments
 from dupmae.pretraining.tracking import tracker
 from dupmae.pretraining.warm_start import warm_start_head
 from dupmae.runtime.best import BestCheckpoint
+from dupmae.runtime.checkpoints import SealCheckpoints, last_checkpoint
 from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.processes import join_processes, on_one_device
 from dupmae.runtime.progress import show_progress
-from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, last_checkpoint, recorded_run
+from dupmae.runtime.resuming import CHECKPOINTS_FOLDER, recorded_run
 from dupmae.runtime.step_log import StepLog
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def _train(
 ) -> None:
     """Go through all phases, from the beginning or from the last checkpoint, and write the result."""
     schedule = phases(config)
-    begun = {phase.name: last_checkpoint(output / CHECKPOINTS_FOLDER / phase.name) for phase in schedule}
+    first, done, checkpoint = _begun(output / CHECKPOINTS_FOLDER, schedule)
     warn_of_pooling(Model(model), config.dense_pooling)
     set_seed(config.seed)
     objective, tokenizer = load_for_pretraining(model, config)
@@ -114,7 +115,7 @@ def _train(
     objective.to(device)
     held_out = split(store, config.held_out_texts)
     unfit = objective.backbone.new_head or objective.backbone.duplex_head
-    if unfit and config.warm_start_sequences and not any(done for done, _ in begun.values()):
+    if unfit and config.warm_start_sequences and checkpoint is None:
         warm_start_head(
             objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out
         )
@@ -126,16 +127,16 @@ def _train(
         )
     best = best_checkpoint(output, objective, tokenizer, measured)
     collate = collator(tokenizer.pad_token_id, objective.backbone.vocab_size, objective.backbone.max_length)
-    trained = ""
     for number, phase in enumerate(schedule):
-        if phase.steps > 0:
+        if phase.steps > 0 and number >= first:
             data = Batches(store, held_out.left_out, collate, (config.seed, number))
-            _run_phase(objective, data, output, phase, begun[phase.name], best, measures=len(measured) > 0)
-            trained = phase.name
+            begun = (done, checkpoint) if number == first else (0, None)
+            opens = not any(earlier.steps for earlier in schedule[:number])
+            _run_phase(objective, data, output, phase, begun, best, measures=len(measured) > 0, opens=opens)
     write_result(
         output,
         best,
-        trained,
+        next((phase.name for phase in reversed(schedule) if phase.steps), ""),
         {
             "start": model,
             "prompts": Model(model).prompts,
@@ -149,6 +150,15 @@ def _train(
     )
 
 
+def _begun(folder: Path, schedule: list[Phase]) -> tuple[int, int, Path | None]:
+    """Find the phase that the run is in, by its number, the steps done of it, and the checkpoint to go on from."""
+    for number in reversed(range(len(schedule))):
+        done, checkpoint = last_checkpoint(folder / schedule[number].name)
+        if checkpoint is not None:
+            return number, done, checkpoint
+    return 0, 0, None
+
+
 def _run_phase(
     objective: DupMAE,
     batches: Batches,
@@ -158,8 +168,9 @@ def _run_phase(
     best: BestCheckpoint,
     *,
     measures: bool,
+    opens: bool,
 ) -> None:
-    """Train one phase, from the beginning or from its last checkpoint."""
+    """Train one phase, from the beginning or from its last checkpoint; the run's first one measures its start."""
     done, checkpoint = begun
     settings = objective.settings
     if checkpoint is not None:
@@ -175,10 +186,10 @@ def _run_phase(
         warmup_steps=round(settings.warmup_ratio * phase.steps),
         lr_scheduler_type="linear",
         weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_strategy="no",
         logging_nan_inf_filter=False,
         report_to="none",
@@ -195,12 +206,12 @@ def _run_phase(
         log,
         best.measure,
         args=on_one_device(arguments),
-        callbacks=tracker(settings.report_to, output),
+        callbacks=[SealCheckpoints(), *tracker(settings.report_to, output)],
     )
     show_progress(trainer, f"pre-training, {phase.name}")
     if measures:
         trainer.add_callback(MeasureEvery(settings.eval_steps))
-        if not best.measurements():
+        if opens and not done:
             trainer.evaluate()
     set_seed_by_process(arguments.seed, device_specific=True)  # each process its own dropout
     logger.info("Phase %s: steps %d to %d.", phase.name, done + 1, phase.steps)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dupmae.corpus import Benchmark, Passage, Run
+from dupmae.corpus.words import terms_of
 from dupmae.retrievers.brute_force import best_rows
+
+logger = logging.getLogger(__name__)
 
 BM25_K1 = 0.9
 BM25_B = 0.4
@@ -18,14 +22,15 @@ BM25_B = 0.4
 def bm25_run(benchmark: Benchmark, k: int = 100) -> Run:
     """Rank by BM25 as Lucene does, with the settings behind the figures published for BEIR: k1 = 0.9, b = 0.4.
 
-    Title and text are one field; words are lower-cased, Lucene's 33 English stop words dropped, the rest stemmed by
-    Porter. NDCG@10 on the test splits: SciFact .677, NFCorpus .320. The paper quotes .665 and .325, for title and text
-    indexed apart; done so (:func:`bm25_searcher` with `fields`) it is .664 and .325 here, too. `dupmae evaluate --model
-    bm25 bm25-fields --benchmark FOLDER` shows them.
+    Title and text are one field, cut into words as :mod:`dupmae.corpus.words` has it for every script; Lucene's 33
+    English stop words are dropped, the rest stemmed by Porter. NDCG@10 on the test splits: SciFact .677, NFCorpus .320.
+    The paper quotes .665 and .325, for title and text indexed apart; done so (:func:`bm25_searcher` with `fields`) it
+    is .664 and .325 here, too. `dupmae evaluate --model bm25 bm25-fields --benchmark FOLDER` shows them.
 
     Args:
         benchmark: Corpus and queries.
-        k: Passages kept of each query; those without a word of the query are left out.
+        k: Passages kept of each query; those without a word of the query are left out. How many queries find none is
+            logged.
 
     Returns:
         Scores of the best passages, ties cut by id.
@@ -38,7 +43,9 @@ def bm25_run(benchmark: Benchmark, k: int = 100) -> Run:
         >>> list(bm25_run(benchmark)["q"])
         ['b']
     """
-    return bm25_searcher(benchmark.corpus)(benchmark.queries, k)
+    run = bm25_searcher(benchmark.corpus)(benchmark.queries, k)
+    warn_of_unmatched(run, f"{benchmark.name} ({benchmark.split})")
+    return run
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +60,17 @@ class Bm25:
     def __call__(self, queries: Mapping[str, str], k: int) -> Run:
         """Rank the k best passages of queries (id -> text); those without a word of the query are left out."""
         run: Run = {}
-        for query, tokens in zip(queries, bm25_words(list(queries.values())), strict=True):
+        for query, tokens in zip(queries, terms_of(list(queries.values())), strict=True):
             scores = np.zeros(len(self.ids), np.float32)
             for field in self.fields if tokens else ():
                 scores = scores + field.get_scores(tokens)
             found = np.flatnonzero(scores > 0)
             run[query] = {self.ids[row]: float(scores[row]) for row in found[best_rows(scores[found], k)]}
         return run
+
+    def matches(self, texts: Sequence[str]) -> bool:
+        """Tell whether any of the texts has a word that any passage has."""
+        return any(term in field.vocab_dict for terms in terms_of(texts) for term in terms for field in self.fields)
 
     @property
     def stored(self) -> int:
@@ -82,24 +93,30 @@ def bm25_searcher(corpus: Mapping[str, Passage], *, fields: bool = False) -> Bm2
         columns = [[passage.title for passage in passages], [passage.text for passage in passages]]
     models = []
     for column in columns:
-        words = bm25_words(column)
+        words = terms_of(column)
         if any(words):
             models.append(bm25s.BM25(method="lucene", k1=BM25_K1, b=BM25_B))
             models[-1].index(words, show_progress=False)
     return Bm25(models, sorted(corpus))
 
 
-def bm25_words(texts: Sequence[str]) -> list[list[str]]:
-    """Split each text into the words that BM25 counts: lower-cased, without stop words, stemmed."""
-    import bm25s
-    import Stemmer
+def warn_of_unmatched(
+    found: Mapping[str, Collection[str]], name: str, reason: str = "no passage has a word of theirs"
+) -> None:
+    """Say how many queries BM25 has found nothing for, if there are any.
 
-    words: list[list[str]] = bm25s.tokenize(
-        list(texts),
-        token_pattern=r"(?u)\b\w+\b",
-        stopwords="english",
-        stemmer=Stemmer.Stemmer("porter"),
-        return_ids=False,
-        show_progress=False,
-    )
-    return words
+    Args:
+        found: Query id -> passages.
+        name: Of the benchmark.
+        reason: Why that is so, or what comes of it.
+    """
+    unmatched = [query for query, passages in found.items() if not passages]
+    if unmatched:
+        logger.warning(
+            "BM25 finds nothing for %d of the %d queries of %s, such as %r: %s.",
+            len(unmatched),
+            len(found),
+            name,
+            unmatched[0],
+            reason,
+        )

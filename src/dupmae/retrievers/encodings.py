@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from dupmae.corpus import Passage, Run
 from dupmae.corpus.passage import corpus_fingerprint
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.retrievers.brute_force import as_run, search_slabs
 from dupmae.retrievers.vectors import Matrix, Vectors
@@ -65,7 +66,9 @@ def encode_corpus(vectors: Vectors, corpus: Mapping[str, Passage], folder: Path)
         slab = kept / f"{number:05d}"
         if not slab.is_dir():
             begun = time.perf_counter()
-            matrix = vectors.embed([passage.full_text for passage in passages[start : start + SLAB]], "document")
+            texts = [passage.full_text for passage in passages[start : start + SLAB]]
+            warn_of_unknown_words(getattr(vectors.model, "tokenizer", None), texts)
+            matrix = vectors.embed(texts, "document")
             _save(slab, matrix, time.perf_counter() - begun)
         seconds += json.loads((slab / _RECORD).read_text(encoding="utf-8"))["seconds"]
     slabs = [_load(slab) for slab in sorted(kept.iterdir()) if slab.is_dir() and not slab.name.startswith(".")]

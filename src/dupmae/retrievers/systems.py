@@ -205,7 +205,7 @@ def _open_duplex(
     from dupmae.duplex import DuplexEncoder
     from dupmae.index import DuplexIndex
 
-    encoder = DuplexEncoder(model.path)
+    encoder = DuplexEncoder(model)
     folder = encodings / _index_fingerprint(model.fingerprint, encoder, lengths, benchmark)
     record = folder.with_name(f"{folder.name}.json")
     untouched, begun = not folder.exists(), time.perf_counter()

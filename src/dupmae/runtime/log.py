@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def append_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Add lines to a log, which is made if need be."""
+    """Add lines to a log, which is made if need be, and flush it: a run that goes on reads what was measured before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def rewind_metrics(path: Path, phase: str | None, done: int) -> None:

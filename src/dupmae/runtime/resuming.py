@@ -1,4 +1,4 @@
-"""Runs that go on where they were interrupted: a lock, a record beside the results, whole checkpoints."""
+"""Runs that go on where they were interrupted: a lock, and a record beside the results."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def recorded_run(
     1. Hold the folder's lock (:func:`sole_run`).
     2. Read the record. If it is another run's, or there are traces of a run without a record, refuse; if it says
        finished and the result is there, say so to the caller, whose turn it is to return.
-    3. Otherwise write the record as unfinished, and delete checkpoints that a kill has torn.
+    3. Otherwise write the record as unfinished.
     4. Work: the body of the `with` statement, which goes on from what it finds.
     5. Write the record as finished, with what the body has added, and only then delete what an unfinished run needs.
 
@@ -82,7 +82,6 @@ def recorded_run(
             run = RecordedRun(details | {"finished": finished}, finished)
             if is_first_process() and not finished:
                 write_json(record_file, run.record)
-                _delete_torn_checkpoints(output / CHECKPOINTS_FOLDER)
         try:
             yield run
         except Exception:
@@ -129,21 +128,16 @@ def sole_run(output: Path) -> Iterator[None]:
             lock_file.unlink(missing_ok=True)
 
 
-def last_checkpoint(folder: Path) -> tuple[int, Path | None]:
-    """Return the step and the folder of the last checkpoint that the Trainer has left in a folder, or (0, None)."""
-    steps = {int(checkpoint.name.rpartition("-")[2]): checkpoint for checkpoint in folder.glob("checkpoint-*")}
-    last = max(steps, default=0)
-    return last, steps.get(last)
-
-
 def _read_record(record_file: Path, own_fingerprint: str, kind: str, traces: Sequence[str]) -> dict[str, Any] | None:
     """Read the record of the run in a folder, or return None if the folder holds no run yet."""
     output = record_file.parent
     if record_file.is_file():
         try:
-            record: dict[str, Any] = json.loads(record_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.") from error
+            record: Any = json.loads(record_file.read_text(encoding="utf-8"))
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not isinstance(record.get("finished"), bool):
+            raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.")
         if record.get("fingerprint") != own_fingerprint:
             if not record.get("finished") and not any((output / trace).exists() for trace in traces):
                 return None  # killed before it had done anything: nothing is lost
@@ -155,12 +149,3 @@ def _read_record(record_file: Path, own_fingerprint: str, kind: str, traces: Seq
     if any((output / trace).exists() for trace in traces):
         raise DupmaeError(f"The folder {output} holds other results: choose another folder or delete it.")
     return None
-
-
-def _delete_torn_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints that the Trainer had not finished writing."""
-    for checkpoint in [path for path in folder.rglob("checkpoint-*") if path.is_dir()]:
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the Trainer writes it last
-        except (OSError, ValueError):
-            shutil.rmtree(checkpoint)

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import torch
 from accelerate.utils import reduce
+from torch.nn.utils import get_total_norm
 from transformers.trainer_callback import TrainerCallback
 
 from dupmae.errors import DupmaeError
-from dupmae.runtime.log import append_metrics, rewind_metrics
+from dupmae.runtime.log import append_metrics, read_metrics, rewind_metrics
 from dupmae.runtime.processes import is_first_process
 
 FLUSH_STEPS = 10
@@ -40,14 +41,25 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         self._parts: list[dict[str, torch.Tensor]] = []
         self._rates: dict[str, float] = {}
         self._waiting: list[tuple[int, dict[str, float], dict[str, torch.Tensor]]] = []
+        self._where = "" if phase is None else f" of phase {phase}"
 
     def add(self, losses: Mapping[str, torch.Tensor]) -> None:
         """Take the losses of one micro-batch; those of a step are added up."""
         self._parts.append({name: loss.detach() for name, loss in losses.items()})
 
+    def forget(self) -> None:
+        """Drop what :meth:`add` has taken since the last step."""
+        self._parts = []
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the lines up to the step that training goes on from, and save as often as is asked for now."""
+        """Keep the lines up to the step that training goes on from, and save as often as is asked for now.
+
+        Raises:
+            DupmaeError: A weight is not a finite number.
+        """
         state.save_steps = args.save_steps  # a checkpoint brings its own
+        self._model = kwargs["model"]
+        self._refuse_weights(state.global_step)
         if is_first_process():
             rewind_metrics(self.path, self.phase, state.global_step)
 
@@ -66,14 +78,27 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
             self.flush()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write what waits."""
+        """Write what waits, and refuse a training that could not teach anything.
+
+        Raises:
+            DupmaeError: The loss was exactly 0 in every step.
+        """
         self.flush()
+        if is_first_process():
+            losses = [line["loss"] for line in read_metrics(self.path) if line.get("phase") == self.phase]
+            if losses and not any(losses):
+                raise DupmaeError(
+                    f"The loss{self._where} was 0 in every step, so nothing was learned: the data has nothing to tell "
+                    "apart (no negatives, or texts without a known token)."
+                )
 
     def flush(self) -> None:
         """Write the waiting lines; call it before measuring, so that no state without a loss is ever kept.
 
+        It comes before every checkpoint, so that no ruined state takes the place of a good one.
+
         Raises:
-            DupmaeError: A loss is not a finite number.
+            DupmaeError: A loss or a weight is not a finite number.
         """
         if not self._waiting:
             return
@@ -83,13 +108,23 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         lines = []
         for (step, rates, _), row in zip(self._waiting, reduce(values, self.across).tolist(), strict=True):
             if not all(map(math.isfinite, row)):
-                where = "" if self.phase is None else f" of phase {self.phase}"
                 raise DupmaeError(
-                    f"The loss{where} is not a number at step {step}: lower the learning rates or set precision to "
-                    "float32."
+                    f"The loss{self._where} is not a number at step {step}: lower the learning rates or set precision "
+                    "to float32."
                 )
             lines.append({**prefix, "step": step, **dict(zip(names, row, strict=True)), **rates})
         if is_first_process():
             append_metrics(self.path, lines)
+        self._refuse_weights(lines[-1]["step"])
         self._waiting = []
         self.report({name: lines[-1][name] for name in (*names, *rates)})
+
+    def _refuse_weights(self, step: int) -> None:
+        """Refuse a model with a weight that is not a finite number."""
+        norm: Any = get_total_norm(self._model.parameters())
+        if not torch.isfinite(norm.full_tensor() if hasattr(norm, "full_tensor") else norm):
+            when = f"after step {step}" if step else "before the first step"
+            raise DupmaeError(
+                f"A weight{self._where} is not a finite number {when}: "
+                + ("lower the learning rates or set precision to float32." if step else "take another base model.")
+            )

@@ -76,16 +76,14 @@ def evaluate(
     if k < 10:
         raise DupmaeError(f"--k counts the passages to rank, at least the 10 that NDCG@10 looks at, not {k}")
     results = [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]
-    from rich.console import Console
-
-    from dupmae.cli.display import show_comparisons
+    from dupmae.cli.display import PlainConsole, show_comparisons
     from dupmae.evaluation.benchmarks import expand_groups
     from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
     from dupmae.evaluation.html_report import write_html
     from dupmae.evaluation.metrics import HEADINGS, depth
     from dupmae.evaluation.sources import find_benchmark, read_parts
 
-    rerank = None if reranker is None else (reranker, _reranking(reranker, rerank_depth))
+    rerank = None if reranker is None else (reranker, _reranking("--reranker", reranker, rerank_depth))
     runs = [Path(path) for path in run or []]
     comparisons: list[Comparison] = []
     with ExitStack() as stack:
@@ -120,7 +118,7 @@ def evaluate(
                 write_runs(place, comparison.systems)
                 write_json(place / "per_query.json", {system.name: system.values for system in comparison.systems})
     with beside(json):
-        show_comparisons(Console(highlight=False), comparisons)
+        show_comparisons(PlainConsole(), comparisons)
     record: dict[str, Any] = {"benchmarks": [as_record(comparison) for comparison in comparisons]}
     for path in results:
         write_json(path, record)
@@ -128,13 +126,15 @@ def evaluate(
         write_html(Path(output) / "report.html", Path(output).name, comparisons)
 
 
-def _reranking(model: str, depth: int, batch_size: int = 32) -> Rerank:
-    """Make the function that ranks the best passages of each query by a cross-encoder."""
+def _reranking(option: str, model: str, depth: int, batch_size: int = 32) -> Rerank:
+    """Make the function that ranks the best passages of each query by a cross-encoder, given as an option."""
     from functools import partial
 
+    from dupmae.models import open_model
     from dupmae.retrievers.scorers import load_cross_encoder, rerank, score_pairs
 
-    score = partial(score_pairs, load_cross_encoder(model), batch_size=batch_size, show_progress_bar=True)
+    scorer = load_cross_encoder(open_model(model, option=option))
+    score = partial(score_pairs, scorer, batch_size=batch_size, show_progress_bar=True)
     return lambda benchmark, run: rerank(partial(score, benchmark), benchmark, run, depth)
 
 
@@ -168,16 +168,14 @@ def rerank(
     """
     if depth < 1:
         raise DupmaeError(f"--depth counts the passages to score, at least 1, not {depth}")
-    from rich.console import Console
-
-    from dupmae.cli.display import show_metrics
+    from dupmae.cli.display import PlainConsole, show_metrics
     from dupmae.corpus import read_benchmark, read_run, write_run
     from dupmae.evaluation import evaluate_run
 
     data, before = read_benchmark(Path(benchmark), split, allow_unknown=allow_unknown), read_run(Path(run))
-    after = _reranking(model, depth, batch_size)(data, before)
+    after = _reranking("--model", model, depth, batch_size)(data, before)
     write_run(Path(output), after, tag="reranked")
     measured = [(name, evaluate_run(ranking, data.qrels)) for name, ranking in ((run, before), (output, after))]
     with beside(output):
-        show_metrics(Console(highlight=False), f"{data.name}, {split}: {len(data.qrels)} queries", measured)
+        show_metrics(PlainConsole(), f"{data.name}, {split}: {len(data.qrels)} queries", measured)
         say(f"Written: {output}")

@@ -8,14 +8,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dupmae.cli.commands.inputs import open_index, passages_of, read_queries, say
-from dupmae.errors import DupmaeError
+from dupmae.cli.commands.inputs import open_engine_at, open_index, passages_of, read_queries, say
+from dupmae.config.ranges import Fraction, Positive
+from dupmae.errors import DupmaeError, without_passwords
 from dupmae.models import SMALL, open_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dupmae.corpus import Passage
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +24,10 @@ def build(
     corpus: list[str],
     output: str,
     model: str = SMALL,
-    batch_size: int = 32,
-    memory_mb: int = 1000,
+    batch_size: Positive = 32,
+    memory_mb: Positive = 1000,
     metadata: list[str] | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> None:
     """Encode a corpus and build the index that `dupmae search` reads.
 
@@ -47,25 +47,28 @@ def build(
         batch_size: Passages encoded at a time.
         memory_mb: Megabytes to use beside the model; passages are held in memory until a segment of them is written.
         metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
+        precision: Arithmetic of the encoder, for these passages, those added later, and queries; `auto` takes bfloat16
+            where the machine multiplies in it (AMX, AVX-512, GPU).
     """
     from dupmae.duplex import DuplexEncoder
     from dupmae.index.writing.build import build_segments
     from dupmae.index.writing.encoding import passages_within
     from dupmae.index.writing.joining import process_of
 
-    missing = _asked_for(metadata)
-    found, process = open_model(model), process_of(os.environ)
+    _check_metadata(metadata, corpus)
+    found, process = open_model(model, option="--model"), process_of(os.environ)
+    encoder = DuplexEncoder(found)
+    encoder.precision = precision
     build_segments(
         Path(output),
-        DuplexEncoder(found.path),
-        _striking_off(missing, passages_of(corpus, metadata)),
+        encoder,
+        passages_of(corpus, metadata),
         model=found,
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
         process=process,
     )
     say(f"Written: {output}" + (f" (share of process {process[0]})" if process[1] > 1 else ""))
-    _tell_missing(missing)
 
 
 def add(
@@ -73,7 +76,7 @@ def add(
     /,
     *,
     corpus: list[str],
-    batch_size: int = 32,
+    batch_size: Positive = 32,
     metadata: list[str] | None = None,
     model: str | None = None,
 ) -> None:
@@ -93,14 +96,13 @@ def add(
         metadata: Fields of the corpus to keep; those that the index has, where none is named.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
     """
-    missing = _asked_for(metadata)
+    _check_metadata(metadata, corpus)
     opened = open_index(Path(index), model)
     fields = opened.info()["metadata"] if metadata is None else metadata
     before = len(opened)
-    count = opened.add(_striking_off(missing, passages_of(corpus, fields, need_ids=True)), batch_size)
+    count = opened.add(passages_of(corpus, fields, need_ids=True), batch_size)
     new = len(opened) - before
     say(f"Added to {index}: {new} new passages, {count - new} in the place of earlier ones; it holds {len(opened)}")
-    _tell_missing(missing)
 
 
 def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = None) -> None:
@@ -197,8 +199,8 @@ def tune(
     /,
     *,
     queries: str,
-    k: int = 100,
-    recall: float = 0.99,
+    k: Positive = 100,
+    recall: Fraction = 0.99,
     clusters: bool = False,
     model: str | None = None,
     json: bool = False,
@@ -223,13 +225,9 @@ def tune(
     """
     from itertools import islice
 
-    from rich.console import Console
-
-    from dupmae.cli.display import show_trials, trials_as_json
+    from dupmae.cli.display import PlainConsole, show_trials, trials_as_json
     from dupmae.index.tune import measure, propose
 
-    if not 0 <= recall <= 1:
-        raise DupmaeError(f"--recall is the share of passages that must be found, from 0 to 1, not {recall}")
     opened = open_index(Path(index), model)
     texts = [passage.full_text for passage in islice(read_queries(Path(queries)), 200)]
     if clusters:
@@ -239,10 +237,10 @@ def tune(
     if json:
         print(trials_as_json(trials, best))
     else:
-        show_trials(Console(highlight=False), trials, best, k, len(texts))
+        show_trials(PlainConsole(), trials, best, k, len(texts))
 
 
-def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None:
+def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /, *, api_key_file: str | None = None) -> None:
     """Copy an index into a search engine, for those who outgrow one machine.
 
     Example:
@@ -256,34 +254,31 @@ def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /) -> None
         engine: qdrant, or pgvector for PostgreSQL with that extension.
         index: Folder of the index.
         url: http://HOST:PORT/COLLECTION for Qdrant, postgresql://USER@HOST/DATABASE#TABLE for pgvector.
+        api_key_file: File with Qdrant's API key, where the environment variable QDRANT_API_KEY or DUPMAE_API_KEY does
+            not hold it. PostgreSQL's password is taken from PGPASSWORD or ~/.pgpass.
     """
     from dupmae.index import DuplexIndex
-    from dupmae.index.engines import NAMES, open_engine
+    from dupmae.index.engines import NAMES
     from dupmae.index.engines.exchange import push as push_to
 
     if url.split(":")[0] not in NAMES[engine]:
-        raise DupmaeError(f"{url} is no URL of {engine}: it begins with {' or '.join(NAMES[engine])}")
-    count = push_to(DuplexIndex.open(Path(index)), open_engine(url))
-    say(f"Pushed: {count} passages to {url}")
+        raise DupmaeError(
+            f"{without_passwords(url)} is no URL of {engine}: it begins with {' or '.join(NAMES[engine])}"
+        )
+    opened = open_engine_at(url, api_key_file)
+    count = push_to(DuplexIndex.open(Path(index)), opened)
+    say(f"Pushed: {count} passages to {without_passwords(url)}")
 
 
-def _asked_for(metadata: list[str] | None) -> set[str]:
-    """Return the metadata fields named, if an index can have them."""
+def _check_metadata(metadata: list[str] | None, corpus: list[str]) -> None:
+    """Refuse metadata fields that an index cannot have, and warn, before the work, of those that no passage has."""
     from dupmae.index.storage.passages import refuse_reserved
 
     refuse_reserved(metadata or ())
-    return set(metadata or ())
-
-
-def _striking_off(missing: set[str], passages: Iterator[Passage]) -> Iterator[Passage]:
-    """Yield the same passages; a metadata field that one of them has leaves `missing`."""
-    for passage in passages:
-        if missing:
-            missing.difference_update(passage.metadata)
-        yield passage
-
-
-def _tell_missing(fields: set[str]) -> None:
-    """Warn of metadata fields that were asked for and that no passage had."""
-    for field in sorted(fields):
+    missing = set(metadata or ())
+    for passage in passages_of(corpus, metadata) if missing else ():
+        missing.difference_update(passage.metadata)
+        if not missing:
+            break
+    for field in sorted(missing):
         logger.warning("No passage of the corpus has a value in the field %r: check the name after --metadata.", field)

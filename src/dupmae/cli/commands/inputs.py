@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, without_passwords
 from dupmae.files import is_standard_output
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark, Passage
     from dupmae.index import DuplexIndex
+    from dupmae.index.engines import Engine
+
+logger = logging.getLogger(__name__)
 
 
 def open_index(folder: Path, model: str | None) -> DuplexIndex:
@@ -26,11 +30,27 @@ def open_index(folder: Path, model: str | None) -> DuplexIndex:
         from dupmae.duplex import DuplexEncoder
         from dupmae.models import open_model
 
-        found = open_model(model)
+        found = open_model(model, option="--model")
         if found.fingerprint != index.manifest.model_fingerprint:
             raise DupmaeError(f"the model {model} is not the one that built the index {folder}")
-        index.encoder = DuplexEncoder(found.path)
+        index.encoder = DuplexEncoder(found)
     return index
+
+
+def open_engine_at(url: str, api_key_file: str | None) -> Engine:
+    """Connect to the search engine that a URL names, with the key that there is for it."""
+    from dupmae.index.engines import NAMES, open_engine, read_api_key
+
+    if url != without_passwords(url):
+        logger.warning(
+            "The password in the URL can be read by everybody who lists this machine's processes: PostgreSQL takes it "
+            "from PGPASSWORD or ~/.pgpass, Qdrant its key from QDRANT_API_KEY or --api_key_file."
+        )
+    if url.split(":")[0] not in NAMES["pgvector"]:
+        return open_engine(url, read_api_key(None if api_key_file is None else Path(api_key_file)))
+    if api_key_file is not None:
+        raise DupmaeError("--api_key_file is for Qdrant: PostgreSQL's password is taken from PGPASSWORD or ~/.pgpass")
+    return open_engine(url)
 
 
 def read_filter(conditions: list[str] | None) -> dict[str, list[str]] | None:

@@ -33,8 +33,9 @@ def encode(
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
     from dupmae.duplex import DuplexEncoder
+    from dupmae.models import open_model
 
-    encoder = DuplexEncoder(model)
+    encoder = DuplexEncoder(open_model(model, option="--model"))
     passages = list(read_queries(Path(input)) if task == "query" else passages_of([input]))
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents
@@ -62,9 +63,9 @@ def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -
         bits: Bits of a weight, 2 to 8.
         vocabulary_bits: Bits of a weight in the matrices that have a row for each term of the vocabulary.
     """
-    from dupmae.models import resolve_model
+    from dupmae.models import open_model
     from dupmae.models.packing import pack as pack_into
 
-    figures = pack_into(Path(resolve_model(model)), Path(file), bits, vocabulary_bits)
+    figures = pack_into(Path(open_model(model).path), Path(file), bits, vocabulary_bits)
     with beside(file):
         say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.cli.commands.inputs import open_index, read_filter
+from dupmae.cli.commands.inputs import open_engine_at, open_index, read_filter
+from dupmae.config.ranges import Count, Positive
 from dupmae.errors import DupmaeError
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ def search(
     k: int = 10,
     where: list[str] | None = None,
     terms: int | None = None,
-    candidates: int = 400,
-    probes: int = 0,
+    candidates: Positive = 400,
+    probes: Count = 0,
     json: bool = False,
     model: str | None = None,
     engine: str | None = None,
+    api_key_file: str | None = None,
 ) -> None:
     """Search an index, and show why each passage was found.
 
@@ -59,10 +61,10 @@ def search(
         json: Print one JSON document and nothing else, for programs.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
         engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
+        api_key_file: File with the API key of that engine, where the environment variable QDRANT_API_KEY or
+            DUPMAE_API_KEY does not hold it.
     """
-    from rich.console import Console
-
-    from dupmae.cli.display import hits_as_json, show_hits
+    from dupmae.cli.display import PlainConsole, hits_as_json, show_hits
 
     if k < 1:
         raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
@@ -75,7 +77,7 @@ def search(
     if engine is not None:
         if model is None or query is not None or terms is not None:
             raise DupmaeError("dupmae search --engine URL takes --model and QUERY, and neither INDEX nor --terms")
-        query, find = index, _engine_search(engine, model)
+        query, find = index, _engine_search(engine, api_key_file, model)
     elif index is None:
         raise DupmaeError("dupmae search needs INDEX (see dupmae search --help)")
     else:
@@ -84,20 +86,19 @@ def search(
         queries = list(_queries(query, interactive=False))
         print(hits_as_json(queries, find(queries, k, **options) if queries else []))
         return
-    console = Console(highlight=False)
+    console = PlainConsole()
     for text in _queries(query, interactive=sys.stdin.isatty()):
         show_hits(console, text, find([text], k, **options)[0])
 
 
-def _engine_search(url: str, model: str) -> Callable[..., list[list[Hit]]]:
+def _engine_search(url: str, api_key_file: str | None, model: str) -> Callable[..., list[list[Hit]]]:
     """Make the function that searches an engine as `DuplexIndex.search` does an index."""
     from dupmae.duplex import DuplexEncoder
-    from dupmae.index.engines import open_engine
     from dupmae.index.engines.exchange import search as search_engine
     from dupmae.models import open_model
 
-    opened, found = open_engine(url), open_model(model)
-    return partial(search_engine, opened, DuplexEncoder(found.path), found.fingerprint)
+    opened, found = open_engine_at(url, api_key_file), open_model(model, option="--model")
+    return partial(search_engine, opened, DuplexEncoder(found), found.fingerprint)
 
 
 def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
@@ -155,9 +156,7 @@ def explain(
     """
     if k < 1:
         raise DupmaeError(f"--k counts the passages to explain, at least 1, not {k}")
-    from rich.console import Console
-
-    from dupmae.cli.display import show_explanation
+    from dupmae.cli.display import PlainConsole, show_explanation
     from dupmae.index.explanation import explain as explain_query
     from dupmae.index.explanation import explanation_as_record
 
@@ -165,4 +164,4 @@ def explain(
     if json:
         print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
     else:
-        show_explanation(Console(highlight=False), explanation)
+        show_explanation(PlainConsole(), explanation)

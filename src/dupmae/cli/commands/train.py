@@ -88,7 +88,7 @@ def finetune(
         train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
     elif benchmark is not None and dev_split is not None:
         dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
-    encoder = begin_duplex(open_model(model), None, representation, train.corpus, settings.seed)
+    encoder = begin_duplex(open_model(model, option="--model"), None, representation, train.corpus, settings.seed)
     mined, taught = (None if file is None else Path(file) for file in (lists, scores))
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     say(f"Written: {Path(output) / 'model'}")
@@ -166,7 +166,7 @@ def teach(
         settings: The training.
     """
     train = read_train("teach", benchmark, pairs, train_split, allow_unknown)
-    open_model(model)  # or says what is wrong with it before anything is loaded
+    open_model(model, option="--model")  # or says what is wrong with it before anything is loaded
     from dupmae.finetuning.teacher import score_lists, train_teacher
 
     folder = Path(output)
@@ -231,12 +231,12 @@ def pretrain(
             from dupmae.backbones.from_scratch import new_encoder
 
             texts = partial(texts_of, corpus)
-            encoder = str(new_encoder(texts, folder / "start", size, settings.seed, in_use=begun))
+            start = open_model(str(new_encoder(texts, folder / "start", size, settings.seed, in_use=begun)))
         else:
-            encoder = open_model(model).path
-        tokenizer, longest = tokenizer_and_length(encoder, settings)
+            start = open_model(model, option="--model")
+        tokenizer, longest = tokenizer_and_length(start, settings)
         token_store = build_token_store(
             passages_of(corpus), tokenizer, folder / "store", store, corpus, longest=longest, in_use=begun
         )
     say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
-    say(f"Written: {train(token_store, encoder, folder, settings)}")
+    say(f"Written: {train(token_store, start.path, folder, settings)}")

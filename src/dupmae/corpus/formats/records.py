@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -95,15 +96,19 @@ def _check_fields(record: Collection[str], fields: Fields, id_field: str | None,
 
 
 def _metadata(record: Mapping[str, Any], names: Iterable[str], place: str) -> dict[str, str]:
-    """Collect the metadata fields that have a value, as strings; true and false are spelled as in JSON."""
+    """Collect the metadata fields that have a value, as strings; true and false are spelled as in JSON, times as in
+    ISO 8601.
+    """
     nested = record.get(NESTED_FIELD)
     further = nested if isinstance(nested, Mapping) else {}
     metadata = {}
     for name in names:
         value = further.get(name) if record.get(name) is None else record[name]
-        if isinstance(value, int | float):
+        if value is None or value != value:  # a column of Arrow may hold NaN for what is missing, as pandas writes it
+            continue
+        if isinstance(value, int | float | datetime.date | datetime.time):
             metadata[name] = value_text(value)
-        elif value is not None:
+        else:
             metadata[name] = string_field(value, name, place)
     return metadata
 
@@ -117,6 +122,11 @@ def _identifier(value: object, field: str, place: str) -> str:
     """Read an id: strings as they are, whole numbers in decimal."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, float):
+        raise DupmaeError(
+            f"{place}: the field {field!r} (the id) is the number {value!r}: ids are strings or whole numbers, written "
+            "without a fraction."
+        )
     identifier = string_field(value, field, place)
     if not identifier:
         raise DupmaeError(f"{place}: the field {field!r} (the id) is empty.")

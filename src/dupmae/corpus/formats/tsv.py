@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dupmae.corpus.formats.records import ID_FIELDS, Fields, Placed, from_records
-from dupmae.corpus.lines import numbered_lines
+from dupmae.corpus.lines import columns_in, numbered_lines
 from dupmae.errors import DupmaeError
 
 
@@ -29,13 +29,16 @@ def _records(path: Path, fields: Fields) -> Iterator[tuple[int, dict[str, str]]]
             _refuse_heading(columns, fields, f"{path}, line {number}")
             if len(columns) not in (2, 3):
                 raise DupmaeError(
-                    f"{path}, line {number}: {len(columns)} columns; without a header that names {fields.text!r} "
+                    f"{path}, line {number}: {columns_in(columns)}; without a header that names {fields.text!r} "
                     "there must be two (id, text) or three (id, title, text)."
                 )
             titles = [fields.title] if len(columns) == 3 else []
             header = [fields.ids[0], *titles, fields.text]
         if len(columns) != len(header):
-            raise DupmaeError(f"{path}, line {number}: {len(columns)} columns where the first line has {len(header)}.")
+            hint = "; quotes mean nothing, so that no cell holds a tab or a line break" if '"' in line else ""
+            raise DupmaeError(
+                f"{path}, line {number}: {columns_in(columns)} where the first line has {len(header)}{hint}."
+            )
         yield number, dict(zip(header, columns, strict=True))
 
 

@@ -7,16 +7,17 @@ missing from one list would count 0 there.) What is pushed are the numbers the i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.corpus import Passage
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, without_passwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,40 @@ class Engine(Protocol):
 
 
 @contextmanager
-def translated(engine: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn what an engine's client raises, one of `errors`, into a `DupmaeError` of one sentence."""
+def translated(engine: str, secrets: Collection[str], *errors: type[Exception]) -> Iterator[None]:
+    """Turn what an engine's client raises, one of `errors`, into a `DupmaeError` of one sentence.
+
+    Args:
+        engine: What is named in the sentence.
+        secrets: Passwords and keys, of which clients and servers may quote some; they are left out.
+        errors: The client's exceptions. The sentence does not carry them along: a traceback would print them.
+    """
     try:
         yield
     except errors as error:
-        raise DupmaeError(f"{engine} does not do what was asked: {' '.join(str(error).split())}") from error
+        reason = without_secrets(" ".join(str(error).split()), secrets)
+        raise DupmaeError(f"{engine} does not do what was asked: {reason}") from None
+
+
+def without_secrets(text: str, secrets: Collection[str]) -> str:
+    """Put `***` in the place of each secret in a text, as it is and as URLs have it, and of all passwords in URLs."""
+    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), unquote(secret)) if form}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "***")
+    return without_passwords(text)
+
+
+def refuse_nul(passage: Passage) -> None:
+    """Refuse a passage that an engine cannot hold.
+
+    Raises:
+        DupmaeError: A NUL character stands in its id, title, text or metadata.
+    """
+    parts = {"id": passage.id, "title": passage.title, "text": passage.text}
+    parts |= {f"metadata field {name!r}": name + value for name, value in passage.metadata.items()}
+    for part, text in parts.items():
+        if "\0" in text:
+            raise DupmaeError(
+                f"the passage {passage.id!r} cannot be pushed: its {part} holds a NUL character, which PostgreSQL does "
+                "not take; remove it from the corpus and add the passage to the index again"
+            )

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.engines.engine import Document, SparseVector, translated
+from dupmae.index.engines.engine import Document, SparseVector, refuse_nul, translated
+
+WAIT_SECONDS = 30
+"""How long to wait for a server that does not answer, unless the URL or PGCONNECT_TIMEOUT says so."""
 
 
 class PgVector:
-    """A table of a PostgreSQL database."""
+    """A table of a PostgreSQL database.
 
-    def __init__(self, connection: Any, table: str) -> None:
-        self.connection, self.table = connection, table
+    Args:
+        connection: An open connection.
+        table: The table's name.
+        secrets: What no message may hold.
+    """
+
+    def __init__(self, connection: Any, table: str, secrets: Collection[str] = ()) -> None:
+        self.connection, self.table, self._secrets = connection, table, secrets
 
     @classmethod
     def connect(cls, url: str, table: str) -> PgVector:
@@ -27,8 +38,13 @@ class PgVector:
             import psycopg
         except ModuleNotFoundError:
             raise DupmaeError("PostgreSQL needs its client: pip install 'dupmae[pgvector]'") from None
-        with translated("The PostgreSQL server", psycopg.Error):
-            return cls(psycopg.connect(url), table)
+        parts = urlsplit(url)
+        parameters = [pair.partition("=") for pair in parts.query.split("&")]
+        secrets = [value for name, _, value in parameters if "password" in name]
+        secrets += [text for text in (parts.password, os.environ.get("PGPASSWORD")) if text]
+        waits = "connect_timeout" in parts.query or "PGCONNECT_TIMEOUT" in os.environ
+        with translated("The PostgreSQL server", secrets, psycopg.Error):
+            return cls(psycopg.connect(url, **({} if waits else {"connect_timeout": WAIT_SECONDS})), table, secrets)
 
     def push(self, documents: Iterator[Document], dimensions: int) -> int:
         """Fill the table anew in one transaction: other sessions see the old rows until all new ones are there."""
@@ -48,6 +64,7 @@ class PgVector:
             with cursor.copy(statement) as copy:
                 for document in documents:
                     passage = document.passage
+                    refuse_nul(passage)
                     metadata = json.dumps(dict(passage.metadata), ensure_ascii=False)
                     vector = _text(document.vector, dimensions)
                     copy.write_row((passage.id, passage.title, passage.text, metadata, document.model, vector))
@@ -82,7 +99,7 @@ class PgVector:
         """Name the table in what goes wrong."""
         import psycopg
 
-        return translated(f"PostgreSQL, table {self.table},", psycopg.Error)
+        return translated(f"PostgreSQL, table {self.table},", self._secrets, psycopg.Error)
 
 
 def _text(vector: SparseVector, dimensions: int) -> str:

@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
+from urllib.parse import SplitResult, unquote
 
 import numpy as np
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index.engines.engine import Document, SparseVector, translated
+from dupmae.index.engines.engine import Document, SparseVector, translated, without_secrets
+
+logger = logging.getLogger(__name__)
 
 VECTOR = "duplex"
 _BATCH = 128
+_LOCAL = ("localhost", "127.0.0.1", "::1")
 _NAMESPACE = uuid.UUID("6a3b1a3e-3f0f-5d55-9d4e-0d3c9e6f2b11")  # makes points' ids of passages' ids
 
 
-class Qdrant:
-    """A collection of a Qdrant server, which stands at `address` (or of the client's local mode)."""
+WAIT_SECONDS = 60
+"""How long to wait for an answer."""
 
-    def __init__(self, client: Any, collection: str, address: str = "") -> None:
-        self.client, self.collection, self.address = client, collection, address
+
+class Qdrant:
+    """A collection of a Qdrant server, or of the client's local mode.
+
+    Args:
+        client: The client.
+        collection: The collection's name.
+        address: Where the server stands, for messages.
+        secrets: What no message may hold.
+    """
+
+    def __init__(self, client: Any, collection: str, address: str = "", secrets: Collection[str] = ()) -> None:
+        self.client, self.collection, self.address, self._secrets = client, collection, address, secrets
 
     @classmethod
-    def connect(cls, url: str, collection: str) -> Qdrant:
-        """Make the client of a server."""
+    def connect(cls, url: SplitResult, collection: str, api_key: str | None) -> Qdrant:
+        """Make the client of a server; a name and a password in the URL go to it as basic authorisation."""
         try:
             from qdrant_client import QdrantClient
         except ModuleNotFoundError:
             raise DupmaeError("Qdrant needs its client: pip install 'dupmae[qdrant]'") from None
-        return cls(QdrantClient(url=url, timeout=60, check_compatibility=False), collection, url)
+        host = url.hostname or ""
+        port = "" if url.port is None else f":{url.port}"
+        address = f"{url.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+        name, password = unquote(url.username or ""), unquote(url.password or "")
+        basic = base64.b64encode(f"{name}:{password}".encode()).decode() if name or password else ""
+        secrets = [text for text in (api_key, password, url.password, basic) if text]
+        if secrets and url.scheme == "http" and host not in _LOCAL:
+            logger.warning("%s: keys and passwords go through the network unencrypted: use https.", address)
+        with warnings.catch_warnings(action="ignore"):  # the client says so, too, also of this very machine
+            client = QdrantClient(
+                url=address,
+                api_key=api_key,
+                headers={"Authorization": f"Basic {basic}"} if basic else None,
+                timeout=WAIT_SECONDS,
+                check_compatibility=False,
+            )
+        return cls(client, collection, address, secrets)
 
     def push(self, documents: Iterator[Document], dimensions: int) -> int:
         """Write all documents under ids made of the passages' ids, then delete the points of earlier pushes."""
@@ -55,6 +89,11 @@ class Qdrant:
         """Find the k points with the largest inner product; ties by passage id among those found."""
         from qdrant_client import models
 
+        for field in where:
+            if '"' in field:
+                raise DupmaeError(
+                    f"Qdrant cannot ask for a metadata field with a quotation mark in its name ({field})."
+                )
         conditions = [
             models.FieldCondition(key=f'metadata."{field}"', match=models.MatchAny(any=list(values)))
             for field, values in where.items()
@@ -69,24 +108,43 @@ class Qdrant:
                 with_payload=True,
                 with_vectors=True,
             ).points
-        ranking = [(_document(point), float(point.score)) for point in found]
+        ranking = [(self._document(point), float(point.score)) for point in found]
         return sorted(ranking, key=lambda place: (-place[1], place[0].passage.id))
+
+    def _document(self, point: Any) -> Document:
+        """Read a document from what the server returned."""
+        try:
+            return _document(point)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise DupmaeError(
+                f"The Qdrant collection {self.collection} holds points that `dupmae index push` did not write: push to "
+                "a new one."
+            ) from None
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Name the collection in what goes wrong, or the server if it is not there."""
-        from httpx import TransportError
-        from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
+        """Name the collection in what goes wrong, or the server if it is not there or wants a key."""
+        from httpx import HTTPError, InvalidURL, TransportError
+        from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-        with translated(f"The Qdrant collection {self.collection}", ApiException, ValueError):
+        errors = (ApiException, HTTPError, InvalidURL, ValueError, TypeError, AttributeError)
+        with translated(f"The Qdrant collection {self.collection}", self._secrets, *errors):
             try:
                 yield
+            except UnexpectedResponse as error:
+                if error.status_code not in (401, 403):
+                    raise
+                raise DupmaeError(
+                    f"The Qdrant server {self.address} refuses access (status {error.status_code}): give its key in "
+                    "the environment variable QDRANT_API_KEY or with --api_key_file."
+                ) from None
             except ResponseHandlingException as error:
                 if not isinstance(error.source, TransportError):
                     raise
+                reason = without_secrets(str(error.source) or type(error.source).__name__, self._secrets)
                 raise DupmaeError(
-                    f"The Qdrant server {self.address} cannot be reached ({error.source}): is it running there?"
-                ) from error
+                    f"The Qdrant server {self.address} cannot be reached ({reason}): is it running there?"
+                ) from None
 
 
 def _point(document: Document, push_id: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def approximate_top_k(
         DupmaeError: The index has no clusters, or a file is damaged.
     """
     settings.check()
-    count = max(settings.candidates, k)
+    count = max(min(settings.candidates, sum(map(len, alive))), k)
     cut = [query.heaviest(settings.terms) for query in queries]
     if not settings.probes:
         chosen = top_k(snapshot.segments, alive, cut, count)

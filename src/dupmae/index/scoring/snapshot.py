@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dupmae.errors import DupmaeError
 from dupmae.index.scoring.clusters import Clusters
 from dupmae.index.scoring.exact import Found
-from dupmae.index.storage.arrays import MappedFile
+from dupmae.index.storage.arrays import MappedFile, damaged, refuse_other_arrays
 from dupmae.index.storage.manifest import Manifest
 from dupmae.index.storage.segments import Segment
 
@@ -36,10 +36,14 @@ class Snapshot:
         return sorted({name for segment in self.segments for name in segment.passages.metadata_fields})
 
     @classmethod
-    def open(cls, folder: Path) -> Snapshot:
+    def open(cls, folder: Path, before: Snapshot | None = None) -> Snapshot:
         """Open the state that the manifest tells of.
 
         A writer may replace manifest and segments meanwhile; then the newer state is opened.
+
+        Args:
+            folder: The index.
+            before: An earlier state; what both have in common is not opened, and checked, again.
 
         Raises:
             DupmaeError: No index, one of another format, or one with missing or damaged files.
@@ -47,25 +51,41 @@ class Snapshot:
         for attempt in range(_ATTEMPTS):
             manifest = Manifest.read(folder)
             try:
-                return cls._of(folder, manifest)
+                return cls._of(folder, manifest, before)
             except DupmaeError:
                 if attempt == _ATTEMPTS - 1 or Manifest.read(folder) == manifest:
                     raise
         raise AssertionError("the loop returns or raises")
 
     @classmethod
-    def _of(cls, folder: Path, manifest: Manifest) -> Snapshot:
+    def _of(cls, folder: Path, manifest: Manifest, before: Snapshot | None) -> Snapshot:
         """Open the files that a manifest names."""
-        segments = [Segment(folder, entry) for entry in manifest.segments]
+        known = {} if before is None else {segment.name: segment for segment in before.segments}
+        segments = [
+            found
+            if (found := known.get(entry.name)) is not None and found.files == entry.files
+            else Segment(folder, manifest, entry)
+            for entry in manifest.segments
+        ]
         alive = [np.ones(len(segment), np.uint8) for segment in segments]
         if manifest.deleted is not None:
-            file = MappedFile(folder / manifest.deleted["name"], manifest.deleted)
+            file = MappedFile(folder, manifest.deleted["name"], manifest.deleted)
             file.check()
             packed = file.arrays()
-            for place, segment in enumerate(segments):
-                if segment.name in packed:
-                    alive[place] = 1 - np.unpackbits(packed[segment.name], count=len(segment))
-        clusters = None if manifest.clusters is None else Clusters(folder, manifest.clusters)
+            marked = {
+                entry.name: (np.uint8, (-(-entry.passages // 8),)) for entry in manifest.segments if entry.deleted
+            }
+            refuse_other_arrays(file.path, packed, marked)
+            for place, entry in enumerate(manifest.segments):
+                if entry.deleted:
+                    alive[place] = 1 - np.unpackbits(packed[entry.name], count=entry.passages)
+                    if int((alive[place] == 0).sum()) != entry.deleted:
+                        raise damaged(file.path, f"marks other than {entry.deleted} passages of {entry.name}")
+        clusters = None
+        if manifest.clusters is not None:
+            covered = set(manifest.clusters["segments"])
+            count = sum(entry.passages for entry in manifest.segments if entry.name in covered)
+            clusters = Clusters(folder, manifest.clusters, count, manifest.cls_dimension)
         return cls(manifest, segments, alive, clusters)
 
     def find(self, ids: list[str]) -> dict[str, tuple[int, int]]:

@@ -36,14 +36,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from dupmae.files import atomic_folder
-from dupmae.index.storage.arrays import MappedFile, describe, write_arrays
-from dupmae.index.storage.manifest import SegmentEntry
+from dupmae.index.storage.arrays import MappedFile, damaged, describe, refuse_other_arrays, write_arrays
+from dupmae.index.storage.manifest import Manifest, SegmentEntry
 from dupmae.index.storage.passages import StoredPassages, write_passages
 from dupmae.index.storage.quantise import Rows, dense_slack
 
 VECTORS_FILE = "vectors.safetensors"
-MAX_PASSAGES = 65_536
-"""Passages in a segment."""
 BLOCK_PASSAGES = 16_384
 """Passages in a block: small enough for its sums to stay in the processor's second-level cache."""
 
@@ -148,15 +146,46 @@ def _block_borders(count: int) -> list[tuple[int, int]]:
 
 
 class Segment:
-    """A segment opened for reading: everything is mapped at once, nothing of it in memory before it is used."""
+    """A segment opened for reading: everything is mapped at once, nothing of it in memory before it is used.
 
-    def __init__(self, folder: Path, entry: SegmentEntry) -> None:
-        """Map the files, unless one is missing, has another size than the manifest says, or a damaged header."""
+    What it holds is checked before its first use: every number that says where another one stands.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, entry: SegmentEntry) -> None:
+        """Map the files, unless one is missing, or its size, header or arrays' shapes are not as they should be.
+
+        Args:
+            folder: The index.
+            manifest: Tells how wide the vectors are.
+            entry: What it says of this segment.
+        """
         self.name = entry.name
         self.size = entry.passages
-        self.vectors_file = MappedFile(folder / entry.name / VECTORS_FILE, entry.files[VECTORS_FILE])
-        self.passages = StoredPassages(folder / entry.name, entry.files)
+        self.files = entry.files
+        """Size in bytes and checksum of each file."""
+        self.vectors_file = MappedFile(folder, f"{entry.name}/{VECTORS_FILE}", entry.files[VECTORS_FILE])
+        self.passages = StoredPassages(folder, entry)
         self._arrays = self.vectors_file.arrays()
+        self.checked = False
+        """Whether :meth:`check` found vectors and ids to be sound."""
+        count, dimension, places = self.size, manifest.cls_dimension, manifest.vocabulary_size + 1
+        postings, columns = (self._arrays.get(name, np.empty(0)).size for name in ("documents", "column_ids"))
+        refuse_other_arrays(
+            self.vectors_file.path,
+            self._arrays,
+            {
+                "high": (np.int8, (count, dimension)),
+                "low": (np.int8, (count, dimension)),
+                "cls_units": (np.float32, (count,)),
+                "slack": (np.float32, (count,)),
+                "starts": (np.uint32, (len(_block_borders(count)), places)),
+                "documents": (np.uint16, (postings,)),
+                "weights": (np.int16, (postings,)),
+                "column_ids": (np.uint32, (columns,)),
+                "columns": (np.int16, (columns * count,)),
+                "ot_units": (np.float32, (count,)),
+            },
+        )
 
     def __len__(self) -> int:
         return self.size
@@ -164,6 +193,11 @@ class Segment:
     @cached_property
     def blocks(self) -> list[Block]:
         """The segment's blocks, in order."""
+        self.check()
+        return self._blocks()
+
+    def _blocks(self) -> list[Block]:
+        """Cut the arrays into blocks."""
         arrays = self._arrays
         width = len(arrays["column_ids"])
         return [
@@ -183,20 +217,46 @@ class Segment:
             for number, (first, last) in enumerate(_block_borders(self.size))
         ]
 
-    @property
-    def checked(self) -> bool:
-        """Whether :meth:`check` found vectors and ids to be sound."""
-        return self.vectors_file.sound and self.passages.ids_file.sound
-
     def check(self) -> None:
-        """Refuse damaged vectors or ids; what was found sound is not read again."""
+        """Refuse vectors or ids that are damaged or inconsistent; what was found sound is not read again."""
+        if self.checked:
+            return
         self.vectors_file.check()
-        self.passages.ids_file.check()
+        self._refuse_inconsistent()
+        self.passages.check()
+        self.checked = True
 
     def verify(self) -> None:
         """Refuse the segment if any byte is damaged, whether that was looked for before or not."""
+        self.checked = False
         for file in (self.vectors_file, self.passages.ids_file, self.passages.texts_file):
             file.verify()
+        self.check()
+        self.passages.check_texts()
+
+    def _refuse_inconsistent(self) -> None:
+        """Refuse numbers with which the compiled loops would leave an array, or miss what a list holds.
+
+        A checksum tells what has changed since it was written; this holds for a file that was written to deceive.
+        """
+        arrays, path = self._arrays, self.vectors_file.path
+        starts = arrays["starts"].astype(np.int64).ravel()
+        if starts[0] != 0 or starts[-1] != len(arrays["documents"]) or (np.diff(starts) < 0).any():
+            raise damaged(path, "has lists that do not begin where others end")
+        columns = arrays["column_ids"].astype(np.int64)
+        if (np.diff(columns) <= 0).any() or (columns >= arrays["starts"].shape[1] - 1).any():
+            raise damaged(path, "has columns of terms that do not rise, or that the vocabulary does not have")
+        for name in ("cls_units", "slack", "ot_units"):
+            least = 0 if name == "slack" else np.finfo(np.float32).tiny
+            if not ((arrays[name] >= least) & (arrays[name] < np.inf)).all():
+                raise damaged(path, f"has {name!r} that are no finite numbers above 0")
+        for block in self._blocks():
+            first, last = int(block.starts[0]), int(block.starts[-1])
+            documents, begins = block.documents[first:last], np.zeros(last - first + 1, np.bool_)
+            begins[block.starts.astype(np.int64) - first] = True
+            rising = documents[1:] > documents[:-1]
+            if (len(documents) and documents.max() >= len(block)) or not (rising | begins[1:-1]).all():
+                raise damaged(path, "has lists of passages that do not rise, or that are not there")
 
     def rows(self) -> Rows:
         """Read the vectors of all passages, as they were given to :func:`write_segment`, in the order of the ids."""

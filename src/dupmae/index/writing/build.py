@@ -15,23 +15,32 @@ from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.files import made_folder
+from dupmae.files import flush_folder, made_folder
 from dupmae.index.scoring.snapshot import Snapshot
-from dupmae.index.storage.manifest import Manifest, SegmentEntry, relative_model
+from dupmae.index.storage.manifest import MAX_PASSAGES, Manifest, SegmentEntry, relative_model
 from dupmae.index.storage.passages import passage_table
 from dupmae.index.storage.quantise import Rows
-from dupmae.index.storage.segments import MAX_PASSAGES, write_segment
+from dupmae.index.storage.segments import write_segment
 from dupmae.index.writing.changes import (
     SPOOL,
     changing,
     commit,
     holds_other_files,
     is_index,
+    merge_segments,
     sole_writer,
     sweep,
     without,
 )
-from dupmae.index.writing.encoding import Encoder, encode_window, fingerprint_of, spool_of, windows
+from dupmae.index.writing.encoding import (
+    Encoder,
+    encode_window,
+    fingerprint_of,
+    in_precision,
+    precision_of,
+    spool_of,
+    windows,
+)
 from dupmae.index.writing.joining import id_twice, join, other_passages, part_folder, recognise
 from dupmae.models import Model
 
@@ -74,7 +83,7 @@ def build_segments(
         builder.build(folder, passages)
         return
     own = (passage for number, passage in enumerate(passages) if number % processes == rank)
-    if (finished := _earlier_manifest(folder, model)) is not None:
+    if (finished := _earlier_manifest(folder, encoder, model)) is not None:
         recognise(folder, finished, own)
         return
     builder.build(part_folder(folder, rank, processes), own)
@@ -95,6 +104,8 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
     """
     added = 0
     with changing(folder) as snapshot, _bar(passages) as bar:
+        precision = snapshot.manifest.precision
+        encoder = in_precision(encoder, precision)
         written: set[str] = set()
         for window in windows(passages, snapshot.manifest.segment_passages):
             added += len(window)
@@ -111,14 +122,16 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
             for identifier, (number, _) in places.items():
                 if snapshot.segments[number].name in written:
                     raise id_twice(identifier)
-            rows, _ = encode_window(spool_of(folder, manifest.model_fingerprint), encoder, window, batch_size, bar)
+            spool = spool_of(folder, manifest.model_fingerprint, precision)
+            rows, _ = encode_window(spool, encoder, window, batch_size, bar)
             if rows.high.shape[1] != manifest.cls_dimension or rows.lexical.shape[1] != manifest.vocabulary_size:
                 raise DupmaeError(f"The embeddings do not fit the index {folder}: embed with the model that built it.")
             entry = _write(folder, manifest, window, rows, fingerprint)
             written.add(entry.name)
             commit(folder, manifest, without(snapshot, places.values()), [entry])
             shutil.rmtree(folder / SPOOL, ignore_errors=True)
-            snapshot = Snapshot.open(folder)
+            snapshot = Snapshot.open(folder, snapshot)
+        merge_segments(folder, snapshot)
     if not added:
         raise DupmaeError("There are no passages to add: the corpus is empty.")
     return added
@@ -130,10 +143,11 @@ class _Builder:
     def __init__(self, encoder: Encoder, model: Model, batch_size: int, segment_passages: int) -> None:
         self.encoder, self.model = encoder, model
         self.batch_size, self.segment_passages = batch_size, segment_passages
+        self.snapshot: Snapshot | None = None
 
     def build(self, folder: Path, passages: Iterable[Passage]) -> None:
         """Fill one index folder."""
-        manifest = _earlier_manifest(folder, self.model)
+        manifest = _earlier_manifest(folder, self.encoder, self.model)
         size = manifest.segment_passages if manifest else self.segment_passages
         iterator = iter(passages)
         first = list(islice(iterator, 1))
@@ -149,8 +163,9 @@ class _Builder:
                 raise other_passages(folder)
             return
         new = made_folder(folder)
+        flush_folder(folder.parent)
         with sole_writer(folder, new=new), _bar(passages) as bar:
-            manifest = _earlier_manifest(folder, self.model)  # another process may just have finished
+            manifest = _earlier_manifest(folder, self.encoder, self.model)  # another process may just have finished
             sweep(folder, manifest)
             number = -1
             for number, window in enumerate(windows(chain(first, iterator), size)):
@@ -178,10 +193,13 @@ class _Builder:
         """Encode a window and commit it; the first one also begins the manifest."""
         _refuse_duplicates(window)
         if manifest is not None:
-            for identifier in Snapshot.open(folder).find([passage.id for passage in window]):
+            self.snapshot = Snapshot.open(folder, self.snapshot)
+            for identifier in self.snapshot.find([passage.id for passage in window]):
                 raise id_twice(identifier)
-        spool = spool_of(folder, self.model.fingerprint)
-        rows, top_k = encode_window(spool, self.encoder, window, self.batch_size, bar)
+        precision = precision_of(self.encoder) if manifest is None else manifest.precision
+        encoder = in_precision(self.encoder, precision)
+        spool = spool_of(folder, self.model.fingerprint, precision)
+        rows, top_k = encode_window(spool, encoder, window, self.batch_size, bar)
         if manifest is None:
             manifest = Manifest(
                 model=self.model.name,
@@ -191,6 +209,7 @@ class _Builder:
                 vocabulary_size=rows.lexical.shape[1],
                 top_k=top_k,
                 segment_passages=self.segment_passages,
+                precision=precision,
             )
         manifest.segments.append(_write(folder, manifest, window, rows, fingerprint))
         manifest.write(folder)
@@ -198,7 +217,7 @@ class _Builder:
         return manifest
 
 
-def _earlier_manifest(folder: Path, model: Model) -> Manifest | None:
+def _earlier_manifest(folder: Path, encoder: Encoder, model: Model) -> Manifest | None:
     """Read the manifest of a build to go on with; None for a folder to begin in."""
     if not folder.exists():
         return None
@@ -213,6 +232,12 @@ def _earlier_manifest(folder: Path, model: Model) -> Manifest | None:
         raise DupmaeError(
             f"{folder} holds the index of another model ({manifest.model}), not of {model.name}:"
             " delete it or choose another folder."
+        )
+    asked = getattr(encoder, "precision", "auto")
+    if manifest.precision is not None and asked not in ("auto", manifest.precision):
+        raise DupmaeError(
+            f"{folder} holds an index that was encoded in {manifest.precision}, not in {asked}: leave precision at"
+            " auto, which goes on as it began, or choose another folder."
         )
     return manifest
 

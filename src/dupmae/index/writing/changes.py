@@ -17,22 +17,30 @@ from dupmae.errors import DupmaeError
 from dupmae.files import atomic_path, is_temporary, locked
 from dupmae.index.scoring import clusters
 from dupmae.index.scoring.snapshot import Snapshot
-from dupmae.index.storage.arrays import describe, write_arrays
+from dupmae.index.storage.arrays import describe, refuse_links, write_arrays
 from dupmae.index.storage.manifest import FILE_NAME, Manifest, SegmentEntry
 from dupmae.index.storage.quantise import Rows, concatenate_rows
 from dupmae.index.storage.segments import write_segment
 
 LOCK_FILE = "lock"
+TIER_BITS = 3
+"""Eight segments of a similar size, between two powers of eight passages, are joined: the 2 to the power of this."""
 SPOOL = "spool"
 """Folder of passages that are encoded but not yet in a segment."""
 _OURS = re.compile(
-    r"segment-\d{6,}|deleted-\d{6,}\.safetensors|clusters-\d{6,}\.faiss|process-\d+-of-\d+|\..*\.\d+\.tmp"
+    r"segment-\d{6,}|deleted-\d{6,}\.safetensors|clusters-\d{6,}\.(safetensors|faiss)|process-\d+-of-\d+|\..*\.\d+\.tmp"
 )
 
 
 @contextmanager
 def sole_writer(folder: Path, *, wait: bool = False, new: bool = False) -> Iterator[None]:
-    """Hold the lock of an index folder, which the system takes back when a process dies; refuse others, or wait."""
+    """Hold the lock of an index folder, which the system takes back when a process dies; refuse others, or wait.
+
+    Raises:
+        DupmaeError: Another process holds it, or the lock or the spool is a link: both are written to.
+    """
+    for name in (LOCK_FILE, SPOOL):
+        refuse_links(folder, name)
     taken = f"Another process is changing the index {folder}: try again when it has finished."
     try:
         with locked(folder / LOCK_FILE, taken, wait=wait, alone=lambda: new):
@@ -71,7 +79,7 @@ def sweep(folder: Path, manifest: Manifest | None) -> None:
         named |= {file["name"] for file in (manifest.deleted, manifest.clusters) if file is not None}
     for path in list(folder.iterdir()):
         if _OURS.fullmatch(path.name) and path.name not in named:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def commit(
@@ -129,23 +137,61 @@ def compact_segments(folder: Path) -> None:
     """
     with changing(folder) as snapshot:
         shutil.rmtree(folder / SPOOL, ignore_errors=True)
-        manifest = snapshot.manifest
-        size = manifest.segment_passages
-        small = [2 * len(segment) < size for segment in snapshot.segments]
-        chosen = [
-            number
-            for number, entry in enumerate(manifest.segments)
-            if entry.deleted or (small[number] and sum(small) > 1)
-        ]
-        if not chosen:
-            return
-        added = []
-        for rows, passages in _regrouped((_living(snapshot, number) for number in chosen), size):
-            name = manifest.new_name("segment")
-            files = write_segment(folder, name, rows, passages)
-            added.append(SegmentEntry(name=name, passages=len(rows), fingerprint="", files=files))
-        manifest.segments = [entry for number, entry in enumerate(manifest.segments) if number not in chosen]
-        commit(folder, manifest, {}, added)
+        small = [2 * len(segment) < snapshot.manifest.segment_passages for segment in snapshot.segments]
+        _rewrite(
+            folder,
+            snapshot,
+            [
+                number
+                for number, entry in enumerate(snapshot.manifest.segments)
+                if entry.deleted or (small[number] and sum(small) > 1)
+            ],
+        )
+
+
+def merge_segments(folder: Path, snapshot: Snapshot) -> Snapshot:
+    """Join small segments, so that many small additions leave few of them; each join is a change of its own.
+
+    As in Lucene and Tantivy segments of similar size are joined once there are several: every passage is rewritten
+    about as often as its index has orders of magnitude. What clusters were made of stays, and segments half full.
+
+    Returns:
+        The state that is left; the caller is the one process that may change the index.
+    """
+    while chosen := _due(snapshot.manifest):
+        _rewrite(folder, snapshot, chosen)
+        snapshot = Snapshot.open(folder)
+    return snapshot
+
+
+def _due(manifest: Manifest) -> list[int]:
+    """Choose segments that should become one: the smallest of which there are enough, and all without passages."""
+    clustered = set() if manifest.clusters is None else set(manifest.clusters["segments"])
+    empty, tiers = [], dict[int, list[int]]()
+    for number, entry in enumerate(manifest.segments):
+        living = entry.passages - entry.deleted
+        if entry.name in clustered:
+            continue
+        if not living:
+            empty.append(number)
+        elif 2 * living < manifest.segment_passages:
+            tiers.setdefault((living.bit_length() - 1) // TIER_BITS, []).append(number)
+    enough = [numbers for _, numbers in sorted(tiers.items()) if len(numbers) >= 2**TIER_BITS]
+    return sorted(empty + (enough[0] if enough else [])) if enough or len(empty) >= 2**TIER_BITS else []
+
+
+def _rewrite(folder: Path, snapshot: Snapshot, chosen: Sequence[int]) -> None:
+    """Commit the living passages of some segments, by number, in segments as full as may be, in their place."""
+    if not chosen:
+        return
+    manifest, added = snapshot.manifest, []
+    alive = {manifest.segments[number].name: rows for number, rows in enumerate(snapshot.alive) if number not in chosen}
+    for rows, passages in _regrouped((_living(snapshot, number) for number in chosen), manifest.segment_passages):
+        name = manifest.new_name("segment")
+        files = write_segment(folder, name, rows, passages)
+        added.append(SegmentEntry(name=name, passages=len(rows), fingerprint="", files=files))
+    manifest.segments = [entry for number, entry in enumerate(manifest.segments) if number not in chosen]
+    commit(folder, manifest, alive, added)
 
 
 def build_clusters(folder: Path) -> None:
@@ -155,7 +201,7 @@ def build_clusters(folder: Path) -> None:
         if not manifest.cls_dimension or not snapshot.segments:
             raise DupmaeError(f"The index {folder} has no dense halves to make clusters of.")
         index = clusters.learn(snapshot.segments)
-        name = f"{manifest.new_name('clusters')}.faiss"
+        name = f"{manifest.new_name('clusters')}.safetensors"
         with atomic_path(folder / name) as temporary:
             clusters.write(index, temporary)
             manifest.clusters = {"name": name, "segments": [segment.name for segment in snapshot.segments]}

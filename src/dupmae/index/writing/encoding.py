@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
+from dupmae.index.storage.manifest import MAX_PASSAGES
 from dupmae.index.storage.quantise import LARGEST_INPUT, Rows, concatenate_rows, quantise
-from dupmae.index.storage.segments import MAX_PASSAGES
 from dupmae.index.writing.changes import SPOOL
 
 WORKING_BYTES = 16_000
@@ -48,8 +51,34 @@ class Encoder(Protocol):
         """Embed queries with all their terms."""
 
 
+def precision_of(encoder: Encoder) -> str | None:
+    """Tell the arithmetic that an encoder computes in on this machine; None of one that has no such setting."""
+    from dupmae.runtime.precision import bfloat16_pays
+
+    chosen = getattr(encoder, "precision", None)
+    return None if chosen is None else "bfloat16" if bfloat16_pays(chosen) else "float32"
+
+
+def in_precision(encoder: Encoder, precision: str | None) -> Encoder:
+    """Take an encoder that computes in the arithmetic that an index was encoded in, if that is known.
+
+    Where it is another one than the encoder's, a copy is returned that shares its parameters.
+    """
+    if precision is None or precision_of(encoder) in (None, precision):
+        return encoder
+    other: Any = copy.copy(encoder)
+    other.precision = precision
+    return other  # type: ignore[no-any-return]
+
+
 def passages_within(memory_mb: int) -> int:
-    """Choose how many passages a window may hold for building to need about so many megabytes beside the model."""
+    """Choose how many passages a window may hold for building to need about so many megabytes beside the model.
+
+    Raises:
+        DupmaeError: Less than one megabyte.
+    """
+    if memory_mb < 1:
+        raise DupmaeError(f"memory_mb is {memory_mb}: building an index takes at least 1 megabyte beside the model.")
     return min(max(memory_mb * 1_000_000 // WORKING_BYTES, 1), MAX_PASSAGES)
 
 
@@ -72,9 +101,9 @@ def fingerprint_of(window: Sequence[Passage]) -> str:
     return hasher.hexdigest()[:16]
 
 
-def spool_of(folder: Path, model_fingerprint: str) -> Path:
+def spool_of(folder: Path, model_fingerprint: str, precision: str | None) -> Path:
     """Name the folder in which an index keeps what a model has embedded until it is committed."""
-    return folder / SPOOL / model_fingerprint
+    return folder / SPOOL / f"{model_fingerprint}-{precision}"
 
 
 def encode_window(
@@ -95,9 +124,8 @@ def encode_window(
     for start in range(0, len(order), step):
         unit = [window[number] for number in order[start : start + step]]
         place = spool / fingerprint_of(unit)
-        if place.exists():
-            embeddings = DuplexEmbeddings.load(place)
-        else:
+        embeddings = _spooled(place, len(unit), vocabulary_size)
+        if embeddings is None:
             texts = [passage.full_text for passage in unit]
             embeddings = encoder.embed_documents(texts, batch_size=batch_size, show_progress_bar=False)
             _refuse_unstorable(embeddings, unit)
@@ -109,10 +137,30 @@ def encode_window(
     return concatenate_rows(parts).take(np.argsort(order)), top_k
 
 
-def _refuse_unstorable(embeddings: DuplexEmbeddings, passages: Sequence[Passage]) -> None:
-    """Refuse embeddings with numbers that are not finite, or too large."""
+def _spooled(place: Path, count: int, vocabulary_size: int) -> DuplexEmbeddings | None:
+    """Read what was embedded before a kill; what is damaged is deleted, to be embedded again."""
+    if not place.exists():
+        return None
+    try:
+        found = DuplexEmbeddings.load(place)
+        if len(found) == count and found.ids.max(initial=0) < vocabulary_size and _storable(found).all():
+            return found
+    except DupmaeError:
+        pass
+    shutil.rmtree(place)
+    return None
+
+
+def _storable(embeddings: DuplexEmbeddings) -> NDArray[np.bool_]:
+    """Mark the rows (N,) whose numbers are all finite and not too large."""
     good = (np.abs(embeddings.weights) <= LARGEST_INPUT).all(axis=1)
     good &= (np.abs(embeddings.cls) <= LARGEST_INPUT).all(axis=1)
+    return np.asarray(good)
+
+
+def _refuse_unstorable(embeddings: DuplexEmbeddings, passages: Sequence[Passage]) -> None:
+    """Refuse embeddings with numbers that are not finite, or too large."""
+    good = _storable(embeddings)
     if not good.all():
         raise DupmaeError(
             f"The embedding of passage {passages[int(np.argmin(good))].id!r} holds numbers that are not finite or too"

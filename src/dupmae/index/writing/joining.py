@@ -49,6 +49,11 @@ def join(folder: Path, processes: int) -> None:
                 for other in snapshots[:place]:
                     for identifier in other.find(segment.passages.ids.to_pylist()):
                         raise id_twice(identifier)
+        if len({snapshot.manifest.precision for snapshot in snapshots}) > 1:
+            raise DupmaeError(
+                f"The processes that built {folder} computed in different precisions: delete it and name one"
+                " (--precision float32)."
+            )
         manifest = Manifest.read(parts[0])
         manifest.segments, manifest.next_number = [], 1
         manifest.model_relative = relative_model(folder, manifest.model)

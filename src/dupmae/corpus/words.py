@@ -1,0 +1,107 @@
+"""Cut texts of any script into words: the one place that BM25, overlaps of words, crops and windows take them from.
+
+Scripts with spaces are cut at them and at punctuation; the marks that Devanagari, Tamil or Arabic write on their
+letters belong to the word. Where a script has no spaces between words, or glues particles to them as Korean does, a run
+of characters stands for its words by the overlapping pairs in it. A "character" is what readers take for one: a letter
+with its marks (a grapheme cluster). Measured against ICU's dictionaries, pairs find as much or more (docs/scripts.md),
+and need no dictionary.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import regex
+
+_CHINESE_JAPANESE = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\u30fc\uff66-\uff9f]"
+_WITH_SINGLES = rf"[{_CHINESE_JAPANESE}\p{{Hangul}}]"
+"""Scripts in which one character may be a word."""
+_WITHOUT_SINGLES = r"\p{LB=SA}"
+"""Scripts that Unicode says need a dictionary to be broken: Thai, Lao, Burmese, Khmer, Tai."""
+_WORD = regex.compile(
+    rf"(?V1)(?P<singles>{_WITH_SINGLES}+)|(?P<pairs>{_WITHOUT_SINGLES}+)"
+    rf"|(?P<word>[[\p{{L}}\p{{N}}_]--[{_WITH_SINGLES}{_WITHOUT_SINGLES}]]"
+    rf"[[\p{{L}}\p{{N}}\p{{M}}_]--[{_WITH_SINGLES}{_WITHOUT_SINGLES}\ufe0f]]*)"
+    r"|(?P<emoji>\p{RI}{2}|[\p{Emoji_Presentation}--\p{Emoji_Modifier}--\p{RI}]|\p{Extended_Pictographic}(?=\ufe0f))"
+)
+_ASCII_WORD = regex.compile(r"[A-Za-z0-9_]+")
+_CHARACTER = regex.compile(r"\X")
+_UNSPACED = rf"[{_CHINESE_JAPANESE}{_WITHOUT_SINGLES}]"
+_PIECE = regex.compile(rf"(?V1)(?:(?:(?={_UNSPACED})\X){{1,2}}|[^\s{_UNSPACED}]+)\s*|\s+")
+_WIDE = regex.compile(_WITH_SINGLES)
+_IGNORED = dict.fromkeys(map(ord, "\u00ad\u034f\u200c\u200d\u2060\ufeff")) | dict.fromkeys(
+    map(ord, "\u2122\u2120"), " "
+)
+"""Marks that are not seen (soft hyphens, joiners), and signs that NFKC would glue to the word before them as "tm"."""
+
+
+def fold(text: str) -> str:
+    """Fold differences of writing that are none of meaning: width, ligatures, case, invisible marks.
+
+    `ＡＢＣ` becomes `abc`, half-width `ｶﾞ` `ガ`, `Straße` `strasse`, `İstanbul` `istanbul`, both Greek sigmas one.
+    Accents stay, as they do in Lucene's English analysis, which the published figures were made with.
+    """
+    if text.isascii():
+        return text.lower()
+    composed = unicodedata.normalize("NFKC", text.translate(_IGNORED))
+    return unicodedata.normalize("NFKC", composed.casefold()).replace("i\u0307", "i")
+
+
+def words_of(text: str) -> list[str]:
+    """Cut a text into folded words, in order; what stands for words in scripts without spaces is told above.
+
+    Example:
+        >>> from dupmae.corpus.words import words_of
+        >>> words_of("Two STRASSEN, हिन्दी")
+        ['two', 'strassen', 'हिन्दी']
+        >>> words_of("灯塔的光"), words_of("ประภาคาร")
+        (['灯', '塔', '的', '光', '灯塔', '塔的', '的光'], ['ประ', 'ระภา', 'ภาคา', 'คาร'])
+    """
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())  # type: ignore[no-any-return]
+    words: list[str] = []
+    for match in _WORD.finditer(fold(text)):
+        if match.lastgroup in ("word", "emoji"):
+            words.append(match.group())
+            continue
+        characters = _CHARACTER.findall(match.group())
+        if match.lastgroup == "singles" or len(characters) == 1:
+            words += characters
+        words += map("".join, pairwise(characters))
+    return words
+
+
+def terms_of(texts: Iterable[str]) -> list[list[str]]:
+    """Cut each text into the terms of BM25: its words without Lucene's 33 English stop words, stemmed by Porter."""
+    import Stemmer
+    from bm25s.stopwords import STOPWORDS_EN
+
+    stop, stem, stems = frozenset(STOPWORDS_EN), Stemmer.Stemmer("porter").stemWord, dict[str, str]()
+    terms = []
+    for text in texts:
+        kept = [word for word in words_of(text) if word not in stop]
+        for word in kept:
+            if word not in stems:
+                stems[word] = stem(word)
+        terms.append([stems[word] for word in kept])
+    return terms
+
+
+def pieces_of(text: str) -> list[str]:
+    """Cut a text into pieces of about a word, each with the white space behind it; together they are the text.
+
+    In scripts without spaces two characters count as a word, which is about the mean of Chinese.
+    """
+    return _PIECE.findall(text)  # type: ignore[no-any-return]
+
+
+def join_pieces(pieces: Sequence[str]) -> str:
+    """Put pieces on one line, with single spaces where they had white space."""
+    return " ".join("".join(pieces).split())
+
+
+def reading_length(text: str) -> int:
+    """Count a text's characters, those of Chinese, Japanese and Korean twice: they say as much as two letters do."""
+    return len(text) if text.isascii() else len(text) + len(_WIDE.findall(text))

@@ -1,0 +1,75 @@
+"""The model card of a duplex model: how it is loaded and used, with dupmae and without."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from dupmae.files import atomic_write
+
+CARD_FILE = "README.md"
+TAGS = ("dupmae", "retromae-2", "retrieval")
+USE = """```python
+from sentence_transformers import SparseEncoder
+
+# modeling_duplex.py in this folder is run, a copy of dupmae's own dupmae/duplex/pooling.py
+model = SparseEncoder("path/to/this/folder", trust_remote_code=True)
+queries = model.encode_query(["how do lighthouses work?"])
+passages = model.encode_document(["A lamp behind a lens guides ships at night.", "Wild yeast makes sourdough rise."])
+print(model.similarity(queries, passages))
+```"""
+USE_OF_DUPMAE = """```python
+from dupmae import DuplexEncoder
+
+model = DuplexEncoder("path/to/this/folder")  # runs no code of the folder
+passages = model.embed_documents(["A lamp behind a lens guides ships at night."])
+```"""
+
+
+def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
+    """Write a duplex model's card in the place of the one that sentence-transformers has written.
+
+    Args:
+        folder: The saved model. Without a card it gets none.
+        encoder: The model, a :class:`dupmae.duplex.DuplexEncoder`.
+        loaded: The card that it was loaded with; if it is what was written, and knows of dupmae, it stays.
+    """
+    file = folder / CARD_FILE
+    if not file.is_file():
+        return
+    written = file.read_text(encoding="utf-8")
+    if written == loaded and "dupmae" in written:
+        return
+    data: Any = ModelCard(written, ignore_metadata_errors=True).data
+    data.tags = list(dict.fromkeys([*(data.tags or []), *TAGS]))
+    pooling, transformer = encoder.pooling, encoder[0]
+    terms = "its own tokens" if pooling.query_terms == "tokens" else "all terms that its tokens raise"
+    prompts = {task: encoder.prompts.get(task) or "" for task in ("query", "document")}
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        "# A duplex retriever",
+        f"It encodes a text in two halves (DupMAE, also RetroMAE-2, arXiv 2305.02564): a dense vector of "
+        f"{pooling.dense_dimension} dimensions, and weights of the {pooling.vocabulary_size:,} terms of its "
+        f"vocabulary, of which a passage keeps the {pooling.top_k} heaviest and a query has {terms}. The inner product "
+        "of a query and a passage is the score, so that queries and passages have to be encoded as what they are: with "
+        "`encode_query` and `encode_document`, never with `encode` for both.",
+        "## Use",
+        "With sentence-transformers alone (6.2 or later):",
+        USE,
+        "With dupmae, which also indexes and searches:",
+        "```sh\npip install dupmae\n"
+        "dupmae index build --model path/to/this/folder --corpus articles.jsonl --output index\n"
+        'dupmae search index "how do lighthouses work?"\n```',
+        USE_OF_DUPMAE,
+        "## What it reads",
+        "| | tokens | prompt before the text |\n|:--|--:|:--|\n"
+        f"| query | {transformer.query_length or transformer.max_seq_length} | `{prompts['query']!r}` |\n"
+        f"| passage | {transformer.document_length or transformer.max_seq_length} | `{prompts['document']!r}` |",
+        f"Made with dupmae {version('dupmae')}. `SHA256SUMS` holds the checksums of its files, which dupmae compares "
+        "when it opens them.",
+    ]
+    with atomic_write(file) as opened:
+        opened.write("\n\n".join(parts) + "\n")
