@@ -153,6 +153,8 @@ def sweep(folder: Path) -> None:
     lock of its own. Where the disk keeps no locks nothing can be told, and nothing is deleted. A process that died
     between two renames of a folder has left none at its place; the new one is put there.
     """
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         left = [Path(entry.path) for entry in entries if is_temporary(entry.name)]
         for place in left:
@@ -252,13 +254,31 @@ def locked(
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
-        _without_locks(lock_file.parent, alone())
+        _without_locks(lock_file.parent, alone=alone())
         yield
         return
     try:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def locked_folder(folder: Path, taken: str) -> Iterator[None]:
+    """Hold a lock of a folder itself, where no file can be made beside it: a mount point, or somebody else's.
+
+    Raises:
+        DupmaeError: Another process holds it, with `taken` as the sentence; or the disk keeps no locks.
+    """
+    lock = _lock_folder(folder)
+    if lock is None:
+        raise DupmaeError(taken)
+    if lock < 0:
+        _without_locks(folder, alone=False)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -404,9 +424,11 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-        if lock >= 0:
-            os.close(lock)
+        try:
+            shutil.rmtree(place, ignore_errors=True)
+        finally:
+            if lock >= 0:
+                os.close(lock)
 
 
 @contextmanager
@@ -556,7 +578,7 @@ def _exists(place: Path) -> bool:
     return True
 
 
-def _without_locks(folder: Path, alone: bool) -> None:
+def _without_locks(folder: Path, *, alone: bool) -> None:
     """Refuse to work in a folder on a disk without locks, or warn."""
     if not alone:
         raise DupmaeError(

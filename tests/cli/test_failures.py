@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 
 import pytest
 import torch
@@ -49,6 +50,12 @@ from dupmae.errors import DupmaeError
             "too many open files: allow more with `ulimit -n`",
         ),
         (RuntimeError("I/O error: Too many open files (os error 24)"), 2, "too many open files: allow more"),
+        (
+            shutil.Error([("a", "out/b", "[Errno 5] Input/output error")]),
+            2,
+            "out/b cannot be written: [Errno 5] Input/",
+        ),
+        (shutil.Error([("a", "out/b", "[Errno 28] No space left on device")]), 1, "no space left on the disk of out;"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "out/x"), 1, "no space left on the disk of out/x"),
         (
             RuntimeError("cannot cache function 'f': no locator available for file 'x.py'"),

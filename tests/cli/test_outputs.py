@@ -90,8 +90,12 @@ def test_every_argument_that_takes_text_is_known_to_be_a_path_or_not():
     assert len(OUTPUTS) >= 12
 
 
-@pytest.mark.parametrize(("name", "key"), PATHS)
-@pytest.mark.parametrize("spelling", ["~/x y", "$HOME/x y", "${HOME}/x y"])
+def taking_turns(*values: str) -> list[tuple[str, str, str]]:
+    """Give each path one of several values, so that all are tried, though not all of them at each."""
+    return [(name, key, values[number % len(values)]) for number, (name, key) in enumerate(PATHS)]
+
+
+@pytest.mark.parametrize(("name", "key", "spelling"), taking_turns("~/x y", "$HOME/x y", "${HOME}/x y"))
 def test_the_home_is_meant_alike_wherever_a_path_is_given(name, key, spelling, words_with, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     if key == "recipe":
@@ -108,18 +112,17 @@ def test_the_home_is_meant_alike_wherever_a_path_is_given(name, key, spelling, w
     assert value in (str(tmp_path / "home" / "x y"), [str(tmp_path / "home" / "x y")])
 
 
-@pytest.mark.parametrize(("name", "key"), PATHS)
-def test_a_path_that_cannot_be_expanded_or_is_empty_is_refused(name, key, words_with, tmp_path, capsys):
-    for value in ("~nobody-at-all/x", "$NOT_SET_AT_ALL/x", ""):
-        words = words_with(name, key, value)
-        if not value and key not in inspect.signature(cli.COMMANDS[name]).parameters:
-            continue  # a setting may be empty, which is its default
-        before = tree(tmp_path)
-        assert cli.main(words) == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1, error
-        assert len(error) < 500
-        assert tree(tmp_path) == before
+@pytest.mark.parametrize(("name", "key", "value"), taking_turns("~nobody-at-all/x", "$NOT_SET_AT_ALL/x", ""))
+def test_a_path_that_cannot_be_expanded_or_is_empty_is_refused(name, key, value, words_with, tmp_path, capsys):
+    if not value and key not in inspect.signature(cli.COMMANDS[name]).parameters:
+        value = "~nobody-at-all"  # a setting may be empty, which is its default
+    words = words_with(name, key, value)
+    before = tree(tmp_path)
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert len(error) < 500
+    assert tree(tmp_path) == before
 
 
 WRONG = ("a file's child", "not allowed", "too long", "a loop", "a dangling loop's child", "-")
@@ -163,6 +166,13 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_done(
     assert value[:30] in error
     assert len(error) <= 500 or wrong == "too long"
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, key in PATHS if role_of(name, key) == "read"])
+def test_a_device_is_not_read(name, key, words_with, tmp_path, capsys):
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    assert cli.main(words_with(name, key, "zero.jsonl")) == 2
+    assert "zero.jsonl is a device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["adapt", "pretrain", "index build", "encode"])

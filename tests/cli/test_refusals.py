@@ -62,6 +62,53 @@ def test_pretraining_that_is_refused_leaves_nothing_and_its_correction_runs(
     assert cli.main([*words, "--corpus", corpus]) == 0
 
 
+BAD_PAIRS = '{"query": "a"}\n'
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["finetune", "--model", "MODEL", "--pairs", "bad.jsonl"],
+        ["finetune", "--model", "nowhere/at/all", "--pairs", "pairs.jsonl"],
+        ["finetune", "--model", "MODEL", "--pairs", "pairs.jsonl", "--lists", "bad.jsonl"],
+        ["mine", "--source", "bm25", "--pairs", "bad.jsonl"],
+        ["mine", "--source", "duplex", "--pairs", "pairs.jsonl"],
+        ["mine", "--source", "bm25", "--pairs", "pairs.jsonl", "--first", "9", "--last", "3"],
+        ["teach", "--model", "MODEL", "--lists", "bad.jsonl", "--pairs", "pairs.jsonl"],
+        ["teach", "--model", "nowhere/at/all", "--lists", "bad.jsonl", "--pairs", "pairs.jsonl"],
+        ["encode", "--model", "MODEL", "--input", "bad.jsonl"],
+        ["encode", "--model", "nowhere/at/all", "--input", "texts.txt"],
+        ["index build", "--model", "MODEL", "--corpus", "bad.jsonl"],
+        ["index build", "--model", "MODEL", "--corpus", "texts.txt", "bad.jsonl"],
+        ["index build", "--model", "nowhere/at/all", "--corpus", "texts.txt"],
+        ["pretrain", "--model", "nowhere/at/all", "--corpus", "texts.txt"],
+        ["adapt", "bad.jsonl"],
+        ["adapt", "texts.txt", "--model", "nowhere/at/all"],
+        ["run", "recipe.yaml", "--data.benchmark", "nowhere"],
+        ["evaluate", "--model", "nowhere/at/all", "--benchmark", "nowhere"],
+        ["evaluate", "--run", "bad.jsonl", "--qrels", "bad.jsonl"],
+        ["rerank", "--model", "nowhere/at/all", "--run", "bad.jsonl", "--benchmark", "nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_refused_leaves_no_trace(
+    command: list[str],
+    corpus: str,
+    duplex_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.jsonl").write_text(BAD_PAIRS, encoding="utf-8")
+    Path("pairs.jsonl").write_text('{"query": "a", "positive": "b"}\n', encoding="utf-8")
+    Path("recipe.yaml").write_text("base_model: nowhere/at/all\n", encoding="utf-8")
+    before = set(tmp_path.rglob("*"))
+    given = [str(duplex_folder) if word == "MODEL" else word for word in command]
+    outcome([*given[0].split(), *given[1:], "--output", "new/deep/out"], capsys)
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_an_encoder_from_nothing_gives_way_until_a_run_has_begun_with_it(
     corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], stand_in: Callable[..., Any]
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dupmae.errors import DupmaeError
-from dupmae.runtime.resuming import RecordedRun, recorded_run
+from dupmae.runtime.resuming import RecordedRun, recorded_run, sole_run
 
 DETAILS = {"fingerprint": "mine", "settings": {"steps": 3}}
 
@@ -102,4 +102,28 @@ def test_a_damaged_record_is_told_with_what_to_do(content: bytes | None, tmp_pat
     else:
         (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(DupmaeError, match=r"run\.json is damaged: delete the folder"), begin(tmp_path):
+        pass
+
+
+def test_a_run_in_a_folder_beside_which_nothing_may_be_written_locks_the_folder_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "mounted"
+    output.mkdir()
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path and access(path, mode))
+    with sole_run(output):
+        assert [path.name for path in tmp_path.iterdir()] == ["mounted"]
+        with pytest.raises(DupmaeError, match="Another process is at work"), sole_run(output):
+            pass
+    with sole_run(output):
+        assert not list(output.iterdir())
+
+
+def test_a_run_that_was_killed_before_it_did_anything_is_not_in_the_way_of_another(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), begin(tmp_path / "run"):
+        raise KeyboardInterrupt
+    with begin(tmp_path / "run", fingerprint="another") as run:
+        assert not run.finished
+    with pytest.raises(DupmaeError, match="other settings"), begin(tmp_path / "run"):
         pass

@@ -11,7 +11,7 @@ from typing import Any
 from dupmae.cli.commands import evaluate, experiments, index, model, search, train
 from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
-from dupmae.cli.places import refuse_outputs
+from dupmae.cli.places import refuse_outputs, tidied
 from dupmae.errors import DupmaeError, nearest
 from dupmae.runtime.processes import refuse_bad_environment, refuse_several_processes
 from dupmae.runtime.quiet import silence, silence_other_processes
@@ -79,7 +79,8 @@ def _run(words: list[str]) -> int:
             silence()
         if not named.get("dry_run"):
             refuse_outputs(name, named)
-        COMMANDS[name](*positional, **keyword)
+        with tidied(name, named):
+            COMMANDS[name](*positional, **keyword)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError) and error.filename in (None, OUTPUT):

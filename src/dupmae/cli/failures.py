@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -20,6 +21,7 @@ BAD_INPUT, FULL_DISK, OUT_OF_MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 1, 1, 130, 14
 
 _OUT_OF_MEMORY = (
     *("std::bad_alloc", "can't allocate memory", "annot allocate memory", "not enough memory", "nable to allocate"),
+    "failed to map segment from shared object",
     *("CUDA error: out of memory", "can't start new thread"),
 )
 """How libraries say that there is no memory left: C++'s, PyTorch's and the system's words."""
@@ -66,6 +68,9 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         return None
     if "No usable temporary directory" in text:
         return "no folder for temporary files can be written to: let TMPDIR name one", BAD_INPUT
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        _, target, reason = error.args[0][0]
+        return f"{target} cannot be written: {str(reason)[:200]}", BAD_INPUT
     names = {value for _, value in _named(arguments)}
     model = named.get("model") or named.get("base_model")
     if error.strerror and any(isinstance(path, str | os.PathLike) for path in (error.filename, error.filename2)):

@@ -5,8 +5,11 @@ Of every option that is text the tables here say what it is, for all commands; a
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +99,8 @@ def settled_fields(command: str, settings: Any, given: Any, prefix: str = "") ->
 def refuse_outputs(command: str, values: Mapping[str, Any]) -> None:
     """Refuse outputs that could not be written, or that would be read as input, before a command does anything.
 
+    Of inputs it refuses devices alone; whether they are what they should be is found out where they are read.
+
     Args:
         command: The command as typed.
         values: Its arguments by name.
@@ -110,10 +115,38 @@ def refuse_outputs(command: str, values: Mapping[str, Any]) -> None:
         elif role in ("folder", "replaced"):
             refuse_unwritable(place)
         else:
+            _refuse_endless(key, place)
             continue
         for other, read, source in places:
             if read in ("read", "name") and source.exists():
                 _refuse_overlap((key, role, place.resolve()), (other, read, source.resolve()))
+
+
+def _refuse_endless(key: str, place: Path) -> None:
+    """Refuse to read a device: it may have no end. Pipes have one, and are what `<(...)` of a shell gives."""
+    with contextlib.suppress(OSError):
+        mode = place.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+            raise DupmaeError(f"{key} {place} is a device, and a file or a folder is to be read: name one.")
+
+
+@contextmanager
+def tidied(command: str, values: Mapping[str, Any]) -> Iterator[None]:
+    """Delete, if a command is refused or fails, the empty folders that it has made on the way to its outputs."""
+    made = [
+        place
+        for _, role, value in _places(command, values)
+        if role in ("folder", "replaced", "file")
+        for place in (Path(value), *Path(value).parents)
+        if not os.path.lexists(place)
+    ]
+    try:
+        yield
+    except Exception:
+        for place in sorted(set(made), key=lambda place: -len(place.parts)):
+            with contextlib.suppress(OSError):
+                place.rmdir()  # if it is empty
+        raise
 
 
 def _refuse_overlap(output: tuple[str, Role, Path], source: tuple[str, Role, Path]) -> None:

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
+from dupmae.index.writing.changes import LOCK_FILE
 from dupmae.runtime.processes import refuse_several_processes
 from dupmae.runtime.resuming import sole_run
 
@@ -169,7 +170,7 @@ class RunFolder:
                     f"the folder {self.folder} holds a run of dupmae 0.1: its index and its models open as before, but "
                     "this version does not go on with it; choose another output or delete it"
                 )
-            if found.get("fingerprint") != self._identity:
+            if found.get("fingerprint") != self._identity and self._holds_work():
                 raise DupmaeError(
                     f"the folder {self.folder} holds the results of a run with another base model or other data: "
                     "choose another output or delete it"
@@ -177,6 +178,10 @@ class RunFolder:
         elif self.folder.is_dir() and not all(item.name.startswith(".") for item in self.folder.iterdir()):
             # what a process left that was killed while it wrote its first file has a hidden name
             raise DupmaeError(f"the folder {self.folder} holds other files: choose another output or delete it")
+
+    def _holds_work(self) -> bool:
+        """Tell whether anything but the record of a run that was refused at once lies in the folder."""
+        return any(path.is_file() for path in self.folder.rglob("*") if path != self.folder / RUN_FILE)
 
     def _choose_root(self, planned: Sequence[Planned]) -> None:
         """Work beside earlier results where some of them are to be replaced, with those that still hold at hand."""
@@ -202,8 +207,9 @@ class RunFolder:
             if (self.folder / item).is_dir():
                 copy = self._next / ".copy"
                 shutil.rmtree(copy, ignore_errors=True)
+                ignored = shutil.ignore_patterns(LOCK_FILE, ".dupmae-*")  # no part of what is copied
                 try:
-                    shutil.copytree(self.folder / item, copy, copy_function=_link)
+                    shutil.copytree(self.folder / item, copy, copy_function=_link, ignore=ignored)
                 except shutil.Error as error:  # one for all files, which names none
                     source, target, reason = error.args[0][0]
                     raise DupmaeError(f"{source} cannot be taken over to {target}: {reason}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import locked, made_folder, sweep, write_json
+from dupmae.files import locked, locked_folder, made_folder, sweep, write_json
 from dupmae.runtime.log import HELD_OUT_FILE, METRICS_FILE
 from dupmae.runtime.processes import first_process_first, is_first_process, wait_for_others
 
@@ -113,8 +114,13 @@ def sole_run(output: Path) -> Iterator[None]:
         return
     place = output.resolve()
     lock_file = place.with_name(f".{place.name}.lock")
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
     taken = f"Another process is at work in the folder {output}: wait until it has finished, or choose another output."
+    if place.is_dir() and not os.access(place.parent, os.W_OK):
+        with locked_folder(place, taken):
+            sweep(place)
+            yield
+        return
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock_file, taken, alone=lambda: made_folder(place)):
         sweep(place)
         try:

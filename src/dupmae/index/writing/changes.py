@@ -42,8 +42,13 @@ def sole_writer(folder: Path, *, wait: bool = False, new: bool = False) -> Itera
     for name in (LOCK_FILE, SPOOL):
         refuse_links(folder, name)
     taken = f"Another process is changing the index {folder}: try again when it has finished."
-    with locked(folder / LOCK_FILE, taken, wait=wait, alone=lambda: new):
-        yield
+    try:
+        with locked(folder / LOCK_FILE, taken, wait=wait, alone=lambda: new):
+            yield
+    except Exception:
+        if new and {path.name for path in folder.iterdir()} <= {LOCK_FILE}:
+            shutil.rmtree(folder, ignore_errors=True)  # refused before anything was done
+        raise
 
 
 @contextmanager
