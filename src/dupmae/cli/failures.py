@@ -10,12 +10,23 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, one_sentence
 
 BAD_INPUT, FULL_DISK, OUT_OF_MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 1, 1, 130, 141
 
 FULL = ("No space left on device", "inline_container.cc", "iostream error")
 """How libraries say that a disk is full; the last two are PyTorch's words for a file that could not be written."""
+
+MODELS = {
+    "model": "model",
+    "base_model": "model",
+    "teacher": "teacher",
+    "teacher_model": "teacher",
+    "reranker": "reranker",
+}
+"""Arguments that name a model -> what it is called in a sentence about it."""
+_HUB = ("huggingface.co", "Repo id must")
+"""What transformers says when it cannot find a model, or what it is given is no name of one."""
 
 
 def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bool) -> tuple[str, int] | None:
@@ -49,19 +60,25 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
     if not isinstance(error, OSError):
         return None
     names = {value for _, value in _named(arguments)}
-    model = named.get("model") or named.get("base_model")
     if error.strerror and any(isinstance(path, str | os.PathLike) for path in (error.filename, error.filename2)):
         place = _place(error, sorted(names))
         return None if place is None else (f"{place}: {error.strerror.lower()}", BAD_INPUT)
     # transformers says so, without a number, when it cannot find a model or cannot reach the hub.
-    if model and error.errno is None and ("huggingface.co" in text or any(name in text for name in names)):
-        return f"the model {model} cannot be loaded: {text}", BAD_INPUT
+    models = [(key, value) for key, value in _named(arguments) if key in MODELS]
+    at_fault = [(key, value) for key, value in models if value in text] or models
+    if (
+        at_fault
+        and error.errno is None
+        and (any(words in text for words in _HUB) or any(name in text for name in names))
+    ):
+        key, value = at_fault[0]
+        return f"the {MODELS[key]} {value} cannot be loaded: {text}", BAD_INPUT
     return None
 
 
 def fail(sentence: str, status: int) -> int:
     """Print the sentence where errors go and hand the status on."""
-    print(f"dupmae: error: {sentence}", file=sys.stderr)
+    print(f"dupmae: error: {one_sentence(sentence)}", file=sys.stderr)
     return status
 
 
