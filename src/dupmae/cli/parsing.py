@@ -36,6 +36,7 @@ def _load_value(text: str) -> Any:
     """Read a value as YAML: a single one, or a list of single ones. Anything else stays text, however it is nested."""
     if (
         len(text) > 10_000
+        or re.fullmatch(r"\s*[-+]?[0-9_]{40,}\s*", text)
         or re.match(r"\s*[&*!|>{?%@`#\"']", text)
         or (text.lstrip().startswith("[") and not re.fullmatch(r"\s*\[[^\[\]{}&*!]*\]\s*", text))
     ):
