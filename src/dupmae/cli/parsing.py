@@ -208,6 +208,8 @@ def _parse(parser: ArgumentParser, words: Sequence[str], places: dict[str, str] 
     if match := re.match(r'Parser key "([^"]+)": (.*?)(?:Given value type: .*)?G(?:ot|iven) value: (.*)', message):
         key, expected, value = match.groups()
         raise _refusal(parser, key, f"takes {_expectation(expected)}, not {value!r}", places or {})
+    if match := re.match(r'Parser key "([^"]+)"', message):
+        raise _refusal(parser, match.group(1), "has a value that cannot be read", places or {})
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match.group(1)
         if not word.startswith("-"):
