@@ -24,11 +24,11 @@ class DupmaeError(Exception):
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(_on_one_line(sentence))
+        super().__init__(one_sentence(sentence))
 
 
-def _on_one_line(sentence: str) -> str:
-    """Turn line breaks into spaces, and leave out the middle of what is too long."""
+def one_sentence(sentence: str) -> str:
+    """Turn line breaks into spaces, and leave out the middle of what is longer than :data:`LONGEST`."""
     line = " ".join(sentence.splitlines())
     half = LONGEST // 2 - 3
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"

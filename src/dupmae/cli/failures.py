@@ -12,7 +12,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, one_sentence
 from dupmae.files import is_full_disk
 from dupmae.runtime.places import VARIABLE
 from dupmae.runtime.streams import OUTPUT, give_up_output
@@ -25,6 +25,17 @@ _OUT_OF_MEMORY = (
     *("CUDA error: out of memory", "can't start new thread"),
 )
 """How libraries say that there is no memory left: C++'s, PyTorch's and the system's words."""
+
+MODELS = {
+    "model": "model",
+    "base_model": "model",
+    "teacher": "teacher",
+    "teacher_model": "teacher",
+    "reranker": "reranker",
+}
+"""Arguments that name a model -> what it is called in a sentence about it."""
+_HUB = ("huggingface.co", "Repo id must")
+"""What transformers says when it cannot find a model, or what it is given is no name of one."""
 
 
 def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bool) -> tuple[str, int] | None:
@@ -72,20 +83,26 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         _, target, reason = error.args[0][0]
         return f"{target} cannot be written: {str(reason)[:200]}", BAD_INPUT
     names = {value for _, value in _named(arguments)}
-    model = named.get("model") or named.get("base_model")
     if error.strerror and any(isinstance(path, str | os.PathLike) for path in (error.filename, error.filename2)):
         place = _place(error, sorted(names))
         return None if place is None else (f"{place}: {error.strerror.lower()}", BAD_INPUT)
     # transformers says so, without a number, when it cannot find a model or cannot reach the hub.
-    if model and error.errno is None and ("huggingface.co" in text or any(name in text for name in names)):
-        return f"the model {model} cannot be loaded: {text}", BAD_INPUT
+    models = [(key, value) for key, value in _named(arguments) if key in MODELS]
+    at_fault = [(key, value) for key, value in models if value in text] or models
+    if (
+        at_fault
+        and error.errno is None
+        and (any(words in text for words in _HUB) or any(name in text for name in names))
+    ):
+        key, value = at_fault[0]
+        return f"the {MODELS[key]} {value} cannot be loaded: {text}", BAD_INPUT
     return None
 
 
 def fail(sentence: str, status: int) -> int:
     """Print the sentence where errors go and hand the status on."""
     with contextlib.suppress(OSError):  # nothing can be said where that cannot be written to
-        print(f"dupmae: error: {sentence}", file=sys.stderr)
+        print(f"dupmae: error: {one_sentence(sentence)}", file=sys.stderr)
     return status
 
 

@@ -37,6 +37,7 @@ def _load_value(text: str) -> Any:
     """Read a value as YAML: a single one, or a list of single ones. Anything else stays text, however it is nested."""
     if (
         len(text) > 10_000
+        or re.fullmatch(r"\s*[-+]?[0-9_]{40,}\s*", text)
         or re.match(r"\s*[&*!|>{?%@`#\"']", text)
         or (text.lstrip().startswith("[") and not re.fullmatch(r"\s*\[[^\[\]{}&*!]*\]\s*", text))
     ):
@@ -225,6 +226,8 @@ def _parse(parser: ArgumentParser, words: Sequence[str], places: dict[str, str] 
     if match := re.match(r'Parser key "([^"]+)": (.*?)(?:Given value type: .*)?G(?:ot|iven) value: (.*)', message):
         key, expected, value = match.groups()
         raise _refusal(parser, key, f"takes {_expectation(expected)}, not {value!r}", places or {})
+    if match := re.match(r'Parser key "([^"]+)"', message):
+        raise _refusal(parser, match.group(1), "has a value that cannot be read", places or {})
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match.group(1)
         if not word.startswith("-"):

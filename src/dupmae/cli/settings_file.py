@@ -86,7 +86,7 @@ def _read_node(path: Path) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:  # its position counts characters
         line = text.count("\n", 0, error.position) + 1
         raise DupmaeError(
-            f"{path}, line {line}: not valid YAML (the character U+{ord(error.character):04X} cannot stand in it)"
+            f"{path}, line {line}: not valid YAML (the character U+{int(error.character):04X} cannot stand in it)"
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

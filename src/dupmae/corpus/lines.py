@@ -28,7 +28,7 @@ LINE_VARIABLE, LINE_MB = "DUPMAE_MAX_LINE_MB", 64.0
 FILE_VARIABLE = "DUPMAE_MAX_FILE_GB"
 """Environment variable with the gigabytes that a compressed file may unpack to. Unless it is set, :data:`RATIO` is what
 bounds them."""
-RATIO, UNCHECKED_BYTES = 250, 4 << 20
+RATIO, UNCHECKED_BYTES = 250, 2 << 20
 """How many times its size a compressed file may unpack to (text seldom passes 10), beyond its first bytes."""
 
 COMPRESSIONS = (".gz", ".xz", ".zst")

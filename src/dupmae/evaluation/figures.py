@@ -40,12 +40,8 @@ def differences_figure(gains: Mapping[str, Sequence[float]], metric: str) -> str
     """
     figure, axes = _axes(3)
     for name, values in gains.items():
-        axes.plot(
-            [100 * (place + 0.5) / len(values) for place in range(len(values))],
-            values,
-            label=curves.plain(name),
-            linewidth=1.3,
-        )
+        shares = [100 * (place + 0.5) / len(values) for place in range(len(values))]
+        axes.plot(shares, values, label=curves.plain(name), linewidth=1.3)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlabel("share of the queries, %")
     axes.set_ylabel(f"difference in {metric}")
@@ -61,9 +57,8 @@ def groups_figure(groups: Sequence[Group], metric: str) -> str:
     for number, name in enumerate(names):
         places = [place + (number - (len(names) - 1) / 2) * 0.8 / len(names) for place in range(len(groups))]
         axes.bar(places, [group.means[name] for group in groups], 0.8 / len(names), label=curves.plain(name))
-    axes.set_xticks(
-        range(len(groups)), [f"{curves.plain(group.name)}\n{group.queries} queries" for group in groups], fontsize=8
-    )
+    titles = [f"{curves.plain(group.name)}\n{group.queries} queries" for group in groups]
+    axes.set_xticks(range(len(groups)), titles, fontsize=8)
     axes.set_ylabel(metric)
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return _svg(figure)

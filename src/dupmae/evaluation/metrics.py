@@ -8,7 +8,6 @@ a table would rank differently.)
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -136,7 +135,7 @@ def _refuse_unmeasurable(run: Run, qrels: Qrels) -> None:
     """Refuse what trec_eval's program would count wrongly, or end at."""
     for query, grades in qrels.items():
         for passage, grade in grades.items():
-            if not (isinstance(grade, numbers.Integral) and abs(grade) <= MOST_GRADE):
+            if not abs(grade) <= MOST_GRADE or grade != int(grade):
                 raise DupmaeError(
                     f"The judgement of {passage!r} for query {query!r} is {str(grade)[:40]}, not a whole number of at "
                     f"most {MOST_GRADE}."
@@ -147,9 +146,7 @@ def _refuse_unmeasurable(run: Run, qrels: Qrels) -> None:
                 raise DupmaeError(f"The score of {passage!r} for query {query!r} is {score}, not a finite number.")
         ids = "".join((query, *grades, *scores))
         if "\0" in ids or not _is_unicode(ids):
-            raise DupmaeError(
-                f"An id of query {query!r}, or its own, holds a NUL character or half of a surrogate pair."
-            )
+            raise DupmaeError(f"Query {query!r}: its id or a passage's holds a NUL character or half a surrogate pair.")
 
 
 def _is_unicode(text: str) -> bool:

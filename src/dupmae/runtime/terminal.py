@@ -23,7 +23,7 @@ _ACTING = re.compile(
     "\u2028\u2029\u202a-\u202e\u2066-\u2069"  # other ends of a line; what turns the direction of writing
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"  # annotations, halves of pairs, invisible tags
 )
-_BAR = re.compile(r"\r?|(\x1b\[A)+")
+_BAR = re.compile(r"(\x1b\[A)+|\r?")
 """What tqdm begins a bar with, or moves to another one with."""
 
 
