@@ -24,7 +24,7 @@ PASSAGES = st.dictionaries(NAMES, st.integers(0, 99), min_size=1, max_size=5)
 
 
 class Index(RuleBasedStateMachine):
-    """`state` holds for each passage's id the row that it is embedded as; what is added fits one segment, one change."""
+    """`state` holds for each passage's id the row that it is embedded as; an addition is one change."""
 
     @initialize(state=PASSAGES, segment=st.integers(5, 30))
     def build(self, state: dict[str, int], segment: int) -> None:
