@@ -92,7 +92,7 @@ class StoredPassages:
     def _texts(self) -> pa.RecordBatch:
         """Titles, texts and their checksums, which are validated and read row by row."""
         batch = _batch(self.texts_file, self._count)
-        if batch.schema != _TEXTS:
+        if batch.schema != _TEXTS or any(column.null_count for column in batch.columns):
             raise damaged(self.texts_file.path, "has other columns than titles, texts and checksums")
         return batch
 
@@ -133,7 +133,7 @@ class StoredPassages:
             part.validate(full=True)
             texts = part.to_pylist()[0]
             sound = _check(texts["title"], texts["text"]) == texts["check"]
-        except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+        except (pa.ArrowException, ValueError, AttributeError, TypeError, OSError) as error:
             raise damaged(self.texts_file.path, f"cannot be read ({str(error)[:100]})") from error
         if not sound:
             raise damaged(self.texts_file.path, f"holds other texts of passage {identifier!r} than were written")
