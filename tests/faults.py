@@ -25,6 +25,7 @@ import builtins
 import contextlib
 import errno
 import io
+import itertools
 import os
 import shutil
 import stat
@@ -75,19 +76,25 @@ def every_fault(
     change: Callable[[Path], object],
     check: Callable[[Path, Fault], object],
     kinds: Sequence[str] = KINDS,
+    numbers: Sequence[int] | None = None,
 ) -> int:
     """Run `change` once for each kind and each n, the n-th operation failing; `check` what is left, each time.
 
     The last run of each kind has no fault, but for the kinds that lose something the loss comes once it has finished.
+
+    Args:
+        prepare: Makes a folder in the old state.
+        change: What is tried, given the folder.
+        check: Asserts that the old state or the new one is there, given the folder and the fault.
+        kinds: Some of `KINDS`.
+        numbers: Rising n to try instead of every one, for what takes long.
 
     Returns:
         How many faults there were.
     """
     faults = 0
     for kind in kinds:
-        number = 0
-        while True:
-            number += 1
+        for number in itertools.count(1) if numbers is None else numbers:
             folder = prepare()
             with failing(folder, number, kind) as fault:
                 try:

@@ -53,10 +53,12 @@ class Encoder(Protocol):
 
 def precision_of(encoder: Encoder) -> str | None:
     """Tell the arithmetic that an encoder computes in on this machine; None of one that has no such setting."""
-    from dupmae.runtime.precision import bfloat16_pays
-
     chosen = getattr(encoder, "precision", None)
-    return None if chosen is None else "bfloat16" if bfloat16_pays(chosen) else "float32"
+    if chosen is None:
+        return None
+    from dupmae.runtime.precision import bfloat16_pays  # and with it torch, which such an encoder has loaded
+
+    return "bfloat16" if bfloat16_pays(chosen) else "float32"
 
 
 def in_precision(encoder: Encoder, precision: str | None) -> Encoder:
