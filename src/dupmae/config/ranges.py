@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
+from dupmae.config.renamed import RENAMED
 from dupmae.errors import DupmaeError
 
 LARGEST = 2**63 - 1
@@ -66,7 +68,24 @@ class OutOfRangeError(DupmaeError):
         self.setting, self.problem = setting, problem
 
 
-class CheckedSettings:
+class _TakesFormerNames(type):
+    """Lets settings be made with the names that they had in version 0.1, with a warning."""
+
+    def __call__(cls, *values: Any, **named: Any) -> Any:
+        fields = get_type_hints(cls)
+        for former in [name for name in named if name not in fields]:
+            new = next((now for old, now in _FORMER if old == former and now in fields and now not in named), None)
+            if new is not None:
+                text = f"{former} of {cls.__name__} is now called {new}; the old name goes with version 0.3"
+                warnings.warn(text, FutureWarning, stacklevel=2)
+                named[new] = named.pop(former)
+        return super().__call__(*values, **named)
+
+
+_FORMER = [(old.rpartition(".")[2], new.rpartition(".")[2]) for old, new in RENAMED.items()]
+
+
+class CheckedSettings(metaclass=_TakesFormerNames):
     """Base of the settings dataclasses: what is outside its range is refused when one is made.
 
     Raises:
