@@ -163,6 +163,8 @@ class RunFolder:
     def _refuse_other_run(self) -> None:
         """Refuse a folder that holds another run's results, or other files."""
         record_file = self.folder / RUN_FILE
+        if not record_file.is_file():
+            record_file = self._next / RUN_FILE  # a kill while results change places may have left it there alone
         if record_file.is_file():
             found = _read_object(record_file, {}, "choose another output or delete the folder")
             if "stages" not in found:
