@@ -122,7 +122,7 @@ def test_all_weights_are_read_once_for_a_models_fingerprint(
         read.append(path.name)
         return file_sha256(path)
 
-    monkeypatch.setattr("dupmae.models.checksums.file_sha256", count)
+    monkeypatch.setattr("dupmae.runtime.checksums.file_sha256", count)
     folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
     model = open_model(str(folder))
     assert read == []

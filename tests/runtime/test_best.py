@@ -99,7 +99,7 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["kept.json", "model/state", "checksums.json"])
+@pytest.mark.parametrize("name", ["kept.json", "model/state", "SHA256SUMS"])
 def test_a_best_state_that_is_damaged_or_gone_is_never_left_out_untold(tmp_path: Path, name: str) -> None:
     model = Model()
     best = model.best(tmp_path / "run", VALUES)

@@ -1,7 +1,7 @@
 """Models: what their names mean, of what kind they are, and one file of few bits a weight to ship them in."""
 
 from dupmae.models.checks import check_files
-from dupmae.models.checksums import CHECKSUMS_FILE, write_checksums
+from dupmae.models.checksums import write_checksums
 from dupmae.models.files import (
     RECORD_FILE,
     WEIGHTS,
@@ -14,7 +14,6 @@ from dupmae.models.model import Kind, Model, model_fingerprint, open_model
 from dupmae.models.names import SMALL, resolve_model
 
 __all__ = [
-    "CHECKSUMS_FILE",
     "RECORD_FILE",
     "SMALL",
     "WEIGHTS",

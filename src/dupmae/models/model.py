@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from dupmae.files import fingerprint
 from dupmae.models.checks import check_files
-from dupmae.models.checksums import known_sha256, model_files
+from dupmae.models.checksums import model_files
 from dupmae.models.files import (
     RECORD_FILE,
     duplex_settings,
@@ -20,6 +20,7 @@ from dupmae.models.files import (
     refuse_no_model,
 )
 from dupmae.models.names import SMALL, resolve_model
+from dupmae.runtime.checksums import known_sha256
 
 Kind = Literal["duplex", "sparse", "dense", "cross-encoder", "encoder"]
 """What a model gives: both halves, a sparse or a dense vector of a text, the score of two texts, or, as an encoder that

@@ -10,8 +10,9 @@ from typing import Any
 
 from dupmae.errors import DupmaeError
 from dupmae.files import file_sha256, locked
-from dupmae.models.checksums import CHECKSUMS_FILE, known_sha256, model_files, read_checksums, verify_checksums
+from dupmae.models.checksums import model_files, read_checksums, verify_checksums
 from dupmae.models.files import WEIGHTS, is_duplex, model_file
+from dupmae.runtime.checksums import CHECKSUMS_FILE, known_sha256
 from dupmae.runtime.places import cache_folder
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,8 @@ from safetensors.numpy import load_file, save_file
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, atomic_path
 from dupmae.models.checks import leads_out, read_header
-from dupmae.models.checksums import CHECKSUMS_FILE, write_checksums
+from dupmae.models.checksums import write_checksums
+from dupmae.runtime.checksums import CHECKSUMS_FILE
 
 FORMAT = "dupmae-packed"
 """What the header's `format` says."""

@@ -7,7 +7,6 @@ made last, when everything else has reached the disk. The one before it is kept 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -19,13 +18,12 @@ from typing import Any
 from transformers.trainer_callback import TrainerCallback
 
 from dupmae.errors import DupmaeError
-from dupmae.files import file_sha256, flush_folder, write_json
+from dupmae.files import file_sha256, flush_folder
+from dupmae.runtime.checksums import CHECKSUMS_FILE, read_checksums, write_checksums
 from dupmae.runtime.processes import first_process_first, is_first_process, process_count, wait_for_others
 
 logger = logging.getLogger(__name__)
 
-CHECKSUMS_FILE = "checksums.json"
-"""SHA-256 of every other file in a checkpoint, by its path within."""
 KEPT_CHECKPOINTS = 2
 """How many stay: the last one, and the one before it."""
 PARTS = {
@@ -75,7 +73,7 @@ def seal_files(folder: Path) -> None:
             os.fsync(file.fileno())
     for inner in [path for path in folder.rglob("*") if path.is_dir()]:
         flush_folder(inner)
-    write_json(folder / CHECKSUMS_FILE, {name: file_sha256(folder / name) for name in names})
+    write_checksums(folder, names)
 
 
 def find_damage(folder: Path) -> str | None:
@@ -87,10 +85,8 @@ def find_damage(folder: Path) -> str | None:
     if not (folder / CHECKSUMS_FILE).is_file():
         return "was not written to the end"
     try:
-        checksums = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
+        checksums = read_checksums(folder)
     except (OSError, ValueError):
-        checksums = None
-    if not isinstance(checksums, dict):
         return f"is damaged ({CHECKSUMS_FILE})"
     for name, checksum in checksums.items():
         file = folder / name
@@ -151,7 +147,7 @@ def _delete_damaged(folder: Path, found: list[tuple[int, Path]]) -> list[tuple[i
 
 def _find_missing(checkpoint: Path) -> str | None:
     """Say which parts the checksums of a checkpoint do not name; None if they name all."""
-    missing = _missing(json.loads((checkpoint / CHECKSUMS_FILE).read_text(encoding="utf-8")), process_count())
+    missing = _missing(read_checksums(checkpoint), process_count())
     return f"is without its {' and '.join(missing)}" if missing else None
 
 
