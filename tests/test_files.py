@@ -134,7 +134,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(tmp_path: 
         (refuse_unwritable_file, "x" * 300),
         (refuse_unwritable, "new/" + "x" * 300),
     ):
-        with pytest.raises(DupmaeError, match=r"cannot be written \("):
+        with pytest.raises(DupmaeError, match=r"cannot be written \(|file name too long"):
             refuse(tmp_path / place)
     (tmp_path / "folder").mkdir()
     with pytest.raises(DupmaeError, match="is a folder: name a file"):
@@ -184,6 +184,13 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
     assert json.loads(read[0]) == [1]
     assert (tmp_path / "pipe").is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_pipe_that_nobody_reads_is_told_instead_of_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(files, "LONGEST_WAIT", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DupmaeError, match="pipe is a pipe that nobody reads"):
+        write_json(tmp_path / "pipe", [1])
 
 
 @pytest.mark.parametrize("device", ["/dev/null", "link"])

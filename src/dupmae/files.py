@@ -22,6 +22,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,8 @@ _FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded", "inline_co
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NOT_TO_BE_RENAMED = (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES)  # a mount point, others' in a sticky folder
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+LONGEST_WAIT = 10.0
+"""Seconds that a pipe may be without a reader when it is to be written into."""
 _NO_FOLDER_FLUSH = (errno.EINVAL, errno.EACCES, errno.EBADF, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR)
 
 
@@ -379,11 +382,36 @@ def _write_into(source: Path, target: Path | int) -> None:
             shutil.copyfileobj(content, sys.stdout.buffer)
             sys.stdout.flush()
             return
-        with os.fdopen(os.dup(target), "wb") if isinstance(target, int) else target.open("wb") as file:
+        if isinstance(target, Path) and target.is_fifo():
+            opened = os.fdopen(_open_pipe(target), "wb")
+        else:
+            opened = os.fdopen(os.dup(target), "wb") if isinstance(target, int) else target.open("wb")
+        with opened as file:
             shutil.copyfileobj(content, file)
             file.flush()
             if not isinstance(target, int) and target.is_file():
                 os.fsync(file.fileno())
+
+
+def _open_pipe(pipe: Path) -> int:
+    """Open a pipe to write into it, once it has a reader; to open it as a file would wait for one for ever.
+
+    Raises:
+        DupmaeError: It has none after :data:`LONGEST_WAIT` seconds.
+    """
+    end = time.monotonic() + LONGEST_WAIT
+    while True:
+        try:
+            descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
+        if time.monotonic() > end:
+            raise DupmaeError(f"{pipe} is a pipe that nobody reads: start its reader first, or name a file.")
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def test_padding_and_very_short_texts_train_alike_in_every_attention_and_precisi
     folder = checkpoint(kind)
     expected, gradient = losses_and_gradient(folder, "eager", torch.float32)
     for loss in ("mlm", "cls", "bow"):  # an untrained head guesses: ln V
-        assert expected[loss].item() == pytest.approx(math.log(40), abs=0.05)
+        assert expected[loss].item() == pytest.approx(math.log(40), abs=0.1)
     losses, found = losses_and_gradient(folder, attention, precision)
     exact = precision == torch.float32
     for loss, value in losses.items():

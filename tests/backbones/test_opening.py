@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,13 @@ def test_what_stands_in_the_weights_place_is_named_at_every_door(
     assert_refused(use, folder, *words, "model.safetensors")
 
 
+def test_a_pipe_among_the_files_is_refused_at_every_door(door: tuple[Path, Callable[[], Any]]) -> None:
+    folder, use = door
+    (folder / "README.md").unlink(missing_ok=True)
+    os.mkfifo(folder / "README.md")
+    assert_refused(use, folder, "README.md is a pipe")
+
+
 def test_half_a_download_is_refused_at_every_door(door: tuple[Path, Callable[[], Any]]) -> None:
     folder, use = door
     whole = (folder / "model.safetensors").read_bytes()
@@ -171,7 +179,9 @@ def test_a_model_without_a_tokenizer_is_refused_at_every_door(door: tuple[Path, 
     assert_refused(use, folder, "no tokenizer", "tokenizer.json")
 
 
-@pytest.mark.parametrize("words", [["special tokens alone"], ["has no padding token"], ["beyond the"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["special tokens alone"], ["has no padding token"], ["beyond the"], ["names it nowhere"]], ids=str
+)
 def test_a_tokenizer_that_cannot_be_the_encoders_is_refused_at_every_door(
     words: list[str], door: tuple[Path, Callable[[], Any]], request: pytest.FixtureRequest
 ) -> None:
@@ -184,6 +194,8 @@ def test_a_tokenizer_that_cannot_be_the_encoders_is_refused_at_every_door(
         tokenizer["model"]["vocab"] = {name: number for name, number in vocabulary.items() if name.startswith("[")}
     elif words == ["beyond the"]:
         vocabulary["unheard"] = 10_000
+    elif words == ["names it nowhere"]:
+        change_json(folder / "tokenizer_config.json", cls_token=None)
     else:
         change_json(folder / "tokenizer_config.json", pad_token=None)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")

@@ -96,8 +96,11 @@ def test_words_are_masked_whole_and_never_all_of_them(kind: str, tmp_path: Path)
         starts = torch.from_numpy(store[0]["word_starts"])[None]
         ordinary = torch.from_numpy(store[0]["input_ids"] > 4)[None]
         word = starts.cumsum(1)
-        for seed in range(5):
+        times = 0
+        for seed in range(20):
             selected = select_whole_words(starts, ordinary, 0.3, step_generator(torch.device("cpu"), seed))
-            assert 0 < selected.sum() < ordinary.sum()
+            assert selected.sum() < ordinary.sum()
+            times += bool(selected.any())
             for which in word[ordinary].unique():
                 assert len(selected[ordinary & (word == which)].unique()) == 1
+        assert times  # not every time where the words are few and long

@@ -520,7 +520,7 @@ def test_unknown_judgements_are_refused_unless_allowed(small_recipe, benchmark_f
         pipeline.run_recipe(small_recipe(tmp_path / "run", data__benchmark=changed))
     assert not (tmp_path / "run").exists()
 
-    def reached(*_: Any) -> None:
+    def reached(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages, "build_token_store", reached)

@@ -23,6 +23,7 @@ from fake_index import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
@@ -155,14 +156,15 @@ def test_an_index_moved_together_with_its_model_finds_it_and_a_changed_model_is_
     model = tmp_path / "run" / "model"
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}", encoding="utf-8")
-    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "tokenizer.json").write_text("{}", encoding="utf-8")
+    save_file({"weight": np.zeros(2, np.float32)}, model / "model.safetensors")
     cls, sparse = random_rows(np.random.default_rng(0), 3)
     DuplexIndex.build(tmp_path / "run" / "index", FakeEncoder(cls, sparse), passages(3), model=str(model))
     (tmp_path / "run").rename(tmp_path / "moved")
     index = DuplexIndex.open(tmp_path / "moved" / "index")
     assert index.encoder == "encoder"
     assert loaded == [str(tmp_path / "moved" / "model")]
-    (tmp_path / "moved" / "model" / "model.safetensors").write_bytes(b"changed")
+    save_file({"weight": np.ones(2, np.float32)}, tmp_path / "moved" / "model" / "model.safetensors")
     with pytest.raises(DupmaeError, match="not the one that built the index"):
         _ = DuplexIndex.open(tmp_path / "moved" / "index").encoder
 

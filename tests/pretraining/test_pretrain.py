@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, TrainerCallback
 
-from dupmae.config import PretrainConfig
+from dupmae.config import DuplexConfig, PretrainConfig
+from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.pretraining import pretrain, trainer
 from dupmae.pretraining.checkpoint import load_for_pretraining
@@ -259,14 +259,14 @@ def test_a_folder_that_another_run_is_at_work_in_is_refused(
 def test_a_start_whose_head_is_another_is_another_run(
     store: Any, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    base_model = shutil.copytree(checkpoint("bert"), tmp_path / "start")
-    head = base_model / "1_DuplexPooling" / "model.safetensors"  # where a duplex model's is
-    head.parent.mkdir()
-    head.write_bytes(b"before")
-    pretrain(store, str(base_model), tmp_path / "run", settings(steps=1))
-    head.write_bytes(b"after")
+    encoder = DuplexEncoder.from_encoder(str(checkpoint("bert")), DuplexConfig(top_k=8))
+    encoder.save(str(tmp_path / "start"))
+    pretrain(store, str(tmp_path / "start"), tmp_path / "run", settings(steps=1))
+    with torch.no_grad():
+        encoder.pooling.ot_log_scale.add_(1.0)
+    encoder.save(str(tmp_path / "start"))
     with pytest.raises(DupmaeError, match="other settings"):
-        pretrain(store, str(base_model), tmp_path / "run", settings(steps=1))
+        pretrain(store, str(tmp_path / "start"), tmp_path / "run", settings(steps=1))
 
 
 def test_an_empty_store_and_an_empty_objective_are_refused(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

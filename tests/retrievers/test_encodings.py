@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -135,11 +137,16 @@ def test_a_models_kind_is_read_from_its_files_or_its_prefix(
     assert split_kind(str(duplex_folder)) == ("duplex", Model(str(duplex_folder)))
     assert split_kind(str(bert_folder))[0] == "dense"
     assert split_kind(f"sparse:{bert_folder}") == ("sparse", Model(str(bert_folder)))
-    (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}', encoding="utf-8")
-    assert split_kind(str(tmp_path))[0] == "dense"  # a classifier's encoder may be read as any other
-    (tmp_path / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}', encoding="utf-8")
+    folder = Path(shutil.copytree(bert_folder, tmp_path / "classifier"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["architectures"] = ["BertForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert split_kind(str(folder))[0] == "dense"  # a classifier's encoder may be read as any other
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(str(bert_folder), num_labels=1).save_pretrained(str(tmp_path / "cross"))
     with pytest.raises(DupmaeError, match="is a cross-encoder, which cannot search: give it as --reranker"):
-        split_kind(str(tmp_path))
+        split_kind(str(tmp_path / "cross"))
 
 
 def test_a_benchmarks_lengths_are_kept_and_never_exceed_the_models(duplex_folder: Path, embedder_folder: Path) -> None:

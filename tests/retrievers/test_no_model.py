@@ -22,5 +22,5 @@ def test_a_folder_without_a_model_is_refused(load: Callable[[str], Any], tmp_pat
 
 
 def test_a_cross_encoder_that_is_not_there_is_not_taken_for_another_model() -> None:
-    with pytest.raises(OSError, match=r"huggingface\.co"):
+    with pytest.raises(DupmaeError, match=r"somebody/nothing cannot be opened .*huggingface\.co"):
         load_cross_encoder("somebody/nothing")

@@ -21,7 +21,8 @@ LIBRARIES = ("HF_HOME", "HF_MODULES_CACHE", "HF_DATASETS_CACHE", "TORCH_HOME", "
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of which no variable says anything but the home; gives the folder of temporary files."""
     for variable in (*LIBRARIES, "TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "DUPMAE_CACHE", "RANK"):
-        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv(variable, "")  # so that what the tested code sets goes with the test
+        monkeypatch.delenv(variable)
     for variable, folder in (("HOME", "home"), ("XDG_CACHE_HOME", "home/.cache"), ("TMPDIR", "tmp")):
         (tmp_path / folder).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / folder))

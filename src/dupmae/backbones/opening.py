@@ -119,7 +119,13 @@ def check_tokenizer(tokenizer: Any, label: str, rows: int | None = None) -> None
             "tokenizer_config.json."
         )
     with opening(f"the tokenizer of {label}"):
-        tokenizer(["a", ""], verbose=False)
+        (_, around) = tokenizer(["a", ""], verbose=False)["input_ids"]
+    unnamed = [tokenizer.convert_ids_to_tokens(one) for one in around if one not in tokenizer.all_special_ids]
+    if unnamed:
+        raise DupmaeError(
+            f"The tokenizer of {label} puts {unnamed[0]} around a text and names it nowhere as a special token: "
+            "name it in its tokenizer_config.json (cls_token, sep_token), or it would count as a word of the text."
+        )
 
 
 def check_declared_tokenizer(tokenizer: Any, model: Model) -> None:

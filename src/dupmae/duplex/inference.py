@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
-from dupmae.errors import DupmaeError, refuse_string
+from dupmae.errors import DupmaeError, refuse_string, refuse_surrogates
 from dupmae.kernels.shapes import padded_length
 from dupmae.runtime.precision import bfloat16_pays
 
@@ -75,9 +75,10 @@ def embed(
     """Embed texts, whatever their order, in batches of `batch_size` texts of similar length.
 
     Raises:
-        DupmaeError: A batch of no texts, or one string instead of a list.
+        DupmaeError: A batch of no texts, one string instead of a list, or a text that is not valid Unicode.
     """
     refuse_string(texts, "texts")
+    refuse_surrogates(texts, "Text")
     if batch_size < 1:
         raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
     if task == "document":

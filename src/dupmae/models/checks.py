@@ -189,9 +189,11 @@ def _places(tensors: dict[str, Any]) -> int:
 
 def _check_place(place: Path, label: str, root: Path) -> None:
     """Refuse files in the folder of a model or of one of its modules that are not what they should be."""
-    for pattern in (*SETTINGS, *VOCABULARIES, "*.safetensors", "*.bin"):
-        for file in sorted(place.glob(pattern)):
+    for file in sorted(place.glob("*")):
+        if any(file.match(pattern) for pattern in (*SETTINGS, *VOCABULARIES, "*.safetensors", "*.bin")):
             _check_file(file, label, root)
+        elif file.exists() and not file.is_file() and not file.is_dir():
+            raise DupmaeError(f"{label}: {_inside(file, root)} is a pipe or a device: {AGAIN}")
     quantised = "quantization_config" in read_object(root / "config.json", label, root)
     for file in sorted(place.glob("*.safetensors")):
         kinds = {name: kind for name, (kind, _) in read_header(file, label).items() if not name.endswith(COUNTS)}

@@ -85,7 +85,8 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         """
         self.flush()
         if is_first_process():
-            losses = [line["loss"] for line in read_metrics(self.path) if line.get("phase") == self.phase]
+            lines = [line for line in read_metrics(self.path) if line.get("phase") == self.phase]
+            losses = [line["loss"] for line in lines if "loss" in line]
             if losses and not any(losses):
                 raise DupmaeError(
                     f"The loss{self._where} was 0 in every step, so nothing was learned: the data has nothing to tell "
