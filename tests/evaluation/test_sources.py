@@ -130,6 +130,14 @@ def test_a_set_fetched_through_ir_datasets_is_a_beir_folder_with_checksums(tmp_p
     assert set(record["sha256"]) == {"corpus.jsonl", "queries.jsonl", "qrels/test.tsv"}
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"sha256": 3}', "[" * 100_000])
+def test_a_record_of_a_fetched_set_that_is_damaged_is_told(content: str, tmp_path: Path, ir_datasets: Any) -> None:
+    definition, folder = find_benchmark("nfcorpus", None, tmp_path)
+    (folder / "source.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DupmaeError, match=r"source\.json is damaged: delete .*nfcorpus to fetch it again"):
+        read_parts(definition, folder)
+
+
 def test_a_fetched_file_that_has_changed_is_refused(tmp_path: Path, ir_datasets: Any) -> None:
     definition, folder = find_benchmark("nfcorpus", None, tmp_path)
     with (folder / "queries.jsonl").open("a", encoding="utf-8") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,7 +12,7 @@ from typing import Any
 
 from dupmae.config import ScratchConfig
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.files import atomic_folder, fingerprint, parse_json, write_json
 from dupmae.models import write_checksums
 from dupmae.runtime.processes import is_first_process
 
@@ -67,7 +66,7 @@ def new_encoder(
     settings = {"settings": asdict(config), "seed": seed}
     own_fingerprint = fingerprint({"content": content, **settings})
     if record_file.is_file():
-        if json.loads(record_file.read_text(encoding="utf-8"))["fingerprint"] == own_fingerprint:
+        if parse_json(record_file.read_text(encoding="utf-8"))["fingerprint"] == own_fingerprint:
             return folder
         if in_use:
             raise DupmaeError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from dupmae.corpus.passage import Passage
 from dupmae.corpus.tokenising import batches, prepare, text_bytes, tokenise, with_ends
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.files import atomic_folder, fingerprint, parse_json, write_json
 
 FORMAT = "dupmae token store, version 2"
 TOKENS_FILE = "tokens.arrow"
@@ -79,7 +78,7 @@ class TokenStore:
         try:
             if not (folder / TOKENS_FILE).is_file():  # a pipe would keep its reader waiting
                 raise ValueError(f"{TOKENS_FILE} is no file")
-            record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+            record = parse_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
             table = pa.ipc.open_file(pa.memory_map(str(folder / TOKENS_FILE))).read_all()
             store = cls(folder, record, table)
             stored = {"chunks": len(store), "tokens": int(store.lengths.sum()) - 2 * len(store)}
@@ -236,7 +235,7 @@ def build_token_store(
 def _record_of(folder: Path) -> dict[str, Any]:
     """Read the record of the store in a folder; empty if there is none."""
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        record = parse_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

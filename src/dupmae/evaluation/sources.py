@@ -8,8 +8,6 @@ download, and `ir_datasets` compares the downloads' own checksums.)
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from tqdm import tqdm
 from dupmae.corpus import Benchmark, Passage, Qrels, read_benchmark, write_benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.benchmarks import Definition, definition_of, definitions_in, known_definition
-from dupmae.files import atomic_folder, write_json
+from dupmae.files import atomic_folder, file_sha256, parse_json, write_json
 
 SOURCE_FILE = "source.json"
 """Where a fetched folder came from."""
@@ -189,7 +187,7 @@ def _write(folder: Path, content: Content, source: str) -> None:
     with atomic_folder(folder) as temporary:
         count = write_benchmark(temporary, passages, queries, judgements)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        sums = {path.relative_to(temporary).as_posix(): _checksum(path) for path in files}
+        sums = {path.relative_to(temporary).as_posix(): file_sha256(path) for path in files}
         write_json(temporary / SOURCE_FILE, {"source": source, "passages": count, "sha256": sums})
 
 
@@ -198,12 +196,10 @@ def _verify(folder: Path) -> None:
     record = folder / SOURCE_FILE
     if not record.is_file():
         return
-    for name, expected in json.loads(record.read_text(encoding="utf-8"))["sha256"].items():
-        if not (folder / name).is_file() or _checksum(folder / name) != expected:
+    try:
+        checksums = list(parse_json(record.read_text(encoding="utf-8"))["sha256"].items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DupmaeError(f"{record} is damaged: delete {folder} to fetch it again.") from None
+    for name, expected in checksums:
+        if not (folder / name).is_file() or file_sha256(folder / name) != expected:
             raise DupmaeError(f"{folder / name} is not what was fetched: delete {folder} to fetch it again.")
-
-
-def _checksum(path: Path) -> str:
-    """Compute a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

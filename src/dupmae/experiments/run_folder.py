@@ -9,7 +9,6 @@ the same command goes on in `.next`; one that is killed while results change pla
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dupmae.errors import DupmaeError
-from dupmae.files import fingerprint, write_json
+from dupmae.files import fingerprint, parse_json, write_json
 from dupmae.index.writing.changes import LOCK_FILE
 from dupmae.runtime.processes import refuse_several_processes
 from dupmae.runtime.resuming import sole_run
@@ -316,8 +315,8 @@ def _record_of(root: Path, name: str) -> dict[str, Any] | None:
 def _read_json(file: Path, cure: str) -> Any:
     """Read a file of JSON that this module has written."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return parse_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise DupmaeError(f"{file} is damaged ({str(error)[:100]}): {cure}") from None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from dupmae.errors import DupmaeError
+from dupmae.files import parse_json
 from dupmae.models.checksums import verify_checksums
 
 POINTER = b"version https://git-lfs"
@@ -288,7 +289,7 @@ def _parse(file: Path, label: str, root: Path) -> Any:
     if file.stat().st_size > MOST_JSON:
         raise DupmaeError(f"{label}: {_inside(file, root)} is larger than settings are: {AGAIN}")
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return parse_json(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         raise DupmaeError(f"{label}: {_inside(file, root)} cannot be read as JSON: {AGAIN}") from None
 

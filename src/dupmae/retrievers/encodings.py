@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from scipy.sparse import csr_matrix, issparse
 from dupmae.corpus import Passage, Run
 from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.files import atomic_folder, fingerprint, parse_json, write_json
 from dupmae.retrievers.brute_force import as_run, search_slabs
 from dupmae.retrievers.vectors import Matrix, Vectors
 
@@ -112,7 +111,7 @@ def _load(slab: Path, rows: int) -> tuple[Matrix, float]:
         return np.load(file, mmap_mode="c")  # type: ignore[no-any-return]
 
     try:
-        record = json.loads((slab / _RECORD).read_text(encoding="utf-8"))
+        record = parse_json((slab / _RECORD).read_text(encoding="utf-8"))
         shape = tuple(record["shape"])
         if (slab / "vectors.npy").is_file():
             matrix: Matrix = mapped("vectors")
@@ -122,7 +121,7 @@ def _load(slab: Path, rows: int) -> tuple[Matrix, float]:
         if matrix.shape != shape or shape[0] != rows or matrix.dtype.kind != "f":
             raise ValueError("its vectors are not those of its passages")
         return matrix, float(record["seconds"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise DupmaeError(
             f"the stored vectors {slab} are damaged ({str(error)[:200]}): delete that folder, and they are made again"
         ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
 import tempfile
 import time
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dupmae.corpus import Benchmark, Run
 from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.files import atomic_folder, fingerprint, parse_json, write_json
 from dupmae.retrievers.bm25 import bm25_searcher
 from dupmae.retrievers.lengths import Lengths
 from dupmae.retrievers.windows import Search
@@ -212,7 +212,9 @@ def _open_duplex(
     index = DuplexIndex.build(folder, encoder, benchmark.corpus.values(), model=model.name)
     if untouched:  # else part of the time was spent by a call that was interrupted
         write_json(record, {"seconds": time.perf_counter() - begun})
-    seconds = json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else None
+    seconds: float | None = None  # unknown where the record is gone or damaged
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        seconds = float(parse_json(record.read_text(encoding="utf-8"))["seconds"])
     whole = Retriever(
         name=name,
         search=lambda queries, k: search_index(index, queries, k),

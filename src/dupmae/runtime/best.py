@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, write_json
+from dupmae.files import atomic_folder, parse_json, write_json
 from dupmae.runtime.checkpoints import find_damage, seal_files
 from dupmae.runtime.log import HELD_OUT_FILE, append_metrics, read_metrics, rewind_metrics
 from dupmae.runtime.processes import is_first_process
@@ -100,7 +99,7 @@ class BestCheckpoint:
             return None
         if is_first_process() and (fault := find_damage(self._folder)):
             raise DupmaeError(f"{self._folder}, the best state so far, {fault}: {_start_again(self._folder)}")
-        found: Measurement = json.loads((self._folder / BEST_FILE).read_text(encoding="utf-8"))
+        found: Measurement = parse_json((self._folder / BEST_FILE).read_text(encoding="utf-8"))
         return found
 
 

@@ -31,7 +31,7 @@ def read_checksums(folder: Path) -> dict[str, str]:
     if file.exists() and not file.is_file():
         raise ValueError(f"{file} is no file")
     lines = file.read_text(encoding="utf-8").splitlines()
-    found = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
+    found = [re.fullmatch(r"([0-9a-f]{64})  ([^\x00-\x1f\x7f]+)", line) for line in lines]
     if not found or None in found:
         raise ValueError(f"{file} holds other lines than checksums")
     return {match[2]: match[1] for match in found if match}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_write
+from dupmae.files import atomic_write, parse_json
 from dupmae.runtime.terminal import printable
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def read_curves(metrics_file: Path, begins: Mapping[str, int] | None = None) -> 
     lines = metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             step = row["step"]
         except (ValueError, KeyError, TypeError):
             if not line.endswith("\n"):

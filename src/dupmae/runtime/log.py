@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_write
+from dupmae.files import atomic_write, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     written = path.read_bytes().splitlines()
     for line in written:
         try:
-            found = json.loads(line)
+            found = parse_json(line)
         except ValueError:
             found = None
         if not isinstance(found, dict) or not isinstance(found.get("step"), int):

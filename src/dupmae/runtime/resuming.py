@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import locked, locked_folder, made_folder, sweep, write_json
+from dupmae.files import locked, locked_folder, made_folder, parse_json, sweep, write_json
 from dupmae.runtime.log import HELD_OUT_FILE, METRICS_FILE
 from dupmae.runtime.processes import first_process_first, is_first_process, wait_for_others
 
@@ -136,7 +135,7 @@ def _read_record(record_file: Path, own_fingerprint: str, kind: str, traces: Seq
         record: Any = None
         with contextlib.suppress(ValueError):
             if record_file.is_file():
-                record = json.loads(record_file.read_text(encoding="utf-8"))
+                record = parse_json(record_file.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not isinstance(record.get("finished"), bool):
             raise DupmaeError(f"{record_file} is damaged: delete the folder {output} or choose another one.")
         if record.get("fingerprint") != own_fingerprint:

@@ -22,6 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
+from dupmae.files import parse_json
 
 CHUNK = 1 << 24
 """Bytes hashed at a time."""
@@ -112,10 +113,10 @@ class MappedFile:
             length = int.from_bytes(self.data[:8], "little")
             if length > min(MOST_HEADER, len(self.data) - 8):
                 raise ValueError(f"of {length} bytes")
-            header = json.loads(bytes(self.data[8 : 8 + length]))
+            header = parse_json(bytes(self.data[8 : 8 + length]))
             content = self.data[8 + length :]
             return {name: _array(entry, content) for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise damaged(self.path, f"has a damaged header ({str(error)[:100]})") from error
 
 

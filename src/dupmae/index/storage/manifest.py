@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import reprlib
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import fingerprint, write_json
+from dupmae.files import fingerprint, parse_json, write_json
 
 FORMAT = "dupmae-index"
 FORMAT_VERSION = 3
@@ -113,7 +112,7 @@ class Manifest:
         if path.is_symlink() or not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
             raise DupmaeError(f"{path} is a link, no file, or larger than {MOST_BYTES} bytes: it is no manifest.")
         try:
-            values = json.loads(path.read_bytes())
+            values = parse_json(path.read_bytes())
             if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
                 raise DupmaeError(f"{path} is not the manifest of an index: it does not say format {FORMAT!r}.")
             version = values.pop("format_version")
@@ -125,7 +124,7 @@ class Manifest:
             if values.pop("check") != fingerprint(values):
                 raise ValueError("its content does not have the fingerprint it was written with")
             return _manifest(values)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DupmaeError(f"{path} is damaged ({str(error)[:200]}): build the index again.") from error
 
     def model_path(self, folder: Path) -> str:
