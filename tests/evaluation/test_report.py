@@ -113,7 +113,8 @@ def test_missing_and_malformed_metrics_are_refused_by_file_and_line(tmp_path: Pa
     with pytest.raises(DupmaeError, match=r"none\.jsonl does not exist"):
         read_curves(tmp_path / "none.jsonl")
     path = tmp_path / "m.jsonl"
-    for bad in ("{", "[1]", '{"loss": 1}'):
-        path.write_text(f'{{"step": 1, "loss": 2.0}}\n{bad}\n', encoding="utf-8")
+    damaged = ("[" * 100_000, '{"step": 1, "loss": ""}', '{"step": "a"}', '{"step": 1, "loss": [1]}', "\xff")
+    for bad in ("{", "[1]", '{"loss": 1}', *damaged):
+        path.write_text(f'{{"step": 1, "loss": 2.0}}\n{bad}\n', encoding="latin-1")
         with pytest.raises(DupmaeError, match=r"m\.jsonl, line 2: this is not a JSON object with a step"):
             read_curves(path)

@@ -141,23 +141,25 @@ def read_curves(metrics_file: Path, begins: Mapping[str, int] | None = None) -> 
     terms: dict[str, tuple[list[int], list[float]]] = {term: ([], []) for term in (*_TERMS, *_SHARES)}
     phases: dict[str, int] = {}
     before = last = 0
-    lines = metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = metrics_file.read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
             row = parse_json(line)
-            step = row["step"]
-        except (ValueError, KeyError, TypeError):
-            if not line.endswith("\n"):
+            step, phase = int(row["step"]), str(row.get("phase", ""))
+            values = {term: float(row[term]) for term in terms if row.get(term) is not None}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            if not line.endswith(b"\n"):
                 break
-            raise DupmaeError(f"{metrics_file}, line {number}: this is not a JSON object with a step.") from None
-        if "phase" in row and row["phase"] not in phases:
-            before = phases[row["phase"]] = (begins or {}).get(row["phase"], last)
+            raise DupmaeError(
+                f"{metrics_file}, line {number}: this is not a JSON object with a step and numbers."
+            ) from None
+        if phase and phase not in phases:
+            before = phases[phase] = (begins or {}).get(phase, last)
         last = before + step
-        for term, (steps, losses) in terms.items():
-            value = row.get(term)
-            if value is not None and math.isfinite(value):
-                steps.append(last)
-                losses.append(value)
+        for term, value in values.items():
+            if math.isfinite(value):
+                terms[term][0].append(last)
+                terms[term][1].append(value)
     return Curves({term: curve for term, curve in terms.items() if curve[0]}, phases)
 
 
