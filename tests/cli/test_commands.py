@@ -106,6 +106,19 @@ def test_encode_writes_embeddings_of_the_task_and_ids_in_order(task, corpus, tex
     assert json.loads((output / "ids.json").read_text(encoding="utf-8")) == ["p3", "p4", "p5"]
 
 
+def test_encode_computes_in_the_precision_that_it_is_given(corpus, texts, duplex_folder, tmp_path):
+    words = ["encode", "--model", str(duplex_folder), "--input", corpus("c.jsonl", range(3, 6)), "--output"]
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        assert cli.main([*words, str(tmp_path / precision), "--precision", precision]) == 0
+        encoder = DuplexEncoder(str(duplex_folder))
+        encoder.precision = precision
+        found[precision] = DuplexEmbeddings.load(tmp_path / precision).cls
+        np.testing.assert_array_equal(found[precision], encoder.embed_documents(texts[3:6]).cls)
+    assert not np.array_equal(found["float32"], found["bfloat16"])
+    np.testing.assert_allclose(found["float32"], found["bfloat16"], atol=0.05)
+
+
 def test_of_a_text_file_every_line_is_a_query_and_every_paragraph_a_document(write, duplex_folder, tmp_path, capsys):
     file = write("my q.txt", "first\n  second \n\n third\n")
     words = ["encode", "--model", str(duplex_folder), "--input", file, "--output", str(tmp_path / "e"), "--task"]

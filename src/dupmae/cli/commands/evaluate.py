@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dupmae.cli.commands.inputs import beside, say
+from dupmae.config.ranges import Positive
 from dupmae.errors import DupmaeError
 from dupmae.files import write_json
 
@@ -147,7 +148,7 @@ def rerank(
     split: str = "test",
     allow_unknown: bool = False,
     depth: int = 100,
-    batch_size: int = 32,
+    batch_size: Positive = 32,
 ) -> None:
     """Rank the best passages of a TREC run by a cross-encoder, which reads query and passage together.
 

@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import Literal
 
 from dupmae.cli.commands.inputs import beside, passages_of, read_queries, say
+from dupmae.config.ranges import Positive
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 
 IDS_FILE = "ids.json"
 
 
 def encode(
-    *, model: str, input: str, output: str, task: Literal["query", "document"] = "document", batch_size: int = 32
+    *,
+    model: str,
+    input: str,
+    output: str,
+    task: Literal["query", "document"] = "document",
+    batch_size: Positive = 32,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> None:
     """Encode texts with a duplex model, for use outside dupmae.
 
@@ -29,6 +36,8 @@ def encode(
         output: Folder of the results.
         task: What the texts are; a document is cut to its heaviest terms, a query is not.
         batch_size: Texts encoded at a time.
+        precision: Arithmetic of the encoder; `auto` takes bfloat16 where the machine multiplies in it. Encode queries
+            as the documents were.
     """
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
@@ -36,6 +45,7 @@ def encode(
     from dupmae.models import open_model
 
     encoder = DuplexEncoder(open_model(model, option="--model"))
+    encoder.precision = precision
     passages = list(read_queries(Path(input)) if task == "query" else passages_of([input]))
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents
