@@ -183,3 +183,11 @@ def test_the_prompts_of_a_checkpoint_are_what_its_record_says(write: Callable[..
 
 def test_a_model_without_prompts_has_empty_ones(write: Callable[..., Model]) -> None:
     assert write(config_sentence_transformers={"prompts": None}).prompts == {"query": "", "document": ""}
+
+
+def test_a_damaged_part_of_a_duplex_model_is_named_by_its_place(duplex_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(duplex_folder, tmp_path / "model"))
+    part = folder / "1_DuplexPooling" / "model.safetensors"
+    part.write_bytes(part.read_bytes()[:-8])
+    with pytest.raises(DupmaeError, match=r"model: 1_DuplexPooling/model\.safetensors holds [\d,]+ of [\d,]+ bytes"):
+        open_model(str(folder))

@@ -138,32 +138,30 @@ def read_modules(folder: Path, label: str) -> list[dict[str, str]] | None:
     return listed
 
 
-def read_header(file: Path, label: str) -> Tensors:
+def read_header(file: Path, label: str, root: Path) -> Tensors:
     """Read data type and shape of each tensor in a safetensors file, and verify that its bytes are all there.
 
     Raises:
         DupmaeError: It is no such file, or a damaged or cut one.
     """
-    size = file.stat().st_size
+    name, size = _inside(file, root), file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(MOST_HEADER, size - 8):
-            raise DupmaeError(
-                f"{label}: {file.name} is no safetensors file, or its beginning is damaged or cut: {AGAIN}"
-            )
+            raise DupmaeError(f"{label}: {name} is no safetensors file, or its beginning is damaged or cut: {AGAIN}")
         content = opened.read(length)
     try:
         header = json.loads(content, object_pairs_hook=_once)
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        tensors = {tensor: entry for tensor, entry in header.items() if tensor != "__metadata__"}
         ends = _places(tensors)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-        raise DupmaeError(f"{label}: the header of {file.name} is damaged: {AGAIN}") from None
+        raise DupmaeError(f"{label}: the header of {name} is damaged: {AGAIN}") from None
     if ends != size - 8 - length:
         found, right = size - 8 - length, ends
         what = f"holds {found:,} of {right:,} bytes" if found < right else f"holds {found - right:,} bytes too many"
-        raise DupmaeError(f"{label}: {file.name} {what}: {AGAIN}")
-    return {name: (entry["dtype"], entry["shape"]) for name, entry in tensors.items()}
+        raise DupmaeError(f"{label}: {name} {what}: {AGAIN}")
+    return {tensor: (entry["dtype"], entry["shape"]) for tensor, entry in tensors.items()}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -197,7 +195,7 @@ def _check_place(place: Path, label: str, root: Path) -> None:
             raise DupmaeError(f"{label}: {_inside(file, root)} is a pipe or a device: {AGAIN}")
     quantised = "quantization_config" in read_object(root / "config.json", label, root)
     for file in sorted(place.glob("*.safetensors")):
-        kinds = {name: kind for name, (kind, _) in read_header(file, label).items() if not name.endswith(COUNTS)}
+        kinds = {name: kind for name, (kind, _) in read_header(file, label, root).items() if not name.endswith(COUNTS)}
         odd = [name for name, kind in kinds.items() if kind[0] in "IUB" and kind != "BF16"]
         if odd and not quantised:
             raise DupmaeError(

@@ -115,7 +115,7 @@ def unpack(file: Path, folder: Path) -> None:
     """
     records = _records(file)
     try:
-        sizes = {name: shape for name, (_, shape) in read_header(file, str(file)).items()}
+        sizes = {name: shape for name, (_, shape) in read_header(file, str(file), file.parent).items()}
         parts = load_file(file)
         texts = _texts(parts)
         _refuse_lies(records, sizes, set(texts), sum(part.nbytes for part in parts.values()))
