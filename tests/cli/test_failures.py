@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 
+import pyarrow as pa
 import pytest
 import torch
 
 from dupmae.cli import entry as cli
+from dupmae.cli.failures import explain
 from dupmae.errors import DupmaeError
 
 
@@ -134,3 +137,14 @@ def test_interrupting_a_command_that_cannot_go_on_does_not_promise_it(stand_in, 
     stand_in("dupmae.index.DuplexIndex.open", side_effect=KeyboardInterrupt)
     assert cli.main(["search", "folder", "q"]) == 130
     assert "goes on" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"index-\xff"), "index-\udcc3\udcaf"])
+def test_a_file_whose_name_libraries_cannot_open_is_named_with_what_to_do(name: str) -> None:
+    with pytest.raises(UnicodeEncodeError) as raised:
+        pa.memory_map(name)
+    sentence, status = explain(raised.value, {"index": name, "query": "lamp"}, resumable=False) or ("", 0)
+    assert sentence.startswith(f"index is {name}, whose name is not UTF-8")
+    assert "PYTHONUTF8=1" in sentence
+    assert status == 2
+    assert explain(raised.value, {"index": "plain"}, resumable=False) is None

@@ -75,6 +75,14 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
     if is_full_disk(error):
         place = getattr(error, "filename", None) or named.get("output") or named.get("json") or Path.cwd()
         return f"no space left on the disk of {place}; nothing half-written remains", FULL_DISK
+    odd = [(key, value) for key, value in named.items() if not _is_utf_8(str(value))]
+    if isinstance(error, UnicodeError) and odd:
+        key, value = odd[0]
+        return (
+            f"{key} is {value}, whose name is not UTF-8, and libraries open no such files: rename it; if it is in UTF-8, "
+            "set PYTHONUTF8=1, since this locale has another encoding",
+            BAD_INPUT,
+        )
     if not isinstance(error, OSError):
         return None
     if "No usable temporary directory" in text:
@@ -144,3 +152,12 @@ def _named(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((key, text) for text in value if text)
         elif isinstance(value, str) and value:
             yield key, value
+
+
+def _is_utf_8(name: str) -> bool:
+    """Tell whether the bytes of a file's name are UTF-8, as Python reads them: others are halves of pairs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
