@@ -79,8 +79,8 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
     if isinstance(error, UnicodeError) and odd:
         key, value = odd[0]
         return (
-            f"{key} is {value}, whose name is not UTF-8, and libraries open no such files: rename it, or, if it is UTF-8 "
-            "and this locale is not, set PYTHONUTF8=1",
+            f"{key} is {value}, whose name is not UTF-8, and libraries open no such files: rename it, or, if it is "
+            "UTF-8 and this locale is not, set PYTHONUTF8=1",
             BAD_INPUT,
         )
     if not isinstance(error, OSError):
