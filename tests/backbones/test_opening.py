@@ -412,3 +412,12 @@ def test_the_card_says_how_plain_sentence_transformers_loads_and_encodes(duplex_
     for words in ("trust_remote_code=True", "encode_query", "encode_document", "DuplexEncoder", "- dupmae\n"):
         assert words in card
     assert "model.encode(" not in card
+
+
+def test_weights_too_large_to_compute_with_are_refused_when_an_encoder_is_opened(
+    bert_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
+    change_weights(folder, lambda weights, name: weights[name].fill_(1e38))
+    with pytest.raises(DupmaeError, match=r"model gives what is not a number .* for a text"):
+        DuplexEncoder.from_encoder(str(folder), DuplexConfig(top_k=8))

@@ -120,9 +120,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         if not asked.get("dtype"):
             self.float()
         check_modules(self, model)
-        with opening(model.label):
-            first = embed(self, ["a"], "document", 1, False)
-        check_output(np.concatenate([first.cls[0], first.weights[0]]), model.label)
+        _try_first_text(self, model)
         self.path = model.name
 
     @classmethod
@@ -205,7 +203,9 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             pooling.ot_log_scale.fill_(np.log(config.lexical_scale))
         asked = {"query": config.query_prompt, "document": config.document_prompt}
         given = {task: prompt for task, prompt in asked.items() if prompt is not None}
-        return cls(modules=[transformer, pooling], prompts=base.prompts | given)
+        made = cls(modules=[transformer, pooling], prompts=base.prompts | given)
+        _try_first_text(made, base)
+        return made
 
     @property
     def pooling(self) -> DuplexPooling:
@@ -259,6 +259,13 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             write_card(folder, self, self._model_card_text)
             write_checksums(folder)
         self.path = str(path)
+
+
+def _try_first_text(encoder: DuplexEncoder, model: Model) -> None:
+    """Let a first text go through an encoder; weights that are numbers may still be too large to compute with."""
+    with opening(model.label):
+        first = embed(encoder, ["a"], "document", 1, False)
+    check_output(np.concatenate([first.cls[0], first.weights[0]]), model.label)
 
 
 def _lead_with_space(tokenizer: Any) -> None:
