@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -148,3 +149,13 @@ def test_a_file_whose_name_libraries_cannot_open_is_named_with_what_to_do(name: 
     assert "PYTHONUTF8=1" in sentence
     assert status == 2
     assert explain(raised.value, {"index": "plain"}, resumable=False) is None
+
+
+def test_a_link_that_leads_back_to_itself_is_told(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RuntimeError) as raised:
+        (tmp_path / "loop").resolve()
+    assert explain(raised.value, {}, resumable=False) == (
+        f"'{tmp_path}/loop' is a link that leads back to itself: delete it",
+        2,
+    )

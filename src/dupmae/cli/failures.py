@@ -75,6 +75,8 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
     if is_full_disk(error):
         place = getattr(error, "filename", None) or named.get("output") or named.get("json") or Path.cwd()
         return f"no space left on the disk of {place}; nothing half-written remains", FULL_DISK
+    if isinstance(error, RuntimeError) and text.startswith("Symlink loop from "):  # Path.resolve's words
+        return f"{text.removeprefix('Symlink loop from ')} is a link that leads back to itself: delete it", BAD_INPUT
     odd = [(key, value) for key, value in named.items() if not _is_utf_8(str(value))]
     if isinstance(error, UnicodeError) and odd:
         key, value = odd[0]
