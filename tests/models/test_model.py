@@ -191,3 +191,15 @@ def test_a_damaged_part_of_a_duplex_model_is_named_by_its_place(duplex_folder: P
     part.write_bytes(part.read_bytes()[:-8])
     with pytest.raises(DupmaeError, match=r"model: 1_DuplexPooling/model\.safetensors holds [\d,]+ of [\d,]+ bytes"):
         open_model(str(folder))
+
+
+def test_an_encoder_may_lie_beside_prompts_of_its_own_and_an_embedder_not_without_its_modules(
+    bert_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
+    declaration = folder / "config_sentence_transformers.json"
+    declaration.write_text('{"prompts": {"query": "q: "}}', encoding="utf-8")
+    assert open_model(str(folder)).prompts["query"] == "q: "
+    declaration.write_text('{"model_type": "SentenceTransformer"}', encoding="utf-8")
+    with pytest.raises(DupmaeError, match=r"config_sentence_transformers\.json, but no modules\.json"):
+        open_model(str(folder))

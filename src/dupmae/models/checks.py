@@ -58,8 +58,10 @@ SIZES = ("hidden_size", "vocab_size", "intermediate_size", "max_position_embeddi
 """What a configuration calls the sizes that decide how much memory an encoder takes."""
 MOST_LAYERS = 2000
 """An encoder's layers, at most."""
-TRACES = ("1_Pooling", "1_DuplexPooling", "config_sentence_transformers.json")
+TRACES = ("1_Pooling", "1_DuplexPooling")
 """What models of sentence-transformers hold beside their `modules.json`."""
+DECLARATION = "config_sentence_transformers.json"
+"""Prompts and the class of a model of sentence-transformers; with prompts alone it may lie beside any encoder."""
 CLASSES = ("SentenceTransformer", "SparseEncoder", "CrossEncoder", "MultiVectorEncoder")
 """What sentence-transformers writes as a model's class."""
 AGAIN = "fetch or save the model again."
@@ -83,16 +85,17 @@ def check_files(folder: Path, label: str) -> None:
             or is of a class that only code within the folder defines.
     """
     modules = read_modules(folder, label)
+    for place in sorted({"", *(module["path"] for module in modules or [])}):
+        _check_place(folder / place, label, folder)
+    declared = read_object(folder / DECLARATION, label, folder).get("model_type")
     traces = [name for name in TRACES if _is_there(folder / name)]
+    traces += [DECLARATION] * (declared not in (None, "CrossEncoder"))
     if modules is None and traces:
         raise DupmaeError(f"{label} holds {traces[0]}, but no modules.json, which says what to do with it: {AGAIN}")
     modules = modules or [{"type": "Transformer", "path": ""}]
-    for place in sorted({"", *(module["path"] for module in modules)}):
-        _check_place(folder / place, label, folder)
-    declared = read_object(folder / "config_sentence_transformers.json", label, folder).get("model_type")
     if declared not in (None, *CLASSES):
         raise DupmaeError(
-            f"{label}: config_sentence_transformers.json has the model_type {str(declared)[:60]!r}, which is none of "
+            f"{label}: {DECLARATION} has the model_type {str(declared)[:60]!r}, which is none of "
             f"{', '.join(CLASSES)}: {AGAIN}"
         )
     for module in modules:
