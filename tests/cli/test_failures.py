@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
+from tqdm import tqdm
 
 from dupmae.cli import entry as cli
-from dupmae.cli.failures import explain
+from dupmae.cli.failures import explain, fail
 from dupmae.errors import DupmaeError
 
 
@@ -22,7 +24,7 @@ from dupmae.errors import DupmaeError
         (DupmaeError("corpus.jsonl, line 3: no text"), 2, "corpus.jsonl, line 3: no text"),
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on where it stopped"),
         (OSError(errno.ENOSPC, "No space left on device", "out/x"), 1, "no space left on the disk of out/x"),
-        (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left on the disk of out; nothing half-written"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left on the disk of out; the same command goes on"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left on the disk of out;"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"), 1, "no space left on"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "not enough memory: take smaller"),
@@ -159,3 +161,11 @@ def test_a_link_that_leads_back_to_itself_is_told(tmp_path: Path) -> None:
         f"'{tmp_path}/loop' is a link that leads back to itself: delete it",
         2,
     )
+
+
+def test_the_sentence_comes_behind_the_bars_that_are_open(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = tqdm(range(3), desc="work", file=sys.stderr)
+    next(iter(bar))
+    assert fail("it went wrong", 1) == 1
+    bar.close()
+    assert capsys.readouterr().err.endswith("\ndupmae: error: it went wrong\n")

@@ -51,8 +51,8 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
     """
     if isinstance(error, DupmaeError):
         return str(error), BAD_INPUT
+    rest = "the same command goes on where it stopped" if resumable else "nothing half-written remains"
     if isinstance(error, KeyboardInterrupt):
-        rest = "the same command goes on where it stopped" if resumable else "nothing half-written remains"
         return f"interrupted; {rest}", INTERRUPTED
     text = " ".join(str(error).split())
     code = getattr(error, "errno", None)
@@ -74,7 +74,7 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
     named = dict(_named(arguments))
     if is_full_disk(error):
         place = getattr(error, "filename", None) or named.get("output") or named.get("json") or Path.cwd()
-        return f"no space left on the disk of {place}; nothing half-written remains", FULL_DISK
+        return f"no space left on the disk of {place}; {rest}", FULL_DISK
     if isinstance(error, RuntimeError) and text.startswith("Symlink loop from "):  # Path.resolve's words
         return f"{text.removeprefix('Symlink loop from ')} is a link that leads back to itself: delete it", BAD_INPUT
     odd = [(key, value) for key, value in named.items() if not _is_utf_8(str(value))]
@@ -111,6 +111,10 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
 
 def fail(sentence: str, status: int) -> int:
     """Print the sentence where errors go and hand the status on."""
+    from tqdm import tqdm
+
+    for bar in list(tqdm._instances):  # type: ignore[attr-defined]
+        bar.close()  # which would be drawn once more behind the sentence
     with contextlib.suppress(OSError):  # nothing can be said where that cannot be written to
         print(f"dupmae: error: {one_sentence(sentence)}", file=sys.stderr)
     return status
