@@ -24,7 +24,7 @@ from dupmae.errors import DupmaeError
         (DupmaeError("corpus.jsonl, line 3: no text"), 2, "corpus.jsonl, line 3: no text"),
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on where it stopped"),
         (OSError(errno.ENOSPC, "No space left on device", "out/x"), 1, "no space left on the disk of out/x"),
-        (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left on the disk of out; the same command goes on"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "left on the disk of out; the same command goes on"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left on the disk of out;"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"), 1, "no space left on"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "not enough memory: take smaller"),
