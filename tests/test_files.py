@@ -390,9 +390,3 @@ def test_fingerprints_follow_the_value_and_not_the_order_of_keys(tmp_path: Path)
     (tmp_path / "file").write_bytes(b"abc")
     digits = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of FIPS 180-2
     assert (file_sha256(tmp_path / "file"), file_fingerprint(tmp_path / "file")) == (digits, digits[:16])
-
-
-@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, b"\xff", "{'a': 1}"])
-def test_json_that_is_damaged_is_one_kind_of_error_however_it_is(text: str | bytes) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        files.parse_json(text)

@@ -84,6 +84,15 @@ def refuse_surrogates(texts: Iterable[object], name: str) -> None:
                 ) from None
 
 
+def is_unicode(text: str) -> bool:
+    """Tell whether a text is valid Unicode: half of a surrogate pair is not, nor is a byte that nobody could decode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def nearest(word: str, known: Sequence[str]) -> str | None:
     """Find what in `known` is most like `word`, or most like it after its last dot; None if nothing else is.
 

@@ -292,18 +292,6 @@ def write_json(path: Path, value: Any) -> None:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON of a file that may be damaged.
-
-    Raises:
-        ValueError: It is no JSON, or lists or objects in it are nested without end.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("lists or objects are nested too deeply") from None
-
-
 def fingerprint(value: Any) -> str:
     """Fingerprint a JSON-serialisable value in sixteen hexadecimal digits; the order of keys does not matter."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

@@ -12,8 +12,9 @@ from typing import Any
 
 from dupmae.config import ScratchConfig
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, fingerprint, parse_json, write_json
+from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.models import write_checksums
+from dupmae.runtime.json_text import parse_json
 from dupmae.runtime.processes import is_first_process
 
 logger = logging.getLogger(__name__)

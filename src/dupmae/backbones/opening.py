@@ -20,12 +20,12 @@ from torch import nn
 from dupmae.backbones.declared import lower_cases
 from dupmae.errors import DupmaeError
 from dupmae.models import Model, check_files
+from dupmae.models.checks import AGAIN
 from dupmae.models.files import read_settings
 from dupmae.runtime.quiet import silenced
 
 logger = logging.getLogger(__name__)
 
-AGAIN = "fetch or save the model again."
 LEAST_ENTRIES = 0.5
 """Share of an encoder's rows that its tokenizer has entries for, at least; the rest may be padding."""
 REASON_LENGTH = 160

@@ -12,7 +12,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from dupmae.errors import DupmaeError, one_sentence
+from dupmae.errors import DupmaeError, is_unicode, one_sentence
 from dupmae.files import is_full_disk
 from dupmae.runtime.places import VARIABLE
 from dupmae.runtime.streams import OUTPUT, give_up_output
@@ -77,7 +77,7 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
         return f"no space left on the disk of {place}; {rest}", FULL_DISK
     if isinstance(error, RuntimeError) and text.startswith("Symlink loop from "):  # Path.resolve's words
         return f"{text.removeprefix('Symlink loop from ')} is a link that leads back to itself: delete it", BAD_INPUT
-    odd = [(key, value) for key, value in named.items() if not _is_utf_8(str(value))]
+    odd = [(key, value) for key, value in named.items() if not is_unicode(str(value))]
     if isinstance(error, UnicodeError) and odd:
         key, value = odd[0]
         return (
@@ -158,12 +158,3 @@ def _named(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((key, text) for text in value if text)
         elif isinstance(value, str) and value:
             yield key, value
-
-
-def _is_utf_8(name: str) -> bool:
-    """Tell whether the bytes of a file's name are UTF-8, as Python reads them: others are halves of pairs."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

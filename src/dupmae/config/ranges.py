@@ -71,8 +71,10 @@ class OutOfRangeError(DupmaeError):
 class _TakesFormerNames(type):
     """Lets settings be made with the names that they had in version 0.1, with a warning."""
 
+    __dataclass_fields__: dict[str, Any]
+
     def __call__(cls, *values: Any, **named: Any) -> Any:
-        fields = get_type_hints(cls)
+        fields = cls.__dataclass_fields__
         for former in [name for name in named if name not in fields]:
             new = next((now for old, now in _FORMER if old == former and now in fields and now not in named), None)
             if new is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-import json
 import lzma
 import math
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from dupmae.errors import DupmaeError
+from dupmae.runtime.json_text import parse_strict_json
 
 LINE_VARIABLE, LINE_MB = "DUPMAE_MAX_LINE_MB", 64.0
 """Environment variable with the megabytes that a line may have, or a file that is read as one passage; its default."""
@@ -169,7 +169,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line or line.isspace():
             continue
         try:
-            record = parse_json(line)
+            record = parse_strict_json(line)
         except ValueError as error:
             raise DupmaeError(
                 f"{path}, line {number}: not valid JSON ({error}); each line must hold one object."
@@ -177,35 +177,6 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise DupmaeError(f"{path}, line {number}: expected a JSON object, found {json_kind(record)}.")
         yield number, record
-
-
-def parse_json(text: str) -> Any:
-    """Parse JSON as its standard has it: no NaN or Infinity, no key twice in one object, not nested without end.
-
-    Raises:
-        ValueError: The text is anything else.
-    """
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("lists or objects are nested too deeply") from None
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its keys and values, and refuse one that would lose some."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands in one object twice")
-    return made
-
-
-def _refuse_constant(name: str) -> Any:
-    """Refuse what Python reads and JSON does not know."""
-    raise ValueError(f"{name} is no JSON number")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 
 
 def json_kind(value: object) -> str:

@@ -19,7 +19,8 @@ from dupmae.corpus.passage import Passage
 from dupmae.corpus.tokenising import batches, prepare, text_bytes, tokenise, with_ends
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, fingerprint, parse_json, write_json
+from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.runtime.json_text import parse_json
 
 FORMAT = "dupmae token store, version 2"
 TOKENS_FILE = "tokens.arrow"

@@ -17,7 +17,7 @@ from ir_measures import AP, RR, Judged, R, nDCG
 
 from dupmae.corpus import Qrels, Run
 from dupmae.corpus.trec import MOST_GRADE
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, is_unicode
 
 Ties = Literal["id", "trec_eval"]
 """`id`: equal scores are ordered by passage id. `trec_eval`: scores are compared in single precision, and equal ones
@@ -145,17 +145,8 @@ def _refuse_unmeasurable(run: Run, qrels: Qrels) -> None:
             if not math.isfinite(score):
                 raise DupmaeError(f"The score of {passage!r} for query {query!r} is {score}, not a finite number.")
         ids = "".join((query, *grades, *scores))
-        if "\0" in ids or not _is_unicode(ids):
+        if "\0" in ids or not is_unicode(ids):
             raise DupmaeError(f"Query {query!r}: its id or a passage's holds a NUL character or half a surrogate pair.")
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether a text can be encoded."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _by_rank(scores: Mapping[str, float], ties: Ties) -> dict[str, float]:

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from dupmae.corpus import Benchmark, Passage, Qrels, read_benchmark, write_benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.benchmarks import Definition, definition_of, definitions_in, known_definition
-from dupmae.files import atomic_folder, file_sha256, parse_json, write_json
+from dupmae.files import atomic_folder, file_sha256, write_json
+from dupmae.runtime.json_text import parse_json
 
 SOURCE_FILE = "source.json"
 """Where a fetched folder came from."""

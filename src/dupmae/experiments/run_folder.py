@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dupmae.errors import DupmaeError
-from dupmae.files import fingerprint, parse_json, write_json
+from dupmae.files import fingerprint, write_json
 from dupmae.index.writing.changes import LOCK_FILE
+from dupmae.runtime.json_text import parse_json
 from dupmae.runtime.processes import refuse_several_processes
 from dupmae.runtime.resuming import sole_run
 

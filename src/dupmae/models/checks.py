@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import parse_json
 from dupmae.models.checksums import verify_checksums
+from dupmae.runtime.json_text import parse_json, parse_strict_json
 
 POINTER = b"version https://git-lfs"
 """How a Git LFS pointer begins, which stands in a file's place where only Git has fetched it."""
@@ -155,24 +154,16 @@ def read_header(file: Path, label: str, root: Path) -> Tensors:
             raise DupmaeError(f"{label}: {name} is no safetensors file, or its beginning is damaged or cut: {AGAIN}")
         content = opened.read(length)
     try:
-        header = json.loads(content, object_pairs_hook=_once)
+        header = parse_strict_json(content.decode())
         tensors = {tensor: entry for tensor, entry in header.items() if tensor != "__metadata__"}
         ends = _places(tensors)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         raise DupmaeError(f"{label}: the header of {name} is damaged: {AGAIN}") from None
     if ends != size - 8 - length:
         found, right = size - 8 - length, ends
         what = f"holds {found:,} of {right:,} bytes" if found < right else f"holds {found - right:,} bytes too many"
         raise DupmaeError(f"{label}: {name} {what}: {AGAIN}")
     return {tensor: (entry["dtype"], entry["shape"]) for tensor, entry in tensors.items()}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that gives one name twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name twice")
-    return found
 
 
 def _places(tensors: dict[str, Any]) -> int:
@@ -291,7 +282,7 @@ def _parse(file: Path, label: str, root: Path) -> Any:
         raise DupmaeError(f"{label}: {_inside(file, root)} is larger than settings are: {AGAIN}")
     try:
         return parse_json(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         raise DupmaeError(f"{label}: {_inside(file, root)} cannot be read as JSON: {AGAIN}") from None
 
 

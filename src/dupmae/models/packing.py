@@ -31,6 +31,7 @@ from dupmae.files import atomic_folder, atomic_path
 from dupmae.models.checks import leads_out, read_header
 from dupmae.models.checksums import write_checksums
 from dupmae.runtime.checksums import CHECKSUMS_FILE
+from dupmae.runtime.json_text import parse_json
 
 FORMAT = "dupmae-packed"
 """What the header's `format` says."""
@@ -236,8 +237,8 @@ def _records(file: Path) -> list[Record]:
     with safe_open(file, "numpy") as opened:
         header = opened.metadata()
     try:
-        version, records = int(header["version"]), json.loads(header["tensors"])
-    except (KeyError, ValueError, RecursionError):
+        version, records = int(header["version"]), parse_json(header["tensors"])
+    except (KeyError, ValueError):
         raise DupmaeError(f"{file} is damaged: fetch it again") from None
     if version > VERSION:
         raise DupmaeError(f"{file} was written by a later version of dupmae: install that, or pack the model again")

@@ -14,9 +14,10 @@ from scipy.sparse import csr_matrix, issparse
 from dupmae.corpus import Passage, Run
 from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, fingerprint, parse_json, write_json
+from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.retrievers.brute_force import as_run, search_slabs
 from dupmae.retrievers.vectors import Matrix, Vectors
+from dupmae.runtime.json_text import parse_json
 
 SLAB = 8192
 """Passages that are encoded, stored and compared at a time."""

@@ -9,8 +9,9 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, parse_json, write_json
+from dupmae.files import atomic_folder, write_json
 from dupmae.runtime.checkpoints import find_damage, seal_files
+from dupmae.runtime.json_text import parse_json
 from dupmae.runtime.log import HELD_OUT_FILE, append_metrics, read_metrics, rewind_metrics
 from dupmae.runtime.processes import is_first_process
 from dupmae.runtime.resuming import KEPT_FOLDER

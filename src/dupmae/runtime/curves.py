@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_write, parse_json
+from dupmae.files import atomic_write
+from dupmae.runtime.json_text import parse_json
 from dupmae.runtime.terminal import printable
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_write, parse_json
+from dupmae.files import atomic_write
+from dupmae.runtime.json_text import parse_json
 
 logger = logging.getLogger(__name__)
 

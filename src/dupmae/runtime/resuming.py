@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import locked, locked_folder, made_folder, parse_json, sweep, write_json
+from dupmae.files import locked, locked_folder, made_folder, sweep, write_json
+from dupmae.runtime.json_text import parse_json
 from dupmae.runtime.log import HELD_OUT_FILE, METRICS_FILE
 from dupmae.runtime.processes import first_process_first, is_first_process, wait_for_others
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.corpus.formats.records import Fields, Placed, from_records
-from dupmae.corpus.lines import parse_json, refuse_bomb, refuse_irregular
+from dupmae.corpus.lines import refuse_bomb, refuse_irregular
 from dupmae.errors import DupmaeError
+from dupmae.runtime.json_text import parse_strict_json
 
 _ROWS = 64
 """Rows of a Parquet file in memory at a time: pages may repeat one large text for as many rows as a file names."""
@@ -85,7 +86,7 @@ def _refuse_strange_files(folder: Path) -> None:
     """Refuse a data set that is empty, or whose record names files outside its folder."""
     for file in folder.iterdir():
         refuse_irregular(file)
-    state = parse_json((folder / "state.json").read_text(encoding="utf-8"))
+    state = parse_strict_json((folder / "state.json").read_text(encoding="utf-8"))
     names = [entry["filename"] for entry in state["_data_files"]]
     if not names:
         raise DupmaeError(f"{folder} is empty: the data set has no row.")

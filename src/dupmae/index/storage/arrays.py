@@ -22,7 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from dupmae.errors import DupmaeError
-from dupmae.files import parse_json
+from dupmae.runtime.json_text import parse_json
 
 CHUNK = 1 << 24
 """Bytes hashed at a time."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DupmaeError
-from dupmae.files import fingerprint, parse_json, write_json
+from dupmae.files import fingerprint, write_json
+from dupmae.runtime.json_text import parse_json
 
 FORMAT = "dupmae-index"
 FORMAT_VERSION = 3
