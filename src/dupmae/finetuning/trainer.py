@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import set_seed
 from dupmae.config import FinetuneConfig, decisive
 from dupmae.corpus import Benchmark
 from dupmae.corpus.passage import corpus_fingerprint
-from dupmae.corpus.unknown_words import warn_of_unknown_words
+from dupmae.corpus.unknown_words import FIRST_SAMPLE, warn_of_unknown_words
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint
@@ -121,7 +122,8 @@ def finetune(
         if not run.finished:
             examples = _examples(train, dev, config, lists, scores, processes.num_processes)
             refuse_without_negatives(examples, config.batch_size * processes.num_processes)
-            warn_of_unknown_words(encoder.tokenizer, [passage.full_text for passage in train.corpus.values()])
+            spread = islice(train.corpus.values(), 0, None, max(len(train.corpus) // FIRST_SAMPLE, 1))
+            warn_of_unknown_words(encoder.tokenizer, [passage.full_text for passage in spread])
             _train(encoder, examples, output, config, run.record, measured, tuned_on)
     with silenced():
         return DuplexEncoder(str(target))
