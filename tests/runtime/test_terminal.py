@@ -72,9 +72,8 @@ def by_log(text: str) -> None:
 
 
 def by_warning(text: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning(UserWarning(text), UserWarning, "file", 1, sys.stderr)
+    # As Python shows one; what pytest puts in its place cannot be sent between processes with half a pair in it.
+    sys.stderr.write(warnings.formatwarning(UserWarning(text), UserWarning, "file", 1))
 
 
 def by_progress_bar(text: str) -> None:
