@@ -14,6 +14,7 @@ from dupmae.config.sections import (
     ScratchConfig,
     StoreConfig,
     TeacherConfig,
+    WordLanguage,
     decisive,
 )
 
@@ -34,5 +35,6 @@ __all__ = [
     "ScratchConfig",
     "StoreConfig",
     "TeacherConfig",
+    "WordLanguage",
     "decisive",
 ]

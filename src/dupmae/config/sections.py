@@ -22,6 +22,40 @@ from dupmae.config.ranges import (
     Weight,
 )
 
+WordLanguage = Literal[
+    "none",
+    "unstemmed",
+    "arabic",
+    "armenian",
+    "basque",
+    "catalan",
+    "danish",
+    "dutch",
+    "english",
+    "estonian",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hindi",
+    "hungarian",
+    "indonesian",
+    "irish",
+    "italian",
+    "lithuanian",
+    "nepali",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "serbian",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+    "yiddish",
+]
+"""What a duplex model's words are stemmed as: by Snowball for a language, not at all, or the model has none."""
 HoldOut = Literal["passages", "queries"]
 """What is kept apart when queries are held out."""
 NEUTRAL = ("gradient_checkpointing", "mini_batch_size", "report_to", "save_steps", "shard")
@@ -197,6 +231,16 @@ class DuplexConfig(CheckedSettings):
     document_norm: Literal["unit", "own"] = "own"
     """With `normalize`, whether a document's lexical half is scaled to unit length, too, or keeps its own (1 on
     average, to begin with): a long document, which raises more terms, then weighs more than a short one."""
+    words: WordLanguage = "english"
+    """Language whose stems are the whole words that count beside the dense vector and the learned terms, of the whole
+    passage however far the encoder reads: `english` (Porter's stems, without Lucene's stop words), another one of
+    Snowball's, `unstemmed` for all else, scripts without spaces included. `none` leaves words out: the paper's form."""
+    word_k1: Weight = 0.9
+    """How slowly a word's repetitions in a passage saturate, as in BM25."""
+    word_b: Fraction = 0.4
+    """How much of a passage's length its words are set off against, as in BM25."""
+    word_scale: AboveZero = 0.6
+    """What a query's words are multiplied by, to begin with; learned. Their own sum is about BM25's."""
     dense_scale: AboveZero = 20.0
     """What the dense half's cosine is multiplied by, to begin with; learned."""
     lexical_scale: AboveZero = 20.0

@@ -10,7 +10,8 @@ and need no dictionary.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import regex
@@ -35,6 +36,10 @@ _IGNORED = dict.fromkeys(map(ord, "\u00ad\u034f\u200c\u200d\u2060\ufeff")) | dic
     map(ord, "\u2122\u2120"), " "
 )
 """Marks that are not seen (soft hyphens, joiners), and signs that NFKC would glue to the word before them as "tm"."""
+
+
+CACHED_WORDS = 1 << 18
+"""Words of a language whose stems are remembered."""
 
 
 def fold(text: str) -> str:
@@ -73,20 +78,32 @@ def words_of(text: str) -> list[str]:
     return words
 
 
-def terms_of(texts: Iterable[str]) -> list[list[str]]:
-    """Cut each text into the terms of BM25: its words without Lucene's 33 English stop words, stemmed by Porter."""
+def terms_of(texts: Iterable[str], language: str = "english") -> list[list[str]]:
+    """Cut each text into the terms of BM25: its words, without stop words, stemmed.
+
+    Args:
+        texts: Of any script.
+        language: Of the stemmer, one of :data:`dupmae.config.WordLanguage`: `english` is Porter's, and leaves Lucene's
+            33 stop words out; the others are Snowball's and leave no word out; `unstemmed` keeps every word as it is.
+    """
+    stem = stemmer(language)
+    return [[term for term in map(stem, words_of(text)) if term] for text in texts]
+
+
+@cache
+def stemmer(language: str) -> Callable[[str], str]:
+    """Make the function from a word to its term, which is empty for a stop word; see :func:`terms_of`."""
+    if language == "unstemmed":
+        return str
     import Stemmer
+
+    stem = Stemmer.Stemmer("porter" if language == "english" else language, 0).stemWord
+    if language != "english":
+        return lru_cache(CACHED_WORDS)(stem)
     from bm25s.stopwords import STOPWORDS_EN
 
-    stop, stem, stems = frozenset(STOPWORDS_EN), Stemmer.Stemmer("porter").stemWord, dict[str, str]()
-    terms = []
-    for text in texts:
-        kept = [word for word in words_of(text) if word not in stop]
-        for word in kept:
-            if word not in stems:
-                stems[word] = stem(word)
-        terms.append([stems[word] for word in kept])
-    return terms
+    stop = frozenset(STOPWORDS_EN)
+    return lru_cache(CACHED_WORDS)(lambda word: "" if word in stop else stem(word))
 
 
 def pieces_of(text: str) -> list[str]:

@@ -34,8 +34,13 @@ SETTINGS: dict[str, Callable[[Any], bool]] = {
     "normalize": lambda value: isinstance(value, bool),
     "query_terms": _is_one_of("logits", "tokens"),
     "document_norm": _is_one_of("unit", "own"),
+    "words": lambda value: isinstance(value, bool),
 }
 """What the configuration of the pooling module says -> whether a value is one of that."""
+
+
+ADDED = ("words",)
+"""Settings that models of former versions do not have, and do not need."""
 
 
 def check_declared(model: Model) -> None:
@@ -46,6 +51,8 @@ def check_declared(model: Model) -> None:
     """
     settings, again = duplex_settings(Path(model.path)), "fetch or save the model again."
     for name, is_valid in SETTINGS.items():
+        if name not in settings and name in ADDED:
+            continue
         if name not in settings:
             raise DupmaeError(f"{model.label}: the DuplexPooling's config.json lacks {name}: {again}")
         if not is_valid(settings[name]):

@@ -32,6 +32,7 @@ from dupmae.duplex.declared import check_declared
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.inference import embed
 from dupmae.duplex.pooling import CODE_FILE, DuplexPooling
+from dupmae.duplex.words import WORD_DIMENSIONS, Words, WordSpace
 from dupmae.errors import DupmaeError, refuse_surrogates
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import RECORD_FILE, Model, open_model, write_checksums
@@ -49,11 +50,12 @@ DOCUMENT_LENGTH = 256
 
 
 class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
-    """A text encoder with a reduced dense half and a lexical half (Eq. 10-12).
+    """A text encoder with a reduced dense half and a lexical half (Eq. 10-12), and whole words as a third part.
 
     `encode`, `encode_query` and `encode_document` are sentence-transformers' own: one sparse vector over V + d'
-    dimensions a text; the dot product of a query's and a document's is the duplex score. :meth:`embed_queries` and
-    :meth:`embed_documents` give the compact form that the index stores.
+    dimensions a text, and with words those of :mod:`dupmae.duplex.words` behind them; the dot product of a query's and
+    a document's is the duplex score. :meth:`embed_queries` and :meth:`embed_documents` give the compact form that the
+    index stores.
 
     Args:
         model_name_or_path: A folder saved by this class, a packed file of one, `dupmae-small`, or a Hugging Face id
@@ -65,6 +67,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             What training has changed since is not there.
         precision: Arithmetic of :meth:`embed_queries` and :meth:`embed_documents`: `float32`, `bfloat16`, or `auto` for
             what pays on the machine. An index sets it to what its passages were encoded in.
+        words: How it reads whole words, and how rare they are where there is no index to tell; None if it has none.
 
     Raises:
         DupmaeError: There is no duplex model of this name, or its files are not whole
@@ -83,12 +86,13 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
 
     path: str | None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    words: Words | None
 
     def __init__(self, model_name_or_path: str | Model | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.
         self._module_classes = {MODULE_TYPE: DuplexPooling}
         kwargs.setdefault("similarity_fn_name", "dot")
-        self.path = None
+        self.path, self.words = None, None
         if model_name_or_path is None:
             super().__init__(None, **kwargs)
         else:
@@ -120,6 +124,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         if not asked.get("dtype"):
             self.float()
         check_modules(self, model)
+        if self.pooling.words:
+            self.words = Words.load(model)
         _try_first_text(self, model)
         self.path = model.name
 
@@ -204,6 +210,9 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         asked = {"query": config.query_prompt, "document": config.document_prompt}
         given = {task: prompt for task, prompt in asked.items() if prompt is not None}
         made = cls(modules=[transformer, pooling], prompts=base.prompts | given)
+        if config.words != "none":
+            pooling.add_words(config.word_scale)
+            made.words = Words(space=WordSpace(language=config.words, k1=config.word_k1, b=config.word_b))
         _try_first_text(made, base)
         return made
 
@@ -229,16 +238,83 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         features: dict[str, Any] = super().preprocess(inputs, prompt, **kwargs)
         return features
 
+    def encode(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Encode texts as sentence-transformers does, words behind the other dimensions.
+
+        A query's words (and those of a text that is neither query nor document) carry the rarity that the model's own
+        sample of passages gives them.
+
+        Raises:
+            DupmaeError: A dense tensor is asked for, or a cut one, of a model with words.
+        """
+        if self.words is None:
+            return super().encode(inputs, *args, **kwargs)
+        if not kwargs.get("convert_to_sparse_tensor", True) or kwargs.get("max_active_dims") is not None:
+            raise DupmaeError(
+                f"A model with words has {self.get_embedding_dimension():,} dimensions and gives them as whole sparse "
+                "tensors: leave convert_to_sparse_tensor and max_active_dims out."
+            )
+        single, as_tensor = isinstance(inputs, str), kwargs.pop("convert_to_tensor", True)
+        texts = [inputs] if single else list(inputs)
+        others = super().encode(texts, *args, convert_to_tensor=True, **kwargs).coalesce()  # (n, V + d')
+        words = (self.words.space.passages if kwargs.get("task") == "document" else self._rare_words)(texts).tocoo()
+        places = torch.from_numpy(np.stack([words.row, words.col + others.shape[1]])).to(others.device)
+        values = torch.from_numpy(words.data).to(others.values())
+        joined = torch.sparse_coo_tensor(
+            torch.cat([others.indices(), places], dim=1),
+            torch.cat([others.values(), values]),
+            (len(texts), self.get_embedding_dimension()),
+            check_invariants=False,
+        ).coalesce()
+        if single:
+            return joined[0]
+        return joined if as_tensor else list(joined)
+
+    def _rare_words(self, texts: Sequence[str]) -> Any:
+        """Weigh the words of queries with all that counts: their share, their rarity, their scale."""
+        assert self.words is not None
+        found = self.words.space.queries(texts)
+        found.data *= (self.pooling.word_scale * self.words.rarity(found.indices)).astype(np.float32)
+        return found
+
+    def get_embedding_dimension(self) -> int:
+        """Tell the number of dimensions of :meth:`encode`: V + d', and those of words."""
+        return self.pooling.get_embedding_dimension() + (0 if self.words is None else WORD_DIMENSIONS)
+
+    def name_dimensions(self, dimensions: Sequence[int], texts: Sequence[str] = ()) -> list[str]:
+        """Name dimensions of :meth:`encode`.
+
+        Args:
+            dimensions: Their numbers.
+            texts: Where words are looked for, whose dimensions are hashes.
+
+        Returns:
+            For each a term of the vocabulary, `dense 17`, or a word of the texts in quotation marks; `word 123` if none
+            of them has it.
+        """
+        vocabulary, others = self.pooling.vocabulary_size, self.pooling.get_embedding_dimension()
+        words = {} if self.words is None else self.words.space.names(texts)
+        names = []
+        for dimension in map(int, dimensions):
+            if dimension < vocabulary:
+                names.append(str(self.tokenizer.convert_ids_to_tokens(dimension)))
+            elif dimension < others:
+                names.append(f"dense {dimension - vocabulary}")
+            else:
+                word = words.get(dimension - others)
+                names.append(f"word {dimension - others}" if word is None else f'"{word}"')
+        return names
+
     def embed_queries(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:
-        """Embed queries: the dense half and every term of the lexical half that has a weight."""
+        """Embed queries: the dense half, every term of the lexical half that has a weight, and the words' shares."""
         return embed(self, texts, "query", batch_size, show_progress_bar)
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:
-        """Embed documents: the dense half and the `top_k` heaviest terms of the lexical half."""
+        """Embed documents: the dense half, the `top_k` heaviest terms of the lexical half, the words of all text."""
         return embed(self, texts, "document", batch_size, show_progress_bar)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
@@ -256,6 +332,8 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 if module["type"].endswith(".DuplexPooling"):
                     module["type"] = MODULE_TYPE
             write_json(modules_file, modules)
+            if self.words is not None:
+                self.words.save(folder)
             write_card(folder, self, self._model_card_text)
             write_checksums(folder)
         self.path = str(path)

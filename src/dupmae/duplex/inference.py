@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 from torch.func import functional_call
 from tqdm.auto import tqdm
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
+from dupmae.duplex.words import Words
 from dupmae.errors import DupmaeError, refuse_string, refuse_surrogates
 from dupmae.kernels.shapes import padded_length
 from dupmae.runtime.precision import bfloat16_pays
@@ -57,6 +59,10 @@ class Encoder(Protocol):
     @property
     def tokenizer(self) -> Any:
         """Says which of a text's words it does not know."""
+
+    @property
+    def words(self) -> Words | None:
+        """How it reads whole words."""
 
     def __iter__(self) -> Iterator[torch.nn.Module]:
         """Yield its modules, each of which takes the features that the one before it gives."""
@@ -101,7 +107,18 @@ def embed(
             ids[rows, :width] = heaviest.cpu().numpy()
             weights[rows, :width] = pooled.gather(1, heaviest).cpu().numpy()
             bar.update(len(rows))
-    return DuplexEmbeddings(cls, ids, weights)
+    return DuplexEmbeddings(cls, ids, weights, _words(encoder, texts, task))
+
+
+def _words(encoder: Encoder, texts: Sequence[str], task: Task) -> sp.csr_array | None:
+    """Weigh the whole words of texts, those of queries without their rarity."""
+    if encoder.words is None:
+        return None
+    if task == "document":
+        return encoder.words.space.passages(texts)
+    found = encoder.words.space.queries(texts)
+    found.data *= np.float32(encoder.pooling.word_scale)
+    return found
 
 
 def _forward(encoder: Encoder) -> Callable[[Features, Task], torch.Tensor]:

@@ -6,6 +6,7 @@ installed: it imports nothing of `dupmae` that it cannot do without.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import warnings
 from pathlib import Path
@@ -32,6 +33,8 @@ except ImportError:  # the copy inside a model folder, on a machine without dupm
         ]
         return torch.stack(pooled)
 
+
+logger = logging.getLogger(__name__)
 
 CODE_FILE = "modeling_duplex.py"
 """Name under which this file travels in a model folder, where sentence-transformers looks for it."""
@@ -75,6 +78,8 @@ class DuplexPooling(Module):  # type: ignore[misc]
             `tokens` alone, each with a weight that depends on nothing else, so that no query passes the output matrix.
         document_norm: With `normalize`, a document's lexical half is scaled to `unit` length, or it keeps its `own`,
             so that a long document, which raises more terms, may weigh more than a short one.
+        words: Whether whole words are a third part of the score, which this module only has the scale of: `dupmae`
+            computes them from the text.
 
     Raises:
         ValueError: `top_k` exceeds the vocabulary, both halves are left out, a size is negative, or a linear projection
@@ -97,6 +102,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         "normalize",
         "query_terms",
         "document_norm",
+        "words",
     ]
     save_in_root = False
     special: torch.Tensor
@@ -118,6 +124,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         normalize: bool = True,
         query_terms: Literal["logits", "tokens"] = "logits",
         document_norm: Literal["unit", "own"] = "unit",
+        words: bool = False,
     ) -> None:
         super().__init__()
         if top_k > vocabulary_size:
@@ -136,7 +143,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         self.dense_pooling = dense_pooling
         self.lexical_projection, self.lexical_activation = lexical_projection, lexical_activation
         self.head_activation, self.layer_norm_eps, self.normalize = head_activation, layer_norm_eps, normalize
-        self.query_terms, self.document_norm = query_terms, document_norm
+        self.query_terms, self.document_norm, self.words = query_terms, document_norm, words
 
         with warnings.catch_warnings():  # of having nothing to initialise, where there are no dimensions
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
@@ -151,6 +158,8 @@ class DuplexPooling(Module):  # type: ignore[misc]
         self.ot_log_scale = nn.Parameter(torch.tensor(0.0))
         if query_terms == "tokens":
             self.token_log_scale = nn.Parameter(torch.zeros(vocabulary_size))
+        if words:
+            self.add_words(1.0)
         special = torch.zeros(vocabulary_size, dtype=torch.bool)
         special[special_ids] = True
         self.register_buffer("special", special, persistent=False)
@@ -258,6 +267,16 @@ class DuplexPooling(Module):  # type: ignore[misc]
         mask: torch.Tensor = features["attention_mask"].bool()
         return mask & ~self.special[features["input_ids"]]
 
+    def add_words(self, scale: float) -> None:
+        """Make whole words a third part of the score, multiplied by `scale`."""
+        self.words = True
+        self.word_log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    @property
+    def word_scale(self) -> float:
+        """What a query's words are multiplied by; 0 without words."""
+        return float(self.word_log_scale.detach().exp()) if self.words else 0.0
+
     def get_embedding_dimension(self) -> int:
         """Tell the number of dimensions, V + d'."""
         return self.vocabulary_size + self.dense_dimension
@@ -279,6 +298,10 @@ class DuplexPooling(Module):  # type: ignore[misc]
         module: DuplexPooling = cls.load_torch_weights(
             model_name_or_path, subfolder=subfolder, model=cls(**settings), **hub
         )
+        if module.words and cls.__module__ != "dupmae.duplex.pooling":
+            logger.warning(
+                "The third part of this model's score, whole words, is left out: dupmae computes it (DuplexEncoder)."
+            )
         return module
 
 

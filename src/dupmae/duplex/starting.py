@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from dupmae.duplex.calibration import (
     weigh_tokens,
 )
 from dupmae.duplex.encoder import DuplexEncoder, take_transform
+from dupmae.duplex.words import Words, WordSpace
+from dupmae.errors import DupmaeError
 from dupmae.models import Model, duplex_settings, open_model
 from dupmae.runtime.processes import is_first_process
 
@@ -32,8 +34,9 @@ logger = logging.getLogger(__name__)
 def start_duplex(model: str | Model, config: DuplexConfig, corpus: Mapping[str, Passage], seed: int) -> DuplexEncoder:
     """Build a duplex model from an encoder and calibrate it; the same arguments give the same model.
 
-    A dense half that is narrower than the encoder begins with its principal directions, and queries that have their
-    own tokens alone begin with those weighted by their rarity. With `config.calibrate` false nothing of this is done.
+    Words are counted in a sample of the corpus. A dense half that is narrower than the encoder begins with its
+    principal directions, and queries that have their own tokens alone begin with those weighted by their rarity. With
+    `config.calibrate` false only words are counted.
 
     Args:
         model: As for :meth:`DuplexEncoder.from_encoder`.
@@ -46,6 +49,7 @@ def start_duplex(model: str | Model, config: DuplexConfig, corpus: Mapping[str, 
     """
     set_seed(seed)
     encoder = DuplexEncoder.from_encoder(model, config)
+    count_words(encoder, corpus, seed)
     if not config.calibrate:
         return encoder
     pooling = encoder.pooling
@@ -101,15 +105,41 @@ def begin_duplex(
         warn_of_pooling(encoder, config.dense_pooling)
         return start_duplex(encoder, config, corpus, seed)
     duplex = DuplexEncoder(base_model) if checkpoint is None else continue_duplex(base_model, checkpoint)
-    _warn_of_representation(base_model.path, config)
+    count_words(duplex, corpus, seed)
+    _warn_of_representation(base_model.path, duplex, config)
     if config.query_max_length is not None or config.document_max_length is not None:
         _read_to(duplex, base_model, config)
     return duplex
 
 
-def _warn_of_representation(base_model: str, config: DuplexConfig) -> None:
+def count_words(encoder: DuplexEncoder, corpus: Mapping[str, Passage], seed: int) -> None:
+    """Let a model with words count those of a sample of the corpus, and their number a passage, in place."""
+    if encoder.words is not None:
+        sample = calibration_sample(corpus, seed, SAMPLE_OF_TOKENS)
+        encoder.words = Words.counted(sample, encoder.words.space)
+
+
+def add_words(encoder: DuplexEncoder, config: DuplexConfig, texts: Sequence[str]) -> None:
+    """Give a model whole words as a third part of its score, in place; those that it had are replaced.
+
+    Args:
+        encoder: The model.
+        config: Says how words are read, and what they are multiplied by to begin with.
+        texts: Passages that words are counted in.
+
+    Raises:
+        DupmaeError: `config.words` is `none`.
+    """
+    if config.words == "none":
+        raise DupmaeError("words is none: name the language of the words to be added.")
+    encoder.words = Words.counted(texts, WordSpace(language=config.words, k1=config.word_k1, b=config.word_b))
+    encoder.pooling.add_words(config.word_scale)
+
+
+def _warn_of_representation(base_model: str, duplex: DuplexEncoder, config: DuplexConfig) -> None:
     """Warn of settings that are not the defaults and that a duplex model does not follow."""
     own, asked, default = duplex_settings(Path(base_model)), asdict(config), asdict(DuplexConfig())
+    own["words"] = "none" if duplex.words is None else duplex.words.space.language
     ignored = [name for name in own if name in asked and asked[name] not in (default[name], own[name])]
     if ignored and is_first_process():
         logger.warning(
