@@ -315,17 +315,15 @@ def test_the_balance_is_chosen_by_given_queries_that_are_held_out(
     pairs = [{"query": line["text"].split(".")[0], "positive": line["text"]} for line in lines]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     given = read_pairs(tmp_path / "pairs.jsonl")
-    balanced = replace(
-        config, finetune=replace(config.finetune, tune_lexical_weight=True, eval_steps=0), dev_fraction=0.4
-    )
+    balanced = replace(config, finetune=replace(config.finetune, tune_weights=True, eval_steps=0), dev_fraction=0.4)
     folder = adapt(corpus, str(embedder_folder), tmp_path / "run", balanced, given)
     trained_on = read_pairs(folder / "0-queries" / "pairs.jsonl").queries.values()
     assert 0 < len(set(given.queries.values()).difference(trained_on)) < 20
-    chosen = json.loads((folder / "3-finetune" / "finetune.json").read_text())["lexical_weight"]
+    chosen = json.loads((folder / "3-finetune" / "finetune.json").read_text())["weights"]
     assert chosen["after"] >= chosen["before"] > 0
 
     for settings, pairs_too in ((replace(balanced, dev_fraction=0.0), given), (balanced, None)):
-        with pytest.raises(DupmaeError, match=r"finetune\.tune_lexical_weight chooses by held-out queries"):
+        with pytest.raises(DupmaeError, match=r"finetune\.tune_weights chooses by held-out queries"):
             adapt(corpus, str(embedder_folder), tmp_path / "none", settings, pairs_too)
     assert not (tmp_path / "none").exists()
 
@@ -428,7 +426,7 @@ def test_the_small_models_recipe_runs_small(finished: Path, corpus: Path, tmp_pa
     found = report(folder)
     assert [row["name"] for row in found["systems"]] == SYSTEMS
     assert found["settings"]["pretrain"]["steps"] == 0
-    assert "lexical_weight" in json.loads((folder / "3-finetune" / "finetune.json").read_text())
+    assert "weights" in json.loads((folder / "3-finetune" / "finetune.json").read_text())
     assert (folder / "8-result" / "model" / "modules.json").is_file()
 
 

@@ -138,7 +138,7 @@ class AdaptConfig(CheckedSettings):
     """The pairs drawn from the text."""
     dev_fraction: FractionBelowOne = 0.0
     """Share of the given queries held out, with all that share a passage with them: what
-    `finetune.tune_lexical_weight` chooses by, and the state to keep if `finetune.eval_steps` is not 0."""
+    `finetune.tune_weights` chooses by, and the state to keep if `finetune.eval_steps` is not 0."""
     duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))
     """The representation."""
     finetune: FinetuneConfig = field(

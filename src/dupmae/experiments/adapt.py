@@ -320,10 +320,8 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
 
 def _refuse(model: str, base_model: Model, teacher: Model, config: AdaptConfig, held_out: bool) -> None:
     """Refuse a tuned weight without queries, a teacher without scores, a pooling the base model was not trained for."""
-    if config.finetune.tune_lexical_weight and not held_out:
-        raise DupmaeError(
-            "finetune.tune_lexical_weight chooses by held-out queries: give pairs, and set dev_fraction above 0"
-        )
+    if config.finetune.tune_weights and not held_out:
+        raise DupmaeError("finetune.tune_weights chooses by held-out queries: give pairs, and set dev_fraction above 0")
     refuse_impossible(config)
     if config.stages > 2:
         from dupmae.finetuning.teacher import refuse_no_teacher
