@@ -848,7 +848,8 @@ def test_a_duplex_start_keeps_what_it_is_and_is_fine_tuned_as_it_comes(
     shutil.rmtree(run / "9-baselines")
     pipeline.run_recipe(small_recipe(run, base_model=start, **without, baselines="[hybrid]"))
     assert contents(run / "9-baselines" / "hybrid", "*.trec") == before
-    assert not (run / "9-baselines" / "base-model").exists()
+    folders = sorted(path.name for path in (run / "9-baselines").rglob("*") if path.is_dir())
+    assert folders == ["hybrid", "hybrid", "hybrid-rrf"]
     assert "Against the best of hybrid, hybrid-rrf: " in (run / "report.md").read_text()
 
 

@@ -276,15 +276,20 @@ class RecipeRun(Training):
 
     def _rank_by_mixtures(self, root: Path) -> dict[str, Any]:
         folder = root / BASELINES / "hybrid"
-        if self.base_model.kind == "duplex":
-            indexed = root / BASELINES / ("base-model" if "base-model" in self.baselines else "hybrid")
-            index = build_index(Path(self.base_model.path), self.text.values(), indexed / "index")
-            dense = duplex_run(index, self.test, self._deep, "dense")
-        else:
-            dense = self._by_dense_vectors(folder)
+        dense = self._by_dense_half(root) if self.base_model.kind == "duplex" else self._by_dense_vectors(folder)
         drop_self = self.rules.drop_self
         mixed = {form: hybrid_run(self._by_bm25, dense, DEPTH, form=form, drop_self=drop_self) for form in FORMS}
         return {form: self._save(folder / form, run) for form, run in mixed.items()}
+
+    def _by_dense_half(self, root: Path) -> Run:
+        """Rank by a duplex base model's dense half, with the index that its own ranking has, or one of that half."""
+        model, whole = Path(self.base_model.path), "base-model" in self.baselines
+        folder = root / BASELINES / ("base-model" if whole else "hybrid") / "index"
+        index = build_index(model, self.text.values(), folder, dense_alone=not whole)
+        run = duplex_run(index, self.test, self._deep, "dense")
+        if not whole:
+            shutil.rmtree(folder)
+        return run
 
     def _by_dense_vectors(self, folder: Path) -> Run:
         """Rank by a base model that is no duplex model; of two baselines that do, the second encodes nothing."""
