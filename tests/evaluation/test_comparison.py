@@ -265,7 +265,7 @@ def test_mixtures_are_rows_like_any_other(
     first, *mixed = found["systems"][:3]
     assert all(row["bytes_per_passage"] > first["bytes_per_passage"] and row["query_ms"] for row in mixed)
     data = read_benchmark(benchmark_folder, "test")
-    expected = hybrid_run(bm25_run(data, 1000), dense_run(str(embedder_folder), data, 1000), 10)
+    expected = hybrid_run(bm25_run(data, 1000), dense_run(str(embedder_folder), data, 1000), 10, candidates=1000)
     (file,) = (tmp_path / "out" / "runs" / f"{benchmark_folder.name}-test").glob("02-*.trec")
     assert read_run(file) == {query: pytest.approx(scores) for query, scores in expected.items()}
     assert f"hybrid:{embedder_folder}" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

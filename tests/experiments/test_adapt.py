@@ -129,7 +129,7 @@ def test_the_known_items_mixtures_are_those_of_bm25_and_the_base_model(
     lexical, dense = bm25_run(items, 1000), dense_run(str(embedder_folder), items, 1000)
     rows = {row["name"]: row for row in report(finished)["systems"]}
     for form in FORMS:
-        expected = evaluate_run(hybrid_run(lexical, dense, form=form), items.qrels)
+        expected = evaluate_run(hybrid_run(lexical, dense, candidates=1000, form=form), items.qrels)
         assert {metric: rows[form][metric] for metric in expected} == pytest.approx(expected)
 
 

@@ -196,7 +196,7 @@ def test_the_mixtures_are_those_of_bm25_and_the_base_model_which_encodes_once(
     lexical, dense = bm25_run(test, 1000), dense_run(str(embedder_folder), test, 1000)
     for form in ("hybrid", "hybrid-rrf"):
         run = read_run(finished / "9-baselines" / "hybrid" / form / "run.trec")
-        for query, expected in hybrid_run(lexical, dense, 100, form=form).items():
+        for query, expected in hybrid_run(lexical, dense, candidates=1000, form=form).items():
             assert run[query] == pytest.approx(expected, abs=1e-5)
     asked = []
     monkeypatch.setattr(pipeline, "dense_run", lambda *words, **more: asked.append(words) or dense_run(*words, **more))
@@ -842,6 +842,7 @@ def test_a_duplex_start_keeps_what_it_is_and_is_fine_tuned_as_it_comes(
     mixed = hybrid_run(
         bm25_run(read_benchmark(benchmark_folder, "test"), 1000),
         read_run(run / "8-evaluation" / "duplex-dense" / "run.trec"),
+        candidates=1000,
     )
     found = read_run(run / "9-baselines" / "hybrid" / "hybrid" / "run.trec")
     assert found == {query: pytest.approx(scores, abs=1e-4) for query, scores in mixed.items()}

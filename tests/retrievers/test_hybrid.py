@@ -21,9 +21,9 @@ def naive_scaled(lexical: dict[str, float], dense: dict[str, float], candidates:
     """Both rankings as arrays over the candidates, gaps filled, min-max scaled, averaged."""
     names = sorted({*lexical, *dense})
     sides = []
-    for scores, gap in ((lexical, 0.0 if len(lexical) < candidates else min(lexical.values())), (dense, None)):
+    for scores in (lexical, dense):
         known = np.array([scores.get(name, np.nan) for name in names])
-        filled = np.where(np.isnan(known), min(scores.values(), default=0.0) if gap is None else gap, known)
+        filled = np.where(np.isnan(known), 0.0 if len(scores) < candidates else np.nanmin(known), known)
         spread = filled.max() - filled.min()
         sides.append((filled - filled.min()) / spread if spread else np.zeros(len(names)))
     return dict(zip(names, ((sides[0] + sides[1]) / 2).tolist(), strict=True))
@@ -59,38 +59,38 @@ def test_a_mixture_is_what_a_naive_twin_computes(form: Any, naive: Any) -> None:
 
 def test_a_passage_that_one_ranking_lacks_has_the_least_of_the_others() -> None:
     lexical, dense = {"a": 8.0, "b": 4.0}, {"a": 0.9, "c": 0.7, "d": 0.5}
-    # BM25 was asked for 10 and found 2: whatever else there is scores 0 there, so b has 4/8
-    assert hybrid_run({"q": lexical}, {"q": dense}, candidates=10)["q"] == pytest.approx(
+    # BM25 was asked for 3 and found 2: whatever else there is scores 0 there, so b has 4/8
+    assert hybrid_run({"q": lexical}, {"q": dense}, candidates=3)["q"] == pytest.approx(
         {"a": 1.0, "b": 0.25, "c": 0.25, "d": 0.0}
     )
     # BM25 was asked for 2: of what it did not give is known that it scores no more than b
     assert hybrid_run({"q": lexical}, {"q": dense}, candidates=2)["q"] == pytest.approx({"a": 1.0, "b": 0.0, "c": 0.0})
-    ranks = hybrid_run({"q": lexical}, {"q": dense}, form="hybrid-rrf")["q"]
+    ranks = hybrid_run({"q": lexical}, {"q": dense}, candidates=10, form="hybrid-rrf")["q"]
     assert ranks == {"a": 1 / 61 + 1 / 61, "b": 1 / 62, "c": 1 / 62, "d": 1 / 63}
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_query_that_one_ranking_finds_nothing_for_is_ranked_by_the_other(form: Any) -> None:
     some = {"b": 0.9, "a": 0.9, "c": -0.3}
-    assert list(hybrid_run({"q": {}}, {"q": some}, form=form)["q"]) == ["a", "b", "c"]
-    assert list(hybrid_run({}, {"q": some}, form=form)["q"]) == ["a", "b", "c"]
-    assert list(hybrid_run({"q": some}, {"q": {}}, form=form)["q"]) == ["a", "b", "c"]
-    assert hybrid_run({"q": {}}, {"q": {}}, form=form) == {"q": {}}
+    assert list(hybrid_run({"q": {}}, {"q": some}, candidates=9, form=form)["q"]) == ["a", "b", "c"]
+    assert list(hybrid_run({}, {"q": some}, candidates=9, form=form)["q"]) == ["a", "b", "c"]
+    assert list(hybrid_run({"q": some}, {"q": {}}, candidates=9, form=form)["q"]) == ["a", "b", "c"]
+    assert hybrid_run({"q": {}}, {"q": {}}, candidates=9, form=form) == {"q": {}}
 
 
 def test_equal_scores_leave_the_order_to_the_other_ranking() -> None:
     equal, dense = {"a": 3.0, "b": 3.0, "c": 3.0}, {"c": 0.9, "b": 0.8, "a": 0.7}
-    assert hybrid_run({"q": equal}, {"q": dense})["q"] == pytest.approx({"c": 0.5, "b": 0.25, "a": 0.0})
-    assert hybrid_run({"q": equal}, {"q": equal})["q"] == {"a": 0.0, "b": 0.0, "c": 0.0}
+    assert hybrid_run({"q": equal}, {"q": dense}, candidates=9)["q"] == pytest.approx({"c": 0.5, "b": 0.25, "a": 0.0})
+    assert hybrid_run({"q": equal}, {"q": equal}, candidates=9)["q"] == {"a": 0.0, "b": 0.0, "c": 0.0}
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_querys_own_passage_is_taken_out_before_scores_are_scaled_where_the_rules_say_so(form: Any) -> None:
     lexical, dense = {"a": 2.0, "b": 1.0}, {"b": 0.5, "a": 0.4}
-    plain = hybrid_run({"q": lexical}, {"q": dense}, form=form)
+    plain = hybrid_run({"q": lexical}, {"q": dense}, candidates=9, form=form)
     own = [{"q": scores | {"q": 90.0}} for scores in (lexical, dense)]
-    assert hybrid_run(own[0], own[1], form=form, drop_self=True) == plain
-    assert next(iter(hybrid_run(own[0], own[1], form=form)["q"])) == "q"
+    assert hybrid_run(own[0], own[1], candidates=9, form=form, drop_self=True) == plain
+    assert next(iter(hybrid_run(own[0], own[1], candidates=9, form=form)["q"])) == "q"
 
 
 @pytest.mark.parametrize("name", ["hybrid", "hybrid:", "hybrid-rrf", "hybrid:bm25", "hybrid:hybrid-rrf:m"])
@@ -124,7 +124,7 @@ def test_a_mixture_is_that_of_bm25_and_the_embedder(
         name = f"{form}:{embedder_folder}"
         opened = Systems(data, [name], UNCHANGED, tmp_path)
         (row,) = opened.open(name)
-        expected = hybrid_run(lexical, dense, 20, form=form)
+        expected = hybrid_run(lexical, dense, 20, candidates=CANDIDATES, form=form)
         for found in (opened.rank(row, 20), row.search(data.queries, 20)):
             assert found.keys() == expected.keys()
             for query, scores in expected.items():
@@ -163,7 +163,9 @@ def test_what_mixtures_and_their_parts_share_is_opened_and_searched_once(
     from dupmae.index import DuplexIndex
 
     index = DuplexIndex.build(tmp_path / "index", DuplexEncoder(name), data.corpus.values(), model=name)
-    expected = hybrid_run(bm25_run(data, CANDIDATES), duplex_run(index, data, CANDIDATES, "dense"), 20)
+    expected = hybrid_run(
+        bm25_run(data, CANDIDATES), duplex_run(index, data, CANDIDATES, "dense"), 20, candidates=CANDIDATES
+    )
     assert found[names[2]] == {query: pytest.approx(scores) for query, scores in expected.items()}
 
 
@@ -174,7 +176,7 @@ def test_documents_cut_into_windows_are_mixed_by_what_their_best_windows_score(
     data = Benchmark("b", "test", corpus, {"q": " ".join(words[60:63])}, {"q": {"d3": 1}})
     names = ["bm25", str(embedder_folder), f"hybrid:{embedder_folder}"]
     lexical, dense, mixed = systems(data, names, tmp_path, window_words=6).values()
-    assert mixed["q"] == pytest.approx(hybrid_run(lexical, dense, 20)["q"])
+    assert mixed["q"] == pytest.approx(hybrid_run(lexical, dense, 20, candidates=CANDIDATES)["q"])
     assert next(iter(mixed["q"])) == "d3"
 
 

@@ -224,7 +224,7 @@ class Adaptation(Training):
             dense = duplex_run(index, self.items, CANDIDATES, "dense")
         else:
             dense = self._by_dense_vectors
-        mixed = {form: hybrid_run(self._by_bm25, dense, form=form) for form in FORMS}
+        mixed = {form: hybrid_run(self._by_bm25, dense, candidates=CANDIDATES, form=form) for form in FORMS}
         return {form: evaluate_run(run, self.items.qrels) for form, run in mixed.items()}
 
     @cached_property

@@ -278,8 +278,13 @@ class RecipeRun(Training):
         folder = root / BASELINES / "hybrid"
         dense = self._by_dense_half(root) if self.base_model.kind == "duplex" else self._by_dense_vectors(folder)
         drop_self = self.rules.drop_self
-        mixed = {form: hybrid_run(self._by_bm25, dense, DEPTH, form=form, drop_self=drop_self) for form in FORMS}
-        return {form: self._save(folder / form, run) for form, run in mixed.items()}
+        return {
+            form: self._save(
+                folder / form,
+                hybrid_run(self._by_bm25, dense, DEPTH, candidates=CANDIDATES, form=form, drop_self=drop_self),
+            )
+            for form in FORMS
+        }
 
     def _by_dense_half(self, root: Path) -> Run:
         """Rank by a duplex base model's dense half, with the index that its own ranking has, or one of that half."""

@@ -25,30 +25,24 @@ Scores = Mapping[str, float]
 
 
 def hybrid_run(
-    lexical: Run,
-    dense: Run,
-    k: int = 100,
-    *,
-    form: Form = "hybrid",
-    candidates: int = CANDIDATES,
-    drop_self: bool = False,
+    lexical: Run, dense: Run, k: int = 100, *, candidates: int, form: Form = "hybrid", drop_self: bool = False
 ) -> Run:
     """Mix two rankings of the same queries, BM25's and an embedder's.
 
     The candidates of a query are the best passages of either ranking.
 
     * `hybrid` takes the mean of both scores, each mapped to 0..1 by its own minimum and maximum over the query's
-      candidates. A candidate that BM25 has not found scores 0 there if BM25 ranked fewer than it was asked for, for it
-      then has no word of the query; else, and in the embedder's ranking always, what the last one ranked has. Scores
-      that are all equal become 0 and leave the order to the other ranking, as where BM25 finds nothing.
+      candidates. A candidate that a ranking lacks scores there what its last one does, or 0 if the ranking is shorter
+      than was asked for: BM25 has then found all that have a word of the query. Scores that are all equal become 0 and
+      leave the order to the other ranking, as where BM25 finds nothing.
     * `hybrid-rrf` adds 1 / (60 + rank) over the rankings in which the candidate stands; equal scores rank by id.
 
     Args:
-        lexical: BM25's ranking, :func:`dupmae.retrievers.bm25_run` with `k=candidates`.
-        dense: The embedder's, such as :func:`dupmae.retrievers.dense_run` with `k=candidates`.
+        lexical: BM25's ranking, such as :func:`dupmae.retrievers.bm25_run` gives.
+        dense: The embedder's, such as :func:`dupmae.retrievers.dense_run` gives.
         k: Passages kept of each query.
+        candidates: How many passages of a query both were asked for; further ones are left out.
         form: How they are mixed.
-        candidates: Passages of each ranking that are mixed, at most; further ones are left out.
         drop_self: Whether the query's own id is taken out of both rankings first.
 
     Returns:
@@ -57,9 +51,10 @@ def hybrid_run(
     Example:
         >>> from dupmae.retrievers import hybrid_run
         >>> lexical, dense = {"q": {"a": 9.0, "b": 6.0}}, {"q": {"b": 0.9, "c": 0.8, "a": 0.5}}
-        >>> hybrid_run(lexical, dense)["q"]
-        {'b': 0.8333333333333333, 'a': 0.5, 'c': 0.37500000000000006}
-        >>> [passage for passage in hybrid_run(lexical, dense, form="hybrid-rrf")["q"]]
+        >>> mixed = hybrid_run(lexical, dense, candidates=1000)
+        >>> {passage: round(score, 3) for passage, score in mixed["q"].items()}
+        {'b': 0.833, 'a': 0.5, 'c': 0.375}
+        >>> list(hybrid_run(lexical, dense, candidates=1000, form="hybrid-rrf")["q"])
         ['b', 'a', 'c']
     """
     mixed: Run = {}
@@ -73,9 +68,7 @@ def hybrid_run(
 def scaled_mean(lexical: Scores, dense: Scores, candidates: int) -> dict[str, float]:
     """Take the mean of two scores scaled to 0..1; see :func:`hybrid_run`."""
     found = dict.fromkeys([*lexical, *dense])
-    complete = len(lexical) < candidates  # BM25 has ranked all that have a word of the query
-    first = _scaled(lexical, found, 0.0 if complete else min(lexical.values()))
-    second = _scaled(dense, found, min(dense.values(), default=0.0))
+    first, second = (_scaled(scores, found, len(scores) < candidates) for scores in (lexical, dense))
     return {passage: (first[passage] + second[passage]) / 2 for passage in found}
 
 
@@ -125,8 +118,9 @@ def _best(scores: Scores, k: int, own: str | None = None) -> dict[str, float]:
     return dict([row for row in ranked if row[0] != own][:k])
 
 
-def _scaled(scores: Scores, found: Mapping[str, None], missing: float) -> dict[str, float]:
-    """Map scores to 0..1 over the candidates, of which those without a score have `missing`; 0 where all are equal."""
+def _scaled(scores: Scores, found: Mapping[str, None], complete: bool) -> dict[str, float]:
+    """Map scores to 0..1 over the candidates, what a complete ranking lacks being 0; all to 0 where they are equal."""
+    missing = 0.0 if complete else min(scores.values(), default=0.0)
     values = {passage: scores.get(passage, missing) for passage in found}
     low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
     return {passage: (value - low) / (high - low) if high > low else 0.0 for passage, value in values.items()}
