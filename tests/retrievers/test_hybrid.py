@@ -169,6 +169,19 @@ def test_what_mixtures_and_their_parts_share_is_opened_and_searched_once(
     assert found[names[2]] == {query: pytest.approx(scores) for query, scores in expected.items()}
 
 
+def test_a_querys_own_passage_takes_no_place_of_a_mixture(
+    embedder_folder: Path, words: list[str], tmp_path: Path
+) -> None:
+    texts = {"q": words[:3], "a": words[1:5], "b": words[2:9], "c": words[20:24]}
+    corpus = {name: Passage(name, "", " ".join(text)) for name, text in texts.items()}
+    data = Benchmark("b", "test", corpus, {"q": " ".join(words[:3])}, {"q": {"a": 1}})
+    without = Benchmark("b", "test", {name: corpus[name] for name in "abc"}, data.queries, data.qrels)
+    name = f"hybrid-rrf:{embedder_folder}"
+    found = systems(data, [name], tmp_path, drop_self=True)[name]
+    assert found == systems(without, [name], tmp_path)[name]
+    assert next(iter(systems(data, [name], tmp_path)[name]["q"])) == "q"
+
+
 def test_documents_cut_into_windows_are_mixed_by_what_their_best_windows_score(
     embedder_folder: Path, tmp_path: Path, words: list[str]
 ) -> None:
