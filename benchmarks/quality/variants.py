@@ -41,6 +41,7 @@ from dupmae.files import write_json
 from dupmae.finetuning.validation import Weights, dev_pool
 from dupmae.finetuning.weights import FACTORS, best_weights
 from dupmae.index import DuplexIndex
+from dupmae.retrievers.hybrid import FORMS
 from dupmae.retrievers.systems import name_of_half, reuse_index
 
 BASE = "both"
@@ -89,7 +90,8 @@ def main() -> None:
         sets["test"] = splits.test
     record: dict[str, dict[str, dict[str, float]]] = {}
     for title, queries in sets.items():
-        systems = list(dict.fromkeys(["bm25", recipe.base_model, *models.values()]))
+        mixtures = {form: f"{form}:{recipe.base_model}" for form in FORMS}
+        systems = list(dict.fromkeys(["bm25", recipe.base_model, *mixtures.values(), *models.values()]))
         rules = definition_of(queries.name, data.test_split)
         tuned = None
         if options.tune_weights and title == "held out":
@@ -105,6 +107,7 @@ def main() -> None:
         )
         chance = {each.system: each.p for each in differences}
         rows = {"bm25": metrics["bm25"], "the start as it comes": metrics[recipe.base_model]}
+        rows |= {str(form): metrics[mixture] for form, mixture in mixtures.items()}
         for name, model in models.items():
             alone = {key: name_of_half(model, half) for half, key in HALF_KEYS.items()}
             halves = {key: metrics[half]["ndcg@10"] for key, half in alone.items() if half in metrics}

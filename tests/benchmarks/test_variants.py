@@ -57,7 +57,16 @@ def test_variants_are_ranked_with_their_halves_and_compared_with_the_full_method
     for title, count in (("held out", 5), ("test", 8)):
         assert f"{count} queries, {title}" in shown
         rows = record[title]
-        assert list(rows) == ["bm25", "the start as it comes", "both", "768:0", "linear", "none"]
+        assert list(rows) == [
+            "bm25",
+            "the start as it comes",
+            "hybrid",
+            "hybrid-rrf",
+            "both",
+            "768:0",
+            "linear",
+            "none",
+        ]
         assert all(f"{row['ndcg@10']:.4f}" in shown for row in rows.values())
         assert rows["both"]["p"] == 1.0
         for half in ("ndcg@10 [CLS]", "ndcg@10 OT"):
@@ -75,7 +84,7 @@ def test_held_out_queries_may_look_among_fewer_passages(
     monkeypatch.setattr(variants, "compare", lambda *a, **k: searched.append(len(a[1][0].corpus)) or compare(*a, **k))
     record = run("--pool", 12, "--only", "both")
     assert searched == [12]
-    assert list(record["held out"])[2:] == ["both"]
+    assert list(record["held out"])[2:] == ["hybrid", "hybrid-rrf", "both"]
 
 
 def test_the_lexical_weight_is_tuned_on_other_queries_than_it_is_measured_on(
@@ -91,7 +100,7 @@ def test_the_lexical_weight_is_tuned_on_other_queries_than_it_is_measured_on(
     weighted_runs = variants.weighted_runs
     monkeypatch.setattr(variants, "weighted_runs", rank)
     rows = run("--tune_weights", "--only", "768:0")["held out"]
-    assert list(rows) == ["bm25", "the start as it comes", "both", "both, balanced", "768:0"]
+    assert list(rows) == ["bm25", "the start as it comes", "hybrid", "hybrid-rrf", "both", "both, balanced", "768:0"]
     assert 0 < rows["both, balanced"]["ndcg@10"] <= 1
     ((indexed, naive),) = ranked
     assert len(indexed) == len(naive) == len(FACTORS)

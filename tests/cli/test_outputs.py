@@ -239,3 +239,14 @@ def test_a_file_that_a_command_writes_goes_to_every_kind_of_place(place, tmp_pat
     assert "benchmarks" in json.loads(written)
     assert Path("pipe").is_fifo()
     assert Path("/dev/null").is_char_device()
+
+
+def test_a_models_place_is_expanded_after_the_word_that_says_what_is_made_of_it(monkeypatch):
+    from dupmae.cli.places import KINDS, settled
+    from dupmae.retrievers.hybrid import FORMS
+
+    monkeypatch.setenv("MODELS", "/somewhere")
+    assert set(KINDS) == {"dense", "sparse", *FORMS}
+    for kind in KINDS:
+        assert settled("evaluate", "model", [f"{kind}:$MODELS/m"]) == [f"{kind}:/somewhere/m"]
+    assert settled("evaluate", "model", "hybrid") == "hybrid"

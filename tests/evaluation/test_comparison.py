@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation import comparison, evaluate_run
 from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.comparison import as_record, compare, from_qrels, write_runs
-from dupmae.retrievers import bm25_run
+from dupmae.retrievers import bm25_run, dense_run, hybrid_run
 
 PLAIN = Definition(name="tiny")
 
@@ -243,3 +244,61 @@ def test_a_comparison_says_how_many_queries_bm25_finds_nothing_for(tmp_path, cap
     found = compare(PLAIN, [part], ["bm25"], [], tmp_path)
     assert "BM25 finds nothing for 1 of the 2 queries of b (test), such as 'r'" in caplog.text
     assert found.systems[0].runs[""]["q"].keys() == {"a"}
+
+
+def test_mixtures_are_rows_like_any_other(
+    benchmark_folder: Path, embedder_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    monkeypatch.setenv("MODELS", str(embedder_folder.parent))
+    CrossEncoder(str(embedder_folder), num_labels=1).save_pretrained(str(tmp_path / "teacher"))
+    mixtures = [f"{form}:$MODELS/{embedder_folder.name}" for form in ("hybrid", "hybrid-rrf")]
+    words = ["--model", "bm25", *mixtures, "--benchmark", str(benchmark_folder), "--k", "10", "--rerank_depth", "2"]
+    assert run_command(*words, "--reranker", str(tmp_path / "teacher"), "--output", str(tmp_path / "out")) == 0
+    (found,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["benchmarks"]
+    names = ["bm25", f"hybrid:{embedder_folder}", f"hybrid-rrf:{embedder_folder}"]
+    assert [row["name"] for row in found["systems"]] == [
+        *names,
+        *(f"{name} > {tmp_path / 'teacher'}" for name in names),
+    ]
+    first, *mixed = found["systems"][:3]
+    assert all(row["bytes_per_passage"] > first["bytes_per_passage"] and row["query_ms"] for row in mixed)
+    data = read_benchmark(benchmark_folder, "test")
+    expected = hybrid_run(bm25_run(data, 1000), dense_run(str(embedder_folder), data, 1000), 10, candidates=1000)
+    (file,) = (tmp_path / "out" / "runs" / f"{benchmark_folder.name}-test").glob("02-*.trec")
+    assert read_run(file) == {query: pytest.approx(scores) for query, scores in expected.items()}
+    assert f"hybrid:{embedder_folder}" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "NDCG@10 of hybrid" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("hybrid", "names no embedder to mix BM25 with: give hybrid:MODEL"),
+        ("hybrid-rrf:", "names no embedder to mix BM25 with: give hybrid-rrf:MODEL"),
+        ("hybrid:bm25", "names no embedder to mix BM25 with: give hybrid:MODEL"),
+        ("hybrid:./nowhere", "nowhere"),
+        ("hybrid:{teacher}", "is a cross-encoder, which cannot search: give it as --reranker"),
+    ],
+)
+def test_a_mixture_of_nothing_is_refused_in_one_sentence_before_anything_is_measured(
+    name: str,
+    sentence: str,
+    benchmark_folder: Path,
+    bert_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    if "{" in name:
+        CrossEncoder(str(bert_folder), num_labels=1).save_pretrained(str(tmp_path / "teacher"))
+    monkeypatch.setattr(comparison, "_latencies", None)
+    words = ["--model", "bm25", name.format(teacher=tmp_path / "teacher"), "--benchmark", str(benchmark_folder)]
+    capsys.readouterr()
+    assert run_command(*words) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert sentence in lines[-1]
+    assert len(lines[-1]) < 500

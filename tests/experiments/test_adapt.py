@@ -27,16 +27,19 @@ from dupmae.config import (
     PretrainConfig,
     StoreConfig,
 )
-from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs, write_benchmark
+from dupmae.corpus import Benchmark, Passage, TokenStore, read_pairs, read_passages, write_benchmark
 from dupmae.corpus.pseudo_queries import known_items
 from dupmae.errors import DupmaeError
+from dupmae.evaluation import evaluate_run
 from dupmae.experiments import adapt as adapting
 from dupmae.experiments import stages
 from dupmae.experiments.adapt import Adaptation, adapt, with_pairs
 from dupmae.models import open_model
+from dupmae.retrievers import bm25_run, dense_run, hybrid_run
+from dupmae.retrievers.hybrid import FORMS
 
 RUNS = ("bm25", "dense", "duplex")
-SYSTEMS = ["bm25", "base-model", "duplex", "duplex-dense", "duplex-lexical"]
+SYSTEMS = ["bm25", "base-model", "hybrid", "hybrid-rrf", "duplex", "duplex-dense", "duplex-lexical"]
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +110,28 @@ def test_the_report_compares_known_items_before_and_after(finished: Path) -> Non
     assert all(0 <= row["ndcg@10"] <= 1 for row in found["systems"])
     assert found["systems"][0]["mrr@10"] > 0.3  # BM25 finds sentences by the passage's own words
     words = (finished / "report.md").read_text()
+    rows = {row["name"]: row["ndcg@10"] for row in found["systems"]}
+    best = max(SYSTEMS[:4], key=lambda name: rows[name])
+    after = f"NDCG@10 {rows[best]:.3f}; duplex has {rows['duplex']:.3f} after: {rows['duplex'] - rows[best]:+.3f}."
+    assert f"The best before is {best}, {after}" in words
     assert "of 8 passages that nothing was trained on" in words
     assert "among 30." in words
     assert "drawn from 72 passages." in words
     assert (finished / "figures" / "fine-tuning.png").is_file()
     assert "titles and sentences of 8 passages" in words
     assert "runs of words" not in words
+
+
+def test_the_known_items_mixtures_are_those_of_bm25_and_the_base_model(
+    finished: Path, corpus: Path, embedder_folder: Path
+) -> None:
+    read = {passage.id: passage for passage in read_passages(corpus)}
+    items = known_items(read, "articles", 8, 30, AdaptConfig().seed)
+    lexical, dense = bm25_run(items, 1000), dense_run(str(embedder_folder), items, 1000)
+    rows = {row["name"]: row for row in report(finished)["systems"]}
+    for form in FORMS:
+        expected = evaluate_run(hybrid_run(lexical, dense, candidates=1000, form=form), items.qrels)
+        assert {metric: rows[form][metric] for metric in expected} == pytest.approx(expected)
 
 
 def test_held_out_passages_are_indexed_but_neither_read_nor_asked_about(finished: Path, corpus: Path) -> None:
@@ -412,6 +431,8 @@ def test_a_duplex_start_never_knows_less_afterwards(
         "base-model",
         "base-model-dense",
         "base-model-lexical",
+        "hybrid",
+        "hybrid-rrf",
         "duplex",
         "duplex-dense",
         "duplex-lexical",

@@ -112,7 +112,13 @@ def test_tables_one_to_three_of_a_run_that_was_put_there_are_written_beside_the_
     results = reproduce(["table1", "table2", "table3"], recipe, "small", tmp_path / "out", tmp_path / "data")
     assert encoded == [30]  # the windows; the run has an index of the passages, which are those of the other set, too
     passages, documents, zero_shot = results
-    assert list(passages.rows) == ["BM25", "the base model as it comes", "ours, stage 1"]
+    assert list(passages.rows) == [
+        "BM25",
+        "the base model as it comes",
+        "BM25 mixed with it, scaled scores",
+        "BM25 mixed with it, reciprocal ranks",
+        "ours, stage 1",
+    ]
     assert list(passages.rows["BM25"]) == [
         Column("scifact", "mrr@10"),
         Column("scifact", "recall@1000"),

@@ -44,6 +44,9 @@ OTHER_ROLES: dict[tuple[str, str], Role] = {
 }
 """Commands whose option of that name is something else."""
 
+KINDS = ("dense", "sparse", "hybrid", "hybrid-rrf")
+"""What may stand before a model's name, and a colon, to say what is made of it."""
+
 
 def role_of(command: str, key: str) -> Role:
     """Tell what an option of a command is that takes text."""
@@ -69,6 +72,9 @@ def settled(command: str, key: str, value: Any) -> Any:
     role = role_of(command, key)
     if role == "text":
         return _decoded(value)
+    kind, colon, name = value.partition(":")
+    if role == "name" and colon and kind in KINDS:
+        return f"{kind}:{expanded(name)}"
     if not value:
         raise DupmaeError("is empty: give a path" + (" or a name" if role == "name" else ""))
     return expanded(value)

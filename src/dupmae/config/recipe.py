@@ -18,7 +18,7 @@ from dupmae.config.sections import (
     TeacherConfig,
 )
 
-Baseline = Literal["bm25", "base-model", "finetuned-without-pretraining"]
+Baseline = Literal["bm25", "base-model", "hybrid", "finetuned-without-pretraining"]
 
 
 @dataclass(kw_only=True)
@@ -104,8 +104,9 @@ class Recipe(CheckedSettings):
     distil: FurtherStageConfig = field(default_factory=lambda: FurtherStageConfig(negatives=7))
     """Stage-3 fine-tuning."""
     baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
-    """What the report compares with: BM25, the base model as it comes (which encodes the corpus once more), and, if the
-    run pre-trains, stage 1 without that (which trains once more, too)."""
+    """What the report compares with: BM25; the base model as it comes (which encodes the corpus once more); `hybrid`,
+    BM25 mixed with that embedder (of a duplex model its dense half), by scaled scores and by reciprocal ranks (which
+    encodes where `base-model` does not); and, if the run pre-trains, stage 1 without that (which trains once more)."""
 
 
 @dataclass(kw_only=True)

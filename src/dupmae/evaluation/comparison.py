@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from dupmae.evaluation.benchmarks import Definition
 from dupmae.evaluation.metrics import ALL_METRICS, HEADINGS, Ties, depth, values_per_query
 from dupmae.evaluation.sources import differences
 from dupmae.retrievers.bm25 import warn_of_unmatched
-from dupmae.retrievers.systems import BM25_SYSTEMS, Retriever, open_retrievers
-from dupmae.retrievers.windows import by_best_window, cut_windows
+from dupmae.retrievers.several import Systems
+from dupmae.retrievers.systems import BM25_SYSTEMS, Retriever
 
 TIMED_QUERIES = 32
 """Queries that are searched one at a time to measure latency."""
@@ -93,7 +93,7 @@ def compare(
     Args:
         definition: Its rules.
         parts: It, or its sub-collections.
-        models: Systems, as :func:`dupmae.retrievers.systems.open_retrievers` takes them.
+        models: Systems, as :class:`dupmae.retrievers.several.Systems` takes them.
         runs: TREC or MS MARCO runs that others made; for a benchmark with parts, folders of `PART.trec`.
         encodings: Where encoded corpora are kept.
         k: Passages ranked of each query; metrics that look deeper are left out.
@@ -110,14 +110,20 @@ def compare(
     missing: list[str] = []
     names = ["" if len(parts) == 1 else part.name for part in parts]
     for name, part in zip(names, parts, strict=True):
-        searched = part if window_words is None else replace(part, corpus=cut_windows(part.corpus, window_words))
+        systems = Systems(
+            part,
+            models,
+            definition.lengths,
+            encodings,
+            halves=halves,
+            window_words=window_words,
+            drop_self=definition.drop_self,
+        )
         for model in models:
-            for retriever in open_retrievers(model, searched, definition.lengths, encodings, halves=halves):
-                if window_words is not None:
-                    retriever = replace(retriever, search=by_best_window(retriever.search))
+            for retriever in systems.open(model):
                 tally = tallies.setdefault(retriever.name, _Tally())
                 tally.latencies += _latencies(retriever, part, k)
-                found = retriever.search(part.queries, k + definition.drop_self)
+                found = systems.rank(retriever, k + definition.drop_self)
                 if model in BM25_SYSTEMS:
                     warn_of_unmatched(found, f"{part.name} ({part.split})")
                 tally.runs[name] = apply_protocol(found, definition, k)

@@ -6,7 +6,7 @@ The stages of training are those of :mod:`dupmae.experiments.stages`. Beside the
 |---|---|
 | `0-queries` | `pairs.jsonl`, the pairs drawn from the text (and those that were given) |
 | `8-result` | `model/` is the result; how well it finds the known items |
-| `9-baselines` | how well BM25 and the base model found them |
+| `9-baselines` | how well BM25, the base model and mixtures of both found them |
 | `index` | what `dupmae search` opens |
 | `report.md`, `report.json`, `figures/` | the result |
 
@@ -22,11 +22,12 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dupmae.config import AdaptConfig
-from dupmae.corpus import Benchmark, Passage, read_passages, split_queries
+from dupmae.corpus import Benchmark, Passage, Run, read_passages, split_queries
 from dupmae.corpus.duplicates import normalized
 from dupmae.corpus.pseudo_queries import known_items, pseudo_queries
 from dupmae.errors import DupmaeError
@@ -47,11 +48,12 @@ from dupmae.experiments.stages import (
 )
 from dupmae.files import atomic_write
 from dupmae.models import Model, open_model
-from dupmae.retrievers import bm25_run, dense_run, duplex_run
+from dupmae.retrievers import bm25_run, dense_run, duplex_run, hybrid_run
+from dupmae.retrievers.hybrid import CANDIDATES, FORMS, has_dense_half
 
 logger = logging.getLogger(__name__)
 
-QUERIES, RESULT = "0-queries", "8-result"
+QUERIES, RESULT, HYBRID = "0-queries", "8-result", f"{BASELINES}/hybrid"
 PAIRS_FILE = "pairs.jsonl"
 """The training pairs, in a form that people and `dupmae finetune --pairs` can read."""
 
@@ -149,6 +151,7 @@ class Adaptation(Training):
         """List the drawing of queries, the stages of training, the known items before and after, and the index."""
         config = self.config
         pool = {"known_items": config.known_items, "known_item_pool": config.known_item_pool}
+        mixed = Stage(name=HYBRID, title="Find known items: hybrid", work=self._find_by_mixtures, settings=pool)
         drawn = {"known_items": config.known_items, "queries": asdict(config.queries)}
         return [
             Stage(
@@ -165,6 +168,7 @@ class Adaptation(Training):
                 work=self._find_by_base_model,
                 settings=pool,
             ),
+            *([mixed] if has_dense_half(self.base_model) else []),
             Stage(
                 name=RESULT,
                 title="Find known items: duplex",
@@ -209,12 +213,32 @@ class Adaptation(Training):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _find_by_bm25(self, root: Path) -> Figures:
-        return {"bm25": evaluate_run(bm25_run(self.items), self.items.qrels)}
+        return {"bm25": evaluate_run(self._by_bm25, self.items.qrels)}
 
     def _find_by_base_model(self, root: Path) -> Figures:
         if self.continues:
             return self._measure(Path(self.base_model.path), root / BASELINES / "base-model" / "index", "base-model")
-        return {"base-model": evaluate_run(dense_run(self.base_model.path, self.items), self.items.qrels)}
+        return {"base-model": evaluate_run(self._by_dense_vectors, self.items.qrels)}
+
+    def _find_by_mixtures(self, root: Path) -> Figures:
+        if self.continues:
+            index = build_index(
+                Path(self.base_model.path), self.items.corpus.values(), root / BASELINES / "base-model" / "index"
+            )
+            dense = duplex_run(index, self.items, CANDIDATES, "dense")
+        else:
+            dense = self._by_dense_vectors
+        mixed = {form: hybrid_run(self._by_bm25, dense, candidates=CANDIDATES, form=form) for form in FORMS}
+        return {form: evaluate_run(run, self.items.qrels) for form, run in mixed.items()}
+
+    @cached_property
+    def _by_bm25(self) -> Run:
+        return bm25_run(self.items, CANDIDATES)
+
+    @cached_property
+    def _by_dense_vectors(self) -> Run:
+        """Rank by a base model that is no duplex model."""
+        return dense_run(self.base_model.path, self.items, CANDIDATES)
 
     def _choose(self, root: Path) -> dict[str, Any]:
         """Make the adapted model the result, or a duplex base model that it knows less than."""
@@ -251,18 +275,19 @@ class Adaptation(Training):
         root = self.stages.root
         result = self.stages.metrics(RESULT)
         kept, adapted = result.pop("kept"), result.pop("adapted")
-        measured = [self._before("bm25"), self._before("base-model"), result]
+        names = ["bm25", "base-model", *(["hybrid"] if has_dense_half(self.base_model) else [])]
+        before = {name: metrics for each in names for name, metrics in self._before(each).items()}
         curves = {"Pre-training": root / PRETRAIN / "metrics.jsonl"} if self.config.pretrain.all_steps else {}
         write_report(
             root,
             f"{self.items.name}: adapted without queries",
-            [System(name=name, metrics=metrics) for stage in measured for name, metrics in stage.items()],
-            notes=self._notes(kept, adapted),
+            [System(name=name, metrics=metrics) for name, metrics in (before | result).items()],
+            notes=self._notes(kept, adapted, before, result),
             settings=asdict(self.config),
             curves=curves | {"Fine-tuning": root / self.last / "metrics.jsonl"},
         )
 
-    def _notes(self, kept: str, adapted: Figures) -> list[str]:
+    def _notes(self, kept: str, adapted: Figures, before: Figures, result: Figures) -> list[str]:
         """Say what the table measures, what was trained on, which model is the result, and how long it took."""
         items, seconds, given = self.items, self.stages.seconds, len(self.train.queries) - self.drawn
         held_out = len(self.corpus) - len(self.text)
@@ -273,10 +298,13 @@ class Adaptation(Training):
         if kept_words:
             kinds = "titles, sentences and runs of words"
             runs = f" {kept_words:,} are runs of words of short passages, which keep them: these are easy to find."
+        best = max(before, key=lambda name: before[name]["ndcg@10"])
+        was, now = before[best]["ndcg@10"], result["duplex"]["ndcg@10"]
         notes = [
             f"{len(items.queries):,} {kinds} of {held_out:,} passages that nothing was trained on, each "
-            f"to find the rest of its passage among {len(items.corpus):,}. bm25 and base-model are before, duplex is "
-            f"after.{runs}",
+            f"to find the rest of its passage among {len(items.corpus):,}. bm25, base-model and mixtures of both "
+            f"(hybrid) are before, duplex is after.{runs}",
+            f"The best before is {best}, NDCG@10 {was:.3f}; duplex has {now:.3f} after: {now - was:+.3f}.",
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
         ]
         if self.dev is not None and self.dev.split == items.split:

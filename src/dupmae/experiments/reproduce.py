@@ -21,6 +21,7 @@ from dupmae.experiments.stages import FINETUNING, INDEX
 from dupmae.experiments.variants import encoder_width, train_variants
 from dupmae.files import atomic_write, write_json
 from dupmae.models import open_model
+from dupmae.retrievers.hybrid import has_dense_half
 from dupmae.retrievers.systems import reuse_index
 
 RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
@@ -140,7 +141,7 @@ class Reproduction:
 def _passages(place: Reproduction) -> Reproduced:
     """Reproduce table 1: the stages of fine-tuning on passages."""
     result = _begun(place, TABLES["table1"])
-    place.measure(result, {"BM25": "bm25"} | _base_model(place.recipe) | _ours(place.stages))
+    place.measure(result, {"BM25": "bm25"} | _base_model(place.recipe) | _mixtures(place.recipe) | _ours(place.stages))
     return result
 
 
@@ -243,6 +244,15 @@ def _base_model(recipe: Recipe) -> dict[str, str]:
     """Name the base model as it comes, where it is an embedder."""
     is_embedder = open_model(recipe.base_model).kind in ("dense", "sparse", "duplex")
     return {"the base model as it comes": recipe.base_model} if is_embedder else {}
+
+
+def _mixtures(recipe: Recipe) -> dict[str, str]:
+    """Name the mixtures of BM25 and the base model, where that is an embedder."""
+    base_model = open_model(recipe.base_model)
+    if base_model.kind not in ("dense", "duplex") or not has_dense_half(base_model):
+        return {}
+    forms = {"BM25 mixed with it, scaled scores": "hybrid", "BM25 mixed with it, reciprocal ranks": "hybrid-rrf"}
+    return {name: f"{form}:{recipe.base_model}" for name, form in forms.items()}
 
 
 def _heading(column: Column) -> str:

@@ -7,7 +7,7 @@ then come:
 |---|---|
 | `index` | what `dupmae search` opens |
 | `8-evaluation` | rankings of the test queries by the last model, as TREC runs |
-| `9-baselines` | BM25, the base model as it comes, stage 1 without pre-training |
+| `9-baselines` | BM25, the base model as it comes, mixtures of both, stage 1 without pre-training |
 | `report.md`, `report.json`, `gains.json`, `figures/` | the result |
 
 A stage whose model is not the last has a folder `evaluation` with its index and its rankings.
@@ -23,6 +23,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -51,7 +52,8 @@ from dupmae.experiments.stages import (
     parts_of,
 )
 from dupmae.models import Model, open_model
-from dupmae.retrievers import bm25_run, dense_run, duplex_run
+from dupmae.retrievers import bm25_run, dense_run, duplex_run, hybrid_run
+from dupmae.retrievers.hybrid import CANDIDATES, FORMS, has_dense_half
 
 if TYPE_CHECKING:
     from dupmae.index import DuplexIndex
@@ -146,6 +148,7 @@ class RecipeRun(Training):
         refuse_few_pairs(self.train, self.config)
         self.rules = definition_of(self.test.name, recipe.data.test_split)
         self.depth = DEPTH + self.rules.drop_self
+        self._embedded: Run | None = None
         identity = identity_of(base_model, [self.text.values()], [self.train, self.dev, self.test])
         self.stages = RunFolder(Path(recipe.output), identity, [recipe.seed, base_model.fingerprint])
 
@@ -162,6 +165,11 @@ class RecipeRun(Training):
                 title=f"Baseline: {self.config.base_model} as it comes",
                 work=self._rank_by_base_model,
             ),
+            "hybrid": Stage(
+                name=f"{BASELINES}/hybrid",
+                title=f"Baseline: BM25 mixed with {self.config.base_model}",
+                work=self._rank_by_mixtures,
+            ),
             "finetuned-without-pretraining": Stage(
                 name=f"{BASELINES}/finetuned-without-pretraining",
                 title="Baseline: the same fine-tuning without pre-training",
@@ -175,7 +183,17 @@ class RecipeRun(Training):
     def baselines(self) -> Sequence[Baseline]:
         """Those that are asked for, in the report's order, as far as this run has them."""
         asked = [name for name in get_args(Baseline) if name in self.config.baselines]
-        return [name for name in asked if self.pretrains or name != "finetuned-without-pretraining"]
+        has = {"finetuned-without-pretraining": self.pretrains, "hybrid": has_dense_half(self.base_model)}
+        return [name for name in asked if has.get(name, True)]
+
+    @property
+    def _deep(self) -> int:
+        """How many passages BM25 and the base model rank of a query: what mixtures need, if they are asked for."""
+        return (CANDIDATES if "hybrid" in self.baselines else DEPTH) + self.rules.drop_self
+
+    @cached_property
+    def _by_bm25(self) -> Run:
+        return bm25_run(self.test, self._deep)
 
     def evaluation(self, stage: str) -> list[Stage]:
         """Rank with the model of a stage that is not the last."""
@@ -247,17 +265,44 @@ class RecipeRun(Training):
         return metrics
 
     def _rank_by_bm25(self, root: Path) -> dict[str, Any]:
-        return self._save(root / BASELINES / "bm25", bm25_run(self.test, self.depth))
+        return self._save(root / BASELINES / "bm25", self._by_bm25)
 
     def _rank_by_base_model(self, root: Path) -> dict[str, Any]:
         folder = root / BASELINES / "base-model"
         if self.base_model.kind != "duplex":
-            vectors = folder / "vectors"
-            figures = self._save(folder, dense_run(self.config.base_model, self.test, self.depth, folder=vectors))
-            shutil.rmtree(vectors)
-            return figures
+            return self._save(folder, self._by_dense_vectors(folder))
         index = build_index(Path(self.base_model.path), self.text.values(), folder / "index")
         return self._save(folder, duplex_run(index, self.test, self.depth))
+
+    def _rank_by_mixtures(self, root: Path) -> dict[str, Any]:
+        folder = root / BASELINES / "hybrid"
+        dense = self._by_dense_half(root) if self.base_model.kind == "duplex" else self._by_dense_vectors(folder)
+        drop_self = self.rules.drop_self
+        return {
+            form: self._save(
+                folder / form,
+                hybrid_run(self._by_bm25, dense, DEPTH, candidates=CANDIDATES, form=form, drop_self=drop_self),
+            )
+            for form in FORMS
+        }
+
+    def _by_dense_half(self, root: Path) -> Run:
+        """Rank by a duplex base model's dense half, with the index that its own ranking has, or one of that half."""
+        model, whole = Path(self.base_model.path), "base-model" in self.baselines
+        folder = root / BASELINES / ("base-model" if whole else "hybrid") / "index"
+        index = build_index(model, self.text.values(), folder, dense_alone=not whole)
+        run = duplex_run(index, self.test, self._deep, "dense")
+        if not whole:
+            shutil.rmtree(folder)
+        return run
+
+    def _by_dense_vectors(self, folder: Path) -> Run:
+        """Rank by a base model that is no duplex model; of two baselines that do, the second encodes nothing."""
+        if self._embedded is None:
+            vectors = folder / "vectors"
+            self._embedded = dense_run(self.config.base_model, self.test, self._deep, folder=vectors)
+            shutil.rmtree(vectors)
+        return self._embedded
 
     def _rank_without_pretraining(self, root: Path) -> dict[str, Any]:
         folder = root / BASELINES / "finetuned-without-pretraining"

@@ -28,6 +28,7 @@ from dupmae.experiments.stages import (
     TEACHER,
 )
 from dupmae.files import write_json
+from dupmae.retrievers.hybrid import FORMS
 
 QUOTED = ("scifact", "nfcorpus")
 """Benchmarks, by the name of their folder, beside whose systems stands what the paper reports of them."""
@@ -64,8 +65,14 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
     folder, test = stages.root, splits.test
     evaluated = {"stage-1": f"{FINETUNE}/evaluation", "stage-2": f"{HARD_NEGATIVES}/evaluation"}
     earlier = dict(list(evaluated.items())[: recipe.stages - 1])
+    compared: dict[str, str] = {}
+    for baseline in baselines:
+        if baseline == "hybrid":
+            compared |= {str(form): f"{BASELINES}/hybrid/{form}" for form in FORMS}
+        else:
+            compared[baseline] = f"{BASELINES}/{baseline}"
     rankings = {
-        **{str(name): f"{BASELINES}/{name}" for name in baselines},
+        **compared,
         **earlier,
         **{name: f"{EVALUATION}/{name}" for name in stages.metrics(EVALUATION) if name != "dev"},
     }
@@ -100,14 +107,44 @@ def report(recipe: Recipe, splits: Splits, stages: RunFolder, pretrained: bool, 
     curves = ({"Pre-training": PRETRAIN} if recipe.pretrain.all_steps else {}) | dict(
         list(trained.items())[: recipe.stages]
     )
+    others = {name: folder / place for name, place in compared.items() if name != "finetuned-without-pretraining"}
+    further = _notes(recipe, splits, stages, pretrained)
     write_report(
         folder,
         f"{recipe.name or stages.folder.name}: {test.name} {test.split}",
         systems,
-        notes=[gains_table(gains), *_notes(recipe, splits, stages, pretrained)],
+        notes=[*against_best(others, folder / rankings["duplex"], splits), gains_table(gains), *further],
         settings=asdict(recipe),
         curves={title: folder / place / "metrics.jsonl" for title, place in curves.items()},
     )
+
+
+def against_best(baselines: dict[str, Path], result: Path, splits: Splits) -> list[str]:
+    """Say in a sentence how far the result is from the best of what people would take instead; none without baselines.
+
+    Args:
+        baselines: Name -> folder of its ranking of the test queries, `run.trec`.
+        result: The last model's.
+        splits: The judgements.
+    """
+    if not baselines:
+        return []
+    values = {
+        name: per_query(read_run(folder / "run.trec"), splits.test.qrels, "ndcg@10")
+        for name, folder in {**baselines, "": result}.items()
+    }
+    own = values.pop("")
+    means = {name: float(np.mean(list(found.values()))) for name, found in values.items()}
+    best = max(means, key=lambda name: means[name])
+    mean, other = float(np.mean(list(own.values()))), values[best]
+    better, worse = (sum(sign * own[query] > sign * other[query] for query in other) for sign in (1, -1))
+    p = _p_value(own, other)
+    chance = "" if p is None else f", p = {p:.3f} (paired t-test)"
+    among = f"the best of {', '.join(means)}: {best}" if len(means) > 1 else best
+    return [
+        f"Against {among}. On the test queries duplex has NDCG@10 {mean:.3f}, {best} {means[best]:.3f}: "
+        f"{mean - means[best]:+.3f}, better in {better:,} queries and worse in {worse:,}{chance}."
+    ]
 
 
 def stage_gains(rankings: dict[str, Path], splits: Splits) -> list[Gain]:

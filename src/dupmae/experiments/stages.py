@@ -248,12 +248,15 @@ def pretrain_on(tokenised: Path, base_model: str, folder: Path, config: Any) -> 
     pretrain(TokenStore.open(tokenised / "store"), base_model, folder, config)
 
 
-def build_index(model: Path, passages: Iterable[Passage], folder: Path) -> DuplexIndex:
-    """Index passages with a duplex model's folder, which the index then names."""
+def build_index(model: Path, passages: Iterable[Passage], folder: Path, *, dense_alone: bool = False) -> DuplexIndex:
+    """Index passages with a duplex model's folder, which the index then names; the dense half alone takes less time."""
     from dupmae.duplex import DuplexEncoder
     from dupmae.index import DuplexIndex
 
-    return DuplexIndex.build(folder, DuplexEncoder(str(model)), passages)
+    encoder = DuplexEncoder(str(model))
+    if dense_alone:
+        encoder.pooling.top_k = 0
+    return DuplexIndex.build(folder, encoder, passages)
 
 
 def parts_of(index: DuplexIndex) -> dict[str, Part]:

