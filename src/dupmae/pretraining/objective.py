@@ -83,8 +83,8 @@ class DupMAE(nn.Module):
             totals: Where these texts are a part of a batch, the :meth:`counts` of the whole batch, (3,). Each loss is
                 then this part's share of the whole batch's mean, so that the parts' losses and gradients add up to
                 those of the batch.
-            anchor: What the texts' dense vectors are drawn to, (B, D); None takes the base model's, if there is a
-                weight for it.
+            anchor: What the clean texts' dense vectors are drawn to, (B, D); None draws those of the masked texts to
+                the base model's, if there is a weight for it.
 
         Returns:
             The mean losses in nats, unweighted: `mlm` (Eq. 1), `cls` (Eq. 5), `bow` (Eq. 8), each only if its weight is
@@ -111,6 +111,8 @@ class DupMAE(nn.Module):
             total = total + settings.bow_weight * losses["bow"]
         if self.anchor is not None and not self.encoder_frozen:
             anchor = self.h_cls(self.anchor.states(input_ids, attention_mask), attention_mask)
+        elif anchor is not None and not self.encoder_frozen and settings.decodes:
+            states = self.backbone.states(input_ids, attention_mask)  # another model's vectors are those of clean text
         if anchor is not None and not self.encoder_frozen:
             moved = distances(self.h_cls(states, attention_mask), anchor) * left.any(dim=1)
             losses["anchor"] = moved.sum() / counts["bow"].clamp(min=1)
