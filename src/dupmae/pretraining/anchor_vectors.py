@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1024
 """Chunks whose vectors are computed, written and lost by a kill together."""
+TOLD = 256
+"""Chunks after which the progress bar moves, and which are sorted by length together."""
 MAPPED = 64
 """Block files that are mapped at the same time, so that a large store does not use up what a process may open."""
 TURNED_BY = 1000
@@ -142,11 +144,14 @@ def encode_store(store: Sequences, tokenizer: Any, model: Model, folder: Path, c
             disable=not is_first_process(),
         ) as bar:
             for start, size in missing.items():
-                vectors = encode(_texts(store, tokenizer, start, start + size))
+                texts, parts = _texts(store, tokenizer, start, start + size), list[torch.Tensor]()
+                for begin in range(0, size, TOLD):
+                    parts.append(encode(texts[begin : begin + TOLD]))
+                    bar.update(len(parts[-1]))
+                vectors = torch.cat(parts)
                 _refuse_no_vectors(vectors, model, start)
                 with atomic_write(_file(kept, start), "wb") as file:
                     np.save(file, F.normalize(vectors, dim=1).half().numpy())
-                bar.update(size)
     wait_for_others()
     return AnchorVectors(kept, len(store))
 
