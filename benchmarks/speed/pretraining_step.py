@@ -57,6 +57,7 @@ class NaiveDupMAE(DupMAE):
         word_starts: torch.Tensor,
         generator: torch.Generator,
         totals: torch.Tensor | None = None,
+        anchor: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         masked_ids, selected, ordinary = self.mask(input_ids, attention_mask, word_starts, generator)
         states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)

@@ -865,3 +865,23 @@ def test_a_duplex_start_is_pre_trained_from_its_own_head_and_keeps_its_scales(fi
     assert 0.8 < last.norm() / first.norm() < 1.25
     assert (before.cls_projection.weight - after.cls_projection.weight).abs().max() < 0.01
     assert "finetuned-without-pretraining" in {row["name"] for row in systems(run)}
+
+
+def test_an_anchors_vectors_are_computed_once_for_a_run_whatever_else_of_its_pretraining_changes(
+    small_recipe: Callable[..., Recipe], embedder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dupmae.pretraining import anchor_vectors
+
+    anchor = {"pretrain.anchor_model": embedder_folder, "pretrain.anchor_weight": 3}
+    with pytest.raises(DupmaeError, match="anchor_weight is 0"):
+        pipeline.run_recipe(small_recipe(tmp_path / "run", **anchor | {"pretrain.anchor_weight": 0}))
+    assert not (tmp_path / "run").exists()
+    pipeline.pretrain_recipe(small_recipe(tmp_path / "run", **anchor))
+    (block,) = (tmp_path / "run" / "1-store" / "vectors").rglob("*.npy")
+    assert (tmp_path / "run" / "1-store" / "store" / "texts.arrow").is_file()
+    before = block.stat().st_mtime_ns
+    monkeypatch.setattr(anchor_vectors, "_encoder", None)
+    pipeline.pretrain_recipe(small_recipe(tmp_path / "run", **anchor | {"pretrain.steps": 3}))
+    assert block.stat().st_mtime_ns == before
+    lines = (tmp_path / "run" / "2-pretrain" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert ["anchor" in json.loads(line) for line in lines] == [False] * 2 + [True] * 3

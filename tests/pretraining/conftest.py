@@ -21,6 +21,7 @@ class MemoryStore:
             self.sequences.append({"input_ids": ids, "word_starts": starts})
         self.lengths = np.array([len(sequence["input_ids"]) for sequence in self.sequences], np.int32)
         self.begins = np.arange(count) % 3 != 2  # texts of two chunks and of one
+        self.keeps_texts = False
         self.title_lengths = np.where(np.arange(count) % 3 == 0, 2, 0).astype(np.int32)
 
     def __len__(self) -> int:
@@ -28,6 +29,12 @@ class MemoryStore:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return self.sequences[index]
+
+    def texts(self, start: int, stop: int) -> list[str]:
+        """A letter a token, which is nothing that decoding gives."""
+        return [
+            " ".join(chr(97 + number % 26) for number in self[row]["input_ids"][1:-1]) for row in range(start, stop)
+        ]
 
 
 @pytest.fixture

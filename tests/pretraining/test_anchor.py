@@ -1,4 +1,4 @@
-"""The anchor: what it measures, that it learns nothing itself, and that it holds what it should."""
+"""The anchor: what it measures, that it learns nothing itself, that it holds what it should; another's projection."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from dupmae.config import PretrainConfig
 from dupmae.pretraining import pretrain
+from dupmae.pretraining.anchor import isometry
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.data import collator
 from dupmae.pretraining.masking import step_generator
@@ -105,3 +106,27 @@ def test_dense_vectors_move_less_with_it(store: Any, checkpoint: Callable[[str],
                 vectors.append(objective.h_cls(states, batch["attention_mask"]))
         moved.append(float((1 - F.cosine_similarity(*vectors)).mean()))
     assert moved[1] < 0.2 * moved[0], moved
+
+
+def test_of_the_encoders_own_vectors_the_projection_is_the_identity() -> None:
+    own = torch.randn(50, 6)
+    torch.testing.assert_close(isometry(own, 3 * own), torch.eye(6, dtype=torch.float64))
+
+
+def test_wider_vectors_keep_as_much_of_their_length_as_they_can_and_are_turned_to_the_encoders() -> None:
+    own, theirs = torch.randn(50, 4), torch.randn(300, 9) * torch.arange(1, 10)
+    found = isometry(own, theirs)
+    torch.testing.assert_close(found @ found.T, torch.eye(4, dtype=torch.float64))
+    unit = F.normalize(theirs.double(), dim=1)
+    most = torch.linalg.svdvals(unit)[:4].square().sum()
+    torch.testing.assert_close((unit @ found.T).square().sum(), most)
+    near = (F.normalize(own.double(), dim=1) * (unit[:50] @ found.T)).sum()
+    for turn in torch.linalg.qr(torch.randn(20, 4, 4, dtype=torch.float64)).Q:
+        assert (F.normalize(own.double(), dim=1) * (unit[:50] @ found.T @ turn)).sum() < near
+
+
+def test_narrower_vectors_keep_their_cosines() -> None:
+    own, theirs = torch.randn(50, 9), torch.randn(50, 4)
+    moved = theirs.double() @ isometry(own, theirs).T
+    assert moved.shape == (50, 9)
+    torch.testing.assert_close(moved @ moved.T, (theirs @ theirs.T).double(), atol=1e-5, rtol=1e-5)

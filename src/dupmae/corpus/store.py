@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -24,6 +26,9 @@ from dupmae.runtime.json_text import parse_json
 
 FORMAT = "dupmae token store, version 2"
 TOKENS_FILE = "tokens.arrow"
+TEXTS_FILE = "texts.arrow"
+"""The chunks as they stood in their texts, where they are kept."""
+TEXTS_SCHEMA = pa.schema([("text", pa.large_string())])
 RECORD_FILE = "store.json"
 
 
@@ -50,7 +55,7 @@ class TokenStore:
         begins: Whether each chunk is the first of its text that was kept, bool (N,).
         title_lengths: Tokens of the text's title right after the chunk's first token, int32 (N,); 0 in later chunks.
 
-    Tokens stay on disk until they are asked for; the three arrays, 9 bytes a chunk, are in memory.
+    Tokens and texts stay on disk until they are asked for; the three arrays, 9 bytes a chunk, are in memory.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], table: pa.Table) -> None:
@@ -107,6 +112,32 @@ class TokenStore:
             "word_starts": words.to_numpy(zero_copy_only=False),
         }
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether the chunks are kept as they stood in their texts, too."""
+        return (self.folder / TEXTS_FILE).is_file()
+
+    def texts(self, start: int, stop: int) -> list[str]:
+        """Read some chunks as they stood in their texts, without white space around them.
+
+        Args:
+            start: The first one's number.
+            stop: The number behind the last one's.
+
+        Raises:
+            DupmaeError: They are not kept, or damaged.
+        """
+        try:
+            column = pa.ipc.open_file(pa.memory_map(str(self.folder / TEXTS_FILE))).read_all().column("text")
+            if len(column) != len(self):
+                raise ValueError(f"{TEXTS_FILE} and {TOKENS_FILE} disagree")
+            part = column.slice(start, stop - start)
+            part.validate(full=True)
+            found: list[str] = part.to_pylist()
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise DupmaeError(f"The token store {self.folder} is damaged ({error}): build it anew.") from None
+        return found
+
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
         return TokenStore.open, (self.folder,)
 
@@ -125,6 +156,7 @@ def build_token_store(
     *,
     longest: int | None = None,
     in_use: bool = False,
+    keep_texts: bool = False,
 ) -> TokenStore:
     """Tokenise texts once and write them as a token store.
 
@@ -142,6 +174,8 @@ def build_token_store(
             (by name, size and time of the last change) with the same tokenizer and settings, no text is read.
         longest: Tokens of the longest sequence that is of use; a longer one is refused where it is met.
         in_use: Whether a run has begun with the store that lies there, so that another one is not to take its place.
+        keep_texts: Keep the chunks as they stand in their texts, too, for a model with another tokenizer to read
+            (`PretrainConfig.anchor_model`).
 
     Returns:
         The store, opened.
@@ -179,7 +213,9 @@ def build_token_store(
     }
     sources_fingerprint = _fingerprint_of(sources)
     if sources and _record_of(folder).items() >= {**record, "format": FORMAT, "sources": sources_fingerprint}.items():
-        return TokenStore.open(folder)
+        found = TokenStore.open(folder)
+        if found.keeps_texts or not keep_texts:
+            return found
     dtype = np.uint16 if max(tokenizer.get_vocab().values()) <= 65_535 else np.uint32
     schema = pa.schema(
         [
@@ -192,12 +228,15 @@ def build_token_store(
     counts = dict.fromkeys(("texts", "chunks", "tokens", "texts_cut", "chunks_dropped", "texts_empty"), 0)
     content = hashlib.sha256()
     with atomic_folder(folder) as temporary:
-        with pa.ipc.new_file(str(temporary / TOKENS_FILE), schema) as writer:
+        with (
+            pa.ipc.new_file(str(temporary / TOKENS_FILE), schema) as writer,
+            pa.ipc.new_file(str(temporary / TEXTS_FILE), TEXTS_SCHEMA) if keep_texts else nullcontext() as texts_writer,
+        ):
             for batch in batches(tqdm(texts, desc="Tokenising", unit=" texts", unit_scale=True, delay=2)):
                 for number, (title, text) in enumerate(batch, counts["texts"] + 1):
                     content.update(text_bytes(text, title, number))
                 warn_of_unknown_words(tokenizer, [text for _, text in batch])
-                ids, word_starts, lengths, numbers, titles = tokenise(batch, backend, budget, counts)
+                ids, word_starts, lengths, numbers, titles, written = tokenise(batch, backend, budget, counts)
                 keep = lengths + 2 >= config.min_length
                 counts["chunks_dropped"] += int((~keep).sum())
                 kept = np.repeat(keep, lengths)
@@ -217,6 +256,9 @@ def build_token_store(
                         pa.array(titles[keep]),
                     ]
                     writer.write_batch(pa.record_batch(columns, schema=schema))
+                    if texts_writer is not None:
+                        column = pa.array(compress(written, keep), pa.large_string())
+                        texts_writer.write_batch(pa.record_batch([column], schema=TEXTS_SCHEMA))
         if not counts["chunks"]:
             raise DupmaeError(
                 f"Nothing is left to put into the token store {folder}: of {counts['texts']} texts "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -73,13 +73,19 @@ def text_bytes(text: str, title: int, number: int) -> bytes:
 def tokenise(
     texts: list[tuple[int, str]], backend: Any, budget: int, counts: dict[str, int]
 ) -> tuple[
-    npt.NDArray[np.uint32], npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.bool_],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int32],
+    list[str],
 ]:
     """Tokenise and cut a batch of texts, and count what happened.
 
     Returns:
         All texts' token ids in a row (T,), whether each starts a word (T,); the lengths of the chunks, which cover the
-        row without gaps, the number of each chunk's text in the batch, and how many of its tokens are a title, (N,).
+        row without gaps, the number of each chunk's text in the batch, how many of its tokens are a title, (N,); and
+        the chunks as they stand in their texts, N.
     """
     encodings = backend.encode_batch([text for _, text in texts], add_special_tokens=False)
     ends = np.cumsum([len(encoding) for encoding in encodings])
@@ -89,6 +95,7 @@ def tokenise(
     lengths: list[int] = []
     numbers: list[int] = []
     titles: list[int] = []
+    written: list[str] = []
     for number, ((title, text), encoding, end) in enumerate(zip(texts, encodings, ends.tolist(), strict=True)):
         length = len(encoding)
         if length and UNSPACED.search(text):
@@ -103,12 +110,15 @@ def tokenise(
         titles += [0] * len(pieces)
         if title and pieces:
             titles[-len(pieces)] = min(bisect_left(encoding.offsets, (title, 0)), pieces[0])
+        if pieces:
+            borders = [0, *(encoding.offsets[cut][0] for cut in accumulate(pieces[:-1])), len(text)]
+            written += [text[start:stop].strip() for start, stop in pairwise(borders)]
         counts["texts_cut"] += length > budget
         counts["texts_empty"] += not length
     counts["texts"] += len(texts)
     chunks = np.array(lengths, np.int64)
     word_starts[np.cumsum(chunks) - chunks] = True
-    return ids, word_starts, chunks, np.array(numbers, np.int64), np.array(titles, np.int32)
+    return ids, word_starts, chunks, np.array(numbers, np.int64), np.array(titles, np.int32), written
 
 
 def with_ends(

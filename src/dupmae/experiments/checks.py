@@ -51,8 +51,13 @@ def refuse_impossible(config: Recipe | AdaptConfig) -> None:
     """Refuse numbers that only a later stage would find to contradict each other.
 
     Raises:
-        DupmaeError: More negatives are asked for than are drawn from, ranks hold no passage, or nothing is distilled.
+        DupmaeError: More negatives are asked for than are drawn from, ranks hold no passage, nothing is distilled, or
+            pre-training's anchor is no model that gives vectors.
     """
+    if config.pretrain.anchor_model is not None:
+        from dupmae.pretraining.anchor_vectors import open_anchor_model
+
+        open_anchor_model(config.pretrain)
     for name in ("finetune", "hard_negatives", "distil")[: config.stages]:
         section = getattr(config, name)
         if section.negatives > section.negative_depth:

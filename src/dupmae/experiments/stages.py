@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dupmae.config import decisive
+from dupmae.config import PretrainConfig, decisive
 from dupmae.corpus import Benchmark, Passage, TokenStore, build_token_store
 from dupmae.experiments.checks import pretrains
 from dupmae.experiments.run_folder import RunFolder, Stage
@@ -120,7 +120,7 @@ class Training(ABC):
                     name=PRETRAIN,
                     title="Pre-train (Eq. 1-9)",
                     work=self._pretrain,
-                    settings={"pretrain": decisive(config.pretrain)},
+                    settings=pretrain_settings(config.pretrain),
                     after=[STORE],
                 ),
             ]
@@ -181,7 +181,12 @@ class Training(ABC):
 
     def store_settings(self) -> dict[str, Any]:
         """Say what the token store depends on."""
-        return {"store": asdict(self.config.store)}
+        return {"store": asdict(self.config.store)} | ({"texts": "kept"} if self._keeps_texts else {})
+
+    @property
+    def _keeps_texts(self) -> bool:
+        """Whether a model with another tokenizer is to read the token store's chunks."""
+        return self.config.pretrain.anchor_model is not None
 
     def finetune_settings(self) -> dict[str, Any]:
         """Say what the first stage of fine-tuning depends on beside what it begins with."""
@@ -205,7 +210,12 @@ class Training(ABC):
 
         tokenizer, longest = tokenizer_and_length(self.base_model, self.config.pretrain)
         return build_token_store(
-            self.text.values(), tokenizer, root / STORE / "store", self.config.store, longest=longest
+            self.text.values(),
+            tokenizer,
+            root / STORE / "store",
+            self.config.store,
+            longest=longest,
+            keep_texts=self._keeps_texts,
         ).report
 
     def _pretrain(self, root: Path) -> None:
@@ -241,11 +251,21 @@ class Training(ABC):
         finetune(encoder, self.train, folder, settings, dev=self.dev, lists=lists, scores=scores)
 
 
-def pretrain_on(tokenised: Path, base_model: str, folder: Path, config: Any) -> None:
-    """Pre-train a base model on the token store of a folder such as `1-store`."""
-    from dupmae.pretraining import pretrain
+def pretrain_settings(config: PretrainConfig) -> dict[str, Any]:
+    """Say what pre-training depends on beside its base model and its text."""
+    settings: dict[str, Any] = {"pretrain": decisive(config)}
+    if config.anchor_model is not None:
+        settings["pretrain.anchor_model's fingerprint"] = open_model(config.anchor_model).fingerprint
+    return settings
 
-    pretrain(TokenStore.open(tokenised / "store"), base_model, folder, config)
+
+def pretrain_on(tokenised: Path, base_model: str, folder: Path, config: PretrainConfig) -> None:
+    """Pre-train a base model on the token store of a folder such as `1-store`; an anchor's vectors stay beside that."""
+    from dupmae.pretraining import pretrain
+    from dupmae.pretraining.trainer import VECTORS_FOLDER
+
+    store = TokenStore.open(tokenised / "store")
+    pretrain(store, base_model, folder, config, vectors=tokenised / VECTORS_FOLDER)
 
 
 def build_index(model: Path, passages: Iterable[Passage], folder: Path, *, dense_alone: bool = False) -> DuplexIndex:

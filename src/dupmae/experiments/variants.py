@@ -15,7 +15,7 @@ from dupmae.experiments.paper import Variant
 from dupmae.experiments.run import pretrain_recipe
 from dupmae.experiments.run_folder import RunFolder, Stage
 from dupmae.experiments.splits import read_data
-from dupmae.experiments.stages import PRETRAIN, STORE, identity_of, pretrain_on
+from dupmae.experiments.stages import PRETRAIN, STORE, identity_of, pretrain_on, pretrain_settings
 from dupmae.files import fingerprint
 from dupmae.models import open_model
 
@@ -59,7 +59,8 @@ def train_variants(recipe: Recipe, folder: Path, variants: Mapping[str, Variant]
         weights = {"dense_loss_weight": variant.dense, "lexical_loss_weight": variant.terms}
         off: dict[str, Any] = {name: 0.0 for name, size in weights.items() if not size}
         finetuning = replace(recipe.finetune, seed=seed, **off)
-        before = {"store": asdict(recipe.store), "pretrain": None if pretraining is None else decisive(pretraining)}
+        learnt = {"pretrain": None} if pretraining is None else pretrain_settings(pretraining)
+        before = {"store": asdict(recipe.store)} | learnt
         after = {"duplex": asdict(representation), "finetune": decisive(finetuning)}
         pretrained, tuned = f"pretrain-{fingerprint(before)}", f"finetune-{fingerprint([before, after])}"
         if pretraining is None:

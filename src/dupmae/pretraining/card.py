@@ -12,6 +12,7 @@ from huggingface_hub import ModelCardData
 
 from dupmae.files import atomic_write
 from dupmae.pretraining.data import Sequences
+from dupmae.pretraining.objective import TERMS
 
 FIGURES = {
     "loss": "Eq. 9, the weighted sum of the losses (nats)",
@@ -21,7 +22,7 @@ FIGURES = {
     "cls_accuracy": "Eq. 5, [CLS] decoding: accuracy",
     "bow": "Eq. 8, bag of words: loss (nats)",
     "bow_recall": "Eq. 8, a text's n different words among its n highest terms",
-    "anchor": "1 - cosine to the base model's vectors",
+    "anchor": "1 - cosine to the anchor's vectors",
     "mrr_cls": "probe, [CLS] alone: MRR@10",
     "mrr_ot": "probe, ordinary tokens alone: MRR@10",
     "mrr_both": "probe, both: MRR@10",
@@ -55,9 +56,7 @@ def write_card(folder: Path, record: Mapping[str, Any], store: Sequences, held_o
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {Path(base_model).name}, pre-trained with DupMAE",
-        "An encoder with its vocabulary head, pre-trained for retrieval with the three losses of DupMAE (RetroMAE-2, "
-        "arXiv 2305.02564): masked words, rebuilding the text from the [CLS] state, and naming the text's words from "
-        "its ordinary tokens. It is a base model for fine-tuning, not a retriever yet.",
+        _learnt(settings),
         "## Use",
         "```python\nfrom transformers import AutoModel, AutoModelForMaskedLM\n\n"
         'encoder = AutoModel.from_pretrained("path/to/this/folder")\n'
@@ -83,6 +82,24 @@ def write_card(folder: Path, record: Mapping[str, Any], store: Sequences, held_o
     parts += ["## Settings", f"```yaml\n{dump}\n```", f"Made with dupmae {version('dupmae')}."]
     with atomic_write(folder / "README.md") as file:
         file.write("\n\n".join(parts) + "\n")
+
+
+def _learnt(settings: Mapping[str, Any]) -> str:
+    """Say what the encoder is."""
+    teacher = settings["anchor_model"]
+    name = "" if teacher is None else Path(teacher).name
+    if not any(settings[f"{term}_weight"] for term in TERMS):
+        return (
+            f"An encoder whose dense vectors were drawn to those of {name} on raw text; its vocabulary head, if it has "
+            "learnt at all, is as it was before."
+        )
+    return (
+        "An encoder with its vocabulary head, pre-trained for retrieval with the three losses of DupMAE (RetroMAE-2, "
+        "arXiv 2305.02564): masked words, rebuilding the text from the [CLS] state, and naming the text's words from "
+        "its ordinary tokens. "
+        + (f"Beside them its dense vectors were drawn to those of {name}. " if name else "")
+        + "It is a base model for fine-tuning, not a retriever yet."
+    )
 
 
 def _table(losses: Mapping[str, float], held_out: Mapping[str, float]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from dupmae.config import PretrainConfig
 from dupmae.errors import DupmaeError
 from dupmae.models import Model
+from dupmae.pretraining.anchor_vectors import open_anchor_model
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.sharding import refuse_unshardable
 from dupmae.runtime.processes import join_processes
@@ -17,10 +18,15 @@ def refuse_impossible(config: PretrainConfig) -> None:
     """Refuse settings that no text and no encoder would do for.
 
     Raises:
-        DupmaeError: All losses are switched off, or there is nothing to shard over.
+        DupmaeError: All losses are switched off, `anchor_model` names nothing that vectors can be had from, or there is
+            nothing to shard over.
     """
-    if not (config.mlm_weight or config.cls_weight or config.bow_weight):
-        raise DupmaeError("All three loss weights are 0: set at least one of mlm_weight, cls_weight and bow_weight.")
+    if not config.decodes and config.anchor_model is None:
+        raise DupmaeError(
+            "All three loss weights are 0: set at least one of mlm_weight, cls_weight and bow_weight, or an "
+            "anchor_model with an anchor_weight to learn vectors alone."
+        )
+    open_anchor_model(config)
     if config.shard:
         refuse_unshardable(join_processes())
 

@@ -22,6 +22,8 @@ MIXER = np.uint64(0x9E3779B97F4A7C15)
 """An odd number whose multiples spread over all 64 bits."""
 NOTHING = np.empty(0, dtype=np.int64)
 """No sequence at all."""
+TEXT = ("input_ids", "attention_mask", "word_starts")
+"""What a batch has in any case; beside it may stand `anchor` (:mod:`dupmae.pretraining.anchor_vectors`)."""
 
 
 class Sequences(Protocol):
@@ -32,12 +34,21 @@ class Sequences(Protocol):
     begins: npt.NDArray[np.bool_]
     title_lengths: npt.NDArray[np.int32]
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether :meth:`texts` can be asked for."""
+        ...
+
+    def texts(self, start: int, stop: int) -> list[str]:
+        """Read some sequences as they stood in their texts."""
+        ...
+
     def __len__(self) -> int:
         """Count the sequences."""
         ...
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        """Read a sequence: `input_ids` (L,), integers, and `word_starts` (L,), booleans."""
+        """Read a sequence: `input_ids` (L,), integers, `word_starts` (L,), booleans, `anchor` (d,) if it has one."""
         ...
 
 
@@ -150,7 +161,8 @@ def collator(
         max_length: Longer sequences are refused: the encoder has no positions for them.
 
     Returns:
-        A function from a list of store items to `input_ids`, `attention_mask` and `word_starts`, each (B, L).
+        A function from a list of store items to `input_ids`, `attention_mask` and `word_starts`, each (B, L), and
+        `anchor`, (B, d), if the items have one.
     """
 
     def collate(items: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -170,10 +182,13 @@ def collator(
                 f"The token store holds the token id {input_ids.max()}, but the encoder's vocabulary ends at "
                 f"{vocab_size - 1}: build the store with this encoder's tokenizer."
             )
-        return {
+        batch = {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy(attention_mask),
             "word_starts": torch.from_numpy(word_starts),
         }
+        if "anchor" in items[0]:
+            batch["anchor"] = torch.from_numpy(np.stack([item["anchor"] for item in items]))
+        return batch
 
     return collate

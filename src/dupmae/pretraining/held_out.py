@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled
+from dupmae.pretraining.anchor import distances
+from dupmae.pretraining.data import NOTHING, TEXT, Sequences, collator, shuffled
 from dupmae.pretraining.masking import decoder_visibility, step_generator
 from dupmae.pretraining.objective import TERMS, DupMAE
 from dupmae.pretraining.probe import Pair, known_item_pairs, probe
@@ -88,12 +89,13 @@ class HeldOut:
             `mlm`, `cls`, `bow` and `loss` as :meth:`DupMAE.forward` has them, means over all held-out chunks;
             `mlm_accuracy` and `cls_accuracy`, shares of these tokens that get the highest logit; `bow_recall`, the
             share of a text's n different tokens that are among its n highest terms of mu; `mrr_cls`, `mrr_ot` and
-            `mrr_both` of :func:`dupmae.pretraining.probe.probe`. What a weight of 0 leaves untrained is left out.
+            `mrr_both` of :func:`dupmae.pretraining.probe.probe`. What a weight of 0 leaves untrained is left out. Where
+            the chunks have vectors to be drawn to, `anchor`, too, which `loss` then holds with its weight.
         """
         device, settings = objective.special.device, objective.settings
         training = objective.training
         objective.eval()
-        sums = torch.zeros(len(TERMS), 3, dtype=torch.float64, device=device)  # loss, hits, count
+        sums = torch.zeros(len(TERMS) + 1, 3, dtype=torch.float64, device=device)  # loss, hits, count
         starts = range(0, len(self), self.batch_size)
         with autocast(device.type, settings.precision):
             for number, start in enumerate(tqdm(starts, desc="Held-out text", unit="batch", leave=False, delay=2)):
@@ -103,21 +105,24 @@ class HeldOut:
         objective.train(training)
         weights = dict(zip(TERMS, (settings.mlm_weight, settings.cls_weight, settings.bow_weight), strict=True))
         figures = {}
-        for term, (loss, hits, count) in zip(TERMS, sums.tolist(), strict=True):
+        for term, (loss, hits, count) in zip(TERMS, sums[:-1].tolist(), strict=True):
             if weights[term]:
                 figures[term] = loss / max(count, 1)
                 figures[f"{term}_recall" if term == "bow" else f"{term}_accuracy"] = hits / max(count, 1)
-        figures["loss"] = sum(weights[term] * figures[term] for term in TERMS if term in figures)
+        distance, _, count = sums[-1].tolist()
+        if count:
+            figures["anchor"], weights["anchor"] = distance / count, settings.anchor_weight
+        figures["loss"] = sum(weight * figures[term] for term, weight in weights.items() if term in figures)
         return figures | retrieval
 
 
 def _sums(objective: DupMAE, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
-    """Sum up loss, hits and count for each of :data:`TERMS`, (3, 3), on a batch whose masks depend on its number."""
+    """Sum up loss, hits and count of the three losses and the anchor, (4, 3); a batch's masks depend on its number."""
     settings, input_ids, attention_mask = objective.settings, batch["input_ids"], batch["attention_mask"]
     generator = step_generator(input_ids.device, SEED, number)
-    masked_ids, selected, ordinary = objective.mask(**batch, generator=generator)
-    states = objective.backbone.states(masked_ids, attention_mask)  # (B, L, D)
-    sums = torch.zeros(len(TERMS), 3, dtype=torch.float64, device=input_ids.device)
+    masked_ids, selected, ordinary = objective.mask(**{name: batch[name] for name in TEXT}, generator=generator)
+    states = objective.backbone.states(masked_ids if settings.decodes else input_ids, attention_mask)  # (B, L, D)
+    sums = torch.zeros(len(TERMS) + 1, 3, dtype=torch.float64, device=input_ids.device)
     if settings.mlm_weight:
         sums[0] = _token_sums(objective, states[selected], input_ids[selected])
     if settings.cls_weight:
@@ -128,6 +133,11 @@ def _sums(objective: DupMAE, batch: dict[str, torch.Tensor], number: int) -> tor
         pooled = ordinary & ~selected
         mu = objective.pool(states, pooled).float()  # (B, V)
         sums[2] = _bag_sums(mu, input_ids, objective.special, pooled.any(dim=1))
+    if "anchor" in batch:
+        if settings.decodes:
+            states = objective.backbone.states(input_ids, attention_mask)
+        moved = distances(objective.h_cls(states, attention_mask), batch["anchor"])
+        sums[3] = torch.stack([moved.sum(), torch.zeros_like(moved[0]), moved.new_tensor(len(moved))])
     return sums
 
 

@@ -62,7 +62,7 @@ class DupMAE(nn.Module):
         self.register_buffer("special", special, persistent=False)  # (V,)
         self.register_buffer("random_token_ids", (~special).nonzero()[:, 0], persistent=False)
         self.encoder_frozen = False
-        self.anchor = Anchor(backbone) if settings.anchor_weight else None
+        self.anchor = Anchor(backbone) if settings.anchor_weight and settings.anchor_model is None else None
 
     def forward(
         self,
@@ -71,6 +71,7 @@ class DupMAE(nn.Module):
         word_starts: torch.Tensor,
         generator: torch.Generator,
         totals: torch.Tensor | None = None,
+        anchor: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Draw masks, run the encoder once, and compute each loss that has a weight above 0.
 
@@ -82,6 +83,8 @@ class DupMAE(nn.Module):
             totals: Where these texts are a part of a batch, the :meth:`counts` of the whole batch, (3,). Each loss is
                 then this part's share of the whole batch's mean, so that the parts' losses and gradients add up to
                 those of the batch.
+            anchor: What the clean texts' dense vectors are drawn to, (B, D); None draws those of the masked texts to
+                the base model's, if there is a weight for it.
 
         Returns:
             The mean losses in nats, unweighted: `mlm` (Eq. 1), `cls` (Eq. 5), `bow` (Eq. 8), each only if its weight is
@@ -91,7 +94,7 @@ class DupMAE(nn.Module):
         settings = self.settings
         masked_ids, selected, ordinary = self.mask(input_ids, attention_mask, word_starts, generator)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            states = self.backbone.states(masked_ids, attention_mask)  # (B, L, D)
+            states = self.backbone.states(masked_ids if settings.decodes else input_ids, attention_mask)  # (B, L, D)
         counts = dict(zip(TERMS, self._counts(ordinary, selected) if totals is None else totals, strict=True))
         left = ordinary & ~selected
         predicted = {}
@@ -107,8 +110,11 @@ class DupMAE(nn.Module):
             losses["bow"] = bow.sum() / counts["bow"].clamp(min=1)
             total = total + settings.bow_weight * losses["bow"]
         if self.anchor is not None and not self.encoder_frozen:
-            before = self.h_cls(self.anchor.states(input_ids, attention_mask), attention_mask)
-            moved = distances(self.h_cls(states, attention_mask), before) * left.any(dim=1)
+            anchor = self.h_cls(self.anchor.states(input_ids, attention_mask), attention_mask)
+        elif anchor is not None and not self.encoder_frozen and settings.decodes:
+            states = self.backbone.states(input_ids, attention_mask)  # another model's vectors are those of clean text
+        if anchor is not None and not self.encoder_frozen:
+            moved = distances(self.h_cls(states, attention_mask), anchor) * left.any(dim=1)
             losses["anchor"] = moved.sum() / counts["bow"].clamp(min=1)
             total = total + settings.anchor_weight * losses["anchor"]
         return losses | {"loss": total}  # Eq. 9
@@ -184,7 +190,7 @@ class DupMAE(nn.Module):
         """Group the parameters that a loss uses by role: `encoder` (and embeddings), `head`, `decoder`."""
         return {
             "encoder": self.backbone.encoder_parameters(),
-            "head": self.backbone.head_parameters(),
+            "head": self.backbone.head_parameters() if self.settings.decodes else [],
             "decoder": list(self.decoder.parameters()) if self.settings.cls_weight else [],
         }
 

@@ -23,7 +23,7 @@ from transformers import Trainer
 from transformers.trainer_callback import TrainerCallback
 
 from dupmae.config import PretrainConfig
-from dupmae.pretraining.data import LengthBuckets, Sequences
+from dupmae.pretraining.data import TEXT, LengthBuckets, Sequences
 from dupmae.pretraining.masking import step_generator
 from dupmae.pretraining.objective import DupMAE
 from dupmae.pretraining.sharding import whole_weights
@@ -62,11 +62,14 @@ class Batches:
 
 
 def phases(config: PretrainConfig) -> list[Phase]:
-    """Lay out the schedule: first the new layers alone under a frozen encoder, then everything together, gently."""
+    """Lay out the schedule: first the new layers alone under a frozen encoder, then everything together, gently.
+
+    Without any of the three losses the new layers have nothing to learn from, and there is no first phase.
+    """
     new, old = config.new_layers_learning_rate, config.learning_rate
     joint = {"encoder": old, "head": config.head_learning_rate, "decoder": config.head_learning_rate}
     return [
-        Phase("new_layers", config.new_layers_steps, {"head": new, "decoder": new}),
+        Phase("new_layers", config.all_steps - config.steps, {"head": new, "decoder": new}),
         Phase("joint", config.steps, joint),
     ]
 
@@ -134,7 +137,7 @@ class PhaseTrainer(TriesLargestBatch, Trainer):  # type: ignore[misc]
         ]
         if self.args.world_size * len(batches) > 1:
             counts = [
-                self.objective.counts(**batch, generator=step_generator(device, *seed))
+                self.objective.counts(**{name: batch[name] for name in TEXT}, generator=step_generator(device, *seed))
                 for batch, seed in zip(batches, seeds, strict=True)
             ]
             totals = reduce(torch.stack(counts).sum(dim=0), "sum")  # (3,)

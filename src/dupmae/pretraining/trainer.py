@@ -16,6 +16,7 @@ from dupmae.config import PretrainConfig, decisive
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.models import Model
+from dupmae.pretraining.anchor_vectors import WithVectors, encode_store, open_anchor_model, projection_to
 from dupmae.pretraining.checkpoint import load_for_pretraining
 from dupmae.pretraining.checks import refuse_impossible
 from dupmae.pretraining.data import Sequences, collator, refuse_long
@@ -38,9 +39,15 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "pretrain.json"
 """Record of the run in its output folder: fingerprint, settings, whether it is finished."""
+VECTORS_FOLDER = "vectors"
+"""The anchor model's vectors, in the output folder."""
+PROJECTION_FILE = "projection.npy"
+"""What takes them to the encoder's width, among the checkpoints, and thrown away with them."""
 
 
-def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig) -> Path:
+def pretrain(
+    store: Sequences, model: str, output: Path, config: PretrainConfig, *, vectors: Path | None = None
+) -> Path:
     """Pre-train an encoder on a token store with the DupMAE objective.
 
     A run that was interrupted goes on from its last checkpoint and ends as if it had not been; one that is finished
@@ -55,14 +62,16 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
         output: Folder of the run: `model/`, `metrics.jsonl`, `held_out.jsonl`, `pretrain.json`, and `checkpoints/` and
             `kept/` while it lasts.
         config: The settings.
+        vectors: Folder in which the vectors of `config.anchor_model` are kept and looked for
+            (:mod:`dupmae.pretraining.anchor_vectors`); None takes `output / "vectors"`. Several runs may share one.
 
     Returns:
         The checkpoint folder, `output / "model"`; see :mod:`dupmae.pretraining.checkpoint`.
 
     Raises:
         DupmaeError: The store is empty or does not fit the model, the model is unsuitable, `output` holds another run,
-            or one that is at work, all losses are switched off, there is nothing to shard over, the tracker is not
-            installed, or the loss is not a number.
+            or one that is at work, all losses are switched off, `anchor_model` gives no vectors, there is nothing to
+            shard over, the tracker is not installed, or the loss is not a number.
 
     Example:
         >>> from pathlib import Path
@@ -88,7 +97,10 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     refuse_impossible(config)
     processes = join_processes()
     settings = decisive(config)
-    inputs = {"settings": settings, "start": Model(model).fingerprint, "store": store.fingerprint}
+    inputs: dict[str, Any] = {"settings": settings, "start": Model(model).fingerprint, "store": store.fingerprint}
+    anchor_model = open_anchor_model(config)
+    if anchor_model is not None:
+        inputs["anchor_model"] = [anchor_model.fingerprint, store.keeps_texts]
     details = {
         "fingerprint": fingerprint(inputs | {"processes": processes.num_processes}),
         "start": model,
@@ -98,14 +110,24 @@ def pretrain(store: Sequences, model: str, output: Path, config: PretrainConfig)
     target = output / "model"
     with recorded_run(output / RUN_FILE, details, "pre-training", result=target) as run:
         if not run.finished:
-            _train(store, model, output, config, processes.device, details)
+            kept = output / VECTORS_FOLDER if vectors is None else vectors
+            _train(store, model, output, config, processes.device, details, (anchor_model, kept))
     return target
 
 
 def _train(
-    store: Sequences, model: str, output: Path, config: PretrainConfig, device: torch.device, details: dict[str, Any]
+    store: Sequences,
+    model: str,
+    output: Path,
+    config: PretrainConfig,
+    device: torch.device,
+    details: dict[str, Any],
+    anchor: tuple[Model | None, Path],
 ) -> None:
-    """Go through all phases, from the beginning or from the last checkpoint, and write the result."""
+    """Go through all phases, from the beginning or from the last checkpoint, and write the result.
+
+    The anchor is its model, if it has one of its own, and the folder of its vectors.
+    """
     schedule = phases(config)
     first, done, checkpoint = _begun(output / CHECKPOINTS_FOLDER, schedule)
     warn_of_pooling(Model(model), config.dense_pooling)
@@ -119,6 +141,11 @@ def _train(
         warm_start_head(
             objective, store, tokenizer.pad_token_id, config.warm_start_sequences, config.seed, held_out.left_out
         )
+    anchor_model, kept = anchor
+    if anchor_model is not None and config.steps:
+        vectors = encode_store(store, tokenizer, anchor_model, kept, config)
+        file = output / CHECKPOINTS_FOLDER / PROJECTION_FILE
+        store = WithVectors(store, vectors, projection_to(objective, store, vectors, tokenizer.pad_token_id, file))
     measured = HeldOut(store, held_out.measured, tokenizer.pad_token_id, objective, config.batch_size)
     if config.keep == "probe" and len(measured.pairs) < 2:
         raise DupmaeError(

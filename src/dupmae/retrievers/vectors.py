@@ -8,16 +8,16 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 
 from dupmae.backbones import open_modules
+from dupmae.backbones.embedder import encoding_options, open_embedder
 from dupmae.corpus.cutting import cut_texts
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
-from dupmae.kernels.shapes import LENGTH_MULTIPLE
 from dupmae.models import Kind, Model, open_model
 from dupmae.retrievers.lengths import UNCHANGED, Lengths
 from dupmae.runtime.precision import autocast, bfloat16_pays
@@ -90,19 +90,6 @@ def limit_lengths(model: Any, lengths: Lengths) -> list[int | None]:
     return [queries or own, documents]
 
 
-def encoding_options(model: Any, limits: list[int | None]) -> dict[str, Any]:
-    """Choose the options that make `encode` of a sentence-transformers model fast on its device.
-
-    Texts are padded to few lengths (:mod:`dupmae.kernels.shapes`) unless that would exceed a limit, and a processor's
-    batches are small enough for its caches: on two cores all-MiniLM-L6-v2 encoded 44 passages of SciFact a second in
-    batches of 16, 40 in batches of 8 or 32. The limits are those that :func:`limit_lengths` returns.
-    """
-    options: dict[str, Any] = {"batch_size": 16 if model.device.type == "cpu" else 32}
-    if all(limit is not None and limit % LENGTH_MULTIPLE == 0 for limit in limits):
-        options["processing_kwargs"] = {"text": {"pad_to_multiple_of": LENGTH_MULTIPLE}}
-    return options
-
-
 class DenseVectors:
     """One vector a text, with the model's own similarity (cosine unless it says otherwise).
 
@@ -110,10 +97,8 @@ class DenseVectors:
     """
 
     def __init__(self, model: Model, lengths: Lengths = UNCHANGED) -> None:
-        self.model = open_modules(SentenceTransformer, model)
+        self.model = open_embedder(model)
         limits = limit_lengths(self.model, lengths)
-        if bfloat16_pays("auto") and isinstance(self.model[0], Transformer):
-            self.model[0].bfloat16().register_forward_hook(_in_float32)
         self.options, self.limits = encoding_options(self.model, limits), limits
         self.fingerprint = fingerprint(["dense", model.fingerprint, limits[1], bfloat16_pays("auto")])
         self.above = -np.inf
@@ -131,11 +116,6 @@ class DenseVectors:
         """Compare every query with every passage by the model's own similarity, (q, n)."""
         scores: NDArray[np.float32] = self.model.similarity(queries, np.asarray(passages)).numpy()
         return scores
-
-
-def _in_float32(module: Any, features: Any, states: dict[str, Any]) -> dict[str, Any]:
-    """Give what a transformer gives, its states in float32."""
-    return states | {"token_embeddings": states["token_embeddings"].float()}
 
 
 class SparseVectors:

@@ -25,7 +25,7 @@ _TERMS = {
     "mlm": ("masked words (Eq. 1)", "tab:blue"),
     "cls": ("[CLS] decoding (Eq. 5)", "tab:orange"),
     "bow": ("bag of words (Eq. 8)", "tab:green"),
-    "anchor": ("1 - cosine to the base model's vectors", "tab:gray"),
+    "anchor": ("1 - cosine to the anchor's vectors", "tab:gray"),
     "distil": ("distilled, both halves (Eq. 15)", "tab:purple"),
     "distil_cls": ("distilled, dense half alone, weighted", "tab:brown"),
     "distil_ot": ("distilled, lexical half alone, weighted", "tab:olive"),

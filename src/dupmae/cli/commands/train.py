@@ -202,6 +202,9 @@ def pretrain(
     AutoModelForMaskedLM load; from scratch also OUTPUT/start, the encoder before its first step. Give the same command
     after an interruption and it goes on from the last checkpoint.
 
+    With --anchor_model and --anchor_weight the dense vectors learn from those of another embedder, beside the three
+    losses or alone. They are computed once, into OUTPUT/vectors, which may be deleted when the run has finished.
+
     Args:
         corpus: Text: JSONL, TSV, plain text, Parquet, a saved Hugging Face data set or a BEIR folder; several are read
             one after the other.
@@ -236,7 +239,14 @@ def pretrain(
             start = open_model(model, option="--model")
         tokenizer, longest = tokenizer_and_length(start, settings)
         token_store = build_token_store(
-            passages_of(corpus), tokenizer, folder / "store", store, corpus, longest=longest, in_use=begun
+            passages_of(corpus),
+            tokenizer,
+            folder / "store",
+            store,
+            corpus,
+            longest=longest,
+            in_use=begun,
+            keep_texts=settings.anchor_model is not None,
         )
     say("Token store: " + ", ".join(f"{name} {value}" for name, value in token_store.report.items()))
     say(f"Written: {train(token_store, start.path, folder, settings)}")
