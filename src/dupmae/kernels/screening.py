@@ -1,0 +1,97 @@
+"""The max-pool of linear_max_pool in whole numbers of 8 bits: a first look at all terms that few are chosen by.
+
+A processor multiplies bytes two (AVX2) to five (AVX-512's VNNI) times as fast as float32 numbers. With each row of the
+output matrix scaled to 63, and the rows of each sequence together to 127, a logit is off by some hundredths of its
+standard deviation: too much for a result, but enough to tell which terms can be among the largest, which are then
+computed in full.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from dupmae.kernels.max_pool import CHUNK_ROWS, TILE_TERMS, row_chunks
+from dupmae.kernels.shapes import pad_rows
+
+LARGEST_STATE = 127
+"""What the largest number of a sequence's states becomes."""
+LARGEST_WEIGHT = 63
+"""What the largest number of a row of the matrix becomes: processors without VNNI add two products in 16 bits, where
+2 * 255 * 63 (a state becomes one without a sign) has room."""
+
+
+def screening_pays(weight: torch.Tensor) -> bool:
+    """Tell whether the matrix is one of float32 on a processor that multiplies bytes faster."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.cpu._is_avx2_supported()
+
+
+class ByteRows(NamedTuple):
+    """A matrix in bytes."""
+
+    numbers: torch.Tensor
+    """int8, (V, D)."""
+    scales: torch.Tensor
+    """What each row is to be multiplied by, (V,), float32."""
+
+
+def in_bytes(table: torch.Tensor) -> ByteRows:
+    """Scale each row of a matrix (V, D) to whole numbers."""
+    scales = _scales(table.abs().amax(dim=1), LARGEST_WEIGHT)
+    return ByteRows((table / scales[:, None]).round().to(torch.int8), scales)
+
+
+def rough_max_pool(rows: torch.Tensor, counts: torch.Tensor, table: ByteRows) -> torch.Tensor:
+    """Pool the largest logit of each term among the tokens of each sequence, roughly.
+
+    Args:
+        rows: States of the pooled tokens, sequence after sequence, (R, D).
+        counts: How many of the rows belong to each sequence, (B,).
+        table: Output matrix, (V, D).
+
+    Returns:
+        The pooled logits without a bias, (B, V), float32; of a sequence without rows they mean nothing.
+    """
+    sequence = torch.repeat_interleave(torch.arange(len(counts)), counts)  # (R,)
+    scales = _scales(
+        torch.zeros(len(counts)).scatter_reduce(0, sequence, rows.abs().amax(dim=1), "amax"), LARGEST_STATE
+    )
+    numbers = pad_rows((rows / scales[sequence, None]).round().to(torch.int8))
+    best = torch.full((len(counts), len(table.numbers)), torch.iinfo(torch.int32).min, dtype=torch.int32)
+    for start, segments in row_chunks(counts.tolist()):
+        chunk = numbers[start : start + CHUNK_ROWS]
+        for begin in range(0, len(table.numbers), TILE_TERMS):
+            terms = slice(begin, begin + TILE_TERMS)
+            logits = torch._int_mm(chunk, table.numbers[terms].T)  # (n, v), int32
+            for place, first, last in segments:
+                known = best[place, terms]
+                torch.maximum(logits[first - start : last - start].amax(dim=0), known, out=known)
+    return best.float() * scales[:, None] * table.scales
+
+
+def max_pool_of_terms(
+    rows: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, terms: torch.Tensor
+) -> torch.Tensor:
+    """Pool the largest logit of some terms, each sequence's own.
+
+    Args:
+        rows: States of the pooled tokens, sequence after sequence, (R, D).
+        counts: How many of the rows belong to each sequence, (B,).
+        weight: Output matrix, (V, D).
+        bias: Output bias, (V,).
+        terms: Numbers of the terms, (B, K).
+
+    Returns:
+        The pooled logits, (B, K), 0 for a sequence without rows.
+    """
+    pooled = torch.zeros(terms.shape)
+    for place, states in enumerate(rows.split(counts.tolist())):
+        if len(states):
+            pooled[place] = (weight[terms[place]] @ states.T).amax(dim=1) + bias[terms[place]]
+    return pooled
+
+
+def _scales(largest: torch.Tensor, becomes: int) -> torch.Tensor:
+    """Turn the largest number of each row into what its bytes are to be multiplied by, 1 where all are 0."""
+    return torch.where(largest > 0, largest / becomes, 1.0)
