@@ -86,7 +86,7 @@ def max_pool_of_terms(
         The pooled logits, (B, K), 0 for a sequence without rows.
     """
     pooled = torch.zeros(terms.shape)
-    for place, states in enumerate(rows.split(counts.tolist())):
+    for place, states in enumerate(torch.split(rows, counts.tolist())):
         if len(states):
             pooled[place] = (weight[terms[place]] @ states.T).amax(dim=1) + bias[terms[place]]
     return pooled
