@@ -3,8 +3,7 @@
     python benchmarks/speed/screening.py [--passages 96] [--length 192] [--rounds 4] [--threads 1]
 
 The passages are the first of the bundled SciFact; seconds are the processor's, of all threads, so that other work on
-the machine counts less. With ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 before it
-the processor does without VNNI.
+the machine counts less.
 """
 
 from __future__ import annotations

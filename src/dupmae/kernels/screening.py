@@ -1,9 +1,8 @@
 """The max-pool of linear_max_pool in whole numbers of 8 bits: a first look at all terms that few are chosen by.
 
-A processor multiplies bytes two (AVX2) to five (AVX-512's VNNI) times as fast as float32 numbers. With each row of the
-output matrix scaled to 63, and the rows of each sequence together to 127, a logit is off by some hundredths of its
-standard deviation: too much for a result, but enough to tell which terms can be among the largest, which are then
-computed in full.
+A processor with dot products of bytes multiplies them four to five times as fast as float32 numbers. With each row of
+the output matrix, and the rows of each sequence together, scaled to 127, a logit is off by a hundredth of its standard
+deviation: too much for a result, but enough to tell which terms can be among the largest. Those are computed in full.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import torch
 from dupmae.kernels.max_pool import CHUNK_ROWS, TILE_TERMS, row_chunks
 from dupmae.kernels.shapes import pad_rows
 
-LARGEST_STATE = 127
-"""What the largest number of a sequence's states becomes."""
-LARGEST_WEIGHT = 63
-"""What the largest number of a row of the matrix becomes: processors without VNNI add two products in 16 bits, where
-2 * 255 * 63 (a state becomes one without a sign) has room."""
+LARGEST = 127
+"""What the largest number of a row becomes."""
 
 
 def screening_pays(weight: torch.Tensor) -> bool:
-    """Tell whether the matrix is one of float32 on a processor that multiplies bytes faster."""
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.cpu._is_avx2_supported()
+    """Tell whether the matrix is one of float32 on a processor that has dot products of bytes.
+
+    Without them (AVX2 alone) encoding was as slow as in full, and pairs of products may not fit their 16 bits.
+    """
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.cpu._is_vnni_supported()
 
 
 class ByteRows(NamedTuple):
@@ -38,7 +37,7 @@ class ByteRows(NamedTuple):
 
 def in_bytes(table: torch.Tensor) -> ByteRows:
     """Scale each row of a matrix (V, D) to whole numbers."""
-    scales = _scales(table.abs().amax(dim=1), LARGEST_WEIGHT)
+    scales = _scales(table.abs().amax(dim=1))
     return ByteRows((table / scales[:, None]).round().to(torch.int8), scales)
 
 
@@ -54,9 +53,7 @@ def rough_max_pool(rows: torch.Tensor, counts: torch.Tensor, table: ByteRows) ->
         The pooled logits without a bias, (B, V), float32; of a sequence without rows they mean nothing.
     """
     sequence = torch.repeat_interleave(torch.arange(len(counts)), counts)  # (R,)
-    scales = _scales(
-        torch.zeros(len(counts)).scatter_reduce(0, sequence, rows.abs().amax(dim=1), "amax"), LARGEST_STATE
-    )
+    scales = _scales(torch.zeros(len(counts)).scatter_reduce(0, sequence, rows.abs().amax(dim=1), "amax"))  # (B,)
     numbers = pad_rows((rows / scales[sequence, None]).round().to(torch.int8))
     best = torch.full((len(counts), len(table.numbers)), torch.iinfo(torch.int32).min, dtype=torch.int32)
     for start, segments in row_chunks(counts.tolist()):
@@ -92,6 +89,6 @@ def max_pool_of_terms(
     return pooled
 
 
-def _scales(largest: torch.Tensor, becomes: int) -> torch.Tensor:
+def _scales(largest: torch.Tensor) -> torch.Tensor:
     """Turn the largest number of each row into what its bytes are to be multiplied by, 1 where all are 0."""
-    return torch.where(largest > 0, largest / becomes, 1.0)
+    return torch.where(largest > 0, largest / LARGEST, 1.0)
