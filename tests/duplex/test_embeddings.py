@@ -9,7 +9,7 @@ import pytest
 import torch
 from naive_duplex import V
 
-from dupmae.duplex import DuplexEmbeddings
+from dupmae.duplex import DuplexEmbeddings, screening
 from dupmae.duplex.embeddings import FILE
 from dupmae.duplex.inference import _sizes
 from dupmae.errors import DupmaeError
@@ -54,6 +54,30 @@ def test_embedded_texts_are_the_encoded_ones_in_their_order(activation, batch_si
     ):
         expected = np.stack([encode(text).to_dense().numpy() for text in texts])
         np.testing.assert_allclose(dense(embed(texts, batch_size=batch_size)), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("document_norm", ["unit", "own"])
+@pytest.mark.parametrize("activation", ["log1p_relu", "none"])
+def test_terms_that_bytes_rule_out_are_none_of_a_document_s(
+    activation, document_norm, make_encoder, texts, monkeypatch
+):
+    encoder = make_encoder(lexical_activation=activation, document_norm=document_norm)
+    texts = [*texts, "", "baba"]
+    expected = dense(encoder.embed_documents(texts))
+    seen = []
+    monkeypatch.setattr("dupmae.duplex.inference.SCREENED_TEXTS", len(texts))
+    monkeypatch.setattr("dupmae.duplex.screening.MARGIN", 20)
+    monkeypatch.setattr("dupmae.duplex.screening.screening_pays", lambda _: True)
+    original = screening.max_pool_of_terms
+    monkeypatch.setattr(screening, "max_pool_of_terms", lambda *a: seen.append(a[-1].shape[1]) or original(*a))
+    np.testing.assert_allclose(dense(encoder.embed_documents(texts)), expected, atol=1e-5, rtol=1e-4)
+    assert set(seen) == {30}
+    seen.clear()
+    encoder.embed_documents(texts[:-1])
+    encoder.embed_queries(texts)
+    monkeypatch.setattr("dupmae.duplex.screening.MARGIN", 100)  # the vocabulary has 176 terms
+    encoder.embed_documents(texts)
+    assert not seen
 
 
 def test_embedding_in_bfloat16_gives_the_same_up_to_rounding(make_encoder, texts, monkeypatch):

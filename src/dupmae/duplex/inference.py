@@ -1,9 +1,9 @@
 """Embed many texts, as :meth:`DuplexEncoder.embed_documents` and `embed_queries` do.
 
 Where bfloat16 pays, the matrices are converted to it once and kept as long as the call lasts (autocast would convert
-them for every batch, and the activations at every layer). Texts are tokenised in a thread, one slab ahead, and cut into
-batches of similar numbers of tokens, small ones on a processor. Memory beyond the result is a slab's token ids and a
-batch's activations.
+them for every batch, and the activations at every layer); where it does not, most terms of a document are ruled out in
+bytes (:mod:`dupmae.duplex.screening`). Texts are tokenised in a thread, one slab ahead, and cut into batches of similar
+numbers of tokens, small ones on a processor. Memory beyond the result is a slab's token ids and a batch's activations.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
+from dupmae.duplex.screening import screened
 from dupmae.duplex.words import Words
 from dupmae.errors import DupmaeError, refuse_string, refuse_surrogates
 from dupmae.kernels.shapes import padded_length
@@ -34,6 +35,8 @@ SLAB_BATCHES = 32
 """Batches that are tokenised at a time and sorted by their texts' tokens."""
 CACHED_TOKENS = 2048
 """Tokens of a batch on a processor, at most, unless one text has more: its caches then hold a layer's activations."""
+SCREENED_TEXTS = 16
+"""From so many texts on it pays to convert the output matrix to bytes (:mod:`dupmae.duplex.screening`)."""
 IN_FULL = (
     "cls_projection.weight",
     "cls_log_scale",
@@ -90,7 +93,7 @@ def embed(
     if task == "document":
         warn_of_unknown_words(encoder.tokenizer, texts)
     encoder.eval()
-    forward = _forward(encoder)
+    forward = _forward(encoder, screening=task == "document" and len(texts) >= SCREENED_TEXTS)
     vocabulary = encoder.pooling.vocabulary_size
     cls = np.zeros((len(texts), encoder.pooling.dense_dimension), np.float32)
     ids: npt.NDArray[Any] = np.zeros((len(texts), 0), np.uint16 if vocabulary <= 2**16 - 1 else np.uint32)
@@ -121,7 +124,7 @@ def _words(encoder: Encoder, texts: Sequence[str], task: Task) -> sp.csr_array |
     return found
 
 
-def _forward(encoder: Encoder) -> Callable[[Features, Task], torch.Tensor]:
+def _forward(encoder: Encoder, screening: bool) -> Callable[[Features, Task], torch.Tensor]:
     """Make the encoder a function from features to vectors (B, V + d'), its matrices converted where that pays."""
     *modules, pooling = encoder
     converted: list[dict[str, torch.Tensor]] = [{} for _ in encoder]
@@ -130,10 +133,13 @@ def _forward(encoder: Encoder) -> Callable[[Features, Task], torch.Tensor]:
             for name, parameter in module.named_parameters():
                 if module is not pooling or name not in IN_FULL:
                     weights[name] = parameter.to(torch.bfloat16)
+    screen = screened(encoder.pooling) if screening and not any(converted) else None
 
     def forward(features: Features, task: Task) -> torch.Tensor:
         for module, weights in zip(modules, converted[:-1], strict=True):
             features = functional_call(module, weights, (features,))
+        if screen is not None:
+            return screen(features)
         vectors: torch.Tensor = functional_call(pooling, converted[-1], (features, task))["sentence_embedding"]
         return vectors
 

@@ -220,6 +220,10 @@ class DuplexPooling(Module):  # type: ignore[misc]
         if task == "document" and terms is None and self.top_k < self.vocabulary_size:
             kept = mu.topk(self.top_k, dim=1)
             mu = torch.zeros_like(mu).scatter(1, kept.indices, kept.values)
+        return self.scaled(mu, task)
+
+    def scaled(self, mu: torch.Tensor, task: Literal["query", "document"] | None) -> torch.Tensor:
+        """Scale a lexical half (B, V) to its length and, of a query, with its learned scale."""
         if self.normalize and (task != "document" or self.document_norm == "unit"):
             mu = F.normalize(mu, dim=1)
         return mu if task == "document" else mu * self.ot_log_scale.exp()
@@ -243,17 +247,19 @@ class DuplexPooling(Module):  # type: ignore[misc]
 
     def own_tokens(self, features: dict[str, Any]) -> torch.Tensor:
         """Find which terms the texts' ordinary tokens are, 1 or 0, (B, V)."""
-        ids, ordinary = features["input_ids"], self._ordinary(features)
+        ids, ordinary = features["input_ids"], self.pooled_tokens(features)
         occurs = torch.zeros(len(ids), self.vocabulary_size, device=ids.device)
         return occurs.scatter_reduce(1, ids, ordinary.float(), "amax")
 
     def activated(self, features: dict[str, Any]) -> torch.Tensor:
         """Activate the logits and multiply them with the weights of the terms, (B, V)."""
-        terms = features.get("terms")
-        mu = self.activation(self.logits(features))
-        empty = ~self._ordinary(features).any(dim=1, keepdim=True)  # (B, 1)
+        mu = self.weighted(self.logits(features), features.get("terms"))
+        return mu.masked_fill(~self.pooled_tokens(features).any(dim=1, keepdim=True), 0.0)
+
+    def weighted(self, logits: torch.Tensor, terms: Any = None) -> torch.Tensor:
+        """Activate pooled logits (..., V), or of some terms (..., T), and multiply them with the terms' weights."""
         weights, special = _chosen(self.entry_log_scale, terms).exp(), _chosen(self.special, terms)
-        return (mu * weights).masked_fill(special | empty, 0.0)
+        return (self.activation(logits) * weights).masked_fill(special, 0.0)
 
     def activation(self, mu: torch.Tensor) -> torch.Tensor:
         """Apply `lexical_activation` to logits of any shape."""
@@ -265,9 +271,9 @@ class DuplexPooling(Module):  # type: ignore[misc]
         """Compute mu, the largest logit of each term over the ordinary tokens (Eq. 6-7), (B, V)."""
         states, terms = self.transform(features["token_embeddings"]), features.get("terms")
         weight = self.output.weight if terms is None else self.output.weight[terms]  # (V, D) or (T, D)
-        return linear_max_pool(states, weight, _chosen(self.output.bias, terms), self._ordinary(features))
+        return linear_max_pool(states, weight, _chosen(self.output.bias, terms), self.pooled_tokens(features))
 
-    def _ordinary(self, features: dict[str, Any]) -> torch.Tensor:
+    def pooled_tokens(self, features: dict[str, Any]) -> torch.Tensor:
         """Find the tokens that are pooled, which are neither padding nor special, (B, L)."""
         mask: torch.Tensor = features["attention_mask"].bool()
         return mask & ~self.special[features["input_ids"]]

@@ -80,7 +80,7 @@ def _pooled(
     best = torch.full((len(counts), len(table)), -torch.inf, dtype=wide, device=table.device)  # (B, V)
     winner = torch.zeros_like(best, dtype=torch.int32) if with_winners else None  # (B, V)
     tile = TILE_TERMS if states.device.type == "cpu" else len(table)
-    for start, segments in _chunks(counts.tolist()):
+    for start, segments in row_chunks(counts.tolist()):
         chunk = states[start : start + CHUNK_ROWS]
         for begin in range(0, len(table), tile):
             terms = slice(begin, begin + tile)
@@ -168,7 +168,7 @@ def _gradient_of_weight(grad: torch.Tensor, winner: torch.Tensor, states: torch.
     )
 
 
-def _chunks(counts: list[int]) -> list[tuple[int, list[tuple[int, int, int]]]]:
+def row_chunks(counts: list[int]) -> list[tuple[int, list[tuple[int, int, int]]]]:
     """Cut rows into chunks of `CHUNK_ROWS`: (first row, [(sequence, first row, end row) of each part in it])."""
     chunks: list[tuple[int, list[tuple[int, int, int]]]] = []
     row = 0
