@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +144,13 @@ def test_a_packed_duplex_model_ranks_as_the_whole_one(bert_folder: Path, tmp_pat
 def test_a_file_that_is_not_the_known_one_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pack(folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)}), tmp_path / "small.safetensors")
-    monkeypatch.setattr(models, "SMALL_FILE", tmp_path / "small.safetensors")
-    monkeypatch.setattr(models, "SMALL_SHA256", "0" * 64)
+    edition = models.Edition(tmp_path / "small.safetensors", sha256="0" * 64, contents="", fingerprint="")
+    monkeypatch.setitem(models.EDITIONS, models.SMALL, edition)
     with pytest.raises(DupmaeError, match=r"is damaged: its SHA-256 is \w{64} instead of 0{64}"):
         models.resolve_model(models.SMALL)
     assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(models, "SMALL_SHA256", file_sha256(tmp_path / "small.safetensors"))
+    edition = replace(edition, sha256=file_sha256(edition.file))
+    monkeypatch.setitem(models.EDITIONS, models.SMALL, edition)
     assert Path(models.resolve_model(models.SMALL), "model.safetensors").is_file()
 
 
@@ -344,9 +346,9 @@ def test_the_small_models_copy_is_known_even_if_its_checksums_were_changed_with_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pack(folder_of(tmp_path / "model", {"table": matrix(ENTRIES, 8)}), tmp_path / "small.safetensors")
     unpack(tmp_path / "small.safetensors", tmp_path / "out")
-    monkeypatch.setattr(models, "SMALL_FILE", tmp_path / "small.safetensors")
-    monkeypatch.setattr(models, "SMALL_SHA256", file_sha256(tmp_path / "small.safetensors"))
-    monkeypatch.setattr(models, "SMALL_CONTENTS", file_sha256(tmp_path / "out" / "SHA256SUMS"))
+    file, contents = tmp_path / "small.safetensors", file_sha256(tmp_path / "out" / "SHA256SUMS")
+    edition = models.Edition(file, sha256=file_sha256(file), contents=contents, fingerprint="")
+    monkeypatch.setitem(models.EDITIONS, models.SMALL, edition)
     folder = Path(models.resolve_model(models.SMALL))
     (folder / "config.json").write_text('{"vocab_size": 1}', encoding="utf-8")
     write_checksums(folder)

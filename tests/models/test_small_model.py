@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dupmae.cli import entry as cli
 from dupmae.corpus import Passage
@@ -14,11 +15,11 @@ from dupmae.duplex import DuplexEncoder
 from dupmae.files import file_sha256
 from dupmae.index import DuplexIndex
 from dupmae.index.storage.manifest import Manifest
-from dupmae.models import is_duplex, open_model
+from dupmae.models import is_duplex, model_fingerprint, open_model
 from dupmae.models import names as models
 
-LARGEST = 25_000_000
-"""Bytes that the file may have."""
+LARGEST = 25_500_000
+"""Bytes that the files may have together."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,19 +32,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield folder
 
 
-def test_the_file_is_small_and_the_known_one() -> None:
-    assert models.SMALL_FILE.stat().st_size <= LARGEST
-    assert file_sha256(models.SMALL_FILE) == models.SMALL_SHA256
+def test_the_files_are_small_and_the_known_ones() -> None:
+    assert sum(edition.file.stat().st_size for edition in models.EDITIONS.values()) <= LARGEST
+    for edition in models.EDITIONS.values():
+        assert file_sha256(edition.file) == edition.sha256
 
 
-def test_it_is_restored_into_a_folder_with_its_card(cache: Path) -> None:
-    folder = Path(models.resolve_model(models.SMALL))
+@pytest.mark.parametrize("name", models.EDITIONS)
+def test_it_is_restored_into_a_folder_with_its_card(cache: Path, name: str) -> None:
+    folder = Path(models.resolve_model(name))
     assert cache in folder.parents
     assert is_duplex(str(folder))
     card = (folder / "README.md").read_text(encoding="utf-8")
     for word in ("Apache-2.0", "CC BY-SA", "all-MiniLM-L6-v2", "Limits"):
         assert word in card
-    assert card == models.SMALL_FILE.with_suffix(".md").read_text(encoding="utf-8")
+    source = models.EDITIONS[models.SMALL].file.with_suffix(".md").read_text(encoding="utf-8")
+    assert (card == source) == (name == models.SMALL)
 
 
 def test_text_is_indexed_and_searched_without_naming_a_model(
@@ -75,6 +79,33 @@ def test_an_index_names_the_model_rather_than_its_folder_in_this_users_cache(cac
     assert [hit.id for hit in DuplexIndex.open(tmp_path / "index").search(["who bakes?"])[0]] == ["a"]
 
 
-def test_its_unpacked_copy_is_the_known_one(cache: Path) -> None:
-    folder = Path(models.resolve_model(models.SMALL))
-    assert file_sha256(folder / "SHA256SUMS") == models.SMALL_CONTENTS
+@pytest.mark.parametrize("name", models.EDITIONS)
+def test_its_unpacked_copy_is_the_known_one(cache: Path, name: str) -> None:
+    folder, edition = Path(models.resolve_model(name)), models.EDITIONS[name]
+    assert file_sha256(folder / "SHA256SUMS") == edition.contents
+    assert open_model(name).fingerprint == model_fingerprint(name) == edition.fingerprint
+
+
+def test_the_editions_differ_in_words_and_scales_alone(cache: Path) -> None:
+    first, second = DuplexEncoder(f"{models.SMALL}-1"), DuplexEncoder(models.SMALL)
+    assert first.words is None
+    assert second.words is not None
+    assert second.words.space.language == "english"
+    before, after = first.state_dict(), second.state_dict()
+    assert {name for name in after if name not in before or not torch.equal(before[name], after[name])} == {
+        "1.ot_log_scale",
+        "1.word_log_scale",
+    }
+
+
+def test_an_index_of_the_first_edition_goes_on_with_it(cache: Path, tmp_path: Path) -> None:
+    first = f"{models.SMALL}-1"
+    DuplexIndex.build(tmp_path / "index", DuplexEncoder(first), [Passage("a", "", "Bread is baked.")])
+    manifest = Manifest.read(tmp_path / "index")
+    manifest.model = models.SMALL  # as it was called when there was no other
+    manifest.write(tmp_path / "index")
+    index = DuplexIndex.open(tmp_path / "index")
+    assert [hit.id for hit in index.search(["who bakes?"])[0]] == ["a"]
+    assert index.info()["model"] == first
+    assert models.edition_of("some/model", models.EDITIONS[first].fingerprint) == "some/model"
+    assert models.edition_of(models.SMALL, "of no edition") == models.SMALL

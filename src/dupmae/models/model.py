@@ -19,7 +19,7 @@ from dupmae.models.files import (
     read_settings,
     refuse_no_model,
 )
-from dupmae.models.names import SMALL, resolve_model
+from dupmae.models.names import EDITIONS, resolve_model
 from dupmae.runtime.checksums import known_sha256
 
 Kind = Literal["duplex", "sparse", "dense", "cross-encoder", "encoder"]
@@ -34,7 +34,7 @@ class Model:
     path: str
     """A folder, or a Hugging Face id: what `from_pretrained` takes."""
     name: str = field(default="", compare=False)
-    """What others find it by: `SMALL`, whose path is in this user's cache, or else the path."""
+    """What others find it by: that of one of `EDITIONS`, whose path is in this user's cache, or else the path."""
     option: str = field(default="", compare=False)
     """What it was given as, such as `--teacher`, for sentences about it."""
 
@@ -182,9 +182,9 @@ def open_model(name: str, *, option: str = "", **hub: Any) -> Model:
     refuse_no_model(path, label)
     if Path(path).is_dir():
         check_files(Path(path), label)
-    return Model(path, name if name == SMALL else path, option)
+    return Model(path, name if name in EDITIONS else path, option)
 
 
 def model_fingerprint(name: str) -> str:
-    """Fingerprint a model (:attr:`Model.fingerprint`) by what `resolve_model` returned, or by the name `SMALL`."""
-    return Model(resolve_model(name) if name == SMALL else name).fingerprint
+    """Fingerprint a model (:attr:`Model.fingerprint`) by what `resolve_model` returned, or by one of `EDITIONS`."""
+    return Model(resolve_model(name) if name in EDITIONS else name).fingerprint

