@@ -45,7 +45,7 @@ def test_the_best_of_all_three_rankings_are_shown_with_their_ranks(index: Duplex
     explanation = explain(index, query, k=2, ids=["p00"])
     shown = {explained.hit.id: explained.ranks for explained in explanation.hits}
     embeddings = index.encoder.embed_queries([query])
-    for place, part in enumerate(("both", "dense", "lexical")):
+    for place, part in enumerate(("all", "dense", "lexical")):
         ranking = index.search_embeddings(embeddings, 100, part)[0][0]
         assert set(ranking[:2]) <= shown.keys()
         for passage, ranks in shown.items():

@@ -72,7 +72,7 @@ def dense_run(
         return search_encodings(vectors, encodings, benchmark.queries, k)
 
 
-def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Part = "both") -> Run:
+def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Part = "all") -> Run:
     """Rank by Eq. 12, or by one of its two halves.
 
     Args:
@@ -97,7 +97,7 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
     return search_index(index, benchmark.queries, k, part)
 
 
-def search_index(index: DuplexIndex, queries: Mapping[str, str], k: int, part: Part = "both") -> Run:
+def search_index(index: DuplexIndex, queries: Mapping[str, str], k: int, part: Part = "all") -> Run:
     """Rank the k best passages of queries (id -> text) with an index; see :func:`duplex_run`."""
     names, run = list(queries), dict[str, dict[str, float]]()
     for start in range(0, len(names), QUERIES_AT_A_TIME):

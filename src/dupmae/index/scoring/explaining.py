@@ -57,7 +57,9 @@ def explain_hit(
     )
 
 
-def named_words(ids: NDArray[np.int64], parts: NDArray[np.float64], names: Mapping[int, str]) -> list[tuple[str, float]]:
+def named_words(
+    ids: NDArray[np.int64], parts: NDArray[np.float64], names: Mapping[int, str]
+) -> list[tuple[str, float]]:
     """Name the words that contribute something, heaviest first.
 
     Args:

@@ -247,9 +247,7 @@ def _add_words_of_all(words: Any, lists: Any, sums: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _add_list(
-    weight: Any, first: Any, last: Any, documents: Any, list_weights: Any, rows: Any, sums: Any
-) -> None:
+def _add_list(weight: Any, first: Any, last: Any, documents: Any, list_weights: Any, rows: Any, sums: Any) -> None:
     """Add what one inverted list contributes to chosen passages (r,), rising, to `sums` (r,)."""
     position = first
     for number in range(rows.shape[0]):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dupmae.config.ranges import CheckedSettings, Factor
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index.storage.manifest import Manifest
@@ -18,34 +19,33 @@ Part = Literal["all", "dense", "lexical", "words"]
 """Which parts of a score count: their sum, or one alone."""
 PARTS: tuple[Part, ...] = get_args(Part)
 _FORMER_PARTS = {"cls": "dense", "ot": "lexical", "both": "all"}  # of versions 0.1 and 0.2; taken until 0.4
-LARGEST_WEIGHT = 1000.0
-"""A part's weight, at most: numbers beyond would leave single precision."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What each part of a score is multiplied by, in a search alone: nothing is encoded again."""
+@dataclass(frozen=True)
+class Weights(CheckedSettings):
+    """What each part of a score is multiplied by, in a search alone: nothing is encoded again.
 
-    dense: float = 1.0
+    Raises:
+        DupmaeError: One is no number from 0 to 1,000, or all are 0.
+
+    Example:
+        >>> from dupmae.index import Weights
+        >>> Weights(words=0)
+        Weights(dense=1.0, lexical=1.0, words=0)
+        >>> Weights(dense=-1)
+        Traceback (most recent call last):
+        dupmae.config.ranges.OutOfRangeError: dense must be at least 0 and at most 1000, not -1.
+    """
+
+    dense: Factor = 1.0
     """For the dense half."""
-    lexical: float = 1.0
+    lexical: Factor = 1.0
     """For the learned terms."""
-    words: float = 1.0
+    words: Factor = 1.0
     """For whole words."""
 
-    def check(self) -> None:
-        """Refuse weights that are no numbers from 0 to `LARGEST_WEIGHT`, or that leave nothing to rank by.
-
-        Raises:
-            DupmaeError: Names the weight.
-        """
-        for name in (field.name for field in fields(self)):
-            weight = getattr(self, name)
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= LARGEST_WEIGHT:
-                raise DupmaeError(
-                    f"The weight of the part {name!r} is {str(weight)[:60]}: give a number from 0 to {LARGEST_WEIGHT:g}"
-                    " (1 leaves the part as it is)."
-                )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not (self.dense or self.lexical or self.words):
             raise DupmaeError("The weights of all parts of the score are 0: leave at least one of them above 0.")
 
@@ -64,7 +64,6 @@ class Weights:
 
 UNCHANGED = Weights()
 """Every part as the model weighs it."""
-_ALONE = {"dense": Weights(1, 0, 0), "lexical": Weights(0, 1, 0), "words": Weights(0, 0, 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +114,9 @@ def prepare_queries(
         weights: What each part is multiplied by.
 
     Raises:
-        DupmaeError: An unknown part, or one that the index does not have, weights that are none, numbers that are not
-            finite, or embeddings of another width or vocabulary, or without words.
+        DupmaeError: An unknown part, or one that the index does not have, numbers that are not finite, or
+            embeddings of another width or vocabulary, or without words.
     """
-    weights.check()
     chosen = _FORMER_PARTS.get(part, part)
     if chosen != part:
         warnings.warn(f"the part {part!r} is called {chosen!r} now", DeprecationWarning, stacklevel=3)
@@ -126,14 +124,14 @@ def prepare_queries(
         raise DupmaeError(f"There is no part {part!r} of a duplex score: take 'all', 'dense', 'lexical' or 'words'.")
     if chosen == "words" and manifest.words is None:
         raise DupmaeError("This index has no words to rank by: build it with a model that has words.")
-    if chosen != "all":
-        alone = _ALONE[chosen]
-        weights = Weights(*(getattr(weights, field.name) * getattr(alone, field.name) for field in fields(alone)))
-    _refuse_unfit(embeddings, manifest, needs_words=weights.words > 0)
+    counts = {name: chosen in ("all", name) for name in ("dense", "lexical", "words")}
+    needs_words = counts["words"] and weights.words > 0 and manifest.words is not None
+    _refuse_unfit(embeddings, manifest, needs_words=needs_words)
     embeddings = weights.apply(embeddings)
     dense = np.ascontiguousarray(embeddings.cls, dtype=np.float32)
     ids, term_weights = np.asarray(embeddings.ids).astype(np.int64), np.asarray(embeddings.weights, np.float32)
-    words = embeddings.words if manifest.words is not None and weights.words else None
+    if not counts["lexical"]:
+        term_weights = np.zeros_like(term_weights)
     queries = []
     for row in range(len(dense)):
         kept = np.flatnonzero(term_weights[row])
@@ -141,10 +139,10 @@ def prepare_queries(
         queries.append(
             Query(
                 dense[row],
-                float(np.linalg.norm(dense[row].astype(np.float64))),
+                float(np.linalg.norm(dense[row].astype(np.float64))) if counts["dense"] else 0.0,
                 ids[row, kept],
                 term_weights[row, kept],
-                *_words_of(words, row),
+                *_words_of(embeddings.words if needs_words else None, row),
             )
         )
     return queries
@@ -174,7 +172,7 @@ def _refuse_unfit(embeddings: DuplexEmbeddings, manifest: Manifest, *, needs_wor
             f"The queries name term {used.max()} and the index's vocabulary has {manifest.vocabulary_size}: embed"
             " them with the model that built the index."
         )
-    if embeddings.words is None and manifest.words is not None and needs_words:
+    if embeddings.words is None and needs_words:
         raise DupmaeError(
             "The queries have no words and the index has: embed them with the model that built the index, or set the"
             " weight of words to 0."

@@ -56,3 +56,10 @@ def with_rarity(snapshot: Snapshot, queries: Sequence[Query]) -> list[Query]:
         replace(query, word_weights=query.word_weights * rare[np.searchsorted(words, query.word_ids)])
         for query in queries
     ]
+
+
+def all_rarities(snapshot: Snapshot) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """List the words of an index, by rising dimensions, and how rare each is: two arrays (m,)."""
+    known = [block.words[0] for segment in snapshot.segments for block in segment.blocks]
+    words = np.unique(np.concatenate(known or [np.empty(0, np.uint32)])).astype(np.int64)
+    return words, rarity_of(snapshot, words)

@@ -172,7 +172,7 @@ def _inverted_words(rows: Rows) -> dict[str, NDArray[Any]]:
     ids, lengths, documents, frequencies = [], [], [], []
     for first, last in _block_borders(len(rows)):
         part = rows.words[first:last]
-        numbers = np.repeat(np.arange(last - first), np.diff(part.indptr))
+        numbers = np.repeat(np.arange(last - first), np.diff(part.indptr).astype(np.int64))
         # one number a posting, so that a single sort orders them by dimension and passage
         postings = np.sort(part.indices.astype(np.int64) << 24 | numbers << 8 | part.data)
         dimensions = postings >> 24
@@ -387,7 +387,7 @@ def _words_by_passage(block: Block) -> Any:
     """Turn a block's words around: CSR, uint8 (n, `WORD_DIMENSIONS`), columns sorted."""
     ids, starts, documents, frequencies = block.words
     first, last = int(starts[0]), int(starts[-1])
-    columns = np.repeat(ids.astype(np.int32), np.diff(starts.astype(np.int64)))
+    columns = np.repeat(ids.astype(np.int32), np.diff(starts).astype(np.int64))
     order = np.argsort(documents[first:last], kind="stable")
     counts = np.bincount(documents[first:last], minlength=len(block))
     indptr = np.concatenate(([0], np.cumsum(counts)))
