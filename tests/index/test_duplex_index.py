@@ -174,10 +174,10 @@ def test_k_below_one_and_unknown_parts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DupmaeError, match="k is 0"):
         index.search(["1"], k=0)
     with pytest.raises(DupmaeError, match="no part 'other'"):
-        index.search_embeddings(encoder.embed_queries(["1"]), 3, "words")
+        index.search_embeddings(encoder.embed_queries(["1"]), 3, "other")
 
 
-@pytest.mark.parametrize(("former", "part"), [("cls", "dense"), ("ot", "lexical")])
+@pytest.mark.parametrize(("former", "part"), [("cls", "dense"), ("ot", "lexical"), ("both", "all")])
 def test_the_former_names_of_the_parts_are_taken_with_a_warning(tmp_path: Path, former: Any, part: Any) -> None:
     index, encoder, _ = build(tmp_path / "i")
     queries = encoder.embed_queries(["1", "2"])

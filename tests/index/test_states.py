@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
-from fake_index import FakeEncoder, expected, random_rows, ranking
+from fake_index import SPACE, WORDY_QUERIES, FakeEncoder, random_rows, twin, wordy
 from faults import KINDS, LostPowerError, failing
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -23,6 +24,19 @@ NAMES = st.integers(0, 14).map("p{:02}".format)
 PASSAGES = st.dictionaries(NAMES, st.integers(0, 99), min_size=1, max_size=5)
 
 
+def ranking(index: DuplexIndex) -> tuple[list[list[str]], list[list[float]]]:
+    """What an index finds by all three parts of the score."""
+    return index.search_embeddings(index.encoder.embed_queries(WORDY_QUERIES), 100)
+
+
+def expected(index: DuplexIndex, state: dict[str, int]) -> tuple[list[list[str]], list[list[float]]]:
+    """What there is to be found in passages, by id the rows that they are embedded as."""
+    encoder: Any = index.encoder
+    if not state:
+        return [[] for _ in WORDY_QUERIES], [[] for _ in WORDY_QUERIES]
+    return twin(encoder, {name: wordy(row) for name, row in state.items()}, WORDY_QUERIES, 100)
+
+
 class Index(RuleBasedStateMachine):
     """`state` holds for each passage's id the row that it is embedded as; an addition is one change."""
 
@@ -30,9 +44,9 @@ class Index(RuleBasedStateMachine):
     def build(self, state: dict[str, int], segment: int) -> None:
         self.place = Path(tempfile.mkdtemp())
         self.state, self.readers = dict(state), list[tuple[DuplexIndex, dict[str, int]]]()
-        corpus = [Passage(name, "", str(row)) for name, row in state.items()]
+        corpus = [Passage(name, "", wordy(row)) for name, row in state.items()]
         self.index = DuplexIndex.build(
-            self.place / "i", FakeEncoder(*ROWS), corpus, model="m", segment_passages=segment
+            self.place / "i", FakeEncoder(*ROWS, space=SPACE), corpus, model="m", segment_passages=segment
         )
 
     def opened(self) -> DuplexIndex:
@@ -42,7 +56,7 @@ class Index(RuleBasedStateMachine):
 
     @rule(passages=PASSAGES)
     def add(self, passages: dict[str, int]) -> None:
-        self.index.add([Passage(name, "", str(row)) for name, row in passages.items()])
+        self.index.add([Passage(name, "", wordy(row)) for name, row in passages.items()])
         self.state |= passages
 
     @rule(names=st.lists(NAMES, max_size=6))
@@ -75,7 +89,7 @@ class Index(RuleBasedStateMachine):
                 if names:
                     self.index.delete(names)
                 else:
-                    self.index.add([Passage(name, "", str(row)) for name, row in passages.items()])
+                    self.index.add([Passage(name, "", wordy(row)) for name, row in passages.items()])
             except (OSError, LostPowerError) as found:
                 error = found
         self.index = self.opened()
