@@ -149,3 +149,16 @@ def twin(
         ids.append([name for _, name in sorted(found)[:k]])
         scores.append([-score for score, _ in sorted(found)[:k]])
     return ids, scores
+
+
+def ranking_with_words(index: DuplexIndex) -> tuple[list[list[str]], list[list[float]]]:
+    """What an index finds for all of `WORDY_QUERIES`."""
+    return index.search_embeddings(index.encoder.embed_queries(WORDY_QUERIES), 100)
+
+
+def expected_with_words(index: DuplexIndex, texts: dict[str, int]) -> tuple[list[list[str]], list[list[float]]]:
+    """The twin's ranking of passages by id, each the wordy text that is embedded as a row."""
+    if not texts:
+        return [[] for _ in WORDY_QUERIES], [[] for _ in WORDY_QUERIES]
+    encoder: Any = index.encoder
+    return twin(encoder, {name: wordy(row) for name, row in texts.items()}, WORDY_QUERIES, 100)

@@ -6,11 +6,10 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
-from fake_index import SPACE, WORDY_QUERIES, FakeEncoder, random_rows, twin, wordy
+from fake_index import SPACE, FakeEncoder, expected_with_words, random_rows, ranking_with_words, wordy
 from faults import KINDS, LostPowerError, failing
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -22,19 +21,6 @@ from dupmae.index import DuplexIndex
 ROWS = random_rows(np.random.default_rng(7), 100)
 NAMES = st.integers(0, 14).map("p{:02}".format)
 PASSAGES = st.dictionaries(NAMES, st.integers(0, 99), min_size=1, max_size=5)
-
-
-def ranking(index: DuplexIndex) -> tuple[list[list[str]], list[list[float]]]:
-    """What an index finds by all three parts of the score."""
-    return index.search_embeddings(index.encoder.embed_queries(WORDY_QUERIES), 100)
-
-
-def expected(index: DuplexIndex, state: dict[str, int]) -> tuple[list[list[str]], list[list[float]]]:
-    """What there is to be found in passages, by id the rows that they are embedded as."""
-    encoder: Any = index.encoder
-    if not state:
-        return [[] for _ in WORDY_QUERIES], [[] for _ in WORDY_QUERIES]
-    return twin(encoder, {name: wordy(row) for name, row in state.items()}, WORDY_QUERIES, 100)
 
 
 class Index(RuleBasedStateMachine):
@@ -94,18 +80,20 @@ class Index(RuleBasedStateMachine):
                 error = found
         self.index = self.opened()
         self.index.verify()
-        found_state = ranking(self.index)
-        assert found_state in [expected(self.index, state) for state in ([self.state, after] if error else [after])]
-        if found_state == expected(self.index, after):
+        found_state = ranking_with_words(self.index)
+        assert found_state in [
+            expected_with_words(self.index, state) for state in ([self.state, after] if error else [after])
+        ]
+        if found_state == expected_with_words(self.index, after):
             self.state = after
 
     @invariant()
     def agree(self) -> None:
         if hasattr(self, "state"):
             assert len(self.index) == len(self.state)
-            assert ranking(self.index) == expected(self.index, self.state)
+            assert ranking_with_words(self.index) == expected_with_words(self.index, self.state)
             for reader, state in self.readers:
-                assert ranking(reader) == expected(reader, state)
+                assert ranking_with_words(reader) == expected_with_words(reader, state)
 
     def teardown(self) -> None:
         if hasattr(self, "place"):

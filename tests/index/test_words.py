@@ -134,8 +134,10 @@ def test_a_passage_without_words_a_query_without_words_and_unknown_words_add_not
     space = WordSpace(language="english", average_length=1)
     corpus = [Passage(name, "", text) for name, text in texts.items()]
     encoder = FakeEncoder(*ROWS, space=space)
-    encoder.embed_documents = lambda texts, **_: embeddings(  # type: ignore[method-assign]
-        ROWS[0][:3], ROWS[1][:3], space.passages([text.split(" ", 1)[1] for text in texts])
+    encoder.embed_documents = (
+        lambda texts, **_: embeddings(  # type: ignore[method-assign]
+            ROWS[0][:3], ROWS[1][:3], space.passages([text.split(" ", 1)[1] for text in texts])
+        )
     )
     index = DuplexIndex.build(tmp_path / "i", encoder, corpus, model="m")
 
@@ -155,8 +157,10 @@ def test_a_passage_without_words_a_query_without_words_and_unknown_words_add_not
 def test_an_index_of_passages_without_any_word_has_words(tmp_path: Path) -> None:
     nothing = sp.csr_array((3, WORD_DIMENSIONS), dtype=np.float32)
     encoder = FakeEncoder(*ROWS, space=SPACE)
-    encoder.embed_documents = lambda texts, **_: embeddings(  # type: ignore[method-assign]
-        ROWS[0][:3], ROWS[1][:3], nothing
+    encoder.embed_documents = (
+        lambda texts, **_: embeddings(  # type: ignore[method-assign]
+            ROWS[0][:3], ROWS[1][:3], nothing
+        )
     )
     index = DuplexIndex.build(tmp_path / "i", encoder, [Passage(str(n), "", "x") for n in range(3)], model="m")
     assert index.info()["word_bytes_per_passage"] == round((4 * 2 + 4) / 3)

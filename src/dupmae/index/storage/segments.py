@@ -245,6 +245,8 @@ class Segment:
                 "word_documents": (np.uint16, (word_postings,)),
                 "word_frequencies": (np.uint8, (word_postings,)),
             }
+        elif "word_ids" in self._arrays:
+            raise damaged(self.vectors_file.path, "has words in an index without")
         refuse_other_arrays(self.vectors_file.path, self._arrays, wanted)
 
     @property
