@@ -21,7 +21,7 @@ SPACE = WordSpace(average_length=5)
 
 
 def wordy(row: int) -> str:
-    """A text that is embedded as a row, with up to nine words: the first are frequent, the last are rare, some twice."""
+    """A text that is embedded as a row, with up to nine words: the first are frequent, the last rare, some twice."""
     drawn = np.random.default_rng(row).geometric(0.3, row % 10)
     return " ".join([str(row), *(WORDS[min(number, len(WORDS)) - 1] for number in drawn)])
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from fake_index import SPACE, WORDY_QUERIES, FakeEncoder, random_rows, ranking, wordy
+from fake_index import SPACE, FakeEncoder, random_rows, ranking, wordy
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError

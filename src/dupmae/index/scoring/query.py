@@ -119,7 +119,7 @@ def prepare_queries(
     """
     chosen = _FORMER_PARTS.get(part, part)
     if chosen != part:
-        warnings.warn(f"the part {part!r} is called {chosen!r} now", DeprecationWarning, stacklevel=3)
+        warnings.warn(f"the part {part!r} is called {chosen!r} now", DeprecationWarning, stacklevel=4)
     if chosen not in PARTS:
         raise DupmaeError(f"There is no part {part!r} of a duplex score: take 'all', 'dense', 'lexical' or 'words'.")
     if chosen == "words" and manifest.words is None:
