@@ -79,7 +79,7 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
         index: Of the benchmark's corpus.
         benchmark: Gives the queries.
         k: Passages kept of each query.
-        part: `"both"`, or `"dense"` / `"lexical"` for one half alone.
+        part: `"all"`, or `"dense"` / `"lexical"` / `"words"` for one part alone.
 
     Returns:
         Scores of the best passages, best first.
@@ -131,7 +131,7 @@ def open_retrievers(
         benchmark: The corpus.
         lengths: The benchmark's rules on lengths.
         encodings: Folder in which encoded corpora are kept and found again.
-        halves: Whether a duplex model is followed by each of its halves alone (:func:`name_of_half`).
+        halves: Whether a duplex model is followed by each of its halves, and its words, alone (:func:`name_of_half`).
 
     Raises:
         DupmaeError: No such model, or one that cannot search.
@@ -158,8 +158,8 @@ def open_retrievers(
     ]
 
 
-def name_of_half(model: str, half: Literal["dense", "lexical"]) -> str:
-    """Name one half of a duplex model as tables do."""
+def name_of_half(model: str, half: Literal["dense", "lexical", "words"]) -> str:
+    """Name one part of a duplex model's score as tables do."""
     return f"{model} {half}"
 
 
@@ -222,7 +222,10 @@ def _open_duplex(
         seconds=seconds,
         stored=index.info()["bytes_of_vectors"],
     )
-    if not (halves and index.manifest.cls_dimension and index.manifest.top_k):
+    alone: list[Literal["dense", "lexical", "words"]] = ["dense"] if index.manifest.cls_dimension else []
+    alone += ["lexical"] if index.manifest.top_k else []
+    alone += ["words"] if index.manifest.words is not None else []
+    if not halves or len(alone) < 2:
         return [whole]
     return [
         whole,
@@ -231,6 +234,6 @@ def _open_duplex(
                 name=name_of_half(name, half),
                 search=lambda queries, k, half=half: search_index(index, queries, k, half),  # type: ignore[misc]
             )
-            for half in HALVES
+            for half in alone
         ),
     ]
