@@ -9,7 +9,7 @@ Other options are settings of the recipe, as for `dupmae run`. The widths of a v
 encoder's width. The table shows NDCG@10 of the sum and of each half; p is how often chance alone would make as
 large a difference from `both` (randomisation test, not corrected for the number of variants). Test queries are
 ranked only with --test; --pool lets the held-out ones look among some passages instead of all, which takes less time.
-With --tune_lexical_weight a row more shows `both` with the weight of its lexical half chosen on held-out queries, each
+With --tune_weights a row more shows `both` with the weight of its lexical half chosen on held-out queries, each
 half of which is ranked with the factor that is best for the other half; p is then the difference from that row.
 Writes OUTPUT/variants.json; the same command goes on where it was interrupted.
 """
@@ -38,15 +38,15 @@ from dupmae.experiments.paper import VARIANTS, Variant
 from dupmae.experiments.splits import read_data
 from dupmae.experiments.variants import train_variants
 from dupmae.files import write_json
-from dupmae.finetuning.lexical_weight import FACTORS, best_factor
-from dupmae.finetuning.validation import dev_pool
+from dupmae.finetuning.validation import Weights, dev_pool
+from dupmae.finetuning.weights import FACTORS, best_weights
 from dupmae.index import DuplexIndex
 from dupmae.retrievers.systems import name_of_half, reuse_index
 
 BASE = "both"
 """What the others are compared with."""
 TUNED = "both, balanced"
-"""The row that --tune_lexical_weight adds."""
+"""The row that --tune_weights adds."""
 HALF_KEYS: dict[Literal["dense", "lexical"], str] = {"dense": "ndcg@10 [CLS]", "lexical": "ndcg@10 OT"}
 """The columns of the halves alone, called as in the files that spread.py reads."""
 OURS = VARIANTS | {
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS), metavar="VARIANT", help=", ".join(OURS))
     parser.add_argument("--pool", type=int, help="passages, their judged ones and BM25's best included")
     parser.add_argument(
-        "--tune_lexical_weight", action="store_true", help="tune the lexical weight of `both` on the held-out queries"
+        "--tune_weights", action="store_true", help="tune the lexical weight of `both` on the held-out queries"
     )
     parser.add_argument("--test", action="store_true", help="rank the test queries, too")
     options, words = parser.parse_known_args()
@@ -92,7 +92,7 @@ def main() -> None:
         systems = list(dict.fromkeys(["bm25", recipe.base_model, *models.values()]))
         rules = definition_of(queries.name, data.test_split)
         tuned = None
-        if options.tune_lexical_weight and title == "held out":
+        if options.tune_weights and title == "held out":
             runs = weighted_runs(models[BASE], queries, options.output / "index")
             tuned = tuned_ndcg(runs, queries.qrels, recipe.seed)
             # before the comparison, which then makes no index of its own
@@ -139,7 +139,8 @@ def tuned_ndcg(runs: Sequence[Run], qrels: Qrels, seed: int) -> dict[str, float]
     found, by_factor = dict[str, float](), dict(zip(FACTORS, runs, strict=False))
     for chosen_on, measured_on in (parts, parts[::-1]):
         judged, held = ({name: qrels[name] for name in part} for part in (chosen_on, measured_on))
-        best = best_factor({factor: evaluate_run(run, judged)["ndcg@10"] for factor, run in by_factor.items()})
+        figures = {Weights(factor): evaluate_run(run, judged)["ndcg@10"] for factor, run in by_factor.items()}
+        best = best_weights(figures).lexical
         found |= per_query(by_factor[best], held, "ndcg@10")
     return {name: found[name] for name in qrels}
 

@@ -11,8 +11,8 @@ import pytest
 
 from dupmae.corpus import Benchmark, Run
 from dupmae.duplex import DuplexEncoder
-from dupmae.finetuning.lexical_weight import FACTORS
 from dupmae.finetuning.validation import rank_weighted
+from dupmae.finetuning.weights import FACTORS
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,7 +90,7 @@ def test_the_lexical_weight_is_tuned_on_other_queries_than_it_is_measured_on(
 
     weighted_runs = variants.weighted_runs
     monkeypatch.setattr(variants, "weighted_runs", rank)
-    rows = run("--tune_lexical_weight", "--only", "768:0")["held out"]
+    rows = run("--tune_weights", "--only", "768:0")["held out"]
     assert list(rows) == ["bm25", "the start as it comes", "both", "both, balanced", "768:0"]
     assert 0 < rows["both, balanced"]["ndcg@10"] <= 1
     ((indexed, naive),) = ranked

@@ -19,7 +19,7 @@ VALUES = {
     "query_terms": "logits",
     "lexical_activation": "relu",
     "lexical_projection": "linear",
-    "tune_lexical_weight": "true",
+    "tune_weights": "true",
 }
 """What a setting that is no fraction may be, other than its default."""
 
@@ -68,9 +68,9 @@ def test_commands_without_sections_take_the_former_names_without_them(caplog):
     ]
     read = parsed("finetune", *words)
     settings = read["settings"]
-    assert (settings.tune_lexical_weight, settings.interpolation, settings.dense_loss_weight) == (True, 0.5, 2.0)
+    assert (settings.tune_weights, settings.interpolation, settings.dense_loss_weight) == (True, 0.5, 2.0)
     assert read["representation"].dense_scale == 3.0
-    assert caplog.messages[0] == "balance is now called tune_lexical_weight; the old name goes with version 0.3"
+    assert caplog.messages[0] == "balance is now called tune_weights; the old name goes with version 0.3"
     assert len(caplog.messages) == 4
 
 
@@ -88,7 +88,7 @@ def test_settings_files_of_other_commands_may_have_former_names(write, caplog):
     settings = parsed("adapt", "corpus.jsonl", "--output", "o", "--config", nested, "--finetune.balance=true")[
         "settings"
     ]
-    assert (settings.finetune.interpolation, settings.finetune.tune_lexical_weight) == (0.25, True)
+    assert (settings.finetune.interpolation, settings.finetune.tune_weights) == (0.25, True)
     assert settings.duplex.query_terms == "logits"
     assert len(caplog.messages) == 4
 

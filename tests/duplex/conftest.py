@@ -27,7 +27,7 @@ def make_encoder(bert_folder: Path) -> Callable[..., DuplexEncoder]:
     def make(**settings: Any) -> DuplexEncoder:
         torch.manual_seed(3)
         encoder = DuplexEncoder.from_encoder(
-            str(bert_folder), DuplexConfig(**{"dense_dimension": 16, "top_k": 10} | settings)
+            str(bert_folder), DuplexConfig(**{"dense_dimension": 16, "top_k": 10, "words": "none"} | settings)
         )
         unsettle(encoder)
         return encoder.to("cpu")

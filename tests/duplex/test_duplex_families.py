@@ -47,6 +47,8 @@ CONFIGS: dict[str, Any] = {
     ),
 }
 
+SETTINGS = DuplexConfig(dense_dimension=16, top_k=10, words="none")
+
 
 @pytest.fixture
 def folder(request: pytest.FixtureRequest, tmp_path: Path, write_tokenizer: Any) -> Path:
@@ -62,7 +64,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, write_tokenizer: Any)
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)
 def test_the_lexical_half_starts_from_the_familys_own_head(folder: Path, texts: list[str]) -> None:
-    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(top_k=10)).to("cpu").eval()
+    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(top_k=10, words="none")).to("cpu").eval()
     masked_lm = AutoModelForMaskedLM.from_pretrained(folder).eval()
     features = encoder.preprocess(texts, task="document")
     ids, mask = features["input_ids"], features["attention_mask"].bool()
@@ -76,7 +78,7 @@ def test_the_lexical_half_starts_from_the_familys_own_head(folder: Path, texts: 
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)
 def test_terms_of_queries_are_those_of_the_whole_lexical_half_uncut(folder: Path, texts: list[str]) -> None:
-    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(dense_dimension=16, top_k=10)).to("cpu").eval()
+    encoder = DuplexEncoder.from_encoder(str(folder), SETTINGS).to("cpu").eval()
     unsettle(encoder)
     queries, documents = (encoder.preprocess(texts[:5], task=task) for task in ("query", "document"))
     occurs = encoder.pooling.terms_of(queries)
@@ -95,7 +97,7 @@ def test_terms_of_queries_are_those_of_the_whole_lexical_half_uncut(folder: Path
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)
 def test_a_saved_model_of_any_family_gives_the_same_scores(folder: Path, texts: list[str], tmp_path: Path) -> None:
-    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(dense_dimension=16, top_k=10)).to("cpu")
+    encoder = DuplexEncoder.from_encoder(str(folder), SETTINGS).to("cpu")
     unsettle(encoder)
     encoder.save_pretrained(str(tmp_path / "model"))
     expected = encoder.similarity(encoder.encode_query(texts), encoder.encode_document(texts)).numpy()
@@ -114,7 +116,7 @@ def test_a_linear_projection_through_a_narrower_output_matrix_is_refused(folder:
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)
 def test_pretraining_goes_on_with_a_duplex_models_own_head(folder, tmp_path):
-    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(dense_dimension=16, top_k=10)).to("cpu")
+    encoder = DuplexEncoder.from_encoder(str(folder), SETTINGS).to("cpu")
     unsettle(encoder)
     encoder.save(str(tmp_path / "duplex"))
     backbone = load_backbone(str(tmp_path / "duplex"))
@@ -130,7 +132,7 @@ def test_pretraining_goes_on_with_a_duplex_models_own_head(folder, tmp_path):
 
 @pytest.mark.parametrize("folder", CONFIGS, indirect=True)
 def test_a_duplex_model_is_itself_again_after_pretraining_that_only_scaled_its_logits(folder, tmp_path):
-    encoder = DuplexEncoder.from_encoder(str(folder), DuplexConfig(dense_dimension=16, top_k=10)).to("cpu")
+    encoder = DuplexEncoder.from_encoder(str(folder), SETTINGS).to("cpu")
     unsettle(encoder)
     if "bias" not in load_backbone(str(folder)).head_norm.state_dict():
         torch.nn.init.zeros_(encoder.pooling.transform[2].bias)  # a head without it cannot carry it along

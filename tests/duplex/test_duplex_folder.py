@@ -264,7 +264,9 @@ def test_untrained_lexical_half_pools_the_logits_of_the_masked_language_model(
 
 
 def test_checkpoint_without_a_head_gets_one_that_starts_at_the_input_embeddings(embedder_folder, texts):
-    encoder = DuplexEncoder.from_encoder(str(embedder_folder), DuplexConfig(top_k=10, dense_pooling="mean"))
+    encoder = DuplexEncoder.from_encoder(
+        str(embedder_folder), DuplexConfig(top_k=10, dense_pooling="mean", words="none")
+    )
     embeddings = BertModel.from_pretrained(embedder_folder).get_input_embeddings().weight
     assert torch.equal(encoder.pooling.output.weight.cpu(), embeddings)
     assert encoder.encode_document(texts[0]).to_dense()[:V].count_nonzero() == 10
@@ -273,7 +275,9 @@ def test_checkpoint_without_a_head_gets_one_that_starts_at_the_input_embeddings(
 def test_full_width_dense_half_starts_as_the_encoders_own_vector(embedder_folder, texts):
     from sentence_transformers import SentenceTransformer
 
-    encoder = DuplexEncoder.from_encoder(str(embedder_folder), DuplexConfig(top_k=10, dense_pooling="mean"))
+    encoder = DuplexEncoder.from_encoder(
+        str(embedder_folder), DuplexConfig(top_k=10, dense_pooling="mean", words="none")
+    )
     ours = encoder.encode_document(texts).to_dense()[:, V:].cpu().numpy()
     theirs = SentenceTransformer(str(embedder_folder), device="cpu").encode(texts)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -32,7 +32,8 @@ from dupmae.corpus.pseudo_queries import known_items
 from dupmae.errors import DupmaeError
 from dupmae.experiments import adapt as adapting
 from dupmae.experiments import stages
-from dupmae.experiments.adapt import adapt, with_pairs
+from dupmae.experiments.adapt import Adaptation, adapt, with_pairs
+from dupmae.models import open_model
 
 RUNS = ("bm25", "dense", "duplex")
 SYSTEMS = ["bm25", "base-model", "duplex", "duplex-dense", "duplex-lexical"]
@@ -291,8 +292,8 @@ def test_given_pairs_are_trained_on_as_well(
 ) -> None:
     seen: list[Benchmark] = []
 
-    def finetune(encoder: Any, train: Benchmark, *_: Any, dev: Benchmark) -> None:
-        assert not dev.queries
+    def finetune(encoder: Any, train: Benchmark, *_: Any, dev: Benchmark | None) -> None:
+        assert dev is None
         seen.append(train)
         raise KeyboardInterrupt
 
@@ -315,19 +316,36 @@ def test_the_balance_is_chosen_by_given_queries_that_are_held_out(
     pairs = [{"query": line["text"].split(".")[0], "positive": line["text"]} for line in lines]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     given = read_pairs(tmp_path / "pairs.jsonl")
-    balanced = replace(
-        config, finetune=replace(config.finetune, tune_lexical_weight=True, eval_steps=0), dev_fraction=0.4
-    )
+    balanced = replace(config, finetune=replace(config.finetune, tune_weights=True, eval_steps=0), dev_fraction=0.4)
     folder = adapt(corpus, str(embedder_folder), tmp_path / "run", balanced, given)
     trained_on = read_pairs(folder / "0-queries" / "pairs.jsonl").queries.values()
     assert 0 < len(set(given.queries.values()).difference(trained_on)) < 20
-    chosen = json.loads((folder / "3-finetune" / "finetune.json").read_text())["lexical_weight"]
+    chosen = json.loads((folder / "3-finetune" / "finetune.json").read_text())["weights"]
     assert chosen["after"] >= chosen["before"] > 0
 
-    for settings, pairs_too in ((replace(balanced, dev_fraction=0.0), given), (balanced, None)):
-        with pytest.raises(DupmaeError, match=r"finetune\.tune_lexical_weight chooses by held-out queries"):
-            adapt(corpus, str(embedder_folder), tmp_path / "none", settings, pairs_too)
-    assert not (tmp_path / "none").exists()
+
+@pytest.mark.parametrize("with_pairs_too", [False, True])
+def test_without_queries_the_weights_are_chosen_by_known_items_that_are_not_the_reports(
+    corpus: Path, embedder_folder: Path, tmp_path: Path, config: AdaptConfig, with_pairs_too: bool
+) -> None:
+    given = None
+    if with_pairs_too:
+        line = json.loads(corpus.read_text().splitlines()[0])
+        (tmp_path / "pairs.jsonl").write_text(json.dumps({"query": "what?", "positive": line["text"]}) + "\n")
+        given = read_pairs(tmp_path / "pairs.jsonl")
+    tuned = replace(config, finetune=replace(config.finetune, tune_weights=True, eval_steps=0), dev_fraction=0.0)
+    folder = adapt(corpus, str(embedder_folder), tmp_path / "run", tuned, given)
+    chosen = json.loads((folder / "3-finetune" / "finetune.json").read_text())["weights"]
+    assert chosen["after"] >= chosen["before"] > 0
+    assert "other known items" in (folder / "report.md").read_text()
+
+    done = Adaptation(corpus, open_model(str(embedder_folder)), open_model(str(embedder_folder)), folder, tuned, given)
+    assert done.dev is not None
+    reported, chosen_by = ({one for grades in each.qrels.values() for one in grades} for each in (done.items, done.dev))
+    assert reported
+    assert chosen_by
+    assert not reported & chosen_by
+    assert not (reported | chosen_by) & set(done.text)
 
 
 def test_a_given_passage_of_the_corpus_is_that_passage_and_a_held_out_one_teaches_nothing() -> None:
@@ -428,7 +446,7 @@ def test_the_small_models_recipe_runs_small(finished: Path, corpus: Path, tmp_pa
     found = report(folder)
     assert [row["name"] for row in found["systems"]] == SYSTEMS
     assert found["settings"]["pretrain"]["steps"] == 0
-    assert "lexical_weight" in json.loads((folder / "3-finetune" / "finetune.json").read_text())
+    assert "weights" in json.loads((folder / "3-finetune" / "finetune.json").read_text())
     assert (folder / "8-result" / "model" / "modules.json").is_file()
 
 

@@ -36,7 +36,7 @@ def make_encoder(bert_folder: Path) -> Callable[..., DuplexEncoder]:
 
     def make(**settings: Any) -> DuplexEncoder:
         torch.manual_seed(5)
-        return DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(**{"top_k": 20} | settings))
+        return DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(**{"top_k": 20, "words": "none"} | settings))
 
     return make
 

@@ -31,6 +31,7 @@ class Model(nn.Module):
     """Gives the vectors that it is handed."""
 
     pooling = SimpleNamespace(dense_dimension=3, terms_of=lambda features: None)
+    words = None
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         return features | {"sentence_embedding": features["vectors"]}
@@ -106,6 +107,38 @@ def test_distillation_adds_the_contrastive_losses_with_their_weight(vectors):
     assert list(found) == ["distil", "distil_cls", "contrastive", "contrastive_cls"]
     for name, value in alone.items():
         torch.testing.assert_close(found[name], 0.25 * value)
+
+
+def test_words_add_their_score_to_the_sum_alone_and_their_scale_learns(monkeypatch):
+    found = np.arange(4 * 8, dtype=np.float32).reshape(4, 8) % 5
+    asked = []
+
+    class Scores:
+        def __init__(self, words: Any, examples: Examples) -> None:
+            self.words = words
+
+        def __call__(self, queries: Any, passages: Any) -> Any:
+            asked.append((queries.tolist(), passages.tolist()))
+            return found
+
+    monkeypatch.setattr("dupmae.finetuning.loss.WordScores", Scores)
+    monkeypatch.setattr(Model, "words", "words of a model")
+    scale = torch.full((4, 1), 1.5, dtype=torch.float64, requires_grad=True)
+    plain = [torch.randn(4, V + 3, dtype=torch.float64) for _ in range(3)]
+    losses_found = losses([torch.cat([each, scale], dim=1) for each in plain])
+    assert asked == [([0, 1, 2, 0], [10, 12, 10, 11, 20, 11, 12, 13])]
+    # the words' score is that of one more term a passage, which a query weighs with the scale
+    one_hot = [torch.eye(4, dtype=torch.float64)[[0, 1, 2, 3]], *torch.from_numpy(found.T).double().split(4)]
+    widened = [
+        torch.cat([other * (1.5 if place == 0 else 1), each], 1)
+        for place, (each, other) in enumerate(zip(plain, one_hot, strict=True))
+    ]
+    expected = naive(widened, slice(None))
+    assert losses_found["contrastive"].item() == pytest.approx(expected, rel=1e-6)
+    losses_found["contrastive_cls"].backward(retain_graph=True)
+    assert not scale.grad.any()
+    losses_found["contrastive"].backward()
+    assert scale.grad.any()
 
 
 def test_half_whose_weight_is_zero_has_no_loss_of_its_own(vectors):

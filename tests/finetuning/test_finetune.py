@@ -214,7 +214,7 @@ def test_every_parameter_has_the_learning_rate_of_its_kind(
         config, learning_rate=1.0, head_learning_rate=2.0, scale_learning_rate=3.0, bias_learning_rate=of_biases
     )
     with pytest.raises(KeyboardInterrupt):
-        finetune(make_encoder(query_terms="tokens"), benchmark, tmp_path / "run", config)
+        finetune(make_encoder(query_terms="tokens", words="english"), benchmark, tmp_path / "run", config)
     kinds = {name: rate for name, rate in rates.items() if name.startswith("1.")}
     assert {rate for name, rate in rates.items() if name.startswith("0.")} == {1.0}
     assert kinds == {
@@ -229,6 +229,7 @@ def test_every_parameter_has_the_learning_rate_of_its_kind(
         "1.ot_log_scale": 3.0,
         "1.entry_log_scale": 3.0,
         "1.token_log_scale": 3.0,
+        "1.word_log_scale": 3.0,
     }
 
 

@@ -16,7 +16,8 @@ RENAMED = {
     "duplex.cls_scale": "duplex.dense_scale",
     "duplex.ot_scale": "duplex.lexical_scale",
     "finetune.share": "finetune.interpolation",
-    "finetune.balance": "finetune.tune_lexical_weight",
+    "finetune.balance": "finetune.tune_weights",
+    "finetune.tune_lexical_weight": "finetune.tune_weights",
     "finetune.cls_weight": "finetune.dense_loss_weight",
     "finetune.ot_weight": "finetune.lexical_loss_weight",
 }

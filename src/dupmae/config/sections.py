@@ -309,9 +309,10 @@ class FinetuneConfig(CheckedSettings):
     interpolation: Annotated[float, Range(0, 1, above_least=True)] = 1.0
     """How much of what training changed is kept: 0.5 gives the mean of all weights before and after it, with which a
     finished embedder learns the new and forgets little; a base model that is no retriever yet needs all, 1."""
-    tune_lexical_weight: bool = False
-    """Whether the weight of the lexical half beside the dense half is chosen after training, by NDCG@10 on the
-    held-out queries, where there are any; training itself balances them against the passages of a batch alone."""
+    tune_weights: bool = False
+    """Whether the weights of the lexical half and of words beside the dense half are chosen after training, by NDCG@10
+    on the held-out queries, where there are any; training itself balances them against the passages of a batch
+    alone."""
     warmup_ratio: Fraction = 0.1
     """Share of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Weight = 0.01

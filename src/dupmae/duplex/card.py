@@ -56,6 +56,7 @@ def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
         f"vocabulary, of which a passage keeps the {pooling.top_k} heaviest and a query has {terms}. The inner product "
         "of a query and a passage is the score, so that queries and passages have to be encoded as what they are: with "
         "`encode_query` and `encode_document`, never with `encode` for both.",
+        *_of_words(encoder),
         "## Use",
         "With sentence-transformers alone (6.2 or later):",
         USE,
@@ -73,3 +74,16 @@ def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
     ]
     with atomic_write(file) as opened:
         opened.write("\n\n".join(parts) + "\n")
+
+
+def _of_words(encoder: Any) -> list[str]:
+    """Say what the third part of the score is, where there is one."""
+    if encoder.words is None:
+        return []
+    space = encoder.words.space
+    return [
+        "Whole words are a third part of the score: BM25 "
+        f"(language `{space.language}`, k1 {space.k1}, b {space.b}, average length {space.average_length:g} words; "
+        f"`words.json`) times {encoder.pooling.word_scale:.3g}, of all of a passage however far the encoder reads. "
+        "They are computed by dupmae; sentence-transformers alone leaves them out, and says so."
+    ]

@@ -247,7 +247,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         Raises:
             DupmaeError: A dense tensor is asked for, or a cut one, of a model with words.
         """
-        if self.words is None:
+        if self.words is None or not len(inputs):
             return super().encode(inputs, *args, **kwargs)
         if not kwargs.get("convert_to_sparse_tensor", True) or kwargs.get("max_active_dims") is not None:
             raise DupmaeError(
@@ -273,9 +273,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     def _rare_words(self, texts: Sequence[str]) -> Any:
         """Weigh the words of queries with all that counts: their share, their rarity, their scale."""
         assert self.words is not None
-        found = self.words.space.queries(texts)
-        found.data *= (self.pooling.word_scale * self.words.rarity(found.indices)).astype(np.float32)
-        return found
+        return self.words.rare(self.words.space.queries(texts) * np.float32(self.pooling.word_scale))
 
     def get_embedding_dimension(self) -> int:
         """Tell the number of dimensions of :meth:`encode`: V + d', and those of words."""

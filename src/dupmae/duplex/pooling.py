@@ -170,11 +170,16 @@ class DuplexPooling(Module):  # type: ignore[misc]
         Args:
             features: Token states (B, L, D), their ids and mask (B, L). With `terms`, an array of the ids of T terms
                 (:meth:`terms_of`), the lexical half has those alone, none of them cut, and the result is (B, T + d').
+                With `word_scale`, of any value, it has one column more, the scale of whole words: training asks for it,
+                because all that gets a gradient has to come out of here.
             task: `document` cuts the lexical half to its `top_k` terms; `query` and None keep it whole and carry the
                 scales. By default it is what `features` say: sentence-transformers' trainers note it there.
         """
         dense, pooled = self.halves(features, task or features.get("task"))
-        features["sentence_embedding"] = torch.cat([pooled, dense], dim=1)  # (B, V + d')
+        parts = [pooled, dense]
+        if "word_scale" in features:
+            parts.append(self.word_log_scale.exp().expand(len(dense), 1))
+        features["sentence_embedding"] = torch.cat(parts, dim=1)  # (B, V + d')
         return features
 
     def halves(

@@ -109,6 +109,21 @@ class WordSpace:
         return counts
 
 
+def inner_products(queries: sp.csr_array, passages: sp.csr_array) -> NDArray[np.float32]:
+    """Multiply the words of q queries with those of n passages: (q, n), by way of the queries' words alone."""
+    dimensions, columns = np.unique(queries.indices, return_inverse=True)
+    places = np.searchsorted(dimensions, passages.indices)
+    shared = np.flatnonzero(np.append(dimensions, -1)[places] == passages.indices)
+    rows = np.repeat(np.arange(passages.shape[0]), np.diff(passages.indptr))[shared]
+    lists = sp.csr_array(
+        (passages.data[shared], (places[shared], rows)), shape=(len(dimensions), passages.shape[0]), dtype=np.float32
+    )
+    shape = (queries.shape[0], len(dimensions))
+    weights = sp.csr_array((queries.data, columns, queries.indptr), shape=shape, dtype=np.float32)
+    scores: NDArray[np.float32] = (weights @ lists).toarray()
+    return scores
+
+
 @lru_cache(CACHED_WORDS)
 def dimension_of(term: str) -> int:
     """Hash a term, a stem or a word, to its dimension."""
@@ -165,6 +180,11 @@ class Words:
         """Look up how rare the words of dimensions (m,) are; one that was not counted is taken to be in one passage."""
         having = [self._having.get(dimension, 1) for dimension in dimensions.tolist()]
         return rarity(max(self.passages, 1), np.array(having, np.int64))
+
+    def rare(self, queries: sp.csr_array) -> sp.csr_array:
+        """Multiply the words of queries by their rarity: what is left to do where there is no index."""
+        weights = (queries.data * self.rarity(queries.indices)).astype(np.float32)
+        return sp.csr_array((weights, queries.indices, queries.indptr), shape=queries.shape)
 
     def save(self, folder: Path) -> None:
         """Write `words.json`."""

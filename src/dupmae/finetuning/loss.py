@@ -17,6 +17,7 @@ from torch import nn
 from dupmae.config import FinetuneConfig
 from dupmae.duplex import DuplexEncoder
 from dupmae.finetuning.examples import Examples
+from dupmae.finetuning.word_scores import WordScores
 
 FORBIDDEN = -1e4
 """Score of a passage that must not count; low enough to vanish in a softmax."""
@@ -31,7 +32,8 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
       `contrastive_weight` times the above.
 
     The sum of the halves is what is searched with, but trained alone it lets the stronger half do all the work. So
-    each half also answers for itself; what one learns does not come at the other's expense.
+    each half also answers for itself; what one learns does not come at the other's expense. Of a model with words the
+    sum includes their score, so that the halves learn what words cannot find, and the scale of all three is learned.
 
     With a `mini_batch_size` the texts are embedded without a graph, the gradient of the losses is taken with respect to
     the embeddings, and each mini-batch is embedded once more to carry it on into the weights (GradCache). In several
@@ -56,6 +58,7 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         self.config = config
         self.dense_dimension = model.pooling.dense_dimension
         self.terms_of = model.pooling.terms_of  # of what DDP has wrapped, which has no attributes of its own
+        self.word_scores = None if model.words is None else WordScores(model.words, examples)
         self.mini_batch_size = config.mini_batch_size
         self._parts: dict[str, torch.Tensor] = {}
 
@@ -83,10 +86,13 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         return {first: total - torch.stack([*rest.values(), torch.zeros_like(total)]).sum()} | rest
 
     def _with_terms(self, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add to the columns the terms that a step's queries have, those of the other processes, too.
+        """Ask in each column for the scale of words, and for the terms that a step's queries have alone.
 
-        They are an array of NumPy's, because whoever cuts the columns into mini-batches would cut a tensor as well.
+        The terms, those of the other processes among them, are an array of NumPy's, because whoever cuts the columns
+        into mini-batches would cut a tensor as well.
         """
+        if self.word_scores is not None:
+            columns = [column | {"word_scale": True} for column in columns]
         occurs = self.terms_of(columns[0])
         if occurs is None:
             return columns
@@ -115,8 +121,14 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         }
 
     def _losses(self, vectors: list[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Compute the losses of vectors (B, V + d'), or of fewer terms than V, a tensor a column, the queries last."""
+        """Compute the losses of vectors (B, V + d'), or of fewer terms than V, a tensor a column, the queries last.
+
+        Of a model with words they have one column more, the scale of words.
+        """
         *passages, query = vectors
+        if self.word_scores is not None:
+            query, word_scale = query[:, :-1], query[:, -1:]
+            passages = [column[:, :-1] for column in passages]
         rows = labels.tolist()
         places = np.arange(len(rows))
         if get_world_size() > 1:
@@ -129,8 +141,12 @@ class DuplexLoss(CachedLossMixin, nn.Module):  # type: ignore[misc]
         with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round a score of 20 to eighths
             ot = query[:, :size] @ columns[:, :size].T  # (B, (1 + n) P)
             cls = query[:, size:] @ columns[:, size:].T
+        whole = cls + ot
+        if self.word_scores is not None:
+            found = self.word_scores(numbers[places, 0], numbers[:, 1:].T.ravel())
+            whole = whole + word_scale * torch.from_numpy(found).to(whole)
         weighted = {
-            "": (1.0, cls + ot),
+            "": (1.0, whole),
             "_cls": (self.config.dense_loss_weight, cls),
             "_ot": (self.config.lexical_loss_weight, ot),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from dupmae.files import file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import read_lists, read_scores
 from dupmae.finetuning.examples import Examples, make_examples, refuse_without_negatives
 from dupmae.finetuning.interpolation import interpolated, weights_of
-from dupmae.finetuning.lexical_weight import tune_lexical_weight
 from dupmae.finetuning.loss import DuplexLoss
 from dupmae.finetuning.trainer_base import PlainTrainer, largest_rows, step_arguments
 from dupmae.finetuning.validation import Validation, dev_pool, reading
+from dupmae.finetuning.weights import tune_weights
 from dupmae.runtime.checkpoints import last_checkpoint
 from dupmae.runtime.curves import CURVES_FILE, draw_curves
 from dupmae.runtime.log import METRICS_FILE
@@ -111,8 +111,8 @@ def finetune(
         raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
     held_out = dev if dev is not None and dev.queries else None
     measured = held_out if config.eval_steps else None
-    both = encoder.pooling.dense_dimension > 0 and encoder.pooling.top_k > 0
-    tuned_on = held_out if config.tune_lexical_weight and both else None
+    parts = (encoder.pooling.dense_dimension > 0) + (encoder.pooling.top_k > 0) + (encoder.words is not None)
+    tuned_on = held_out if config.tune_weights and parts > 1 else None
     processes = join_processes()
     target = output / "model"
     settings = decisive(config)
@@ -262,7 +262,7 @@ def _finish(
                 )
     if tuned_on is not None:
         pool = validation.pool if validation else dev_pool(tuned_on, config.dev_pool_size, config.seed)
-        record["lexical_weight"] = tune_lexical_weight(encoder, pool)
+        record["weights"] = tune_weights(encoder, pool)
     encoder.save_pretrained(str(output / "model"))
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
 
@@ -286,6 +286,7 @@ def _fingerprint(
             "files": [file if file is None or not file.is_file() else file_fingerprint(file) for file in files],
             "passages": [corpus_fingerprint(corpus.values()) for corpus in corpora],  # any may become a negative
             "representation": encoder.pooling.get_config_dict(),
+            "words": None if encoder.words is None else asdict(encoder.words),
             "lengths": [encoder[0].query_length, encoder[0].document_length],
             "prompts": encoder.prompts,
             "tokenizer": tokenizer,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,16 +18,27 @@ from transformers import TrainerCallback
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark, Run
 from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
+from dupmae.duplex.words import inner_products
 from dupmae.evaluation import evaluate_run
 from dupmae.finetuning.interpolation import interpolated
 from dupmae.retrievers import bm25_run
-from dupmae.retrievers.brute_force import Floats, as_run, search_slabs
+from dupmae.retrievers.brute_force import QUERY_BLOCK, as_run, best_rows
 from dupmae.runtime.best import BestCheckpoint, Measurement
 from dupmae.runtime.processes import is_first_process
 from dupmae.runtime.step_log import StepLog
 
+
+class Weights(NamedTuple):
+    """What the scores of the lexical half and of words are multiplied by, beside the dense half's."""
+
+    lexical: float = 1.0
+    words: float = 1.0
+
+
 METRIC = "ndcg@10"
 """What decides which state is best."""
+UNWEIGHTED = Weights()
+"""The parts as the model weighs them."""
 BM25_DEPTH = 100
 """How many of BM25's best passages of a query may come into the pool."""
 
@@ -144,34 +155,37 @@ def rank(encoder: DuplexEncoder, benchmark: Benchmark, k: int = 100) -> Run:
         benchmark: Corpus and queries.
         k: Passages kept of each query, equal scores ordered by id.
     """
-    (run,) = rank_weighted(encoder, benchmark, [1.0], k)
+    (run,) = rank_weighted(encoder, benchmark, [UNWEIGHTED], k)
     return run
 
 
 def rank_weighted(
     encoder: DuplexEncoder,
     benchmark: Benchmark,
-    weights: Sequence[float],
+    weights: Sequence[Weights],
     k: int = 100,
     show_progress_bar: bool = False,
 ) -> list[Run]:
-    """Rank as :func:`rank` does, once for each weight that the lexical half's score is multiplied by."""
+    """Rank as :func:`rank` does, once for each choice of what the scores of the parts are multiplied by."""
     ids = sorted(benchmark.corpus)
     texts = [benchmark.corpus[name].full_text for name in ids]
     documents = encoder.embed_documents(texts, show_progress_bar=show_progress_bar)
     queries = encoder.embed_queries(list(benchmark.queries.values()))
     terms = encoder.pooling.vocabulary_size
     lists = _sparse(documents, terms).T.tocsr()  # (V, N)
-
-    def score(some: DuplexEmbeddings, lists: sparse.csr_matrix) -> Floats:
-        scores: Floats = some.cls @ documents.cls.T + (_sparse(some, terms) @ lists).toarray()  # (q, N)
-        return scores
-
-    runs = []
-    for weight in weights:
-        weighted = replace(queries, weights=queries.weights * np.float32(weight))
-        found = search_slabs(weighted, len(queries), [lists], score, lambda rows, part: rows[part], k)
-        runs.append(as_run(benchmark.queries, ids, found))
+    runs: list[Run] = [{} for _ in weights]
+    names = list(benchmark.queries)
+    for start in range(0, len(names), QUERY_BLOCK):
+        block, some = names[start : start + QUERY_BLOCK], queries[start : start + QUERY_BLOCK]
+        dense = some.cls @ documents.cls.T  # (q, N)
+        lexical = (_sparse(some, terms) @ lists).toarray()
+        words = np.zeros_like(dense)
+        if encoder.words is not None and some.words is not None and documents.words is not None:
+            words = inner_products(encoder.words.rare(some.words), documents.words)
+        for run, weight in zip(runs, weights, strict=True):
+            scores = dense + np.float32(weight.lexical) * lexical + np.float32(weight.words) * words
+            found = [best_rows(row, k) for row in scores]
+            run |= as_run(block, ids, [(rows, row[rows]) for rows, row in zip(found, scores, strict=True)])
     return runs
 
 
