@@ -540,7 +540,7 @@ def test_the_runs_index_answers_with_both_halves_and_the_entries_that_matched(fi
         dict(sorted(ranked.items(), key=lambda row: -row[1])[:3]), rel=1e-3
     )
     for hit in result["hits"]:
-        assert hit["score"] == pytest.approx(hit["dense_score"] + hit["lexical_score"], rel=1e-3)
+        assert hit["score"] == pytest.approx(hit["dense_score"] + hit["lexical_score"] + hit["word_score"], rel=1e-3)
         assert hit["lexical_score"] == pytest.approx(sum(match["contribution"] for match in hit["matches"]), rel=1e-3)
         assert hit["text"].endswith(" .")
 

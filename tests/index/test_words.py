@@ -297,3 +297,41 @@ def test_a_build_goes_on_with_the_words_that_were_spooled(tmp_path: Path, index:
 def test_weights_that_are_none_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(DupmaeError, match=message):
         Weights(**options)
+
+
+def test_the_index_and_the_products_of_encoded_vectors_agree(
+    bert_folder: Path, texts: list[str], tmp_path: Path
+) -> None:
+    from dupmae import DuplexEncoder
+    from dupmae.config import DuplexConfig
+    from dupmae.duplex.words import Words
+
+    encoder = DuplexEncoder.from_encoder(
+        str(bert_folder), DuplexConfig(dense_dimension=16, top_k=10, word_scale=0.4)
+    ).to("cpu")
+    assert encoder.words is not None
+    encoder.words = Words.counted(texts, encoder.words.space)  # as the index will count them
+    encoder.precision = "float32"
+    encoder.save(str(tmp_path / "model"))
+    corpus = [Passage(f"p{number:02}", "", text) for number, text in enumerate(texts)]
+    index = DuplexIndex.build(tmp_path / "i", encoder, corpus)
+    queries = [" ".join(texts[1].split()[:5]), "unheard " + texts[3], "unheard"]
+    asked, stored = encoder.encode_query(queries), encoder.encode_document(texts)
+    products = encoder.similarity(asked, stored).to_dense().numpy()
+    behind = encoder.pooling.get_embedding_dimension()
+    words = (as_scipy(asked)[:, behind:] @ as_scipy(stored)[:, behind:].T).toarray()
+    assert words[:2].any()
+    for query, row, by_words in zip(queries, products, words, strict=True):
+        hits = index.search([query], len(texts))[0]
+        assert len(hits) == len(texts)
+        for hit in hits:
+            number = int(hit.id[1:])
+            assert hit.score == pytest.approx(row[number], rel=2e-3, abs=2e-3)  # 16 bits a number of the halves
+            assert hit.word_score == pytest.approx(by_words[number], rel=1e-6, abs=1e-9)
+            assert {word for word, _ in hit.words} <= set(query.split())
+
+
+def as_scipy(tensor: Any) -> Any:
+    """A sparse tensor of PyTorch as scipy's."""
+    found = tensor.coalesce()
+    return sp.csr_array((found.values().numpy(), found.indices().numpy()), shape=tuple(found.shape))

@@ -75,7 +75,8 @@ def search(
 
     if k < 1:
         raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
-    options: dict[str, Any] = {"weights": Weights(dense_weight, lexical_weight, word_weight)}
+    weights = Weights(dense_weight, lexical_weight, word_weight)
+    options: dict[str, Any] = {} if weights == Weights() else {"weights": weights}
     options |= {} if where is None else {"where": read_filter(where)}
     if terms is not None:
         from dupmae.index import Approximate
