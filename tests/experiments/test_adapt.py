@@ -36,7 +36,7 @@ from dupmae.experiments.adapt import Adaptation, adapt, with_pairs
 from dupmae.models import open_model
 
 RUNS = ("bm25", "dense", "duplex")
-SYSTEMS = ["bm25", "base-model", "duplex", "duplex-dense", "duplex-lexical"]
+SYSTEMS = ["bm25", "base-model", "duplex", "duplex-dense", "duplex-lexical", "duplex-words"]
 
 
 @pytest.fixture(scope="module")
@@ -412,9 +412,11 @@ def test_a_duplex_start_never_knows_less_afterwards(
         "base-model",
         "base-model-dense",
         "base-model-lexical",
+        "base-model-words",
         "duplex",
         "duplex-dense",
         "duplex-lexical",
+        "duplex-words",
     ]
     assert rows["duplex"] == rows["base-model"]
     assert rows["duplex-dense"] == rows["base-model-dense"]

@@ -46,6 +46,7 @@ SYSTEMS = {
     "duplex": "8-evaluation/duplex",
     "duplex-dense": "8-evaluation/duplex-dense",
     "duplex-lexical": "8-evaluation/duplex-lexical",
+    "duplex-words": "8-evaluation/duplex-words",
 }
 SMALL = {
     "store.max_length": 32,
@@ -193,6 +194,7 @@ def test_what_is_compared_with_may_be_chosen_before_and_afterwards(finished_copy
         "duplex",
         "duplex-dense",
         "duplex-lexical",
+        "duplex-words",
     ]
     assert [row["stage"] for row in json.loads((finished_copy / "gains.json").read_text())] == ["stage-1"]
     pipeline.run_recipe(small_recipe(finished_copy))
@@ -784,6 +786,7 @@ def test_a_duplex_start_keeps_what_it_is_and_is_fine_tuned_as_it_comes(finished,
         "duplex",
         "duplex-dense",
         "duplex-lexical",
+        "duplex-words",
     ]
     assert DuplexEncoder(str(run / "3-finetune" / "model")).pooling.top_k == 24
     rankings = [read_run(run / place / "run.trec") for place in ("9-baselines/base-model", "8-evaluation/duplex")]
