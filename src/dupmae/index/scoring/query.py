@@ -18,7 +18,7 @@ from dupmae.index.storage.quantise import LARGEST_INPUT
 Part = Literal["all", "dense", "lexical", "words"]
 """Which parts of a score count: their sum, or one alone."""
 PARTS: tuple[Part, ...] = get_args(Part)
-_FORMER_PARTS = {"cls": "dense", "ot": "lexical", "both": "all"}  # of versions 0.1 and 0.2; taken until 0.4
+_FORMER_PARTS = {"cls": "dense", "ot": "lexical", "both": "all"}  # of version 0.1; taken until 0.3
 
 
 @dataclass(frozen=True)
