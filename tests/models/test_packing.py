@@ -178,7 +178,7 @@ def test_what_is_no_packed_model_is_refused(tmp_path: Path, harm: str) -> None:
         case "text":
             parts["file:config.json"] = parts["file:config.json"][:-5]
         case "version":
-            header["version"], sentence = "2", "was written by a later version of dupmae"
+            header["version"], sentence = "3", "was written by a later version of dupmae"
         case "name":
             parts["file:../evil.json"], sentence = parts["file:config.json"], "outside of its folder"
     save_file(parts, file, metadata=header)
@@ -186,6 +186,33 @@ def test_what_is_no_packed_model_is_refused(tmp_path: Path, harm: str) -> None:
         unpack(file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "evil.json").exists()
+
+
+def test_a_later_edition_holds_what_differs_and_comes_back_whole(tmp_path: Path) -> None:
+    first = {"table": matrix(ENTRIES, 40), "square": matrix(40, 40, 1), "norm": matrix(1, 8)[0], "count": np.arange(4)}
+    pack(folder_of(tmp_path / "model", first), tmp_path / "first.safetensors", vocabulary_bits=4)
+    unpack(tmp_path / "first.safetensors", tmp_path / "first")
+    same = load_file(tmp_path / "first" / "model.safetensors")
+    later = folder_of(tmp_path / "later", same | {"norm": same["norm"] * 2}, {"again": same["table"]})
+    (later / "words.json").write_text("{}", encoding="utf-8")
+    pack(later, tmp_path / "later.safetensors", base=tmp_path / "first.safetensors")
+    parts = load_file(tmp_path / "later.safetensors")
+    assert sorted(parts) == ["0", "file:below/notes.txt", "file:config.json", "file:words.json"]
+    unpack(tmp_path / "later.safetensors", tmp_path / "out", tmp_path / "first.safetensors")
+    found, below = (load_file(tmp_path / "out" / name / "model.safetensors") for name in ("", "below"))
+    assert {name: value.tobytes() for name, value in found.items()} == {
+        name: value.tobytes() for name, value in (same | {"norm": same["norm"] * 2}).items()
+    }
+    assert np.array_equal(below["again"], same["table"])
+    assert (tmp_path / "out" / "words.json").is_file()
+
+    pack(later, tmp_path / "other.safetensors")
+    for base in (None, tmp_path / "other.safetensors"):
+        with pytest.raises(DupmaeError, match="that one is not at hand"):
+            unpack(tmp_path / "later.safetensors", tmp_path / "none", base)
+    with pytest.raises(DupmaeError, match="that one is not at hand"):
+        pack(later, tmp_path / "third.safetensors", base=tmp_path / "later.safetensors")
+    assert not (tmp_path / "none").exists()
 
 
 def json_header(file: Path) -> dict[str, str]:

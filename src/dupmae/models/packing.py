@@ -9,6 +9,9 @@
 The header says which tensor of which file each number is; tensors that are equal are stored once. A weight w_ij of b
 bits is r_i c_j (u_ij - (2^b - 1) / 2) with u_ij = 0 .. 2^b - 1: c_j is the root mean square of column j, so that an
 encoder's few wide columns do not take all others' levels, and r_i is chosen for the least squared error of row i.
+
+A later edition of a model may be packed beside an earlier one: it then holds what differs alone, and its header names
+the earlier file by its SHA-256.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from dupmae.errors import DupmaeError
-from dupmae.files import atomic_folder, atomic_path
+from dupmae.files import atomic_folder, atomic_path, file_sha256
 from dupmae.models.checks import leads_out, read_header
 from dupmae.models.checksums import write_checksums
 from dupmae.runtime.checksums import CHECKSUMS_FILE
@@ -37,6 +40,10 @@ FORMAT = "dupmae-packed"
 """What the header's `format` says."""
 VERSION = 1
 """Of the layout, the header's `version`."""
+VERSION_WITH_BASE = 2
+"""Of a file that leaves out what another one holds."""
+OF_BASE = "base:"
+"""What stands before the names of the parts of that other file."""
 MOST_ERROR = 0.03
 """Relative error above which a matrix that is not of the vocabulary is kept in float16."""
 SPANS = np.linspace(0.3, 1.0, 15)
@@ -56,7 +63,9 @@ MOST_GROWTH = 100
 Record = dict[str, Any]
 
 
-def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> dict[str, float]:
+def pack(
+    folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8, base: Path | None = None
+) -> dict[str, float]:
     """Pack a model folder into one file.
 
     Args:
@@ -64,6 +73,7 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
         file: Where to; replaced if it is there.
         bits: Of a weight in a matrix, 2 to 8.
         vocabulary_bits: The same in the matrices that have a row for each term of the vocabulary.
+        base: A packed model; what is equal to the bit in it is left out, and taken from there again. None packs all.
 
     Returns:
         `bytes` of the file, and the largest relative error (Frobenius norm) of a matrix, `error`.
@@ -84,17 +94,17 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
     terms = _vocabulary_size(folder)
     parts: dict[str, npt.NDArray[Any]] = {}
     records: list[Record] = []
-    known: dict[str, Record] = {}
-    worst = 0.0
+    known = {} if base is None else _known_of(base)
+    inherited, worst = len(known), 0.0
     for source in sources:
         for name, tensor in sorted(_tensors(source).items()):
             place = {"file": source.relative_to(folder).as_posix(), "name": name}
-            content = hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode() + tensor.tobytes()).hexdigest()
+            content = _content(tensor)
             if content not in known:
                 of_vocabulary = tensor.shape[:1] == (terms,)
                 width = vocabulary_bits if of_vocabulary else bits
                 most = np.inf if of_vocabulary else MOST_ERROR
-                known[content], error = _store(tensor, width, most, str(len(known)), parts)
+                known[content], error = _store(tensor, width, most, str(len(known) - inherited), parts)
                 worst = max(worst, error)
             records.append(place | known[content])
     for path in files:
@@ -102,23 +112,32 @@ def pack(folder: Path, file: Path, bits: int = 8, vocabulary_bits: int = 8) -> d
             packed = lzma.compress(path.read_bytes(), preset=9)
             parts[f"file:{path.relative_to(folder).as_posix()}"] = np.frombuffer(packed, dtype=np.uint8)
     header = {"format": FORMAT, "version": str(VERSION), "tensors": json.dumps(records)}
+    if base is not None:
+        header |= {"version": str(VERSION_WITH_BASE), "base": file_sha256(base)}
     with atomic_path(file) as temporary:
         save_file(parts, temporary, metadata=header)
         size = temporary.stat().st_size
     return {"bytes": size, "error": worst}
 
 
-def unpack(file: Path, folder: Path) -> None:
+def unpack(file: Path, folder: Path, base: Path | None = None) -> None:
     """Unpack a file into a model folder with checksums, its weights in float32; whole or not at all.
 
+    Args:
+        file: The packed model.
+        folder: Where to.
+        base: The packed model that it was packed beside, if it was.
+
     Raises:
-        DupmaeError: The file is not a packed model, a damaged one, or one whose header lies.
+        DupmaeError: The file is not a packed model, a damaged one, one whose header lies, or `base` is not its own.
     """
-    records = _records(file)
+    records = _records(file, base)
     try:
-        sizes = {name: shape for name, (_, shape) in read_header(file, str(file), file.parent).items()}
-        parts = load_file(file)
+        sizes, parts = _sizes_of(file), load_file(file)
         texts = _texts(parts)
+        if base is not None:
+            sizes |= {OF_BASE + name: shape for name, shape in _sizes_of(base).items()}
+            parts |= {OF_BASE + name: part for name, part in load_file(base).items()}
         _refuse_lies(records, sizes, set(texts), sum(part.nbytes for part in parts.values()))
         weights: dict[str, dict[str, npt.NDArray[Any]]] = {}
         for record in records:
@@ -147,6 +166,25 @@ def unpack(file: Path, folder: Path) -> None:
         for name, content in texts.items():
             (temporary / name).write_bytes(content)
         write_checksums(temporary)
+
+
+def _sizes_of(file: Path) -> dict[str, list[int]]:
+    """Read the shapes of a packed file's parts from its header."""
+    return {name: shape for name, (_, shape) in read_header(file, str(file), file.parent).items()}
+
+
+def _known_of(base: Path) -> dict[str, Record]:
+    """Find the records of a packed file, under :func:`_content` of the tensors that they restore."""
+    parts, known = load_file(base), dict[str, Record]()
+    for record in _records(base, None):
+        values = {key: record[key] for key in record.keys() - {"file", "name"}}
+        known[_content(_restore(record, parts))] = values | {"part": OF_BASE + record["part"]}
+    return known
+
+
+def _content(tensor: npt.NDArray[Any]) -> str:
+    """Tell tensors apart by type, shape and every number."""
+    return hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode() + tensor.tobytes()).hexdigest()
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -226,11 +264,11 @@ def is_packed(file: Path) -> bool:
         return False
 
 
-def _records(file: Path) -> list[Record]:
+def _records(file: Path, base: Path | None) -> list[Record]:
     """Read which tensor of which file each part is.
 
     Raises:
-        DupmaeError: The file is not a packed model, or one of a later version.
+        DupmaeError: The file is not a packed model, one of a later version, or `base` is not what it was packed beside.
     """
     if not is_packed(file):
         raise DupmaeError(f"{file} is not a packed model")
@@ -240,8 +278,10 @@ def _records(file: Path) -> list[Record]:
         version, records = int(header["version"]), parse_json(header["tensors"])
     except (KeyError, ValueError):
         raise DupmaeError(f"{file} is damaged: fetch it again") from None
-    if version > VERSION:
+    if version > VERSION_WITH_BASE:
         raise DupmaeError(f"{file} was written by a later version of dupmae: install that, or pack the model again")
+    if header.get("base") != (None if base is None else file_sha256(base)):
+        raise DupmaeError(f"{file} holds what differs from another packed model alone, and that one is not at hand")
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DupmaeError(f"{file} is damaged: fetch it again")
     return records
