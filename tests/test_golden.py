@@ -95,7 +95,7 @@ def test_a_packed_model_of_0_1_scores_as_it_did(golden: Path, tmp_path: Path, mo
 
 
 def test_a_checkpoint_of_0_1_is_a_start(golden: Path) -> None:
-    config = DuplexConfig(dense_pooling="mean", top_k=24)
+    config = DuplexConfig(dense_pooling="mean", top_k=24, words="none")
     encoder = DuplexEncoder.from_encoder(str(golden / "run" / "2-pretrain" / "model"), config)
     assert_close(scores(encoder.to("cpu"), golden), EXPECTED["checkpoint"]["scores"])
 

@@ -13,8 +13,8 @@ from dupmae.index import DuplexIndex
 from dupmae.index.scoring.query import Part
 from dupmae.retrievers import duplex_run
 
-PARTS: tuple[Part, ...] = ("both", "dense", "lexical")
-"""The sum, the dense half, the lexical half."""
+PARTS: dict[str, Part] = {"both": "all", "dense": "dense", "lexical": "lexical"}
+"""Name of a column -> the sum, the dense half, the lexical half."""
 
 
 def ndcg_of_halves(encoder: DuplexEncoder, sets: Sequence[Benchmark]) -> list[dict[str, float]]:
@@ -23,9 +23,9 @@ def ndcg_of_halves(encoder: DuplexEncoder, sets: Sequence[Benchmark]) -> list[di
         model = f"{folder}/model"
         encoder.save(model)
         index = DuplexIndex.build(Path(folder) / "index", encoder, sets[0].corpus.values(), model=model)
-        return [{part: ndcg(index, one, part) for part in PARTS} for one in sets]
+        return [{name: ndcg(index, one, part) for name, part in PARTS.items()} for one in sets]
 
 
-def ndcg(index: DuplexIndex, benchmark: Benchmark, part: Part = "both") -> float:
-    """Measure NDCG@10 of one of :data:`PARTS`."""
+def ndcg(index: DuplexIndex, benchmark: Benchmark, part: Part = "all") -> float:
+    """Measure NDCG@10 of a part of the score."""
     return evaluate_run(duplex_run(index, benchmark, part=part), benchmark.qrels)["ndcg@10"]

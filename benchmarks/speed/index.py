@@ -3,10 +3,11 @@
     python benchmarks/speed/index.py [--passages 10000] [--queries 30] [--json]
     python benchmarks/speed/index.py --documents embeddings/documents --query_embeddings embeddings/queries
 
-Synthetic vectors with a seed: gaussian dense halves, terms of a Zipf law; or what `dupmae encode` wrote.
-Prints how long building (without encoding) and opening take, how the bytes are spent, and for each number of query
-terms (queries cut to their heaviest) the latency of both, the throughput of a batch, the time in which the measured
-memory bandwidth could deliver the bytes that a query needs, and the share of scipy's top 100 that the index finds.
+Synthetic vectors with a seed: gaussian dense halves, terms and whole words of a Zipf law (`--words 0`: none); or what
+`dupmae encode` wrote. Prints how long building (without encoding) and opening take, how the bytes are spent, and for
+each number of query terms (queries cut to their heaviest) the latency of both, and of the index without words, taking
+turns, with the ratio of their processor time; the throughput of a batch, the time in which the measured memory
+bandwidth could deliver the bytes that a query needs, and the share of scipy's top 100 that the index finds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +32,8 @@ from rich.table import Table
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.index import DuplexIndex
+from dupmae.duplex.words import QUERY_WORDS, STEPS, WORD_DIMENSIONS, WordSpace, rarity
+from dupmae.index import DuplexIndex, Weights
 from dupmae.index.scoring.threads import cores
 from dupmae.index.storage.arrays import MappedFile
 from dupmae.index.storage.segments import VECTORS_FILE
@@ -46,7 +49,14 @@ GROUPS = {
     "inverted lists: where they begin": ("starts", "column_ids"),
     "columns of frequent terms": ("columns",),
     "units and error bounds": ("cls_units", "slack", "ot_units"),
+    "words: passages": ("word_documents",),
+    "words: frequencies": ("word_frequencies",),
+    "words: which, and where their lists begin": ("word_borders", "word_ids", "word_starts"),
 }
+DISTINCT_WORDS = 200_000
+"""Synthetic words; they are numbered by their frequency."""
+HASH = 2_654_435_761
+"""An odd number: multiplied with it, modulo a power of two, no two words get the same dimension."""
 
 
 class Encoded:
@@ -56,6 +66,7 @@ class Encoded:
 
     def __init__(self, embeddings: DuplexEmbeddings, vocabulary_size: int) -> None:
         self.embeddings, self.pooling = embeddings, SimpleNamespace(vocabulary_size=vocabulary_size)
+        self.words = None if embeddings.words is None else SimpleNamespace(space=WordSpace())
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
@@ -66,11 +77,11 @@ class Encoded:
 
 
 @numba.njit
-def zipf(seed: int, rows: int, terms: int, vocabulary: int) -> Any:
-    """Draw distinct terms for each row, one after the other with probability proportional to 1 / rank."""
+def zipf(seed: int, rows: int, terms: int, vocabulary: int, shift: int) -> Any:
+    """Draw distinct terms for each row, one after the other with probability proportional to 1 / (rank + shift)."""
     np.random.seed(seed)
-    cumulated = np.cumsum(1.0 / np.arange(1, vocabulary + 1))
-    ids = np.empty((rows, terms), np.uint16)
+    cumulated = np.cumsum(1.0 / np.arange(1 + shift, vocabulary + 1 + shift))
+    ids = np.empty((rows, terms), np.uint32)
     last_seen = np.full(vocabulary, -1)
     for row in range(rows):
         filled = 0
@@ -87,20 +98,39 @@ def draw(seed: int, rows: int, dimension: int, terms: int, vocabulary: int) -> D
     rng = np.random.default_rng(seed)
     cls = rng.standard_normal((rows, dimension), np.float32) / np.float32(np.sqrt(max(dimension, 1)))
     weights = rng.standard_exponential((rows, terms), np.float32)
-    return DuplexEmbeddings(cls, zipf(seed, rows, terms, vocabulary), weights)
+    return DuplexEmbeddings(cls, zipf(seed, rows, terms, vocabulary, 0).astype(np.uint16), weights)
+
+
+def draw_words(seed: int, rows: int, words: int) -> NDArray[np.int64]:
+    """Draw distinct words for each row: the most frequent one stands in a third of rows of 99, as in real text."""
+    return np.asarray(zipf(seed, rows, words, DISTINCT_WORDS, 30), np.int64)
+
+
+def as_dimensions(words: NDArray[np.int64], weights: NDArray[np.float32]) -> sp.csr_array:
+    """Lay words (n, w) out as the embeddings of a model have them."""
+    rows, width = words.shape
+    matrix = sp.csr_array(
+        (weights.flatten(), (words * HASH % WORD_DIMENSIONS).ravel(), np.arange(rows + 1) * width),
+        shape=(rows, WORD_DIMENSIONS),
+    )
+    matrix.sort_indices()
+    return matrix
 
 
 def cut(queries: DuplexEmbeddings, terms: int) -> DuplexEmbeddings:
     """Cut queries to their heaviest terms."""
     heaviest = np.argsort(-np.abs(queries.weights), axis=1, kind="stable")[:, :terms]
     ids, weights = (np.take_along_axis(array, heaviest, axis=1) for array in (queries.ids, queries.weights))
-    return DuplexEmbeddings(queries.cls, ids, weights)
+    return DuplexEmbeddings(queries.cls, ids, weights, queries.words)
 
 
-def scipy_search(cls: NDArray[Any], matrix: sp.csr_array, query: DuplexEmbeddings, k: int) -> NDArray[Any]:
-    """Find the numbers of the k best passages, best first."""
+def scipy_search(
+    cls: NDArray[Any], matrix: sp.csr_array, query: DuplexEmbeddings, words: NDArray[np.float32], k: int
+) -> NDArray[Any]:
+    """Find the numbers of the k best passages, best first; words have their rarity, behind the terms."""
     vector = np.zeros(matrix.shape[1], np.float32)
     vector[query.ids[0]] = query.weights[0]
+    vector[len(vector) - len(words) :] = words
     scores = cls @ query.cls[0] + matrix @ vector
     best = np.argpartition(-scores, k - 1)[:k]
     return best[np.argsort(-scores[best])]
@@ -152,7 +182,7 @@ def spent(folder: Path, index: DuplexIndex) -> dict[str, float]:
         arrays = MappedFile(folder, f"{entry.name}/{VECTORS_FILE}", entry.files[VECTORS_FILE]).arrays()
         total += entry.files[VECTORS_FILE]["bytes"]
         for group, names in GROUPS.items():
-            counts[group] += sum(arrays[name].nbytes for name in names)
+            counts[group] += sum(arrays[name].nbytes for name in names if name in arrays)
     counts["file headers"] = total - sum(counts.values())
     return {group: count / len(index) for group, count in counts.items()} | {"total": total / len(index)}
 
@@ -167,30 +197,52 @@ def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
             needed += block.high.nbytes + 12 * len(block)
             needed += 4 * int((starts[ids + 1] - starts[ids]).sum())
             needed += 2 * len(block) * int(np.isin(ids, block.column_ids).sum())
+            if query.words is not None:
+                known, word_starts, _, _ = block.words
+                chosen = np.isin(known, query.words.indices)
+                needed += 3 * int(np.diff(word_starts.astype(np.int64))[chosen].sum())
     return needed
 
 
 def measure(
-    index: DuplexIndex, documents: DuplexEmbeddings, matrix: sp.csr_array, queries: DuplexEmbeddings, bandwidth: float
+    index: DuplexIndex,
+    documents: DuplexEmbeddings,
+    matrix: sp.csr_array,
+    queries: DuplexEmbeddings,
+    rare_words: NDArray[np.float32],
+    bandwidth: float,
 ) -> dict[str, Any]:
-    """Measure latency, throughput and recall for one set of queries."""
+    """Measure latency, throughput and recall for one set of queries, whose words (q, W) have their rarity for scipy."""
     k = min(K, len(index))
     index.search_embeddings(queries[:1], K)  # compiles, and checks the files
     index.search_embeddings(queries[:8], K)
-    ours, theirs, found = [], [], []
+    walls: dict[str, list[float]] = {"ours": [], "without words": [], "scipy": []}
+    work, found = dict.fromkeys(walls, 0.0), []
     for row in range(len(queries)):
         query = queries[row : row + 1]
+        searches: dict[str, Callable[[], Any]] = {
+            "ours": lambda query=query: index.search_embeddings(query, K)[0][0],  # type: ignore[misc]
+            "without words": lambda query=query: index.search_embeddings(query, K, weights=Weights(words=0)),  # type: ignore[misc]
+            "scipy": lambda query=query, row=row: scipy_search(documents.cls, matrix, query, rare_words[row], k),  # type: ignore[misc]
+        }
+        first, second, last = searches
         time.sleep(BLAS_REST)
-        seconds, (ids, _) = timed(lambda query=query: index.search_embeddings(query, K))  # type: ignore[misc]
-        ours.append(seconds)
-        seconds, best = timed(lambda query=query: scipy_search(documents.cls, matrix, query, k))  # type: ignore[misc]
-        theirs.append(seconds)
-        found.append(len(set(ids[0]) & {str(number) for number in best}) / k)
+        best = {}
+        for name in (first, second, last) if row % 2 else (second, first, last):  # caches are warmer for the second
+            begun = time.process_time()
+            seconds, best[name] = timed(searches[name])
+            work[name] += time.process_time() - begun
+            walls[name].append(seconds)
+        found.append(len(set(best["ours"]) & {str(number) for number in best["scipy"]}) / k)
+    ours, without, theirs = walls.values()
     batch = timed(lambda: index.search_embeddings(queries, K))[0]
     limit = np.median([bytes_needed(index, queries[row : row + 1]) for row in range(len(queries))]) / bandwidth
     return {
         "p50_ms": 1000 * float(np.median(ours)),
         "p95_ms": 1000 * float(np.percentile(ours, 95)),
+        "without_words_p50_ms": 1000 * float(np.median(without)),
+        "processor_ms": {name: 1000 * seconds / len(queries) for name, seconds in work.items()},
+        "cost_of_words": work["ours"] / work["without words"],
         "scipy_p50_ms": 1000 * float(np.median(theirs)),
         "scipy_p95_ms": 1000 * float(np.percentile(theirs, 95)),
         "speedup": float(np.median(theirs) / np.median(ours)),
@@ -207,6 +259,8 @@ def main() -> None:
     for name, default in {**sizes, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--query_terms", type=int, default=384, help="terms of a synthetic query before the cut")
+    parser.add_argument("--words", type=int, default=99, help="words of a synthetic passage; 0 leaves words out")
+    parser.add_argument("--query_words", type=int, default=12, help="words of a synthetic query")
     parser.add_argument("--terms", type=int, nargs="+", default=[32, 384], help="terms that queries are cut to")
     parser.add_argument("--documents", type=Path, help="embeddings of passages to use instead of synthetic ones")
     parser.add_argument("--query_embeddings", type=Path, help="embeddings of queries to use with them")
@@ -214,6 +268,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the tables")
     options = parser.parse_args()
 
+    rare_words = np.empty((options.queries, 0), np.float32)
     if options.documents:
         documents = DuplexEmbeddings.load(options.documents)
         queries = DuplexEmbeddings.load(options.query_embeddings)[: options.queries]
@@ -226,6 +281,21 @@ def main() -> None:
         (documents.weights.ravel(), documents.ids.ravel().astype(np.int32), np.arange(count + 1) * width),
         shape=(count, options.vocabulary),
     )
+    if options.words and not options.documents:
+        words, asked = draw_words(options.seed + 2, count, options.words), options.query_words
+        steps = np.random.default_rng(options.seed + 2).integers(60, 220, words.shape)
+        own = (steps / STEPS).astype(np.float32)
+        documents = replace(documents, words=as_dimensions(words, own))
+        query_words = draw_words(options.seed + 3, options.queries, asked)
+        shares = np.full(query_words.shape, np.sqrt(QUERY_WORDS / asked), np.float32)
+        queries = replace(queries, words=as_dimensions(query_words, shares))
+        rare = rarity(count, np.bincount(words.ravel(), minlength=DISTINCT_WORDS))
+        rare_words = np.zeros((options.queries, DISTINCT_WORDS), np.float32)
+        np.put_along_axis(rare_words, query_words, (shares * rare[query_words]).astype(np.float32), axis=1)
+        places = np.arange(count + 1) * words.shape[1]
+        theirs = sp.csr_array((own.ravel(), words.ravel().astype(np.int32), places), shape=(count, DISTINCT_WORDS))
+        matrix = sp.csr_array(sp.hstack([matrix, theirs], format="csr"))
+        del words, steps, own, theirs
     with tempfile.TemporaryDirectory() as place:
         folder = options.folder or Path(place) / "index"
         corpus = [Passage(str(row), "", str(row)) for row in range(count)]
@@ -240,6 +310,8 @@ def main() -> None:
         spending = spent(folder, index)
         result = {
             "passages": count,
+            "words": options.words if documents.words is not None else 0,
+            "query_words": options.query_words if documents.words is not None else 0,
             "cores": cores(),
             "build_s": build_s,
             "build_peak_mb": build_mb,
@@ -249,11 +321,11 @@ def main() -> None:
             "bytes": spending,
             "bandwidth_gb_per_s": bandwidth / 1e9,
             "searches": [
-                {"terms": terms} | measure(index, documents, matrix, cut(queries, terms), bandwidth)
+                {"terms": terms} | measure(index, documents, matrix, cut(queries, terms), rare_words, bandwidth)
                 for terms in options.terms
             ],
         }
-        for key in ("p50_ms", "scipy_p50_ms", "recall_at_100"):
+        for key in ("p50_ms", "without_words_p50_ms", "scipy_p50_ms", "recall_at_100"):
             result[key] = {str(search["terms"]): search[key] for search in result["searches"]}
     if options.json:
         print(json.dumps(result, indent=2))
@@ -273,13 +345,26 @@ def show(result: dict[str, Any]) -> None:
     for group, count in result["bytes"].items():
         table.add_row(group, f"{count:,.1f}")
     console.print(table)
-    heads = ("terms", "p50, ms", "p95", "scipy + BLAS p50", "p95", "speed-up", "bandwidth limit, ms", "times the limit")
+    heads = (
+        "terms",
+        "p50, ms",
+        "p95",
+        "without words",
+        "ratio",
+        "scipy + BLAS p50",
+        "p95",
+        "speed-up",
+        "bandwidth limit, ms",
+        "times the limit",
+    )
     table = Table(*heads, "batch, queries/s", "recall@100")
     for row in result["searches"]:
         table.add_row(
             str(row["terms"]),
             f"{row['p50_ms']:.2f}",
             f"{row['p95_ms']:.2f}",
+            f"{row['without_words_p50_ms']:.2f}",
+            f"{row['cost_of_words']:.2f}",
             f"{row['scipy_p50_ms']:.1f}",
             f"{row['scipy_p95_ms']:.1f}",
             f"{row['speedup']:.1f} x",

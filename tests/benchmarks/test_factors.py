@@ -31,7 +31,7 @@ def test_an_untuned_model_is_ranked_with_its_lexical_half_multiplied(
     (row,) = json.loads((tmp_path / "factors.json").read_text(encoding="utf-8"))
     benchmark = read_benchmark(data, "train")
     (index,) = (DuplexIndex.open(folder) for folder in (tmp_path / "indexes").iterdir())
-    for name, part in (("x 1", "both"), ("dense", "dense"), ("lexical", "lexical")):
+    for name, part in (("x 1", "all"), ("dense", "dense"), ("lexical", "lexical")):
         run = duplex_run(index, benchmark, part=part)  # type: ignore[arg-type]
         assert row[name] == evaluate_run(run, benchmark.qrels)["ndcg@10"]
     assert row["x 1e-06"] == row["dense"] != row["x 100"]

@@ -47,7 +47,7 @@ def test_a_duplex_models_own_score_is_weight_one(
     more = ["--benchmark", data, "--split", "test", "--weights", 0, 1, "--json", result]
     run_script("words", tmp_path / "model", *more)
     index = DuplexIndex.build(tmp_path / "index", encoder, benchmark.corpus.values(), model=str(tmp_path / "model"))
-    for name, part in (("0", "dense"), ("1", "both"), ("alone", "lexical")):
+    for name, part in (("0", "dense"), ("1", "all"), ("alone", "lexical")):
         run = duplex_run(index, benchmark, part=part)  # type: ignore[arg-type]
         measured = json.loads(result.read_text(encoding="utf-8"))["ndcg@10"][name]
         assert measured == pytest.approx(evaluate_run(run, benchmark.qrels)["ndcg@10"])

@@ -45,9 +45,10 @@ def opened(stand_in: Callable[..., Mock]) -> Mock:
     """An index that finds as many passages as it is asked for; opening any folder gives it."""
     index = create_autospec(DuplexIndex, instance=True)
     matches = [("vitamin", 1.5), ("##d", 0.5)]
+    words = [("vitamin", 0.25)]
     passage = ("On [bold]bones", "Vitamin D and fractures.", {"lang": "en"})
     index.search.side_effect = lambda queries, k, **_: [
-        [Hit(f"p{rank}", 3.0, 1.0, 2.0, matches, *passage) for rank in range(1, k + 1)] for _ in queries
+        [Hit(f"p{rank}", 3.25, 1.0, 2.0, 0.25, matches, words, *passage) for rank in range(1, k + 1)] for _ in queries
     ]
     stand_in("dupmae.index.DuplexIndex.open", return_value=index)
     return index

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 import pytest
 
 from dupmae.cli import entry as cli
+from dupmae.index import Weights
 
 
-def test_search_shows_both_parts_of_the_score_and_the_matched_terms(opened, capsys):
+def test_search_shows_all_parts_of_the_score_and_the_matched_terms(opened, capsys):
     assert cli.main(["search", "folder", "bones", "--k", "2"]) == 0
     opened.search.assert_called_once_with(["bones"], 2)
     text = capsys.readouterr().out
-    assert "  1 3.000 = 1.000 dense + 2.000 lexical  On [bold]bones  p1\n" in text
-    assert "  2 3.000 = 1.000 dense + 2.000 lexical  On [bold]bones  p2\n" in text
+    assert "  1 3.250 = 1.000 dense + 2.000 lexical + 0.250 words  On [bold]bones  p1\n" in text
+    assert "  2 3.250 = 1.000 dense + 2.000 lexical + 0.250 words  On [bold]bones  p2\n" in text
     assert "vitamin 1.500  ##d 0.500" in text
+    assert "words: vitamin 0.250" in text
     assert "Vitamin D and fractures." in text
 
 
@@ -35,16 +37,36 @@ def test_search_json_is_one_document_and_nothing_else(opened, capsys):
     assert result["hits"] == [
         {
             "id": "p1",
-            "score": 3.0,
+            "score": 3.25,
             "dense_score": 1.0,
             "lexical_score": 2.0,
+            "word_score": 0.25,
             "matches": [{"term": "vitamin", "contribution": 1.5}, {"term": "##d", "contribution": 0.5}],
+            "words": [{"word": "vitamin", "contribution": 0.25}],
             "title": "On [bold]bones",
             "text": "Vitamin D and fractures.",
             "metadata": {"lang": "en"},
         }
     ]
     assert captured.err == ""
+
+
+def test_search_takes_weights_of_the_parts_and_refuses_what_is_none(opened, capsys):
+    options = ["--dense_weight", "0.5", "--lexical-weight", "2", "--word_weight", "0"]
+    assert cli.main(["search", "folder", "bones", *options]) == 0
+    opened.search.assert_called_once_with(["bones"], 10, weights=Weights(0.5, 2, 0))
+    for given, message in (
+        (["--word_weight", "-1"], "--word_weight must be at least 0 and at most 1000, not -1"),
+        (["--dense_weight", "nan"], "--dense_weight takes a number, not 'nan'"),
+        (["--lexical_weight", "many"], "--lexical_weight"),
+        (["--dense_weight", "0", "--lexical_weight", "0", "--word_weight", "0"], "weights of all parts"),
+    ):
+        for command in ("search", "explain"):
+            capsys.readouterr()
+            assert cli.main([command, "folder", "bones", *given]) == 2
+            error = capsys.readouterr().err
+            assert message in error
+            assert "Traceback" not in error
 
 
 def test_search_json_of_no_query_at_all_is_still_a_document(opened, capsys, pipe):

@@ -39,7 +39,7 @@ from dupmae.retrievers import bm25_run, dense_run, hybrid_run
 from dupmae.retrievers.hybrid import FORMS
 
 RUNS = ("bm25", "dense", "duplex")
-SYSTEMS = ["bm25", "base-model", "hybrid", "hybrid-rrf", "duplex", "duplex-dense", "duplex-lexical"]
+SYSTEMS = ["bm25", "base-model", "hybrid", "hybrid-rrf", "duplex", "duplex-dense", "duplex-lexical", "duplex-words"]
 
 
 @pytest.fixture(scope="module")
@@ -431,11 +431,13 @@ def test_a_duplex_start_never_knows_less_afterwards(
         "base-model",
         "base-model-dense",
         "base-model-lexical",
+        "base-model-words",
         "hybrid",
         "hybrid-rrf",
         "duplex",
         "duplex-dense",
         "duplex-lexical",
+        "duplex-words",
     ]
     assert rows["duplex"] == rows["base-model"]
     assert rows["duplex-dense"] == rows["base-model-dense"]

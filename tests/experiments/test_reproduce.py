@@ -104,9 +104,9 @@ def test_tables_one_to_three_of_a_run_that_was_put_there_are_written_beside_the_
     encoded = []
     encode_window = build.encode_window
 
-    def counted(folder: Path, encoder: Any, window: list[Any], *rest: Any) -> Any:
+    def counted(folder: Path, encoder: Any, window: list[Any], *rest: Any, words: bool) -> Any:
         encoded.append(len(window))
-        return encode_window(folder, encoder, window, *rest)
+        return encode_window(folder, encoder, window, *rest, words=words)
 
     monkeypatch.setattr(build, "encode_window", counted)
     results = reproduce(["table1", "table2", "table3"], recipe, "small", tmp_path / "out", tmp_path / "data")

@@ -48,6 +48,7 @@ SYSTEMS = {
     "duplex": "8-evaluation/duplex",
     "duplex-dense": "8-evaluation/duplex-dense",
     "duplex-lexical": "8-evaluation/duplex-lexical",
+    "duplex-words": "8-evaluation/duplex-words",
 }
 SMALL = {
     "store.max_length": 32,
@@ -233,6 +234,7 @@ def test_what_is_compared_with_may_be_chosen_before_and_afterwards(finished_copy
         "duplex",
         "duplex-dense",
         "duplex-lexical",
+        "duplex-words",
     ]
     assert [row["stage"] for row in json.loads((finished_copy / "gains.json").read_text())] == ["stage-1"]
     pipeline.run_recipe(small_recipe(finished_copy))
@@ -581,7 +583,7 @@ def test_the_runs_index_answers_with_both_halves_and_the_entries_that_matched(fi
         dict(sorted(ranked.items(), key=lambda row: -row[1])[:3]), rel=1e-3
     )
     for hit in result["hits"]:
-        assert hit["score"] == pytest.approx(hit["dense_score"] + hit["lexical_score"], rel=1e-3)
+        assert hit["score"] == pytest.approx(hit["dense_score"] + hit["lexical_score"] + hit["word_score"], rel=1e-3)
         assert hit["lexical_score"] == pytest.approx(sum(match["contribution"] for match in hit["matches"]), rel=1e-3)
         assert hit["text"].endswith(" .")
 
@@ -829,6 +831,7 @@ def test_a_duplex_start_keeps_what_it_is_and_is_fine_tuned_as_it_comes(
         "duplex",
         "duplex-dense",
         "duplex-lexical",
+        "duplex-words",
     ]
     assert DuplexEncoder(str(run / "3-finetune" / "model")).pooling.top_k == 24
     rankings = [read_run(run / place / "run.trec") for place in ("9-baselines/base-model", "8-evaluation/duplex")]

@@ -11,18 +11,31 @@ import numpy as np
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.index import DuplexIndex
+from dupmae.duplex.words import Words, WordSpace, rarity
+from dupmae.index import DuplexIndex, Weights
 
 V, D, K = 50, 8, 6
 QUERIES = [str(number) for number in range(6)]
+WORDS = ("lamp", "lighthouse", "keeper", "sea", "rock", "storm", "boat", "harbour", "gull", "night")
+SPACE = WordSpace(average_length=5)
 
 
-def embeddings(cls: np.ndarray, sparse: np.ndarray) -> DuplexEmbeddings:
-    """From dense rows (N, d') and rows over the vocabulary (N, V): every term kept, zero-padded."""
+def wordy(row: int) -> str:
+    """A text that is embedded as a row, with up to nine words: the first are frequent, the last rare, some twice."""
+    drawn = np.random.default_rng(row).geometric(0.3, row % 10)
+    return " ".join([str(row), *(WORDS[min(number, len(WORDS)) - 1] for number in drawn)])
+
+
+WORDY_QUERIES = [f"{wordy(number)} unheard" for number in (9, 8, 17, 10, 26, 35)]
+"""Queries of 9, 8, 7, no, 6 and 5 of the words, and of one that no passage has."""
+
+
+def embeddings(cls: np.ndarray, sparse: np.ndarray, words: Any = None) -> DuplexEmbeddings:
+    """From dense rows (N, d') and rows over the vocabulary (N, V): every term kept, zero-padded; and words."""
     width = int((sparse != 0).sum(axis=1).max())
     ids = np.argsort(sparse == 0, axis=1, kind="stable")[:, :width]
     weights = np.take_along_axis(sparse, ids, axis=1)
-    return DuplexEmbeddings(cls.astype(np.float32), ids.astype(np.uint16), weights.astype(np.float32))
+    return DuplexEmbeddings(cls.astype(np.float32), ids.astype(np.uint16), weights.astype(np.float32), words)
 
 
 class Tokenizer:
@@ -31,14 +44,17 @@ class Tokenizer:
 
 
 class FakeEncoder:
-    """Embeds the text "n" as row n of given matrices, and counts what it was asked to embed."""
+    """Embeds the text "n ..." as row n of given matrices, its words as a space says; counts what it was to embed."""
 
     pooling = SimpleNamespace(vocabulary_size=V)
     tokenizer = Tokenizer()
     path: str | None = None
 
-    def __init__(self, cls: np.ndarray, sparse: np.ndarray, fail_after: int | None = None) -> None:
+    def __init__(
+        self, cls: np.ndarray, sparse: np.ndarray, fail_after: int | None = None, space: WordSpace | None = None
+    ) -> None:
         self.cls, self.sparse, self.fail_after = cls, sparse, fail_after
+        self.words = None if space is None else Words(space=space)
         self.embedded: list[str] = []
 
     def embed_documents(self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False) -> Any:
@@ -46,11 +62,13 @@ class FakeEncoder:
             raise KeyboardInterrupt
         self.embedded += texts
         rows = [int(text.split()[0]) for text in texts]
-        return embeddings(self.cls[rows], self.sparse[rows])
+        words = None if self.words is None else self.words.space.passages(texts)
+        return embeddings(self.cls[rows], self.sparse[rows], words)
 
     def embed_queries(self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False) -> Any:
-        rows = [int(text) for text in texts]
-        return embeddings(self.cls[rows], self.sparse[rows])
+        rows = [int(text.split()[0]) for text in texts]
+        words = None if self.words is None else self.words.space.queries(texts)
+        return embeddings(self.cls[rows], self.sparse[rows], words)
 
 
 def random_rows(rng: np.random.Generator, count: int, terms: int = K) -> tuple[np.ndarray, np.ndarray]:
@@ -101,3 +119,46 @@ def expected(index: DuplexIndex, texts: dict[str, int], k: int = 100) -> tuple[l
 def rows(*numbers: int) -> dict[str, int]:
     """Ids of passages, each with the row that its text is embedded as."""
     return {f"p{number:02}": number for number in numbers}
+
+
+def twin(
+    encoder: FakeEncoder, texts: dict[str, str], queries: Sequence[str], k: int, weights: Weights | None = None
+) -> tuple[list[list[str]], list[list[float]]]:
+    """Rank passages (id -> text) by all three parts, each added up by itself, in Python; scores are right to the bit.
+
+    What the halves add is exact in any order; words are added in the order of their dimensions, then the dense half.
+    """
+    weights = Weights() if weights is None else weights
+    names = list(texts)
+    stored, asked = encoder.embed_documents(list(texts.values())), encoder.embed_queries(queries)
+    having = np.zeros(stored.words.shape[1], np.int64)
+    np.add.at(having, stored.words.indices, 1)
+    documents, rows = stored.words.tolil().rows, [int(text.split()[0]) for text in texts.values()]
+    frequencies = [dict(zip(found, stored.words[[n]].data, strict=True)) for n, found in enumerate(documents)]
+    ids, scores = [], []
+    for number, query in enumerate(queries):
+        own = int(query.split()[0])
+        words = asked.words[[number]]
+        weighed = np.float64(words.data * np.float32(weights.words)) * rarity(len(texts), having[words.indices])
+        found = []
+        for name, row, frequency in zip(names, rows, frequencies, strict=True):
+            score = weights.lexical * float(encoder.sparse[own] @ encoder.sparse[row])
+            for dimension, weight in zip(words.indices, weighed, strict=True):
+                score += float(weight) * float(frequency.get(dimension, 0.0))
+            found.append((-(score + weights.dense * float(encoder.cls[own] @ encoder.cls[row])), name))
+        ids.append([name for _, name in sorted(found)[:k]])
+        scores.append([-score for score, _ in sorted(found)[:k]])
+    return ids, scores
+
+
+def ranking_with_words(index: DuplexIndex) -> tuple[list[list[str]], list[list[float]]]:
+    """What an index finds for all of `WORDY_QUERIES`."""
+    return index.search_embeddings(index.encoder.embed_queries(WORDY_QUERIES), 100)
+
+
+def expected_with_words(index: DuplexIndex, texts: dict[str, int]) -> tuple[list[list[str]], list[list[float]]]:
+    """The twin's ranking of passages by id, each the wordy text that is embedded as a row."""
+    if not texts:
+        return [[] for _ in WORDY_QUERIES], [[] for _ in WORDY_QUERIES]
+    encoder: Any = index.encoder
+    return twin(encoder, {name: wordy(row) for name, row in texts.items()}, WORDY_QUERIES, 100)

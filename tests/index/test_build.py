@@ -165,7 +165,7 @@ def test_building_again_does_not_take_back_what_was_changed(tmp_path: Path) -> N
 
 
 def test_more_memory_makes_larger_segments_up_to_the_largest() -> None:
-    assert 62 == passages_within(1) < passages_within(100) < passages_within(500) <= 500_000_000 // 16_000
+    assert 55 == passages_within(1) < passages_within(100) < passages_within(500) <= 500_000_000 // 18_000
     assert passages_within(10**30) == 65_536
     for refused in (0, -1, -(10**30)):
         with pytest.raises(DupmaeError, match=r"at least 1 megabyte"):

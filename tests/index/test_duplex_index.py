@@ -36,7 +36,7 @@ from dupmae.index import DuplexIndex
     count=st.integers(1, 40),
     segment=st.integers(1, 17),
     k=st.integers(1, 45),
-    part=st.sampled_from(["both", "dense", "lexical"]),
+    part=st.sampled_from(["all", "dense", "lexical"]),
     queries=st.integers(1, 70),
 )
 def test_ranking_and_scores_equal_a_dense_product_over_vocabulary_and_dense_dimensions(
@@ -49,7 +49,7 @@ def test_ranking_and_scores_equal_a_dense_product_over_vocabulary_and_dense_dime
     folder = tmp_path_factory.mktemp("index") / "index"
     index = DuplexIndex.build(folder, FakeEncoder(cls, sparse), corpus, model="m", segment_passages=segment)
     found = index.search_embeddings(embeddings(query_cls, query_sparse), k, part)
-    dense_weight, lexical_weight = {"both": (1, 1), "dense": (1, 0), "lexical": (0, 1)}[part]
+    dense_weight, lexical_weight = {"all": (1, 1), "dense": (1, 0), "lexical": (0, 1)}[part]
     documents = np.hstack([sparse, cls])
     wanted = exhaustive(corpus, documents, np.hstack([lexical_weight * query_sparse, dense_weight * query_cls]), k)
     assert found == wanted
@@ -83,7 +83,7 @@ def test_the_two_parts_add_up_to_the_whole_score(tmp_path: Path) -> None:
     index, encoder, _ = build(tmp_path / "i")
     queries = encoder.embed_queries([str(n) for n in range(23)])
     by_part = {}
-    for part in ("both", "dense", "lexical"):
+    for part in ("all", "dense", "lexical"):
         ids, scores = index.search_embeddings(queries, 23, part)
         by_part[part] = [dict(zip(*row, strict=True)) for row in zip(ids, scores, strict=True)]
     for both, dense, lexical in zip(*by_part.values(), strict=True):
@@ -173,18 +173,19 @@ def test_k_below_one_and_unknown_parts_are_refused(tmp_path: Path) -> None:
     index, encoder, _ = build(tmp_path / "i")
     with pytest.raises(DupmaeError, match="k is 0"):
         index.search(["1"], k=0)
-    with pytest.raises(DupmaeError, match="no part 'words'"):
-        index.search_embeddings(encoder.embed_queries(["1"]), 3, "words")
+    with pytest.raises(DupmaeError, match="no part 'other'"):
+        index.search_embeddings(encoder.embed_queries(["1"]), 3, "other")
 
 
-@pytest.mark.parametrize(("former", "part"), [("cls", "dense"), ("ot", "lexical")])
+@pytest.mark.parametrize(("former", "part"), [("cls", "dense"), ("ot", "lexical"), ("both", "all")])
 def test_the_former_names_of_the_parts_are_taken_with_a_warning(tmp_path: Path, former: Any, part: Any) -> None:
     index, encoder, _ = build(tmp_path / "i")
     queries = encoder.embed_queries(["1", "2"])
     with pytest.warns(DeprecationWarning, match=f"'{former}' is called '{part}' now") as warned:
         found = index.search_embeddings(queries, 5, former)
     assert warned[0].filename == __file__
-    assert found == index.search_embeddings(queries, 5, part) != index.search_embeddings(queries, 5)
+    assert found == index.search_embeddings(queries, 5, part)
+    assert (found == index.search_embeddings(queries, 5)) is (part == "all")
 
 
 def test_a_string_where_a_list_belongs_is_refused(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_index import FakeEncoder, V, embeddings, random_rows
+from fake_index import SPACE, FakeEncoder, V, random_rows, wordy
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index import DuplexIndex
+from dupmae.index import DuplexIndex, Weights
 from dupmae.index.engines import open_engine
 from dupmae.index.engines.exchange import push, query_vectors, row_vector, search
+from dupmae.index.scoring.words import all_rarities
 
 COUNT = 40
 
@@ -26,8 +27,9 @@ def index(tmp_path: Path) -> DuplexIndex:
     cls, sparse = random_rows(rng, COUNT)
     cls, sparse = cls * rng.random(cls.shape), sparse * rng.random(sparse.shape)
     languages = ("en", "de")
-    corpus = [Passage(f"p{n}", f"{n}", f"text {n}", {"lang": languages[n % 2]}) for n in range(COUNT)]
-    index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), corpus, model="m", segment_passages=25)
+    corpus = [Passage(f"p{n}", f"{n}", f"text {wordy(n)}", {"lang": languages[n % 2]}) for n in range(COUNT)]
+    encoder = FakeEncoder(cls, sparse, space=SPACE)
+    index = DuplexIndex.build(tmp_path / "i", encoder, corpus, model="m", segment_passages=25)
     assert index.delete(["p7"]) == []
     return index
 
@@ -62,28 +64,34 @@ def engine(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
 
-def test_a_passages_sparse_vector_holds_exactly_what_the_index_scores_with(index: DuplexIndex) -> None:
-    queries = embeddings(*random_rows(np.random.default_rng(1), 3, terms=20))
+QUERIES = [*(f"{number} lamp keeper unheard, gull" for number in range(4)), "4"]
+
+
+def test_a_passages_sparse_vector_holds_what_the_index_scores_with(index: DuplexIndex) -> None:
+    queries, rarities = index.encoder.embed_queries(QUERIES), all_rarities(index.snapshot)
     ids, scores = index.search_embeddings(queries, COUNT)
     for vector, names, wanted in zip(query_vectors(queries, V), ids, scores, strict=True):
         for name, score in zip(names, wanted, strict=True):
             number, row = index.snapshot.find([name])[name]
-            stored = row_vector(index.snapshot.segments[number].rows(), row)
+            stored = row_vector(index.snapshot.segments[number].rows(), row, *rarities)
             _, mine, theirs = np.intersect1d(vector.ids, stored.ids, assume_unique=True, return_indices=True)
             product = vector.values[mine].astype(np.float64) @ stored.values[theirs]
-            assert product == pytest.approx(score, rel=1e-9)
+            assert product == pytest.approx(score, abs=1e-6)  # words are rounded
 
 
-def test_an_engine_ranks_and_explains_like_the_index(index: DuplexIndex, engine: Any) -> None:
+@pytest.mark.parametrize("weights", [None, Weights(0.5, 1, 3), Weights(words=0), Weights(0.01, 0, 1)], ids=str)
+def test_an_engine_ranks_and_explains_like_the_index(index: DuplexIndex, engine: Any, weights: Any) -> None:
     assert push(index, engine) == COUNT - 1
-    queries = [str(number) for number in range(5)]
-    found = search(engine, index.encoder, index.manifest.model_fingerprint, queries, 10)
-    for theirs, ours in zip(found, index.search(queries, 10), strict=True):
+    options = {} if weights is None else {"weights": weights}
+    found = search(engine, index.encoder, index.manifest.model_fingerprint, QUERIES, 10, **options)
+    for theirs, ours in zip(found, index.search(QUERIES, 10, **options), strict=True):
         assert [hit.id for hit in theirs] == [hit.id for hit in ours]
         for their, our in zip(theirs, ours, strict=True):
             assert their.score == pytest.approx(our.score, rel=1e-5)
-            assert (their.dense_score, their.lexical_score) == pytest.approx((our.dense_score, our.lexical_score))
+            for part in ("dense_score", "lexical_score", "word_score"):
+                assert getattr(their, part) == pytest.approx(getattr(our, part), rel=1e-5, abs=1e-9)
             assert [term for term, _ in their.matches] == [term for term, _ in our.matches]
+            assert dict(their.words) == pytest.approx(dict(our.words), rel=1e-5)
             assert (their.title, their.text, their.metadata) == (our.title, our.text, our.metadata)
 
 
@@ -111,6 +119,44 @@ def test_pushing_again_leaves_what_the_index_holds_now(index: DuplexIndex, engin
     (found,) = search(engine, index.encoder, index.manifest.model_fingerprint, ["3"], 100)
     assert {hit.id for hit in found} == {f"p{number}" for number in range(COUNT)} - {"p1", "p2", "p7"}
     assert {hit.text for hit in found if hit.id == "p3"} == {"new text"}
+
+
+def test_words_become_as_rare_as_they_are_with_the_next_push(index: DuplexIndex, engine: Any) -> None:
+    push(index, engine)
+    index.add([Passage(f"new{number}", f"{number}", "lamp lamp") for number in range(9)])
+
+    def words() -> list[float]:
+        found = search(engine, index.encoder, index.manifest.model_fingerprint, ["3 lamp"], 100)[0]
+        return [hit.word_score for hit in found if hit.id == "p9"]
+
+    before = words()
+    push(index, engine)
+    (ours,) = index.explain("3 lamp", ["p9"])
+    assert words() == pytest.approx([ours.word_score], rel=1e-5)
+    assert before > words()
+
+
+def test_vectors_without_words_are_refused_where_that_can_be_told(tmp_path: Path, pgvector: Any) -> None:
+    cls, sparse = random_rows(np.random.default_rng(4), 3)
+    corpus = [Passage(f"p{n}", f"{n}", "text") for n in range(3)]
+    index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), corpus, model="m")
+    pgvector.table = "without"
+    push(index, pgvector)
+    with pytest.raises(DupmaeError, match="such as those of words: push an index that was built with it"):
+        search(pgvector, FakeEncoder(cls, sparse, space=SPACE), index.manifest.model_fingerprint, ["1 lamp"], 5)
+
+
+def test_a_passage_of_more_words_than_a_vector_holds_is_named(index: DuplexIndex, pgvector: Any) -> None:
+    push(index, pgvector)
+    words = " ".join(f"w{number}" for number in range(16_500))
+    index.add([Passage("long", "3", words)])
+    with pytest.raises(
+        DupmaeError, match=r"passage 'long' cannot be pushed: its vector has 16,\d\d\d numbers"
+    ) as caught:
+        push(index, pgvector)
+    assert len(str(caught.value)) <= 500
+    (found,) = search(pgvector, index.encoder, index.manifest.model_fingerprint, ["3"], 100)
+    assert len(found) == COUNT - 1
 
 
 def test_vectors_of_another_model_are_refused(index: DuplexIndex, engine: Any) -> None:

@@ -88,7 +88,7 @@ def test_few_passages_are_scored_exactly_when_the_rest_is_far_below(
     cls, sparse = real_rows(rng, 2000, 64, 0)
     index = DuplexIndex.build(tmp_path / "i", FakeEncoder(cls, sparse), passages(2000), model="m")
     block = index.snapshot.segments[0].blocks[0]
-    query = prepare_queries(embeddings(cls[:1], sparse[:1]), index.manifest, "both")[0]
+    query = prepare_queries(embeddings(cls[:1], sparse[:1]), index.manifest, "all")[0]
     scores = cls @ cls[0]
     bound = query.length * block.slack.max()
     assert np.sum(scores + 2 * bound >= np.sort(scores)[-10]) < 40

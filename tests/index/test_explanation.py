@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dupmae import DuplexEncoder, DuplexIndex
+from dupmae import DuplexConfig, DuplexEncoder, DuplexIndex
+from dupmae.cli.display import PlainConsole, show_explanation
 from dupmae.corpus import read_benchmark
 from dupmae.errors import DupmaeError
+from dupmae.index import Weights
 from dupmae.index.explanation import explain, explanation_as_record
 
 
@@ -45,7 +47,7 @@ def test_the_best_of_all_three_rankings_are_shown_with_their_ranks(index: Duplex
     explanation = explain(index, query, k=2, ids=["p00"])
     shown = {explained.hit.id: explained.ranks for explained in explanation.hits}
     embeddings = index.encoder.embed_queries([query])
-    for place, part in enumerate(("both", "dense", "lexical")):
+    for place, part in enumerate(("all", "dense", "lexical")):
         ranking = index.search_embeddings(embeddings, 100, part)[0][0]
         assert set(ranking[:2]) <= shown.keys()
         for passage, ranks in shown.items():
@@ -84,3 +86,33 @@ def test_the_command_prints_both_shares_or_json(
     assert record == json.loads(json.dumps(explanation_as_record(explain(index, query, 1, ["p00"]))))
     assert record["hits"][0]["rank"] == 1
     assert {"dense_rank", "lexical_rank", "matched", "expanded", "dense_score"} <= record["hits"][0].keys()
+
+
+def test_whole_words_are_weighed_counted_and_ranked_by(
+    bert_folder: Path, benchmark_folder: Path, query: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = read_benchmark(benchmark_folder, "test").corpus
+    encoder = DuplexEncoder.from_encoder(str(bert_folder), DuplexConfig(dense_dimension=16, top_k=10))
+    encoder.save(str(tmp_path / "model"))
+    index = DuplexIndex.build(tmp_path / "index", encoder, corpus.values())
+    explanation = explain(index, f"{query} unheard", 2, weights=Weights(words=2))
+    there = [set(passage.full_text.split()) for passage in corpus.values()]
+    assert {word.word: word.passages for word in explanation.words} == {
+        word: sum(word in words for words in there) for word in {*query.split(), "unheard"}
+    }
+    assert [word.weight for word in explanation.words if word.word == "unheard"] == [0.0]
+    embeddings = index.encoder.embed_queries([f"{query} unheard"])
+    ranking = index.search_embeddings(embeddings, 100, "words")[0][0]
+    by_word = {word.word: word.weight for word in explanation.words}
+    for explained in explanation.hits:
+        assert explained.ranks[3] == ranking.index(explained.hit.id) + 1
+        assert explained.hit.word_score == pytest.approx(sum(added for _, added in explained.hit.words))
+        assert all(0 < added < by_word[word] for word, added in explained.hit.words)
+    assert set(ranking[:2]) <= {explained.hit.id for explained in explanation.hits}
+    record = explanation_as_record(explanation)
+    assert record["hits"][0].keys() >= {"word_rank", "word_score", "words"}
+    show_explanation(PlainConsole(), explanation)
+    printed = capsys.readouterr().out
+    assert "whole words: " in printed
+    assert "unheard (in 0) 0.000" in printed
+    assert f", by words {explanation.hits[0].ranks[3]}" in printed

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from fake_index import FakeEncoder, random_rows, ranking
+from fake_index import SPACE, FakeEncoder, random_rows, ranking, wordy
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
@@ -29,8 +29,8 @@ ROWS = random_rows(np.random.default_rng(7), 100)
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two segments, deleted passages and, where faiss is installed, clusters."""
     folder = tmp_path_factory.mktemp("sound") / "i"
-    corpus = [Passage(f"p{n:02}", "", f"{n}", {"parity": str(n % 2)}) for n in range(60)]
-    index = DuplexIndex.build(folder, FakeEncoder(*ROWS), corpus, model="m", segment_passages=32)
+    corpus = [Passage(f"p{n:02}", "", wordy(n), {"parity": str(n % 2)}) for n in range(60)]
+    index = DuplexIndex.build(folder, FakeEncoder(*ROWS, space=SPACE), corpus, model="m", segment_passages=32)
     index.delete(["p03", "p40"])
     try:
         index.cluster()
@@ -62,7 +62,7 @@ def seal(folder: Path, change: Callable[[dict[str, Any]], object] = lambda value
 
 def opened(folder: Path) -> DuplexIndex:
     index = DuplexIndex.open(folder)
-    index.encoder = FakeEncoder(*ROWS)
+    index.encoder = FakeEncoder(*ROWS, space=SPACE)
     return index
 
 
@@ -118,6 +118,20 @@ LIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "there are more weights than passages": lambda arrays: arrays.update(weights=np.zeros(5, np.int16)),
     "numbers are of another type": lambda arrays: arrays.update(documents=arrays["documents"].astype(np.uint32)),
     "an array is missing": lambda arrays: arrays.pop("slack"),
+    "words are missing": lambda arrays: arrays.pop("word_ids"),
+    "a block's words begin beyond the end": one_at("word_borders", 1, 2**32 - 1),
+    "a block's words begin late": one_at("word_borders", 0, 1),
+    "the words end before the end": one_at("word_borders", -1, 3),
+    "a word has no dimension": one_at("word_ids", -1, 2**22),
+    "a word stands twice": lambda arrays: one_at("word_ids", 1, arrays["word_ids"][0])(arrays),
+    "a word's list begins beyond the end": one_at("word_starts", 2, 2**32 - 1),
+    "the words' lists end before the end": one_at("word_starts", -1, 3),
+    "a word's list is empty": lambda arrays: one_at("word_starts", 1, 0)(arrays),
+    "a word's passage is not in the block": one_at("word_documents", 0, 65_535),
+    "a word's list does not rise": lambda arrays: arrays.update(word_documents=arrays["word_documents"][::-1].copy()),
+    "a word is in a passage 0 times": one_at("word_frequencies", 5, 0),
+    "there are fewer frequencies": lambda arrays: arrays.update(word_frequencies=arrays["word_frequencies"][:-1]),
+    "words are of another type": lambda arrays: arrays.update(word_starts=arrays["word_starts"].astype(np.float32)),
 }
 
 
@@ -227,7 +241,7 @@ KEYS = [
     "complete",
     "deleted",
 ]
-KEYS += ["segment_passages", "next_number", "segments", "clusters", "precision", "passages"]
+KEYS += ["segment_passages", "next_number", "segments", "clusters", "precision", "passages", "words"]
 VALUES = [
     -1,
     0,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_index import FakeEncoder, expected, random_rows, ranking
+from fake_index import SPACE, FakeEncoder, expected_with_words, random_rows, ranking_with_words, wordy
 from faults import KINDS, Fault, LostPowerError, every_fault
 
 from dupmae.cli.failures import explain
@@ -26,17 +26,17 @@ STEP = 3
 
 
 def build(folder: Path, rows: range, **options: Any) -> DuplexIndex:
-    return DuplexIndex.build(folder, FakeEncoder(*ROWS), passages(rows), model="m", **options)
+    return DuplexIndex.build(folder, FakeEncoder(*ROWS, space=SPACE), passages(rows), model="m", **options)
 
 
 def passages(rows: range, shift: int = 0) -> list[Passage]:
     """Passage pn, embedded as row n, or as that many rows after it."""
-    return [Passage(f"p{row:02}", "", f"{row + shift}", {"parity": str(row % 2)}) for row in rows]
+    return [Passage(f"p{row:02}", "", wordy(row + shift), {"parity": str(row % 2)}) for row in rows]
 
 
 def opened(folder: Path) -> DuplexIndex:
     index = DuplexIndex.open(folder)
-    index.encoder = FakeEncoder(*ROWS)
+    index.encoder = FakeEncoder(*ROWS, space=SPACE)
     return index
 
 
@@ -106,11 +106,11 @@ def check(change: Change, folder: Path, fault: Fault) -> None:
         assert {} in states  # a build that did not finish goes on
     else:
         index.verify()
-        assert ranking(index) in [expected(index, state) for state in states if state]
+        assert ranking_with_words(index) in [expected_with_words(index, state) for state in states if state]
     change.make(folder)
     index = opened(folder)
     index.verify()
-    assert ranking(index) == expected(index, change.after)
+    assert ranking_with_words(index) == expected_with_words(index, change.after)
     if index.manifest.clusters is not None:
         assert len(index.snapshot.clusters.nearest(np.ones(8, np.float32), np.ones(45, np.uint8), 9, 99)) == 9  # type: ignore[union-attr]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from fake_index import FakeEncoder, expected, random_rows, ranking
+from fake_index import SPACE, FakeEncoder, expected_with_words, random_rows, ranking_with_words, wordy
 from faults import KINDS, LostPowerError, failing
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -30,9 +30,9 @@ class Index(RuleBasedStateMachine):
     def build(self, state: dict[str, int], segment: int) -> None:
         self.place = Path(tempfile.mkdtemp())
         self.state, self.readers = dict(state), list[tuple[DuplexIndex, dict[str, int]]]()
-        corpus = [Passage(name, "", str(row)) for name, row in state.items()]
+        corpus = [Passage(name, "", wordy(row)) for name, row in state.items()]
         self.index = DuplexIndex.build(
-            self.place / "i", FakeEncoder(*ROWS), corpus, model="m", segment_passages=segment
+            self.place / "i", FakeEncoder(*ROWS, space=SPACE), corpus, model="m", segment_passages=segment
         )
 
     def opened(self) -> DuplexIndex:
@@ -42,7 +42,7 @@ class Index(RuleBasedStateMachine):
 
     @rule(passages=PASSAGES)
     def add(self, passages: dict[str, int]) -> None:
-        self.index.add([Passage(name, "", str(row)) for name, row in passages.items()])
+        self.index.add([Passage(name, "", wordy(row)) for name, row in passages.items()])
         self.state |= passages
 
     @rule(names=st.lists(NAMES, max_size=6))
@@ -75,23 +75,25 @@ class Index(RuleBasedStateMachine):
                 if names:
                     self.index.delete(names)
                 else:
-                    self.index.add([Passage(name, "", str(row)) for name, row in passages.items()])
+                    self.index.add([Passage(name, "", wordy(row)) for name, row in passages.items()])
             except (OSError, LostPowerError) as found:
                 error = found
         self.index = self.opened()
         self.index.verify()
-        found_state = ranking(self.index)
-        assert found_state in [expected(self.index, state) for state in ([self.state, after] if error else [after])]
-        if found_state == expected(self.index, after):
+        found_state = ranking_with_words(self.index)
+        assert found_state in [
+            expected_with_words(self.index, state) for state in ([self.state, after] if error else [after])
+        ]
+        if found_state == expected_with_words(self.index, after):
             self.state = after
 
     @invariant()
     def agree(self) -> None:
         if hasattr(self, "state"):
             assert len(self.index) == len(self.state)
-            assert ranking(self.index) == expected(self.index, self.state)
+            assert ranking_with_words(self.index) == expected_with_words(self.index, self.state)
             for reader, state in self.readers:
-                assert ranking(reader) == expected(reader, state)
+                assert ranking_with_words(reader) == expected_with_words(reader, state)
 
     def teardown(self) -> None:
         if hasattr(self, "place"):

@@ -43,7 +43,7 @@ class PlainConsole(Console):
 
 
 def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
-    """Print one query's ranked passages: score, its two parts, the terms that matched, a snippet."""
+    """Print one query's ranked passages: score, its parts, the terms and the words that matched, a snippet."""
     console.print(Text(query, style="bold"))
     if not hits:
         console.print(Padding(Text("no passage found", style="dim"), (0, 0, 1, 4)))
@@ -61,6 +61,8 @@ def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
             more = len(hit.matches) - SHOWN_TERMS
             terms += f"  and {more} more" if more > 0 else ""
             console.print(Padding(Text(terms, style="green"), (0, 0, 0, 4)))
+        if hit.words:
+            console.print(Padding(_contributions("words", "green", hit.words), (0, 0, 0, 4)))
         console.print(Padding(Text(snippet(hit.text)), (0, 0, 1, 4)))
 
 
@@ -73,6 +75,7 @@ def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> st
                 asdict(hit)
                 | {
                     "matches": [{"term": term, "contribution": weight} for term, weight in hit.matches],
+                    "words": [{"word": word, "contribution": weight} for word, weight in hit.words],
                     "metadata": dict(hit.metadata),
                 }
                 for hit in hits
@@ -153,28 +156,34 @@ def _significance(comparison: Comparison) -> Iterator[str]:
 
 
 def show_explanation(console: Console, explanation: Explanation) -> None:
-    """Print a query's terms, and passages with their ranks, both parts of their scores and their terms."""
+    """Print a query's terms and words, and passages with their ranks, the parts of their scores, terms and words."""
     console.print(Text(explanation.query, style="bold"))
     for name, style, terms in (
         ("its words", "green", [term for term in explanation.terms if term.in_query]),
         ("added", "yellow", [term for term in explanation.terms if not term.in_query]),
     ):
         console.print(Padding(_terms(name, style, terms), (0, 0, 0, 4)))
+    if explanation.words:
+        words = [(f"{word.word} (in {word.passages:,})", word.weight) for word in explanation.words]
+        console.print(Padding(_contributions("whole words", "green", words), (0, 0, 0, 4)))
     for explained in explanation.hits:
         hit = explained.hit
         ranks = ["-" if rank is None else str(rank) for rank in explained.ranks]
+        by_parts = f"rank {ranks[0]}, by the dense half {ranks[1]}, by the lexical half {ranks[2]}"
+        by_parts += f", by words {ranks[3]}" if explanation.words else ""
         console.print()
         console.print(
             Text.assemble(
                 (hit.title or hit.id, "bold"),
                 (f"  {hit.id}  " if hit.title else "  ", "dim"),
-                (f"rank {ranks[0]}, by the dense half {ranks[1]}, by the lexical half {ranks[2]}", "bold cyan"),
+                (by_parts, "bold cyan"),
             )
         )
         lines = [
             Text(f"{hit.score:.3f} = {_parts(hit)}"),
             _terms("in both", "green", explained.matched),
             _terms("meant", "yellow", explained.expanded),
+            *([_contributions("words", "green", hit.words)] if hit.words else []),
             Text(snippet(hit.text)),
         ]
         for line in lines:
@@ -182,15 +191,21 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
 
 
 def _parts(hit: Hit) -> str:
-    """Write the two parts of a hit's score."""
-    return f"{hit.dense_score:.3f} dense + {hit.lexical_score:.3f} lexical"
+    """Write the parts of a hit's score; words only where they add something."""
+    words = f" + {hit.word_score:.3f} words" if hit.word_score else ""
+    return f"{hit.dense_score:.3f} dense + {hit.lexical_score:.3f} lexical{words}"
 
 
 def _terms(name: str, style: str, terms: Sequence[Term]) -> Text:
     """Put terms on one line, and the sum of those that there is no room for."""
-    shown = "  ".join(f"{term.token} {term.weight:.3f}" for term in terms[:SHOWN_TERMS])
-    rest = terms[SHOWN_TERMS:]
-    more = f"  and {len(rest)} more, {sum(term.weight for term in rest):.3f}" if rest else ""
+    return _contributions(name, style, [(term.token, term.weight) for term in terms])
+
+
+def _contributions(name: str, style: str, parts: Sequence[tuple[str, float]]) -> Text:
+    """Put named numbers on one line, and the sum of those that there is no room for."""
+    shown = "  ".join(f"{part} {weight:.3f}" for part, weight in parts[:SHOWN_TERMS])
+    rest = parts[SHOWN_TERMS:]
+    more = f"  and {len(rest)} more, {sum(weight for _, weight in rest):.3f}" if rest else ""
     return Text.assemble((f"{name}: ", "dim"), (shown or "none", style), (more, "dim"))
 
 

@@ -47,6 +47,8 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 """What NumPy's and torch's generators all take."""
 Weight = Annotated[float, Range(0)]
 """A factor or a rate, which may switch something off."""
+Factor = Annotated[float, Range(0, 1000)]
+"""What a part of a score is multiplied by: numbers beyond would leave single precision."""
 AboveZero = Annotated[float, Range(0, above_least=True)]
 """A factor, a divisor or a duration."""
 Fraction = Annotated[float, Range(0, 1)]

@@ -280,9 +280,13 @@ def build_index(model: Path, passages: Iterable[Passage], folder: Path, *, dense
 
 
 def parts_of(index: DuplexIndex) -> dict[str, Part]:
-    """Say what is measured of a duplex model, by the ending of its row: the sum, and each of two halves alone."""
-    both = index.encoder.pooling.dense_dimension and index.encoder.pooling.top_k
-    return {"": "both", "-dense": "dense", "-lexical": "lexical"} if both else {"": "both"}
+    """Say what is measured of a duplex model, by the ending of its row: the sum, and each of several parts alone."""
+    pooling, has_words = index.encoder.pooling, index.manifest.words is not None
+    alone: dict[str, Part] = {"-dense": "dense"} if pooling.dense_dimension else {}
+    alone |= {"-lexical": "lexical"} if pooling.top_k else {}
+    alone |= {"-words": "words"} if has_words else {}
+    whole: dict[str, Part] = {"": "all"}
+    return whole | (alone if len(alone) > 1 else {})
 
 
 def identity_of(base_model: Model, corpora: Iterable[Iterable[Passage]], judged: Iterable[Benchmark]) -> list[Any]:

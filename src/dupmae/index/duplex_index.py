@@ -16,19 +16,20 @@ from dupmae.index.hits import Hit, Where, wanted_values
 from dupmae.index.scoring.approximate import Approximate, approximate_top_k
 from dupmae.index.scoring.exact import top_k
 from dupmae.index.scoring.explaining import explain_hit
-from dupmae.index.scoring.query import Part, Query, prepare_queries
+from dupmae.index.scoring.query import UNCHANGED, Part, Query, Weights, prepare_queries
 from dupmae.index.scoring.snapshot import Snapshot
+from dupmae.index.scoring.words import with_rarity
 from dupmae.index.storage.manifest import MAX_PASSAGES, Manifest
 from dupmae.index.storage.passages import IDS_FILE, TEXTS_FILE
 from dupmae.index.storage.segments import VECTORS_FILE
 from dupmae.index.writing.build import add_passages, build_segments
 from dupmae.index.writing.changes import build_clusters, compact_segments, delete_passages, require_finished
-from dupmae.index.writing.encoding import Encoder, in_precision
+from dupmae.index.writing.encoding import Encoder, fitted, word_space_of
 from dupmae.models import model_fingerprint, open_model
 
 
 class DuplexIndex:
-    """An index folder, opened for exact search by Eq. 12.
+    """An index folder, opened for exact search by Eq. 12 and, if its model has them, whole words.
 
     Use :meth:`build` or :meth:`open`. Opening maps one committed state of the folder, which later changes by other
     processes do not touch (:meth:`refresh` moves on to the newest); texts are read only for hits, and the encoder is
@@ -56,7 +57,7 @@ class DuplexIndex:
         self.folder = folder
         self.snapshot = Snapshot.open(folder)
         """The committed state that is searched."""
-        self._encoder = None if encoder is None else in_precision(encoder, self.manifest.precision)
+        self._encoder = None if encoder is None else fitted(encoder, folder, self.manifest)
 
     @classmethod
     def build(
@@ -136,7 +137,7 @@ class DuplexIndex:
 
     @encoder.setter
     def encoder(self, encoder: Encoder) -> None:
-        self._encoder = in_precision(encoder, self.manifest.precision)
+        self._encoder = fitted(encoder, self.folder, self.manifest)
 
     def refresh(self) -> None:
         """Move on to the newest committed state of the folder.
@@ -199,6 +200,7 @@ class DuplexIndex:
         k: int = 10,
         where: Where | None = None,
         approximate: Approximate | None = None,
+        weights: Weights = UNCHANGED,
     ) -> list[list[Hit]]:
         """Rank the k best passages for each query, best first, ties by id.
 
@@ -207,72 +209,81 @@ class DuplexIndex:
             k: Passages wanted; fewer come back from a smaller index.
             where: Only passages with these metadata.
             approximate: Trade recall for speed; exact if None.
+            weights: What each part of the score is multiplied by.
 
         Raises:
-            DupmaeError: A string instead of a list, k < 1, the model cannot be used, or a file is damaged.
+            DupmaeError: A string instead of a list, k < 1, the model cannot be used, or a file
+                is damaged.
         """
         refuse_string(queries, "queries")
         if not queries:
             return []
         snapshot, tokenizer = self.snapshot, self.encoder.tokenizer
-        prepared = prepare_queries(self.encoder.embed_queries(list(queries)), snapshot.manifest, "both")
-        return [
-            [
-                explain_hit(snapshot.segments[number], row, query, tokenizer, identifier, score)
-                for identifier, score, number, row in ranking
-            ]
-            for query, ranking in zip(prepared, self._ranked(snapshot, prepared, k, where, approximate), strict=True)
-        ]
+        prepared = _prepared(snapshot, self.encoder.embed_queries(list(queries)), "all", weights)
+        rankings = self._ranked(snapshot, prepared, k, where, approximate)
+        found = []
+        for text, query, ranking in zip(queries, prepared, rankings, strict=True):
+            names = words_by_dimension(self.encoder, text)
+            found.append(
+                [
+                    explain_hit(snapshot.segments[number], row, query, tokenizer, names, identifier, score)
+                    for identifier, score, number, row in ranking
+                ]
+            )
+        return found
 
-    def explain(self, query: str, ids: Sequence[str]) -> list[Hit]:
+    def explain(self, query: str, ids: Sequence[str], weights: Weights = UNCHANGED) -> list[Hit]:
         """Score passages for a query whether it finds them or not.
 
         Args:
             query: Text.
             ids: The passages, in the order in which they come back.
+            weights: What each part of the score is multiplied by.
 
         Raises:
-            DupmaeError: A string instead of a list, an id that is not there, the model cannot be used, or a file is
-                damaged.
+            DupmaeError: A string instead of a list, an id that is not there, the model cannot be
+                used, or a file is damaged.
         """
         refuse_string(ids, "ids")
         snapshot = self.snapshot
         places = snapshot.find(list(ids))
         if missing := [identifier for identifier in ids if identifier not in places]:
             raise DupmaeError(f"The index {self.folder} has no passage {missing[0]!r}.")
-        (prepared,) = prepare_queries(self.encoder.embed_queries([query]), snapshot.manifest, "both")
-        hits, tokenizer = [], self.encoder.tokenizer
+        (prepared,) = _prepared(snapshot, self.encoder.embed_queries([query]), "all", weights)
+        hits, tokenizer, names = [], self.encoder.tokenizer, words_by_dimension(self.encoder, query)
         for identifier in ids:
             number, row = places[identifier]
             snapshot.segments[number].check()
-            hits.append(explain_hit(snapshot.segments[number], row, prepared, tokenizer, identifier))
+            hits.append(explain_hit(snapshot.segments[number], row, prepared, tokenizer, names, identifier))
         return hits
 
     def search_embeddings(
         self,
         embeddings: DuplexEmbeddings,
         k: int,
-        part: Part = "both",
+        part: Part = "all",
         where: Where | None = None,
         approximate: Approximate | None = None,
+        weights: Weights = UNCHANGED,
     ) -> tuple[list[list[str]], list[list[float]]]:
         """Rank the k best passages for queries that are embedded already.
 
         Args:
             embeddings: Q queries of the model that built the index.
             k: Passages wanted for each; fewer come back from a smaller index.
-            part: `"both"` for Eq. 12, `"dense"` or `"lexical"` for one of its terms alone.
+            part: `"all"` for the whole score, `"dense"`, `"lexical"` or `"words"` for one of its parts alone.
             where: Only passages with these metadata.
             approximate: Trade recall for speed; exact if None.
+            weights: What each part of the score is multiplied by.
 
         Returns:
             Ids and scores, one list a query, best first, ties by id.
 
         Raises:
-            DupmaeError: k < 1, embeddings that do not fit the index, or a damaged file.
+            DupmaeError: k < 1, embeddings that do not fit the index, a part that it does not have, or a damaged file.
         """
         snapshot = self.snapshot
-        queries = prepare_queries(embeddings, snapshot.manifest, part)
+        queries = _prepared(snapshot, embeddings, part, weights)
         rankings = self._ranked(snapshot, queries, k, where, approximate)
         return [[place[0] for place in row] for row in rankings], [[place[1] for place in row] for row in rankings]
 
@@ -296,7 +307,8 @@ class DuplexIndex:
             name: sum(entry.files[name]["bytes"] for entry in manifest.segments)
             for name in (VECTORS_FILE, IDS_FILE, TEXTS_FILE)
         }
-        stored = sum(map(len, segments))
+        stored, words = sum(map(len, segments)), manifest.word_space
+        parts = {part: sum(segment.part_bytes[part] for segment in segments) for part in ("dense", "lexical", "word")}
         return {
             "passages": manifest.passages,
             "deleted": stored - manifest.passages,
@@ -305,6 +317,7 @@ class DuplexIndex:
             "dense_dimensions": manifest.cls_dimension,
             "vocabulary": manifest.vocabulary_size,
             "terms_per_passage": manifest.top_k,
+            "words": "none" if words is None else words.language,
             "precision": manifest.precision or "not kept",
             "metadata": snapshot.metadata_fields,
             "clusters": "yes" if manifest.clusters else "no",
@@ -312,7 +325,7 @@ class DuplexIndex:
             "bytes_of_ids": sizes[IDS_FILE],
             "bytes_of_texts": sizes[TEXTS_FILE],
             "vector_bytes_per_passage": round(sizes[VECTORS_FILE] / max(1, stored)),
-        }
+        } | {f"{part}_bytes_per_passage": round(size / max(1, stored)) for part, size in parts.items()}
 
     def _alive(self, snapshot: Snapshot, where: Where | None) -> list[NDArray[np.uint8]]:
         """Mark the passages that may be found: for each segment, 1 for each of them (n,)."""
@@ -345,3 +358,14 @@ class DuplexIndex:
         else:
             found = approximate_top_k(snapshot, alive, queries, k, approximate)
         return [snapshot.by_id(one)[:k] for one in found]
+
+
+def words_by_dimension(encoder: Encoder, query: str) -> dict[int, str]:
+    """Name the words of a query by their dimensions; of an encoder without words there are none."""
+    space = word_space_of(encoder)
+    return {} if space is None else space.names([query])
+
+
+def _prepared(snapshot: Snapshot, embeddings: DuplexEmbeddings, part: Part, weights: Weights) -> list[Query]:
+    """Lay queries out for the loops, their words as rare as they are in the index."""
+    return with_rarity(snapshot, prepare_queries(embeddings, snapshot.manifest, part, weights))

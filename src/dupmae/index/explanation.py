@@ -1,21 +1,23 @@
-"""Why a duplex index ranks passages as it does: both halves' scores and ranks, terms that are there or only meant."""
+"""Why a duplex index ranks passages as it does: scores and ranks of all parts, words, terms that are there or meant."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
-from dupmae.index.duplex_index import DuplexIndex
+from dupmae.index.duplex_index import DuplexIndex, words_by_dimension
 from dupmae.index.hits import Hit
-from dupmae.index.scoring.query import Part
+from dupmae.index.scoring.query import PARTS, UNCHANGED, Weights, prepare_queries
+from dupmae.index.scoring.words import passages_with, with_rarity
 
 DEPTH = 1000
 """Ranks beyond this are not looked for."""
-_PARTS: tuple[Part, ...] = ("both", "dense", "lexical")
+Ranks = tuple[int | None, int | None, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,26 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A whole word of a query."""
+
+    word: str
+    """As the query writes it, in small letters."""
+    weight: float
+    """Its share of the query times its rarity."""
+    passages: int
+    """Passages of the index that have it, or another word of its stem."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainedHit:
     """A passage and the reasons for its score."""
 
     hit: Hit
-    """Its score, what each half contributes, its text."""
-    ranks: tuple[int | None, int | None, int | None]
-    """Its rank by the sum, by the dense half alone, by the lexical half alone; None beyond `DEPTH`."""
+    """Its score, what each part contributes, the words that it shares with the query, its text."""
+    ranks: Ranks
+    """Its rank by the sum, by the dense half alone, by the lexical half alone, by words alone; None beyond `DEPTH`, and
+    the last one in an index without words."""
     matched: Sequence[Term]
     """Shared terms that stand in both texts, heaviest first."""
     expanded: Sequence[Term]
@@ -53,59 +68,89 @@ class Explanation:
     query: str
     """The text."""
     terms: Sequence[Term]
-    """The query's terms, heaviest first."""
+    """The query's learned terms, heaviest first."""
+    words: Sequence[Word]
+    """Its whole words, heaviest first; those that no passage has weigh nothing."""
     hits: Sequence[ExplainedHit]
-    """The best passages by the sum, then those that only one of the halves has among its best, then those asked for."""
+    """The best passages by the sum, then those that only one of its parts has among its best, then those asked for."""
 
 
-def explain(index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = ()) -> Explanation:
+def explain(
+    index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = (), weights: Weights = UNCHANGED
+) -> Explanation:
     """Explain what an index finds for a query.
 
     Args:
         index: The index.
         query: Text.
-        k: Passages from the top of each of three rankings: by the sum (Eq. 12), by the dense half alone, by the lexical
-            half alone.
+        k: Passages from the top of each ranking: by the sum, and by each of its parts alone.
         ids: Further passages, whether they are found or not.
+        weights: What each part of the sum is multiplied by.
 
     Raises:
-        DupmaeError: k < 1, a string instead of a list, an id that is not in the index, or the model cannot be used.
+        DupmaeError: k < 1, a string instead of a list, an id that is not in the index, or the
+            model cannot be used.
     """
     if k < 1:
         raise DupmaeError(f"k is {k}: ask for at least one passage.")
     refuse_string(ids, "ids")
-    embeddings = index.encoder.embed_queries([query])
-    rankings = [index.search_embeddings(embeddings, max(k, DEPTH), part)[0][0] for part in _PARTS]
+    plain = index.encoder.embed_queries([query])
+    whole, *parts = PARTS if index.manifest.words is not None else PARTS[:-1]
+    rankings = [index.search_embeddings(plain, max(k, DEPTH), whole, weights=weights)[0][0]]
+    rankings += [index.search_embeddings(plain, max(k, DEPTH), part)[0][0] for part in parts]
+    embeddings = weights.apply(plain)
     ranks = [{passage: rank for rank, passage in enumerate(ranking, 1)} for ranking in rankings]
     shown = list(dict.fromkeys([*(passage for ranking in rankings for passage in ranking[:k]), *ids]))
     asked = _tokens(index, query)
     heaviest = np.flatnonzero(embeddings.weights[0])
     names = index.encoder.tokenizer.convert_ids_to_tokens(embeddings.ids[0][heaviest].tolist())
-    weights = embeddings.weights[0][heaviest].tolist()
+    term_weights = embeddings.weights[0][heaviest].tolist()
     return Explanation(
         query,
-        [Term(name, weight, name in asked, False) for name, weight in zip(names, weights, strict=True)],
-        [
-            _explained(index, hit, asked, (ranks[0].get(hit.id), ranks[1].get(hit.id), ranks[2].get(hit.id)))
-            for hit in index.explain(query, shown)
-        ],
+        [Term(name, weight, name in asked, False) for name, weight in zip(names, term_weights, strict=True)],
+        _words(index, query, plain, weights),
+        [_explained(index, hit, asked, _ranks_of(hit, ranks)) for hit in index.explain(query, shown, weights)],
     )
 
 
 def explanation_as_record(explanation: Explanation) -> dict[str, Any]:
-    """Lay an explanation out as JSON: `query`, `terms`, and `hits` with `rank`, `dense_rank` and `lexical_rank`."""
+    """Lay an explanation out as JSON: `query`, `terms`, `words`, and `hits` with `rank`, `dense_rank` and so on."""
     hits = []
     for explained in explanation.hits:
         record = asdict(explained)
         hit = record.pop("hit") | {"metadata": dict(explained.hit.metadata)}
         hit.pop("matches")
-        hits.append(hit | dict(zip(("rank", "dense_rank", "lexical_rank"), record.pop("ranks"), strict=True)) | record)
-    return {"query": explanation.query, "terms": [asdict(term) for term in explanation.terms], "hits": hits}
+        hit["words"] = [{"word": word, "contribution": added} for word, added in explained.hit.words]
+        names = ("rank", "dense_rank", "lexical_rank", "word_rank")
+        hits.append(hit | dict(zip(names, record.pop("ranks"), strict=True)) | record)
+    return {
+        "query": explanation.query,
+        "terms": [asdict(term) for term in explanation.terms],
+        "words": [asdict(word) for word in explanation.words],
+        "hits": hits,
+    }
 
 
-def _explained(
-    index: DuplexIndex, hit: Hit, asked: set[str], ranks: tuple[int | None, int | None, int | None]
-) -> ExplainedHit:
+def _words(index: DuplexIndex, query: str, embeddings: DuplexEmbeddings, weights: Weights) -> list[Word]:
+    """Weigh the words of a query as the index does, and count the passages that have them."""
+    if index.manifest.words is None or not weights.words:
+        return []
+    snapshot = index.snapshot
+    (prepared,) = with_rarity(snapshot, prepare_queries(embeddings, snapshot.manifest, "words", weights))
+    names = words_by_dimension(index.encoder, query)
+    having = passages_with(snapshot, prepared.word_ids)
+    found = zip(prepared.word_ids.tolist(), prepared.word_weights.tolist(), having.tolist(), strict=True)
+    words = [Word(names.get(dimension, f"word {dimension}"), weight, count) for dimension, weight, count in found]
+    return sorted(words, key=lambda word: -word.weight)
+
+
+def _ranks_of(hit: Hit, ranks: Sequence[Mapping[str, int]]) -> Ranks:
+    """Look up a passage's rank in each ranking; by words it has none where the index has none."""
+    found = [ranking.get(hit.id) for ranking in ranks]
+    return found[0], found[1], found[2], found[3] if len(found) > 3 else None
+
+
+def _explained(index: DuplexIndex, hit: Hit, asked: set[str], ranks: Ranks) -> ExplainedHit:
     """Sort a hit's terms into those that stand in both texts and the others."""
     there = _tokens(index, f"{hit.title} {hit.text}")
     terms = [Term(token, added, token in asked, token in there) for token, added in hit.matches]

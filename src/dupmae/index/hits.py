@@ -19,13 +19,17 @@ class Hit:
     id: str
     """The passage's id."""
     score: float
-    """Eq. 12."""
+    """The sum of the three that follow."""
     dense_score: float
-    """Its first term: what the dense halves contribute."""
+    """The first term of Eq. 12: what the dense halves contribute."""
     lexical_score: float
-    """Its second term: what shared terms contribute."""
+    """Its second term: what shared learned terms contribute."""
+    word_score: float
+    """What shared words contribute; 0 in an index without words."""
     matches: list[tuple[str, float]]
     """The shared terms with their contributions to `lexical_score`, heaviest first."""
+    words: list[tuple[str, float]]
+    """The shared words, as the query writes them, with their contributions to `word_score`, heaviest first."""
     title: str
     """The passage's title; may be empty."""
     text: str

@@ -72,14 +72,14 @@ def dense_run(
         return search_encodings(vectors, encodings, benchmark.queries, k)
 
 
-def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Part = "both") -> Run:
+def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Part = "all") -> Run:
     """Rank by Eq. 12, or by one of its two halves.
 
     Args:
         index: Of the benchmark's corpus.
         benchmark: Gives the queries.
         k: Passages kept of each query.
-        part: `"both"`, or `"dense"` / `"lexical"` for one half alone.
+        part: `"all"`, or `"dense"` / `"lexical"` / `"words"` for one part alone.
 
     Returns:
         Scores of the best passages, best first.
@@ -97,7 +97,7 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
     return search_index(index, benchmark.queries, k, part)
 
 
-def search_index(index: DuplexIndex, queries: Mapping[str, str], k: int, part: Part = "both") -> Run:
+def search_index(index: DuplexIndex, queries: Mapping[str, str], k: int, part: Part = "all") -> Run:
     """Rank the k best passages of queries (id -> text) with an index; see :func:`duplex_run`."""
     names, run = list(queries), dict[str, dict[str, float]]()
     for start in range(0, len(names), QUERIES_AT_A_TIME):
@@ -131,7 +131,7 @@ def open_retrievers(
         benchmark: The corpus.
         lengths: The benchmark's rules on lengths.
         encodings: Folder in which encoded corpora are kept and found again.
-        halves: Whether a duplex model is followed by each of its halves alone (:func:`name_of_half`).
+        halves: Whether a duplex model is followed by each of its halves, and its words, alone (:func:`name_of_half`).
 
     Raises:
         DupmaeError: No such model, or one that cannot search.
@@ -158,8 +158,8 @@ def open_retrievers(
     ]
 
 
-def name_of_half(model: str, half: Literal["dense", "lexical"]) -> str:
-    """Name one half of a duplex model as tables do."""
+def name_of_half(model: str, half: Literal["dense", "lexical", "words"]) -> str:
+    """Name one part of a duplex model's score as tables do."""
     return f"{model} {half}"
 
 
@@ -222,7 +222,10 @@ def _open_duplex(
         seconds=seconds,
         stored=index.info()["bytes_of_vectors"],
     )
-    if not (halves and index.manifest.cls_dimension and index.manifest.top_k):
+    alone: list[Literal["dense", "lexical", "words"]] = ["dense"] if index.manifest.cls_dimension else []
+    alone += ["lexical"] if index.manifest.top_k else []
+    alone += ["words"] if index.manifest.words is not None else []
+    if not halves or len(alone) < 2:
         return [whole]
     return [
         whole,
@@ -231,6 +234,6 @@ def _open_duplex(
                 name=name_of_half(name, half),
                 search=lambda queries, k, half=half: search_index(index, queries, k, half),  # type: ignore[misc]
             )
-            for half in HALVES
+            for half in alone
         ),
     ]

@@ -62,7 +62,7 @@ def evaluate(
         output: Folder of the results.
         encodings: Folder of encoded corpora, to share it between outputs; OUTPUT/encodings if not given.
         k: Passages ranked of each query, 10 or more; metrics that look deeper are left out.
-        halves: Measure each half of duplex models, too.
+        halves: Measure each half of duplex models, and their words, alone, too.
         reranker: A cross-encoder, folder or Hugging Face id; each system is measured once more with its best passages
             ranked by it.
         rerank_depth: Passages of each query that the reranker scores.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dupmae.cli.commands.inputs import open_engine_at, open_index, read_filter
-from dupmae.config.ranges import Count, Positive
+from dupmae.config.ranges import Count, Factor, Positive
 from dupmae.errors import DupmaeError
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ def search(
     terms: int | None = None,
     candidates: Positive = 400,
     probes: Count = 0,
+    dense_weight: Factor = 1.0,
+    lexical_weight: Factor = 1.0,
+    word_weight: Factor = 1.0,
     json: bool = False,
     model: str | None = None,
     engine: str | None = None,
@@ -45,7 +48,7 @@ def search(
       dupmae search runs/scifact/index --json < queries.txt > hits.json
       dupmae search "does vitamin D prevent fractures?" --engine http://localhost:6333/scifact --model model
 
-    Prints ranked passages: the score, its dense and lexical parts, and the terms that matched with what each added.
+    Prints ranked passages: the score, its parts, and the terms and whole words that matched with what each added.
     Without a query: a prompt at a terminal (an empty line or Ctrl-D ends), else one query a line from the standard
     input. Writes no file. Search is exact unless --terms says otherwise.
 
@@ -58,6 +61,9 @@ def search(
             it. `dupmae index tune` proposes this and the next two.
         candidates: Passages that are rescored, with --terms.
         probes: Clusters that are looked into, with --terms; 0 reads all dense halves.
+        dense_weight: What the dense half of the score is multiplied by, for this search; 0 leaves it out.
+        lexical_weight: The same for the learned terms.
+        word_weight: The same for whole words.
         json: Print one JSON document and nothing else, for programs.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
         engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
@@ -65,10 +71,13 @@ def search(
             DUPMAE_API_KEY does not hold it.
     """
     from dupmae.cli.display import PlainConsole, hits_as_json, show_hits
+    from dupmae.index import Weights
 
     if k < 1:
         raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
-    options: dict[str, Any] = {} if where is None else {"where": read_filter(where)}
+    weights = Weights(dense_weight, lexical_weight, word_weight)
+    options: dict[str, Any] = {} if weights == Weights() else {"weights": weights}
+    options |= {} if where is None else {"where": read_filter(where)}
     if terms is not None:
         from dupmae.index import Approximate
 
@@ -133,34 +142,42 @@ def explain(
     *,
     k: int = 3,
     ids: list[str] | None = None,
+    dense_weight: Factor = 1.0,
+    lexical_weight: Factor = 1.0,
+    word_weight: Factor = 1.0,
     model: str | None = None,
     json: bool = False,
 ) -> None:
-    """Show why an index finds what it finds: what each half contributes, and which words are matched or only meant.
+    """Show why an index finds what it finds: what each part contributes, and which words are matched or only meant.
 
     Example:
       dupmae explain runs/scifact/index "does vitamin D prevent fractures?"
       dupmae explain runs/scifact/index "does vitamin D prevent fractures?" --k 1 --ids 4983 --json
 
-    Prints the query's terms; then the best passages by the sum of both halves, by the dense half alone and by the
-    lexical half alone, each with its rank in all three, both parts of its score, the terms that stand in both texts and
-    those that the model has added to one of them.
+    Prints the query's terms and words; then the best passages by the sum, by the dense half alone, by the lexical half
+    alone and by words alone, each with its rank in all of these, the parts of its score, the terms that stand in both
+    texts, those that the model has added to one of them, and the words that the query and all of the passage share.
 
     Args:
         index: Folder that `dupmae index build` or `dupmae run` wrote.
         query: The query.
-        k: Passages from the top of each of the three rankings.
+        k: Passages from the top of each of the rankings.
         ids: Further passages to explain, such as one that should have been found.
+        dense_weight: What the dense half of the score is multiplied by; 0 leaves it out of the sum.
+        lexical_weight: The same for the learned terms.
+        word_weight: The same for whole words.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
         json: Print one JSON document instead, for programs.
     """
     if k < 1:
         raise DupmaeError(f"--k counts the passages to explain, at least 1, not {k}")
     from dupmae.cli.display import PlainConsole, show_explanation
+    from dupmae.index import Weights
     from dupmae.index.explanation import explain as explain_query
     from dupmae.index.explanation import explanation_as_record
 
-    explanation = explain_query(open_index(Path(index), model), query, k, ids or [])
+    weights = Weights(dense_weight, lexical_weight, word_weight)
+    explanation = explain_query(open_index(Path(index), model), query, k, ids or [], weights)
     if json:
         print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
     else:

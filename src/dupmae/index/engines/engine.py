@@ -1,8 +1,10 @@
-"""The protocol of engines, which hold each duplex vector as ONE sparse vector over V + d' dimensions.
+"""The protocol of engines, which hold each duplex vector as ONE sparse vector over V + d' dimensions, and words.
 
-Dimensions 0 .. V-1 are the vocabulary, V .. V+d'-1 the dense half, so the plain inner product an engine computes over
-all its shards is Eq. 12. (Asking for two result lists, dense and sparse, and fusing them is not: a passage that is
-missing from one list would count 0 there.) What is pushed are the numbers the index stores, to the last bit.
+Dimensions 0 .. V-1 are the vocabulary, V .. V+d'-1 the dense half, and those behind them the words of an index that
+has some, so the plain inner product an engine computes over all its shards is the score. (Asking for two result lists,
+dense and sparse, and fusing them is not: a passage that is missing from one list would count 0 there.) What is pushed
+are the numbers the index stores, to the last bit; but a passage's words are pushed times their rarity in the index,
+rounded to single precision, since an engine knows none: it is that of the passages pushed, until the next push.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from dupmae.errors import DupmaeError, without_passwords
 
 @dataclass(frozen=True, slots=True)
 class SparseVector:
-    """A duplex vector over V + d' dimensions."""
+    """A duplex vector over V + d' dimensions, and those of words."""
 
     ids: NDArray[np.int64]
     """Dimensions that are not 0, rising (m,)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.words import STEPS, WORD_DIMENSIONS
 from dupmae.errors import DupmaeError, refuse_string
-from dupmae.index.duplex_index import DuplexIndex
+from dupmae.index.duplex_index import DuplexIndex, words_by_dimension
 from dupmae.index.engines.engine import Document, Engine, SparseVector
 from dupmae.index.hits import Hit, Where, wanted_values
+from dupmae.index.scoring.explaining import named_words
+from dupmae.index.scoring.query import UNCHANGED, Weights
+from dupmae.index.scoring.words import all_rarities
 from dupmae.index.storage.quantise import Rows, restore_dense
 from dupmae.index.writing.encoding import Encoder
 
@@ -21,12 +25,19 @@ from dupmae.index.writing.encoding import Encoder
 def push(index: DuplexIndex, engine: Engine) -> int:
     """Make an engine hold the passages of an index and no others; return how many there are."""
     dimensions = index.manifest.vocabulary_size + index.manifest.cls_dimension
+    dimensions += 0 if index.manifest.words is None else WORD_DIMENSIONS
     with tqdm(_documents(index), total=len(index), desc="push", unit=" passages") as bar:
         return engine.push(iter(bar), dimensions)
 
 
 def search(
-    engine: Engine, encoder: Encoder, model: str, queries: Sequence[str], k: int, where: Where | None = None
+    engine: Engine,
+    encoder: Encoder,
+    model: str,
+    queries: Sequence[str],
+    k: int,
+    where: Where | None = None,
+    weights: Weights = UNCHANGED,
 ) -> list[list[Hit]]:
     """Search an engine and explain its answers as :meth:`DuplexIndex.search` does.
 
@@ -37,70 +48,115 @@ def search(
         queries: Texts.
         k: Passages wanted.
         where: Only passages with these metadata.
+        weights: What each part of the score is multiplied by.
 
     Raises:
-        DupmaeError: A string instead of a list, or the engine refuses, or holds another model's vectors.
+        DupmaeError: A string instead of a list, or the engine refuses, or holds another model's
+            vectors.
     """
     refuse_string(queries, "queries")
     vocabulary = encoder.pooling.vocabulary_size
     wanted = {field: wanted_values(values) for field, values in (where or {}).items()}
     answers = []
-    for query in query_vectors(encoder.embed_queries(list(queries)), vocabulary):
+    embeddings = weights.apply(encoder.embed_queries(list(queries)))
+    dense = range(vocabulary, vocabulary + embeddings.cls.shape[1])
+    for text, query in zip(queries, query_vectors(embeddings, vocabulary), strict=True):
         found = engine.search(query, k, wanted)
         if any(document.model != model for document, _ in found):
             raise DupmaeError("The engine holds vectors of another model: push the index again.")
-        answers.append([_hit(document, score, query, vocabulary, encoder) for document, score in found])
+        names = words_by_dimension(encoder, text)
+        answers.append([_hit(document, score, query, dense, encoder, names) for document, score in found])
     return answers
 
 
 def query_vectors(embeddings: DuplexEmbeddings, vocabulary_size: int) -> list[SparseVector]:
-    """Turn query embeddings into sparse vectors over V + d' dimensions."""
-    vectors = []
-    for dense, ids, weights in zip(embeddings.cls, embeddings.ids, embeddings.weights, strict=True):
+    """Turn query embeddings into sparse vectors over V + d' dimensions and those of words, which have their shares."""
+    vectors, words = [], embeddings.words
+    for row, (dense, ids, weights) in enumerate(zip(embeddings.cls, embeddings.ids, embeddings.weights, strict=True)):
         used = np.flatnonzero(weights)
         order = used[np.argsort(ids[used])]
-        vectors.append(_joined(ids[order].astype(np.int64), weights[order], dense, vocabulary_size))
+        own = _NO_WORDS
+        if words is not None:
+            start, end = words.indptr[row], words.indptr[row + 1]
+            own = words.indices[start:end], words.data[start:end]
+        vectors.append(_joined(ids[order].astype(np.int64), weights[order], dense, own, vocabulary_size))
     return vectors
 
 
-def row_vector(rows: Rows, row: int) -> SparseVector:
-    """Turn a stored passage into a sparse vector; nothing is rounded."""
+def row_vector(rows: Rows, row: int, words: NDArray[np.int64], rare: NDArray[np.float64]) -> SparseVector:
+    """Turn a stored passage into a sparse vector; nothing is rounded but words times their rarity.
+
+    Args:
+        rows: Stored passages.
+        row: Which of them.
+        words: Dimensions of all words of the index, rising (m,).
+        rare: Their rarities (m,).
+    """
     start, end = rows.lexical.indptr[row], rows.lexical.indptr[row + 1]
     weights = rows.lexical.data[start:end] * rows.lexical_units[row]
     one = slice(row, row + 1)
     dense = restore_dense(rows.high[one], rows.low[one], rows.dense_units[one])[0]
-    return _joined(rows.lexical.indices[start:end].astype(np.int64), weights, dense, rows.lexical.shape[1])
+    own = _NO_WORDS
+    if rows.words is not None:
+        first, last = rows.words.indptr[row], rows.words.indptr[row + 1]
+        ids = rows.words.indices[first:last]
+        own = ids, rows.words.data[first:last] / STEPS * rare[np.searchsorted(words, ids)]
+    return _joined(rows.lexical.indices[start:end].astype(np.int64), weights, dense, own, rows.lexical.shape[1])
 
 
-def _joined(ids: NDArray[np.int64], weights: NDArray[Any], dense: NDArray[Any], vocabulary_size: int) -> SparseVector:
-    """Join the terms and, after them, the dense half."""
-    used = np.flatnonzero(dense)
+_NO_WORDS: tuple[NDArray[Any], NDArray[Any]] = np.empty(0, np.int64), np.empty(0, np.float64)
+
+
+def _joined(
+    ids: NDArray[np.int64],
+    weights: NDArray[Any],
+    dense: NDArray[Any],
+    words: tuple[NDArray[Any], NDArray[Any]],
+    vocabulary_size: int,
+) -> SparseVector:
+    """Join the terms, after them the dense half, and after that the words."""
+    used, (word_ids, word_weights) = np.flatnonzero(dense), words
+    kept = np.flatnonzero(word_weights)
+    behind = vocabulary_size + len(dense)
     return SparseVector(
-        np.concatenate((ids, vocabulary_size + used)), np.concatenate((weights, dense[used])).astype(np.float32)
+        np.concatenate((ids, vocabulary_size + used, behind + word_ids[kept].astype(np.int64))),
+        np.concatenate((weights, dense[used], word_weights[kept])).astype(np.float32),
     )
 
 
 def _documents(index: DuplexIndex) -> Iterator[Document]:
     """Read the living passages; memory holds one segment."""
-    for segment, alive in zip(index.snapshot.segments, index.snapshot.alive, strict=True):
+    snapshot = index.snapshot
+    words, rare = all_rarities(snapshot)
+    for segment, alive in zip(snapshot.segments, snapshot.alive, strict=True):
         rows = segment.rows()
         for row in np.flatnonzero(alive).tolist():
-            yield Document(segment.passages.passage(row), row_vector(rows, row), index.manifest.model_fingerprint)
+            vector = row_vector(rows, row, words, rare)
+            yield Document(segment.passages.passage(row), vector, snapshot.manifest.model_fingerprint)
 
 
-def _hit(document: Document, score: float, query: SparseVector, vocabulary: int, encoder: Encoder) -> Hit:
-    """Take an engine's score apart."""
+def _hit(
+    document: Document,
+    score: float,
+    query: SparseVector,
+    dense: range,
+    encoder: Encoder,
+    names: Mapping[int, str],
+) -> Hit:
+    """Take an engine's score apart; `dense` are the dimensions of the dense half, terms before and words behind it."""
     ids, mine, theirs = np.intersect1d(query.ids, document.vector.ids, assume_unique=True, return_indices=True)
     parts = query.values[mine].astype(np.float64) * document.vector.values[theirs]
-    lexical = np.flatnonzero(ids < vocabulary)
+    lexical, words = np.flatnonzero(ids < dense.start), np.flatnonzero(ids >= dense.stop)
     heaviest = lexical[np.argsort(-parts[lexical], kind="stable")]
     tokens = encoder.tokenizer.convert_ids_to_tokens(ids[heaviest].tolist())
     return Hit(
         id=document.passage.id,
         score=score,
-        dense_score=float(parts[ids >= vocabulary].sum()),
+        dense_score=float(parts[(ids >= dense.start) & (ids < dense.stop)].sum()),
         lexical_score=float(parts[lexical].sum()),
+        word_score=float(parts[words].sum()),
         matches=list(zip(tokens, parts[heaviest].tolist(), strict=True)),
+        words=named_words(ids[words] - dense.stop, parts[words], names),
         title=document.passage.title,
         text=document.passage.text,
         metadata=document.passage.metadata,

@@ -17,6 +17,8 @@ from dupmae.index.engines.engine import Document, SparseVector, refuse_nul, tran
 
 WAIT_SECONDS = 30
 """How long to wait for a server that does not answer, unless the URL or PGCONNECT_TIMEOUT says so."""
+MOST_NUMBERS = 16_000
+"""Numbers of a vector that are not 0, at most: the limit of the type `sparsevec`."""
 
 
 class PgVector:
@@ -65,6 +67,7 @@ class PgVector:
                 for document in documents:
                     passage = document.passage
                     refuse_nul(passage)
+                    _refuse_long(document)
                     metadata = json.dumps(dict(passage.metadata), ensure_ascii=False)
                     vector = _text(document.vector, dimensions)
                     copy.write_row((passage.id, passage.title, passage.text, metadata, document.model, vector))
@@ -83,6 +86,11 @@ class PgVector:
             column = cursor.fetchone()
             if column is None:
                 raise DupmaeError(f"The database has no table {self.table} that `dupmae index push pgvector` made.")
+            if len(query.ids) and query.ids[-1] >= column[0]:
+                raise DupmaeError(
+                    f"The table {self.table} holds vectors of {column[0]:,} dimensions, and the model's have more, "
+                    "such as those of words: push an index that was built with it."
+                )
             vector = _text(query, column[0])
             condition = sql.SQL(" AND ").join([sql.SQL("true"), *(sql.SQL("metadata ->> %s = ANY(%s)") for _ in where)])
             values = [value for field, wanted in where.items() for value in (field, list(wanted))]
@@ -100,6 +108,15 @@ class PgVector:
         import psycopg
 
         return translated(f"PostgreSQL, table {self.table},", self._secrets, psycopg.Error)
+
+
+def _refuse_long(document: Document) -> None:
+    """Refuse a passage of more words than a vector of pgvector holds numbers."""
+    if len(document.vector.ids) > MOST_NUMBERS:
+        raise DupmaeError(
+            f"the passage {document.passage.id!r} cannot be pushed: its vector has {len(document.vector.ids):,} "
+            f"numbers, most of them words, and pgvector's hold {MOST_NUMBERS:,}; cut the passage up and index the parts"
+        )
 
 
 def _text(vector: SparseVector, dimensions: int) -> str:

@@ -20,7 +20,7 @@ class Approximate:
     """How candidates are chosen; `dupmae index tune` proposes numbers. The scores of what is found are exact."""
 
     terms: int
-    """Terms of the query, its heaviest, that candidates are chosen with."""
+    """Learned terms of the query, its heaviest, that candidates are chosen with; its words all count."""
     candidates: int
     """Passages that are rescored (with clusters: as many from each half)."""
     probes: int = 0
@@ -41,7 +41,7 @@ def approximate_top_k(
     """Find what :func:`dupmae.index.scoring.exact.top_k` finds, faster and not proven.
 
     Without probes the query cut to its heaviest terms is searched for exactly, which reads every dense half. With
-    probes the clusters give candidates by the dense half and the inverted lists of the heaviest terms by the other;
+    probes the clusters give candidates by the dense half and the inverted lists of words and the heaviest terms others;
     segments that are newer than the clusters are searched as without.
 
     Raises:
@@ -58,7 +58,7 @@ def approximate_top_k(
     places = covered(snapshot.clusters, snapshot.segments)
     old = [rows if number in places else np.zeros_like(rows) for number, rows in enumerate(alive)]
     new = [np.zeros_like(rows) if number in places else rows for number, rows in enumerate(alive)]
-    lexical = top_k(snapshot.segments, old, [query.lexical() for query in cut], count)
+    lexical = top_k(snapshot.segments, old, [query.without_dense() for query in cut], count)
     unclustered = top_k(snapshot.segments, new, cut, count) if len(places) < len(alive) else [best([], k)] * len(cut)
     numbers = sorted(places, key=lambda number: places[number])
     living = np.concatenate([alive[number] for number in numbers] or [np.empty(0, np.uint8)])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.index.scoring.loops import dense_scores, lexical_scores, search_block
+from dupmae.index.scoring.loops import add_words, dense_scores, lexical_scores, search_block
 from dupmae.index.scoring.query import Query
 from dupmae.index.scoring.scanning import scan_dense
 from dupmae.index.scoring.threads import cores, in_parallel
@@ -24,7 +24,7 @@ class Found:
     """Passages found for one query, in the order of their scores; which of equal ones comes first is left open."""
 
     scores: NDArray[np.float64]
-    """Eq. 12 (m,)."""
+    """Eq. 12 and words (m,)."""
     segments: NDArray[np.int64]
     """Number of each one's segment (m,)."""
     rows: NDArray[np.int64]
@@ -37,14 +37,14 @@ class Found:
 def top_k(
     segments: Sequence[Segment], alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int
 ) -> list[Found]:
-    """Find the best passages of each query by Eq. 12, proven.
+    """Find the best passages of each query by Eq. 12 and words, proven.
 
     All cores share the blocks of the segments; what is found does not depend on their number.
 
     Args:
         segments: The index's, in order.
         alive: For each, 1 for the passages that may be found (n,).
-        queries: Q queries.
+        queries: Q queries, their words with their rarity.
         k: At least 1.
 
     Returns:
@@ -78,7 +78,17 @@ def _top_k_of_group(
         for place, row in zip(places, scanned, strict=True):
             query = queries[place]
             scores, rows = search_block(
-                query.dense, query.length, query.terms, row, block.dense, block.lists, living, floors[place], k
+                query.dense,
+                query.length,
+                query.terms,
+                query.words,
+                row,
+                block.dense,
+                block.lists,
+                block.words,
+                living,
+                floors[place],
+                k,
             )
             pieces[place].append(Found(scores, np.full(len(rows), number), rows + block.first))
 
@@ -101,11 +111,12 @@ def best(parts: Sequence[Found], k: int) -> Found:
 
 
 def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:
-    """Score chosen passages exactly (Eq. 12): for each segment number, rising rows."""
+    """Score chosen passages exactly: for each segment number, rising rows."""
 
     def work(task: tuple[int, Block, NDArray[np.int64]]) -> Found:
         number, block, rows = task
         scores = lexical_scores(query.terms, block.lists, rows)
+        add_words(query.words, block.words, rows, scores)
         if query.length:
             scores += dense_scores(query.dense, block.dense, rows)
         return Found(scores, np.full(len(rows), number), rows + block.first)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dupmae.index.hits import Hit
-from dupmae.index.scoring.loops import contributions, dense_scores
+from dupmae.index.scoring.loops import contributions, dense_scores, word_contributions
 from dupmae.index.scoring.query import Query
 from dupmae.index.storage.segments import Segment
 
 
 def explain_hit(
-    segment: Segment, row: int, query: Query, tokenizer: Any, identifier: str, score: float | None = None
+    segment: Segment,
+    row: int,
+    query: Query,
+    tokenizer: Any,
+    names: Mapping[int, str],
+    identifier: str,
+    score: float | None = None,
 ) -> Hit:
     """Take the score of a stored passage apart.
 
@@ -22,8 +30,9 @@ def explain_hit(
         row: Its row there.
         query: The query.
         tokenizer: Gives terms their names.
+        names: The query's words, by dimension.
         identifier: The passage's id.
-        score: Eq. 12, where a search has summed it up; None sums the two halves.
+        score: The score, where a search has summed it up; None sums its parts.
     """
     block = next(block for block in segment.blocks if row < block.first + len(block))
     rows = np.array([row - block.first])
@@ -32,14 +41,35 @@ def explain_hit(
     heaviest = shared[np.argsort(-parts[shared], kind="stable")]
     tokens = tokenizer.convert_ids_to_tokens(query.ids[heaviest].tolist())
     dense: Any = dense_scores(query.dense, block.dense, rows)
+    words: Any = word_contributions(query.words, block.words, rows[0])  # (w,)
     passage = segment.passages.passage(row)
     return Hit(
         id=identifier,
-        score=float(dense[0] + parts.sum()) if score is None else score,
+        score=float(dense[0] + parts.sum() + words.sum()) if score is None else score,
         dense_score=float(dense[0]),
         lexical_score=float(parts.sum()),
+        word_score=float(words.sum()),
         matches=[(token, float(parts[place])) for token, place in zip(tokens, heaviest, strict=True)],
+        words=named_words(query.word_ids, words, names),
         title=passage.title,
         text=passage.text,
         metadata=passage.metadata,
     )
+
+
+def named_words(
+    ids: NDArray[np.int64], parts: NDArray[np.float64], names: Mapping[int, str]
+) -> list[tuple[str, float]]:
+    """Name the words that contribute something, heaviest first.
+
+    Args:
+        ids: Their dimensions (w,).
+        parts: What each contributes (w,).
+        names: The query's words, by dimension.
+    """
+    shared = np.flatnonzero(parts)
+    heaviest = shared[np.argsort(-parts[shared], kind="stable")]
+    return [
+        (names.get(dimension, f"word {dimension}"), contribution)
+        for dimension, contribution in zip(ids[heaviest].tolist(), parts[heaviest].tolist(), strict=True)
+    ]

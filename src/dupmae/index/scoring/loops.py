@@ -3,9 +3,9 @@
 Exact scores are summed in double precision, in an order that depends on the query and the passage alone - not on the
 passage's place nor on the other queries of the batch - so equal passages get equal scores and ties are real ties.
 
-What describes a query's or a block's half comes as one tuple, from :class:`dupmae.index.scoring.query.Query` and
-:class:`dupmae.index.storage.segments.Block`: `terms`, `dense` and `lists`. They are plain tuples because numba's cache
-on disk would import the class of a named one before it looks whether it is still valid.
+What describes a part of a query or a block comes as one tuple, from :class:`dupmae.index.scoring.query.Query` (`terms`,
+`words`) and :class:`dupmae.index.storage.segments.Block` (`dense`, `lists`, `words`). They are plain tuples because
+numba's cache on disk would import the class of a named one before it looks whether it is still valid.
 """
 
 from __future__ import annotations
@@ -17,26 +17,40 @@ import numpy as np
 
 RUN = 64
 """Passages that are passed over together when the best of them is not good enough."""
+STEP = 1 / 256
+"""What a byte of a word's saturated frequency counts in, a power of two: nothing is rounded."""
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def search_block(
-    query: Any, length: Any, terms: Any, scanned: Any, dense: Any, lists: Any, alive: Any, floor: Any, k: int
+    query: Any,
+    length: Any,
+    terms: Any,
+    words: Any,
+    scanned: Any,
+    dense: Any,
+    lists: Any,
+    word_lists: Any,
+    alive: Any,
+    floor: Any,
+    k: int,
 ) -> Any:
-    """Find the k best passages of a block by Eq. 12, proven: no passage that is left out can be among them.
+    """Find the k best passages of a block by Eq. 12 and words, proven: none that is left out can be among them.
 
-    The lexical half is summed exactly for every passage. Of the dense half the high bytes give a score that is off
-    by at most `length * slack`. So k passages certainly reach the k-th largest score less its bound, and every passage
-    whose score plus its bound reaches that too, be they many or few, is scored exactly.
+    The lexical half and the words are summed exactly for every passage. Of the dense half the high bytes give a score
+    that is off by at most `length * slack`. So k passages certainly reach the k-th largest score less its bound, and
+    every passage whose score plus its bound reaches that too, be they many or few, is scored exactly.
 
     Args:
         query: Dense half of a query, float32 (d',).
         length: Its Euclidean length; 0 leaves the first term of Eq. 12 out.
         terms: Its lexical half.
+        words: Its words.
         scanned: Its first terms of Eq. 12 from :func:`dupmae.index.scoring.scanning.scan_dense`, float32 (n,); zeros
             if they are left out.
         dense: The block's dense halves.
         lists: The block's lexical halves.
+        word_lists: The block's words.
         alive: Passages that may be found, uint8 (n,).
         floor: float64 (1,): a score that k passages of other blocks reach; raised when this block knows a higher one.
             Threads may share it: an outdated value costs time, not passages.
@@ -48,6 +62,7 @@ def search_block(
     high, low, dense_units, slack = dense
     passages = high.shape[0]
     sums = _lexical_scores_of_all(terms, lists, passages)
+    _add_words_of_all(words, word_lists, sums)
     size = min(k, passages)
     scores, rows, filled = np.empty(size, np.float64), np.empty(size, np.int64), 0
     least = floor[0]
@@ -116,6 +131,53 @@ def lexical_scores(terms: Any, lists: Any, rows: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def add_words(words: Any, lists: Any, rows: Any, sums: Any) -> None:
+    """Add what words contribute to chosen passages to `sums` (r,): the same sums as :func:`search_block`'s.
+
+    Args:
+        words: A query's dimensions, and what a whole saturated frequency of each is worth, (m,).
+        lists: The block's words.
+        rows: The passages, rising (r,).
+        sums: float64 (r,).
+    """
+    (ids, weights), (known, starts, documents, frequencies) = words, lists
+    for place in range(ids.shape[0]):
+        first, last = _list_of(ids[place], known, starts)
+        if first < last:
+            _add_list(weights[place] * STEP, first, last, documents, frequencies, rows, sums)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def count_passages(ids: Any, lists: Any, alive: Any, counts: Any) -> None:
+    """Add to `counts` int64 (m,) how many living passages of a block have each of some words.
+
+    Args:
+        ids: Dimensions of words (m,).
+        lists: The block's words.
+        alive: uint8: 1 for each passage that is not deleted, (n,); empty if none is.
+        counts: Changed in place.
+    """
+    known, starts, documents, _ = lists
+    for place in range(ids.shape[0]):
+        first, last = _list_of(ids[place], known, starts)
+        if alive.shape[0] == 0:
+            counts[place] += last - first
+        else:
+            for position in range(first, last):
+                counts[place] += alive[documents[position]]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def word_contributions(words: Any, lists: Any, row: Any) -> Any:
+    """Compute what each of a query's m words adds to the score of one passage: float64 (m,)."""
+    ids, weights = words
+    rows, parts = np.full(1, row), np.zeros(ids.shape[0], np.float64)
+    for place in range(ids.shape[0]):
+        add_words((ids[place : place + 1], weights[place : place + 1]), lists, rows, parts[place : place + 1])
+    return parts
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def contributions(terms: Any, lists: Any, row: Any) -> Any:
     """Compute what each of a query's m terms adds to the score of one passage: float64 (m,)."""
     (ids, weights), unit = terms, np.float64(lists[5][row])
@@ -165,24 +227,51 @@ def _lexical_scores_of_all(terms: Any, lists: Any, passages: int) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _list_of(word: Any, known: Any, starts: Any) -> Any:
+    """Find where the list of a word begins and ends; both are 0 if the block does not have it."""
+    place = np.searchsorted(known, word)
+    if place < known.shape[0] and known[place] == word:
+        return np.int64(starts[place]), np.int64(starts[place + 1])
+    return np.int64(0), np.int64(0)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _add_words_of_all(words: Any, lists: Any, sums: Any) -> None:
+    """Add what words contribute to every passage of a block to `sums` (n,)."""
+    (ids, weights), (known, starts, documents, frequencies) = words, lists
+    for place in range(ids.shape[0]):
+        first, last = _list_of(ids[place], known, starts)
+        weight = weights[place] * STEP
+        for position in range(first, last):
+            sums[documents[position]] += weight * np.float64(frequencies[position])
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _add_list(weight: Any, first: Any, last: Any, documents: Any, list_weights: Any, rows: Any, sums: Any) -> None:
+    """Add what one inverted list contributes to chosen passages (r,), rising, to `sums` (r,)."""
+    position = first
+    for number in range(rows.shape[0]):
+        # gallop ahead from the last place found, then halve
+        step, end = 1, position
+        while end < last and documents[end] < rows[number]:
+            position = end + 1
+            end += step
+            step *= 2
+        position += np.searchsorted(documents[position : min(end, last)], rows[number])
+        if position >= last:
+            break
+        if documents[position] == rows[number]:
+            sums[number] += weight * np.float64(list_weights[position])
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _add_term(term: Any, weight: Any, lists: Any, rows: Any, sums: Any) -> None:
     """Add what one term contributes to chosen passages (r,), rising, in their units, to `sums` (r,)."""
     starts, documents, list_weights, column_ids, columns, _ = lists
     wide = np.float64(weight)
-    position, last = np.int64(starts[term]), np.int64(starts[term + 1])
-    if position < last:
-        for number in range(rows.shape[0]):
-            # gallop ahead from the last place found, then halve
-            step, end = 1, position
-            while end < last and documents[end] < rows[number]:
-                position = end + 1
-                end += step
-                step *= 2
-            position += np.searchsorted(documents[position : min(end, last)], rows[number])
-            if position >= last:
-                break
-            if documents[position] == rows[number]:
-                sums[number] += wide * np.float64(list_weights[position])
+    first, last = np.int64(starts[term]), np.int64(starts[term + 1])
+    if first < last:
+        _add_list(wide, first, last, documents, list_weights, rows, sums)
     else:
         column = _column_of(term, column_ids)
         if column >= 0:

@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from dupmae.duplex.words import WordSpace, check_space
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint, write_json
 from dupmae.models.names import edition_of
 from dupmae.runtime.json_text import parse_json
 
 FORMAT = "dupmae-index"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 OLDEST_VERSION = 2
-"""The oldest version that is read; it knows no precision."""
+"""The oldest version that is read; it knows no precision, and it and the next one know no words."""
 FILE_NAME = "manifest.json"
 MOST_BYTES = 1 << 26
 """Bytes of a manifest, at most: a segment takes less than a thousand."""
@@ -76,6 +77,13 @@ class Manifest:
     precision: str | None = None
     """Arithmetic that passages were encoded in and queries are, `float32` or `bfloat16`; None where that was not kept,
     which takes what pays on the machine."""
+    words: dict[str, Any] | None = None
+    """How words became terms, the values of a :class:`dupmae.duplex.words.WordSpace`; None in an index without."""
+
+    @property
+    def word_space(self) -> WordSpace | None:
+        """How words became terms; None in an index without words."""
+        return None if self.words is None else WordSpace(**self.words)
 
     @property
     def passages(self) -> int:
@@ -151,7 +159,7 @@ def _manifest(values: dict[str, Any]) -> Manifest:
         ValueError: Says which.
     """
     passages = values.pop("passages", None)
-    _refuse_others(values, _MANIFEST, {field.name for field in fields(Manifest)} - {"precision"})
+    _refuse_others(values, _MANIFEST, {field.name for field in fields(Manifest)} - {"precision", "words"})
     segments = []
     for entry in values.pop("segments"):
         _refuse_others(entry, _SEGMENT, _SEGMENT.keys())
@@ -212,6 +220,17 @@ def _file(name: str, **more: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return test
 
 
+def _is_word_space(value: Any) -> bool:
+    """Tell whether a value is how words become terms."""
+    if not isinstance(value, dict) or value.keys() != {field.name for field in fields(WordSpace)}:
+        return False
+    try:
+        check_space(WordSpace(**value))
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
 _SIZE = {"bytes": _whole(1, 1 << 50), "xxh3": _text("[0-9a-f]{16}")}
 _NUMBERED = r"-\d{6,18}"
 _PATH = _text(r"[^\0]{1,4096}")
@@ -246,4 +265,5 @@ _MANIFEST: dict[str, Callable[[Any], bool]] = {
         )
     ),
     "precision": _or_none(_text("float32|bfloat16")),
+    "words": _or_none(_is_word_space),
 }

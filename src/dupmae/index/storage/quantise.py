@@ -1,7 +1,7 @@
 """From floating-point embeddings to the 16-bit numbers an index stores, and back without rounding.
 
 Both halves of a passage become whole numbers times a unit of the passage's own. A unit is a power of two, so
-multiplying back is exact, and passages with equal embeddings get equal scores.
+multiplying back is exact, and passages with equal embeddings get equal scores. Words are multiples of 1/256 already.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.words import STEPS
 
 LARGEST_DENSE = 127 * 256
 """Largest dense number: its high byte, rounded, still fits eight bits with a sign."""
@@ -37,6 +38,9 @@ class Rows:
     """Lexical halves: scipy CSR array, int16 (n, V), columns sorted."""
     lexical_units: NDArray[np.float32]
     """What the weights are multiplied by (n,)."""
+    words: Any = None
+    """Saturated frequencies of words, in steps of 1/256: scipy CSR array, uint8 (n, `WORD_DIMENSIONS`), columns sorted;
+    None in an index without words."""
 
     def __len__(self) -> int:
         return len(self.high)
@@ -44,7 +48,12 @@ class Rows:
     def take(self, rows: NDArray[np.int64]) -> Rows:
         """Pick the given rows in the given order."""
         return Rows(
-            self.high[rows], self.low[rows], self.dense_units[rows], self.lexical[rows], self.lexical_units[rows]
+            self.high[rows],
+            self.low[rows],
+            self.dense_units[rows],
+            self.lexical[rows],
+            self.lexical_units[rows],
+            None if self.words is None else self.words[rows],
         )
 
 
@@ -52,10 +61,10 @@ def quantise(embeddings: DuplexEmbeddings, vocabulary_size: int) -> Rows:
     """Turn document embeddings into stored numbers.
 
     A dense number is off by at most 1/32,512 of the passage's largest one, and a weight by at most 1/32,767 of its
-    heaviest; weights that become 0 are dropped.
+    heaviest; weights that become 0 are dropped. Words are kept as they are.
 
     Args:
-        embeddings: n passages, every number finite and at most `LARGEST_INPUT`.
+        embeddings: n passages, every number finite and at most `LARGEST_INPUT`; words as :func:`are_words` wants them.
         vocabulary_size: V.
     """
     dense_units = _units(np.abs(embeddings.cls).max(axis=1, initial=0), LARGEST_DENSE)
@@ -69,7 +78,22 @@ def quantise(embeddings: DuplexEmbeddings, vocabulary_size: int) -> Rows:
         (weights[used], embeddings.ids[used].astype(np.int32), starts), shape=(len(weights), vocabulary_size)
     )
     lexical.sort_indices()
-    return Rows(high.astype(np.int8), (dense - 256 * high).astype(np.int8), dense_units, lexical, lexical_units)
+    low = (dense - 256 * high).astype(np.int8)
+    return Rows(high.astype(np.int8), low, dense_units, lexical, lexical_units, _steps(embeddings.words))
+
+
+def are_words(words: Any) -> bool:
+    """Tell whether passages' words, a float32 CSR array, can be stored: each once, as 1 to 255 steps of 1/256."""
+    steps = np.asarray(words.data, np.float64) * STEPS
+    return bool(((steps >= 1) & (steps < STEPS) & (steps == np.floor(steps))).all() and words.has_canonical_format)
+
+
+def _steps(words: Any) -> Any:
+    """Write saturated frequencies (n, `WORD_DIMENSIONS`) in a byte each."""
+    if words is None:
+        return None
+    steps = (words.data * STEPS).astype(np.uint8)
+    return sp.csr_array((steps, words.indices.astype(np.int32), words.indptr), shape=words.shape)
 
 
 def restore_dense(high: NDArray[np.int8], low: NDArray[np.int8], units: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -86,6 +110,9 @@ def concatenate_rows(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.dense_units for part in parts]),
         sp.csr_array(sp.vstack([part.lexical for part in parts], format="csr")),
         np.concatenate([part.lexical_units for part in parts]),
+        None
+        if any(part.words is None for part in parts)
+        else sp.csr_array(sp.vstack([part.words for part in parts], format="csr")),
     )
 
 

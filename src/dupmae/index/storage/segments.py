@@ -19,6 +19,19 @@ array           type and shape    meaning
 
 The lexical half is kept in its inverted form alone: each term of each passage takes four bytes, or two in a column.
 Ids and texts lie beside it, see `passages`.
+
+In an index with words there are lists of those, too, three bytes a word of a passage. How many passages have a word is
+kept nowhere: it is the length of its lists less the deleted passages in them.
+
+==================  =============  ====================================================================================
+array               type, shape    meaning
+==================  =============  ====================================================================================
+`word_borders`      uint32 (B+1,)  where each block's words begin in the next array
+`word_ids`          uint32 (W,)    dimensions of the words that a block has, rising, block by block
+`word_starts`       uint32 (W+1,)  where each one's inverted list begins
+`word_documents`    uint16 (M,)    the lists one after the other: passage numbers within the block, rising
+`word_frequencies`  uint8 (M,)     saturated frequencies, in steps of 1/256
+==================  =============  ====================================================================================
 """
 
 from __future__ import annotations
@@ -35,6 +48,7 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from dupmae.duplex.words import WORD_DIMENSIONS
 from dupmae.files import atomic_folder
 from dupmae.index.storage.arrays import MappedFile, damaged, describe, refuse_other_arrays, write_arrays
 from dupmae.index.storage.manifest import Manifest, SegmentEntry
@@ -64,6 +78,8 @@ class Block:
     columns: NDArray[np.int16]
     lexical_units: NDArray[np.float32]
     """`ot_units` on disk."""
+    words: tuple[NDArray[Any], ...]
+    """Its words as the compiled loops take them: `word_ids`, `word_starts`, `word_documents`, `word_frequencies`."""
 
     def __len__(self) -> int:
         return len(self.high)
@@ -77,6 +93,17 @@ class Block:
     def lists(self) -> tuple[NDArray[Any], ...]:
         """The lexical half as the compiled loops take it."""
         return self.starts, self.documents, self.weights, self.column_ids, self.columns, self.lexical_units
+
+
+def _no_words() -> tuple[NDArray[Any], ...]:
+    """Make the words of a block without any."""
+    arrays = np.zeros(0, np.uint32), np.zeros(1, np.uint32), np.zeros(0, np.uint16), np.zeros(0, np.uint8)
+    for array in arrays:
+        array.flags.writeable = False  # as mapped ones are, so that the loops are compiled once
+    return arrays
+
+
+_NO_WORDS = _no_words()
 
 
 def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> dict[str, dict[str, Any]]:
@@ -100,7 +127,7 @@ def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> di
         "slack": dense_slack(rows),
     }
     with atomic_folder(folder / name) as temporary:
-        write_arrays(temporary / VECTORS_FILE, dense | _inverted(rows))
+        write_arrays(temporary / VECTORS_FILE, dense | _inverted(rows) | _inverted_words(rows))
         write_passages(temporary, passages)
         files = {file.name: describe(file) for file in sorted(temporary.iterdir())}
     return files
@@ -138,6 +165,31 @@ def _inverted(rows: Rows) -> dict[str, NDArray[Any]]:
     }
 
 
+def _inverted_words(rows: Rows) -> dict[str, NDArray[Any]]:
+    """Lay out words as inverted lists, if there are any."""
+    if rows.words is None:
+        return {}
+    ids, lengths, documents, frequencies = [], [], [], []
+    for first, last in _block_borders(len(rows)):
+        part = rows.words[first:last]
+        numbers = np.repeat(np.arange(last - first), np.diff(part.indptr).astype(np.int64))
+        # one number a posting, so that a single sort orders them by dimension and passage
+        postings = np.sort(part.indices.astype(np.int64) << 24 | numbers << 8 | part.data)
+        dimensions = postings >> 24
+        begins = np.flatnonzero(np.diff(dimensions, prepend=-1))
+        ids.append(dimensions[begins].astype(np.uint32))
+        lengths.append(np.diff(begins, append=len(postings)))
+        documents.append((postings >> 8 & 0xFFFF).astype(np.uint16))
+        frequencies.append((postings & 0xFF).astype(np.uint8))
+    return {
+        "word_borders": np.cumsum([0, *map(len, ids)]).astype(np.uint32),
+        "word_ids": np.concatenate(ids),
+        "word_starts": np.cumsum(np.concatenate([[0], *lengths])).astype(np.uint32),
+        "word_documents": np.concatenate(documents),
+        "word_frequencies": np.concatenate(frequencies),
+    }
+
+
 def _block_borders(count: int) -> list[tuple[int, int]]:
     """Cut rows into as few blocks as allowed, of nearly equal size: each one's first row and the row after its last."""
     blocks = -(-count // BLOCK_PASSAGES)
@@ -169,23 +221,42 @@ class Segment:
         self.checked = False
         """Whether :meth:`check` found vectors and ids to be sound."""
         count, dimension, places = self.size, manifest.cls_dimension, manifest.vocabulary_size + 1
-        postings, columns = (self._arrays.get(name, np.empty(0)).size for name in ("documents", "column_ids"))
-        refuse_other_arrays(
-            self.vectors_file.path,
-            self._arrays,
-            {
-                "high": (np.int8, (count, dimension)),
-                "low": (np.int8, (count, dimension)),
-                "cls_units": (np.float32, (count,)),
-                "slack": (np.float32, (count,)),
-                "starts": (np.uint32, (len(_block_borders(count)), places)),
-                "documents": (np.uint16, (postings,)),
-                "weights": (np.int16, (postings,)),
-                "column_ids": (np.uint32, (columns,)),
-                "columns": (np.int16, (columns * count,)),
-                "ot_units": (np.float32, (count,)),
-            },
-        )
+        sized = ("documents", "column_ids", "word_ids", "word_documents")
+        postings, columns, words, word_postings = (self._arrays.get(name, np.empty(0)).size for name in sized)
+        blocks = len(_block_borders(count))
+        self.has_words = manifest.words is not None
+        wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "high": (np.int8, (count, dimension)),
+            "low": (np.int8, (count, dimension)),
+            "cls_units": (np.float32, (count,)),
+            "slack": (np.float32, (count,)),
+            "starts": (np.uint32, (blocks, places)),
+            "documents": (np.uint16, (postings,)),
+            "weights": (np.int16, (postings,)),
+            "column_ids": (np.uint32, (columns,)),
+            "columns": (np.int16, (columns * count,)),
+            "ot_units": (np.float32, (count,)),
+        }
+        if self.has_words:
+            wanted |= {
+                "word_borders": (np.uint32, (blocks + 1,)),
+                "word_ids": (np.uint32, (words,)),
+                "word_starts": (np.uint32, (words + 1,)),
+                "word_documents": (np.uint16, (word_postings,)),
+                "word_frequencies": (np.uint8, (word_postings,)),
+            }
+        elif "word_ids" in self._arrays:
+            raise damaged(self.vectors_file.path, "has words in an index without")
+        refuse_other_arrays(self.vectors_file.path, self._arrays, wanted)
+
+    @property
+    def part_bytes(self) -> dict[str, int]:
+        """Bytes of the vectors by part of the score: `dense`, `lexical`, `word`."""
+        dense = ("high", "low", "cls_units", "slack")
+        parts = {"dense": 0, "lexical": 0, "word": 0}
+        for name, array in self._arrays.items():
+            parts["dense" if name in dense else "word" if name.startswith("word_") else "lexical"] += array.nbytes
+        return parts
 
     def __len__(self) -> int:
         return self.size
@@ -213,9 +284,18 @@ class Segment:
                 column_ids=arrays["column_ids"],
                 columns=arrays["columns"][width * first : width * last].reshape(width, last - first),
                 lexical_units=arrays["ot_units"][first:last],
+                words=self._words_of_block(number),
             )
             for number, (first, last) in enumerate(_block_borders(self.size))
         ]
+
+    def _words_of_block(self, number: int) -> tuple[NDArray[Any], ...]:
+        """Cut a block's words out of the arrays; without words it has none."""
+        if not self.has_words:
+            return _NO_WORDS
+        first, last = self._arrays["word_borders"][number : number + 2].tolist()
+        ids, starts = self._arrays["word_ids"][first:last], self._arrays["word_starts"][first : last + 1]
+        return ids, starts, self._arrays["word_documents"], self._arrays["word_frequencies"]
 
     def check(self) -> None:
         """Refuse vectors or ids that are damaged or inconsistent; what was found sound is not read again."""
@@ -250,21 +330,39 @@ class Segment:
             least = 0 if name == "slack" else np.finfo(np.float32).tiny
             if not ((arrays[name] >= least) & (arrays[name] < np.inf)).all():
                 raise damaged(path, f"has {name!r} that are no finite numbers above 0")
+        if self.has_words:
+            self._refuse_inconsistent_words()
         for block in self._blocks():
-            first, last = int(block.starts[0]), int(block.starts[-1])
-            documents, begins = block.documents[first:last], np.zeros(last - first + 1, np.bool_)
-            begins[block.starts.astype(np.int64) - first] = True
-            rising = documents[1:] > documents[:-1]
-            if (len(documents) and documents.max() >= len(block)) or not (rising | begins[1:-1]).all():
+            _, word_starts, word_documents, _ = block.words
+            if not (
+                _are_lists(block.starts, block.documents, len(block))
+                and _are_lists(word_starts, word_documents, len(block))
+            ):
                 raise damaged(path, "has lists of passages that do not rise, or that are not there")
+
+    def _refuse_inconsistent_words(self) -> None:
+        """Refuse words that are not where their borders say, or whose lists do not follow each other."""
+        arrays, path = self._arrays, self.vectors_file.path
+        ids, borders, starts = (arrays[f"word_{name}"].astype(np.int64) for name in ("ids", "borders", "starts"))
+        if borders[0] != 0 or borders[-1] != len(ids) or (np.diff(borders) < 0).any():
+            raise damaged(path, "has blocks of words that do not begin where others end")
+        rising, begins = ids[1:] > ids[:-1], np.zeros(len(ids) + 1, np.bool_)
+        begins[borders] = True
+        if ids.max(initial=0) >= WORD_DIMENSIONS or not (rising | begins[1:-1]).all():
+            raise damaged(path, "has words that do not rise, or that have no dimension")
+        if starts[0] != 0 or starts[-1] != len(arrays["word_documents"]) or (np.diff(starts) < 1).any():
+            raise damaged(path, "has lists of words that do not begin where others end")
+        if not arrays["word_frequencies"].all():
+            raise damaged(path, "has words that a passage holds 0 times")
 
     def rows(self) -> Rows:
         """Read the vectors of all passages, as they were given to :func:`write_segment`, in the order of the ids."""
         self.check()
         arrays = self._arrays
         vocabulary = arrays["starts"].shape[1] - 1
-        parts = []
+        parts, words = [], []
         for block in self.blocks:
+            words.append(_words_by_passage(block) if self.has_words else None)
             first, last = int(block.starts[0]), int(block.starts[-1])
             ids = np.repeat(np.arange(vocabulary), np.diff(block.starts).astype(np.int64))
             listed = (block.weights[first:last], (block.documents[first:last].astype(np.int64), ids))
@@ -274,4 +372,26 @@ class Segment:
             parts.append(sp.csr_array(sp.coo_array(listed, shape=shape) + sp.coo_array(columns, shape=shape)))
         lexical = sp.csr_array(sp.vstack(parts, format="csr"), dtype=np.int16)
         lexical.sort_indices()
-        return Rows(arrays["high"], arrays["low"], arrays["cls_units"], lexical, arrays["ot_units"])
+        joined = sp.csr_array(sp.vstack(words, format="csr")) if self.has_words else None
+        return Rows(arrays["high"], arrays["low"], arrays["cls_units"], lexical, arrays["ot_units"], joined)
+
+
+def _are_lists(starts: NDArray[np.uint32], documents: NDArray[np.uint16], passages: int) -> bool:
+    """Tell whether the lists between `starts` all rise, below the number of passages; they follow each other."""
+    first, last = int(starts[0]), int(starts[-1])
+    listed, begins = documents[first:last], np.zeros(last - first + 1, np.bool_)
+    begins[starts.astype(np.int64) - first] = True
+    rising = listed[1:] > listed[:-1]
+    return bool((rising | begins[1:-1]).all()) and not (len(listed) and listed.max() >= passages)
+
+
+def _words_by_passage(block: Block) -> Any:
+    """Turn a block's words around: CSR, uint8 (n, `WORD_DIMENSIONS`), columns sorted."""
+    ids, starts, documents, frequencies = block.words
+    first, last = int(starts[0]), int(starts[-1])
+    columns = np.repeat(ids.astype(np.int32), np.diff(starts).astype(np.int64))
+    order = np.argsort(documents[first:last], kind="stable")
+    counts = np.bincount(documents[first:last], minlength=len(block))
+    indptr = np.concatenate(([0], np.cumsum(counts)))
+    kept = (frequencies[first:last][order], columns[order], indptr)
+    return sp.csr_array(kept, shape=(len(block), WORD_DIMENSIONS))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence, Sized
+from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,12 @@ from dupmae.index.writing.encoding import (
     Encoder,
     encode_window,
     fingerprint_of,
+    fitted,
     in_precision,
     precision_of,
     spool_of,
     windows,
+    word_space_of,
 )
 from dupmae.index.writing.joining import id_twice, join, other_passages, part_folder, recognise
 from dupmae.models import Model
@@ -104,8 +107,8 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
     """
     added = 0
     with changing(folder) as snapshot, _bar(passages) as bar:
-        precision = snapshot.manifest.precision
-        encoder = in_precision(encoder, precision)
+        precision, words = snapshot.manifest.precision, snapshot.manifest.words is not None
+        encoder = fitted(encoder, folder, snapshot.manifest, quiet=True)
         written: set[str] = set()
         for window in windows(passages, snapshot.manifest.segment_passages):
             added += len(window)
@@ -123,7 +126,7 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
                 if snapshot.segments[number].name in written:
                     raise id_twice(identifier)
             spool = spool_of(folder, manifest.model_fingerprint, precision)
-            rows, _ = encode_window(spool, encoder, window, batch_size, bar)
+            rows, _ = encode_window(spool, encoder, window, batch_size, bar, words=words)
             if rows.high.shape[1] != manifest.cls_dimension or rows.lexical.shape[1] != manifest.vocabulary_size:
                 raise DupmaeError(f"The embeddings do not fit the index {folder}: embed with the model that built it.")
             entry = _write(folder, manifest, window, rows, fingerprint)
@@ -199,7 +202,8 @@ class _Builder:
         precision = precision_of(self.encoder) if manifest is None else manifest.precision
         encoder = in_precision(self.encoder, precision)
         spool = spool_of(folder, self.model.fingerprint, precision)
-        rows, top_k = encode_window(spool, encoder, window, self.batch_size, bar)
+        space = word_space_of(encoder) if manifest is None else manifest.word_space
+        rows, top_k = encode_window(spool, encoder, window, self.batch_size, bar, words=space is not None)
         if manifest is None:
             manifest = Manifest(
                 model=self.model.name,
@@ -210,6 +214,7 @@ class _Builder:
                 top_k=top_k,
                 segment_passages=self.segment_passages,
                 precision=precision,
+                words=None if space is None else asdict(space),
             )
         manifest.segments.append(_write(folder, manifest, window, rows, fingerprint))
         manifest.write(folder)
@@ -233,6 +238,7 @@ def _earlier_manifest(folder: Path, encoder: Encoder, model: Model) -> Manifest 
             f"{folder} holds the index of another model ({manifest.model}), not of {model.name}:"
             " delete it or choose another folder."
         )
+    fitted(encoder, folder, manifest, quiet=True)
     asked = getattr(encoder, "precision", "auto")
     if manifest.precision is not None and asked not in ("auto", manifest.precision):
         raise DupmaeError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +18,15 @@ from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.words import WordSpace
 from dupmae.errors import DupmaeError
-from dupmae.index.storage.manifest import MAX_PASSAGES
-from dupmae.index.storage.quantise import LARGEST_INPUT, Rows, concatenate_rows, quantise
+from dupmae.index.storage.manifest import MAX_PASSAGES, Manifest
+from dupmae.index.storage.quantise import LARGEST_INPUT, Rows, are_words, concatenate_rows, quantise
 from dupmae.index.writing.changes import SPOOL
 
-WORKING_BYTES = 16_000
+logger = logging.getLogger(__name__)
+
+WORKING_BYTES = 18_000
 """Memory that a passage of a window takes while its segment is written, at 384:384 and some 300 words of text."""
 _BATCHES_PER_UNIT = 8  # encoded between two flushes to disk; what a kill loses at most
 
@@ -73,6 +78,46 @@ def in_precision(encoder: Encoder, precision: str | None) -> Encoder:
     return other  # type: ignore[no-any-return]
 
 
+def word_space_of(encoder: Encoder) -> WordSpace | None:
+    """Tell how an encoder reads whole words; None of one that has none."""
+    words = getattr(encoder, "words", None)
+    return None if words is None else words.space
+
+
+def fitted(encoder: Encoder, folder: Path, manifest: Manifest, *, quiet: bool = False) -> Encoder:
+    """Take an encoder that computes as an index does, and reads words as it does.
+
+    Args:
+        encoder: The index's model.
+        folder: The index.
+        manifest: What it says of itself.
+        quiet: Whether nothing is said of an index that goes without the model's words.
+
+    Raises:
+        DupmaeError: It reads words otherwise.
+    """
+    own, stored = word_space_of(encoder), manifest.word_space
+    if stored is None and own is not None and not quiet:
+        logger.warning(
+            "The index %s is without words, though its model has them: it is searched by the other two parts of the"
+            " score. Build it again to have all three.",
+            folder,
+        )
+    elif stored != own and stored is not None:
+        raise DupmaeError(
+            f"The index {folder} holds words as {_described(stored)}, and the model reads {_described(own)}: use the "
+            "model that built the index, or build it again."
+        )
+    return in_precision(encoder, manifest.precision)
+
+
+def _described(space: WordSpace | None) -> str:
+    """Write how words are read, for a sentence."""
+    if space is None:
+        return "none"
+    return f"{space.language} (k1 {space.k1:g}, b {space.b:g}, average length {space.average_length:g})"
+
+
 def passages_within(memory_mb: int) -> int:
     """Choose how many passages a window may hold for building to need about so many megabytes beside the model.
 
@@ -109,11 +154,12 @@ def spool_of(folder: Path, model_fingerprint: str, precision: str | None) -> Pat
 
 
 def encode_window(
-    spool: Path, encoder: Encoder, window: Sequence[Passage], batch_size: int, bar: tqdm[Any]
+    spool: Path, encoder: Encoder, window: Sequence[Passage], batch_size: int, bar: tqdm[Any], *, words: bool
 ) -> tuple[Rows, int]:
     """Embed a window in batches of similar length, longest first, and spool them; what is spooled is read back.
 
-    The spool is a folder for batches by this model alone (:func:`spool_of`): they are found again by their texts.
+    The spool is a folder for batches by this model alone (:func:`spool_of`): they are found again by their texts. Words
+    are kept if the index has some, and left out otherwise.
 
     Returns:
         The stored numbers in the window's own order, and the most terms a passage may have.
@@ -126,11 +172,12 @@ def encode_window(
     for start in range(0, len(order), step):
         unit = [window[number] for number in order[start : start + step]]
         place = spool / fingerprint_of(unit)
-        embeddings = _spooled(place, len(unit), vocabulary_size)
+        embeddings = _spooled(place, len(unit), vocabulary_size, words)
         if embeddings is None:
             texts = [passage.full_text for passage in unit]
             embeddings = encoder.embed_documents(texts, batch_size=batch_size, show_progress_bar=False)
-            _refuse_unstorable(embeddings, unit)
+            embeddings = embeddings if words else replace(embeddings, words=None)
+            _refuse_unstorable(embeddings, unit, words)
             if len(unit) < len(window):  # else the window is committed right away
                 embeddings.save(place)
         parts.append(quantise(embeddings, vocabulary_size))
@@ -139,13 +186,14 @@ def encode_window(
     return concatenate_rows(parts).take(np.argsort(order)), top_k
 
 
-def _spooled(place: Path, count: int, vocabulary_size: int) -> DuplexEmbeddings | None:
+def _spooled(place: Path, count: int, vocabulary_size: int, words: bool) -> DuplexEmbeddings | None:
     """Read what was embedded before a kill; what is damaged is deleted, to be embedded again."""
     if not place.exists():
         return None
     try:
         found = DuplexEmbeddings.load(place)
-        if len(found) == count and found.ids.max(initial=0) < vocabulary_size and _storable(found).all():
+        fits = len(found) == count and found.ids.max(initial=0) < vocabulary_size
+        if fits and (found.words is not None) == words and _storable(found).all():
             return found
     except DupmaeError:
         pass
@@ -157,11 +205,15 @@ def _storable(embeddings: DuplexEmbeddings) -> NDArray[np.bool_]:
     """Mark the rows (N,) whose numbers are all finite and not too large."""
     good = (np.abs(embeddings.weights) <= LARGEST_INPUT).all(axis=1)
     good &= (np.abs(embeddings.cls) <= LARGEST_INPUT).all(axis=1)
+    if embeddings.words is not None and not are_words(embeddings.words):
+        good &= np.array([are_words(embeddings.words[[row]]) for row in range(len(embeddings))])
     return np.asarray(good)
 
 
-def _refuse_unstorable(embeddings: DuplexEmbeddings, passages: Sequence[Passage]) -> None:
-    """Refuse embeddings with numbers that are not finite, or too large."""
+def _refuse_unstorable(embeddings: DuplexEmbeddings, passages: Sequence[Passage], words: bool) -> None:
+    """Refuse embeddings whose numbers are not finite or too large, and those that should have words and have none."""
+    if words and embeddings.words is None:
+        raise DupmaeError(f"The embedding of passage {passages[0].id!r} has no words, but the model has: check it.")
     good = _storable(embeddings)
     if not good.all():
         raise DupmaeError(

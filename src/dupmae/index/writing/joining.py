@@ -54,6 +54,11 @@ def join(folder: Path, processes: int) -> None:
                 f"The processes that built {folder} computed in different precisions: delete it and name one"
                 " (--precision float32)."
             )
+        spaces = [snapshot.manifest.words for snapshot in snapshots]
+        if any(space != spaces[0] for space in spaces):
+            raise DupmaeError(
+                f"The processes that built {folder} read words differently: delete it and build it again."
+            )
         manifest = Manifest.read(parts[0])
         manifest.segments, manifest.next_number = [], 1
         manifest.model_relative = relative_model(folder, manifest.model)
