@@ -1,4 +1,4 @@
-"""A duplex model with whole words as a third part of its score, nothing else changed: how dupmae-small's second edition was made.
+"""A duplex model with whole words as a third part of its score, nothing else changed: dupmae-small's second edition.
 
     python recipes/words_added.py dupmae-small-1 sample.jsonl --output runs/small/second --factor .5 --word_scale .6
     dupmae pack runs/small/second dupmae-small.safetensors --base FIRST.safetensors

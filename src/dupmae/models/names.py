@@ -41,16 +41,16 @@ class Edition:
 EDITIONS = {
     SMALL: Edition(
         file=_WEIGHTS_FOLDER / f"{SMALL}.safetensors",
-        sha256="",
-        contents="",
-        fingerprint="",
+        sha256="8bf2fa7e0db8bebda0849108e1558ed42da6fc46e439389ccbf6944e396a2639",
+        contents="deab2765a778a2c79608a4f76dcd7eeccfd6eba56ad957ced1feee4e89b62d44",
+        fingerprint="f6000da5f7b6663c",
         base=_WEIGHTS_FOLDER / f"{SMALL}-1.safetensors",
     ),
     f"{SMALL}-1": Edition(
         file=_WEIGHTS_FOLDER / f"{SMALL}-1.safetensors",
         sha256="7ef2b104f3fd4e2426ba7a2b609aaa617c381b1b1d3c83b947f26766188abc6a",
         contents="ef86dcc56f997595ced0968283d0d29a4c6d8ba92027225430e75a92f26724cd",
-        fingerprint="",
+        fingerprint="3f250a4763cadc2a",
     ),
 }
 """By their names; the first one is the newest."""
