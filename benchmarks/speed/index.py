@@ -32,7 +32,7 @@ from rich.table import Table
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.duplex.words import QUERY_WORDS, STEPS, WORD_DIMENSIONS, WordSpace, rarity
+from dupmae.duplex.words import QUERY_WORDS, STEPS, WORD_DIMENSIONS, WordSpace, brevity, rarity
 from dupmae.index import DuplexIndex, Weights
 from dupmae.index.scoring.threads import cores
 from dupmae.index.storage.arrays import MappedFile
@@ -290,6 +290,7 @@ def main() -> None:
         shares = np.full(query_words.shape, np.sqrt(QUERY_WORDS / asked), np.float32)
         queries = replace(queries, words=as_dimensions(query_words, shares))
         rare = rarity(count, np.bincount(words.ravel(), minlength=DISTINCT_WORDS))
+        rare *= brevity(options.words)
         rare_words = np.zeros((options.queries, DISTINCT_WORDS), np.float32)
         np.put_along_axis(rare_words, query_words, (shares * rare[query_words]).astype(np.float32), axis=1)
         places = np.arange(count + 1) * words.shape[1]

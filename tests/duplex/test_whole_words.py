@@ -21,7 +21,7 @@ from dupmae.corpus.words import terms_of
 from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
 from dupmae.duplex.embeddings import FILE as EMBEDDINGS_FILE
 from dupmae.duplex.starting import add_words, begin_duplex
-from dupmae.duplex.words import FILE, WORD_DIMENSIONS, Words, WordSpace, dimension_of, inner_products, rarity
+from dupmae.duplex.words import FILE, WORD_DIMENSIONS, Words, WordSpace, brevity, dimension_of, inner_products, rarity
 from dupmae.errors import DupmaeError
 from dupmae.finetuning.examples import Examples
 from dupmae.finetuning.word_scores import WordScores
@@ -44,7 +44,7 @@ def naive_score(query: str, passage: str, space: WordSpace, having: dict[str, in
         with_word = having.get(word, 1)
         rare = math.log(1 + (passages - with_word + 0.5) / (with_word + 0.5))
         total += round(256 * saturated) / 256 * rare
-    return math.sqrt(8 / max(len(set(asked)), 1)) * total
+    return math.sqrt(8 / max(len(set(asked)), 1)) * total * 2.2 / 60  # so few different words have the passages above
 
 
 def counted() -> Words:
@@ -54,6 +54,7 @@ def counted() -> Words:
 def test_words_are_counted_with_their_passages_and_the_length_of_these() -> None:
     words = counted()
     assert words.passages == 5
+    assert words.words_per_passage == 2.2
     assert words.space == WordSpace(k1=1.2, b=0.75, average_length=2.8)  # 3 + 0 + 0 + 4 + 7 words of five passages
     assert words.frequencies["lamp"] == words.frequencies["bread"] == words.frequencies["灯塔"] == 1
     assert "the" not in words.frequencies
@@ -96,6 +97,14 @@ def test_rarity_falls_with_the_passages_that_have_a_word_and_is_nothing_where_no
     found = rarity(10, np.array([0, 1, 5, 10]))
     assert found[0] == 0
     assert found[1:].tolist() == pytest.approx([math.log(1 + 9.5 / 1.5), math.log(2), math.log(1 + 0.5 / 10.5)])
+
+
+def test_words_count_less_among_passages_of_few_different_ones() -> None:
+    assert [brevity(count) for count in (0, 15, 60, 600)] == [0, 0.25, 1, 1]
+    words = Words.counted([" ".join(f"w{place}" for place in range(count)) for count in (20, 40)], SPACE)
+    asked = SPACE.queries(["w1 w30"])
+    assert words.words_per_passage == 30
+    assert words.rare(asked).data.tolist() == pytest.approx((asked.data * words.rarity(asked.indices) / 2).tolist())
 
 
 def test_a_word_that_was_not_counted_is_as_rare_as_one_that_one_passage_has() -> None:
@@ -253,6 +262,8 @@ def test_plain_sentence_transformers_says_that_it_leaves_words_out(
         lambda values: values["space"].update(k1=True),
         lambda values: values["space"].update(more=1),
         lambda values: values.update(passages="five"),
+        lambda values: values.update(words_per_passage=-1),
+        lambda values: values.pop("words_per_passage"),
         lambda values: values.update(passages=-1),
         lambda values: values.update(frequencies=[1]),
         lambda values: values["frequencies"].update(lamp=6),

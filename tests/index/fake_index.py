@@ -11,7 +11,7 @@ import numpy as np
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.duplex.words import Words, WordSpace, rarity
+from dupmae.duplex.words import Words, WordSpace, brevity, rarity
 from dupmae.index import DuplexIndex, Weights
 
 V, D, K = 50, 8, 6
@@ -139,7 +139,8 @@ def twin(
     for number, query in enumerate(queries):
         own = int(query.split()[0])
         words = asked.words[[number]]
-        weighed = np.float64(words.data * np.float32(weights.words)) * rarity(len(texts), having[words.indices])
+        rare = rarity(len(texts), having[words.indices]) * brevity(stored.words.nnz / len(texts))
+        weighed = np.float64(words.data * np.float32(weights.words)) * rare
         found = []
         for name, row, frequency in zip(names, rows, frequencies, strict=True):
             score = weights.lexical * float(encoder.sparse[own] @ encoder.sparse[row])

@@ -10,6 +10,8 @@ logarithm), where N passages are searched of which d have the word:
     (QUERY_WORDS / n)^(1/2) ln(1 + (N - d + 1/2) / (d + 1/2)).
 
 The root lets the n words of a query share their weight, so that a query of ninety words does not drown the dense half.
+Where passages are short they are all multiplied by :func:`brevity`: a sentence that answers a question need not repeat
+its words, and words alone find much less there than a dense vector does.
 A word's dimension is a hash of its stem, so that no vocabulary has to be kept in step with changing documents.
 """
 
@@ -41,10 +43,14 @@ QUERY_WORDS = 8
 """A query of so many words gives each its whole rarity."""
 STEPS = 256
 """Saturated frequencies are multiples of 1 / 256, so that a byte holds them and their sums are exact."""
+FEW_WORDS = 60
+"""Different words of a passage, on average, below which words count less."""
 FILE = "words.json"
 """Name of the file in a model's folder."""
 AVERAGE_LENGTH = 100.0
 """Words of a passage on average, where none were counted."""
+KEYS = ("passages", "words_per_passage", "frequencies")
+"""What it holds beside the space."""
 FREQUENT_WORDS = 50_000
 """Words whose document frequencies a model keeps: the most frequent ones."""
 
@@ -136,6 +142,11 @@ def rarity(passages: int, having: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(having > 0, found, 0.0)
 
 
+def brevity(words_per_passage: float) -> float:
+    """Compute what words are multiplied by among passages of so many different words on average: 1, or less of few."""
+    return min(1.0, words_per_passage / FEW_WORDS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Words:
     """The words of a model: their space, and how many passages have each where there is no index to tell.
@@ -147,6 +158,8 @@ class Words:
     """How words become terms."""
     passages: int = 0
     """Passages that were counted."""
+    words_per_passage: float = FEW_WORDS
+    """Different words that these have on average."""
     frequencies: Mapping[str, int] = field(default_factory=dict)
     """Stem of a word -> how many of them have it, at most `FREQUENT_WORDS`."""
 
@@ -158,15 +171,17 @@ class Words:
             texts: A sample of what will be searched.
             space: Gives everything but the average length, which is that of the texts, at least 1.
         """
-        frequencies, length = Counter[str](), 0
+        frequencies, length, different = Counter[str](), 0, 0
         for text in texts:
             (terms,) = terms_of([text], space.language)
             length += len(terms)
+            different += len(set(terms))
             frequencies.update(set(terms))
         average = round(max(length / max(len(texts), 1), 1.0), 1)
         most = sorted(frequencies.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]
         space = WordSpace(**asdict(space) | {"average_length": average})
-        return cls(space=space, passages=len(texts), frequencies=dict(most))
+        each = different / max(len(texts), 1)
+        return cls(space=space, passages=len(texts), words_per_passage=each, frequencies=dict(most))
 
     @cached_property
     def _having(self) -> dict[int, int]:
@@ -182,8 +197,9 @@ class Words:
         return rarity(max(self.passages, 1), np.array(having, np.int64))
 
     def rare(self, queries: sp.csr_array) -> sp.csr_array:
-        """Multiply the words of queries by their rarity: what is left to do where there is no index."""
-        weights = (queries.data * self.rarity(queries.indices)).astype(np.float32)
+        """Multiply the words of queries by their rarity and the brevity: what is left to do where there is no index."""
+        factors = self.rarity(queries.indices) * brevity(self.words_per_passage)
+        weights = (queries.data * factors).astype(np.float32)
         return sp.csr_array((weights, queries.indices, queries.indptr), shape=queries.shape)
 
     def save(self, folder: Path) -> None:
@@ -199,7 +215,7 @@ class Words:
         """
         values = read_settings(model.path, FILE)
         try:
-            words = cls(space=WordSpace(**values["space"]), **{key: values[key] for key in ("passages", "frequencies")})
+            words = cls(space=WordSpace(**values["space"]), **{key: values[key] for key in KEYS})
             _check(words)
         except (ValueError, TypeError, KeyError) as error:
             raise DupmaeError(
@@ -230,6 +246,9 @@ def _check(words: Words) -> None:
     check_space(words.space)
     if not isinstance(words.frequencies, dict) or len(words.frequencies) > FREQUENT_WORDS:
         raise ValueError("the frequencies are no list of words, or of too many")
+    each = words.words_per_passage
+    if isinstance(each, bool) or not isinstance(each, int | float) or not 0 <= each < 1e9:
+        raise ValueError(f"words_per_passage is {str(each)[:60]}")
     counts = [words.passages, *words.frequencies.values()]
     if any(type(count) is not int or not 0 <= count <= words.passages for count in counts):
         raise ValueError("the frequencies are no numbers of passages")

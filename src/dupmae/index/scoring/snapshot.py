@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,19 @@ class Snapshot:
     """For each segment, 1 for each passage that is not deleted (n,)."""
     clusters: Clusters | None
     """For approximate search, if they were made."""
+    _words: list[float] = field(default_factory=list)
+
+    @property
+    def words_per_passage(self) -> float:
+        """Different words that the living passages have on average, counted when first asked for.
+
+        Raises:
+            DupmaeError: A segment is damaged.
+        """
+        if not self._words:
+            words = sum(segment.words_of(alive) for segment, alive in zip(self.segments, self.alive, strict=True))
+            self._words.append(words / max(self.manifest.passages, 1))
+        return self._words[0]
 
     @property
     def metadata_fields(self) -> list[str]:

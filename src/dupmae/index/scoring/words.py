@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.duplex.words import rarity
+from dupmae.duplex.words import brevity, rarity
 from dupmae.index.scoring.loops import count_passages
 from dupmae.index.scoring.query import Query
 from dupmae.index.scoring.snapshot import Snapshot
@@ -44,8 +44,12 @@ def passages_with(snapshot: Snapshot, words: NDArray[np.int64]) -> NDArray[np.in
 
 
 def rarity_of(snapshot: Snapshot, words: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Compute how rare words (m,) are among the passages of an index, which is 0 where none has one: (m,)."""
-    return rarity(snapshot.manifest.passages, passages_with(snapshot, words))
+    """Compute how rare words (m,) are among the passages of an index, times the brevity of these: (m,).
+
+    It is 0 where no passage has a word.
+    """
+    rare = rarity(snapshot.manifest.passages, passages_with(snapshot, words))
+    return rare * brevity(snapshot.words_per_passage) if rare.any() else rare
 
 
 def with_rarity(snapshot: Snapshot, queries: Sequence[Query]) -> list[Query]:

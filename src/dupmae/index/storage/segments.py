@@ -297,6 +297,16 @@ class Segment:
         ids, starts = self._arrays["word_ids"][first:last], self._arrays["word_starts"][first : last + 1]
         return ids, starts, self._arrays["word_documents"], self._arrays["word_frequencies"]
 
+    def words_of(self, alive: NDArray[np.uint8]) -> int:
+        """Count the words of the living passages, marked with 1 (n,), each once a passage."""
+        total = 0
+        for block in self.blocks:
+            _, starts, documents, _ = block.words
+            living = alive[block.first : block.first + len(block)]
+            here = documents[int(starts[0]) : int(starts[-1])]
+            total += len(here) if living.all() else int(living[here].sum(dtype=np.int64))
+        return total
+
     def check(self) -> None:
         """Refuse vectors or ids that are damaged or inconsistent; what was found sound is not read again."""
         if self.checked:
