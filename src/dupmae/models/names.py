@@ -41,9 +41,9 @@ class Edition:
 EDITIONS = {
     SMALL: Edition(
         file=_WEIGHTS_FOLDER / f"{SMALL}.safetensors",
-        sha256="8bf2fa7e0db8bebda0849108e1558ed42da6fc46e439389ccbf6944e396a2639",
-        contents="deab2765a778a2c79608a4f76dcd7eeccfd6eba56ad957ced1feee4e89b62d44",
-        fingerprint="f6000da5f7b6663c",
+        sha256="e8e98ee0e6528e98e838245ac4344393ed3433eb7bbcd9b986e033ff858c3d97",
+        contents="4d7e6bed185e46d359e0db0d28c0a01eff307fd5ebf377b1cd234c6ae8b97fd1",
+        fingerprint="a7da5be7dd381df5",
         base=_WEIGHTS_FOLDER / f"{SMALL}-1.safetensors",
     ),
     f"{SMALL}-1": Edition(
