@@ -38,6 +38,7 @@ def main() -> None:
         top_k=options.top_k,
         query_terms=options.query_terms,
         document_norm=options.document_norm,
+        words="none",
         lexical_scale=DuplexConfig.lexical_scale * options.factor,
     )
     corpus = {passage.id: passage for passage in read_passages(options.text)}

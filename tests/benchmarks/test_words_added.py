@@ -41,7 +41,9 @@ def test_a_duplex_models_own_score_is_weight_one(
 ) -> None:
     data = write_data(tmp_path / "toy")
     benchmark = read_benchmark(data, "test")
-    encoder = DuplexEncoder.from_encoder(str(embedder_folder), DuplexConfig(dense_pooling="mean", top_k=24))
+    encoder = DuplexEncoder.from_encoder(
+        str(embedder_folder), DuplexConfig(dense_pooling="mean", top_k=24, words="none")
+    )
     encoder.save(str(tmp_path / "model"))
     result = tmp_path / "words.json"
     more = ["--benchmark", data, "--split", "test", "--weights", 0, 1, "--json", result]

@@ -164,9 +164,9 @@ def test_variants_differ_in_what_they_say_and_share_the_rest_with_each_other_and
     weights: list[float] = []
     genuine = pretraining.pretrain
 
-    def pretrain(store: Any, start: str, output: Path, config: Any) -> Path:
+    def pretrain(store: Any, start: str, output: Path, config: Any, **more: Any) -> Path:
         weights.append(config.bow_weight)
-        return genuine(store, start, output, config)
+        return genuine(store, start, output, config, **more)
 
     monkeypatch.setattr(pretraining, "pretrain", pretrain)
     recipe = replace(recipe, output=str(shutil.copytree(finished, tmp_path / "run")))

@@ -465,7 +465,9 @@ def test_the_folder_of_a_run_with_other_held_out_judgements_is_refused(
 
 def test_a_half_that_is_left_out_is_not_reported(small_recipe, tmp_path):
     folder = pipeline.run_recipe(
-        small_recipe(tmp_path / "run", duplex__top_k=0, finetune__lexical_loss_weight=0, baselines="[]")
+        small_recipe(
+            tmp_path / "run", duplex__top_k=0, duplex__words="none", finetune__lexical_loss_weight=0, baselines="[]"
+        )
     )
     assert [row["name"] for row in systems(folder) if not row["quoted"]] == ["duplex"]
 
@@ -627,7 +629,7 @@ def test_a_run_killed_at_every_stage_ends_as_one_that_was_not(finished, small_re
     assert pretraining.calls == PRETRAINING_STEPS + 2  # two steps twice, not all of them
     assert finetuning.calls == 2 * (FINETUNING_STEPS + 2)
     assert segments.calls == 3 + 1 + 3
-    assert searching.calls == 3 + 4 + 1
+    assert searching.calls == 3 + 5 + 1
     weights = contents(folder, "*.safetensors")
     assert {"2-pretrain/model/decoder.safetensors", "3-finetune/model/1_DuplexPooling/model.safetensors"} < set(weights)
     expected = contents(finished, "*.safetensors")

@@ -12,7 +12,15 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "reliability"
 SAMPLES = {"duplex": 131, "unsealed": 83, "encoder": 71, "embedder": 89, "cross-encoder": 89, "packed": 9}
 """Kind -> every how many-th damage is tried."""
-UNKNOWABLE = ("flipped", "swapped", "post_processor", "layer_norm_eps", "hidden_act", "num_attention_heads")
+UNKNOWABLE = (
+    "flipped",
+    "swapped",
+    "post_processor",
+    "layer_norm_eps",
+    "hidden_act",
+    "num_attention_heads",
+    "pre_tokenizer",
+)
 """What nothing but a checksum can tell: weights and settings that are possible ones, of other values."""
 
 
