@@ -41,7 +41,7 @@ class Edition:
 EDITIONS = {
     SMALL: Edition(
         file=_WEIGHTS_FOLDER / f"{SMALL}.safetensors",
-        sha256="38ab259644f2db0f43e1bf314d5950ab640fa33617861547a1e4e96e277b187e",
+        sha256="e1244027ee5cbe6848619cc867e26017338edb9cada79b72432293c9664cc5e0",
         contents="4d7e6bed185e46d359e0db0d28c0a01eff307fd5ebf377b1cd234c6ae8b97fd1",
         fingerprint="a7da5be7dd381df5",
         base=_WEIGHTS_FOLDER / f"{SMALL}-1.safetensors",
