@@ -16,6 +16,7 @@ from dupmae.config import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 FOR_RUN = {
+    "base.yaml",
     "demo.yaml",
     "pairs-encoder.yaml",
     "pairs.yaml",
