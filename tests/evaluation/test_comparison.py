@@ -47,10 +47,11 @@ def test_a_duplex_model_and_its_halves_are_measured_and_indexed_once(
     data = read_benchmark(benchmark_folder, "test")
     name = str(duplex_folder)
     first = compare(PLAIN, [data], [name], [], tmp_path, halves=True).systems
-    assert [system.name for system in first] == [name, f"{name} dense", f"{name} lexical"]
-    both, dense, lexical = (system.runs[""]["q0"] for system in first)
-    for passage in dense.keys() & lexical.keys():
-        assert both[passage] == pytest.approx(dense[passage] + lexical[passage], rel=1e-4)
+    assert [system.name for system in first] == [name, *(f"{name} {part}" for part in ("dense", "lexical", "words"))]
+    whole, dense, lexical, words = (system.runs[""]["q0"] for system in first)
+    assert dense.keys() & lexical.keys() & words.keys()
+    for passage in dense.keys() & lexical.keys() & words.keys():
+        assert whole[passage] == pytest.approx(dense[passage] + lexical[passage] + words[passage], rel=1e-4)
     monkeypatch.setattr(DuplexEncoder, "embed_documents", None)  # a second encoding would fail
     again = compare(PLAIN, [data], [name], [], tmp_path).systems
     assert again[0].runs == first[0].runs

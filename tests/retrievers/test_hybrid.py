@@ -152,10 +152,16 @@ def test_what_mixtures_and_their_parts_share_is_opened_and_searched_once(
     data, name = read_benchmark(benchmark_folder, "test"), str(duplex_folder)
     names = [name, "bm25", f"hybrid:{name}", f"hybrid-rrf:{name}"]
     found = systems(data, names, tmp_path, halves=True)
-    assert list(found) == [name, f"{name} dense", f"{name} lexical", *names[1:]]
+    assert list(found) == [name, *(f"{name} {part}" for part in ("dense", "lexical", "words")), *names[1:]]
     assert sorted(opened) == sorted(["bm25", name])
     assert sorted(searched) == sorted(
-        [(name, 20), (f"{name} lexical", 20), (f"{name} dense", CANDIDATES), ("bm25", CANDIDATES)]
+        [
+            (name, 20),
+            (f"{name} lexical", 20),
+            (f"{name} words", 20),
+            (f"{name} dense", CANDIDATES),
+            ("bm25", CANDIDATES),
+        ]
     )
     assert all(len(scores) <= 20 for run in found.values() for scores in run.values())
     # of a duplex model it is the dense half that is mixed
