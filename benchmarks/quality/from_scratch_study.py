@@ -124,8 +124,11 @@ def measured_row(options: argparse.Namespace, row: Row, folder: Path, seed: int,
         return dict(parse_json(file.read_text(encoding="utf-8")))
     encoder = finetuned(options, row, read_benchmark(folder, "train"), seed, place)
     index = DuplexIndex.build(place / "index", encoder, queries.corpus.values())
-    parts = PARTS if row.terms else ("both",)
-    values = {part: per_query(duplex_run(index, queries, part=part), queries.qrels, METRIC) for part in parts}
+    values = {
+        name: per_query(duplex_run(index, queries, part=part), queries.qrels, METRIC)
+        for name, part in PARTS.items()
+        if row.terms or name == "both"
+    }
     values["bm25"] = per_query(bm25_run(queries), queries.qrels, METRIC)
     write_json(file, values)
     return values
@@ -145,7 +148,12 @@ def finetuned(options: argparse.Namespace, row: Row, train: Benchmark, seed: int
         seed=seed,
     )
     representation = DuplexConfig(
-        dense_dimension=row.dense, top_k=row.terms, dense_pooling="cls", query_max_length=48, document_max_length=128
+        words="none",
+        dense_dimension=row.dense,
+        top_k=row.terms,
+        dense_pooling="cls",
+        query_max_length=48,
+        document_max_length=128,
     )
     checkpoint = pretrained(options, row.pretraining, seed)
     return finetune(start_duplex(str(checkpoint), representation, train.corpus, seed), train, place, config)

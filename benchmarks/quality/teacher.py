@@ -116,7 +116,7 @@ def measured(model: str, benchmark: Benchmark, options: argparse.Namespace, *, h
     run = dense_run(model, benchmark, max_length=options.max_length)
     figures = {"dense": evaluate_run(run, benchmark.qrels)["ndcg@10"]}
     if halves:
-        representation = DuplexConfig(dense_pooling="mean", document_max_length=options.max_length)
+        representation = DuplexConfig(dense_pooling="mean", document_max_length=options.max_length, words="none")
         encoder = start_duplex(model, representation, benchmark.corpus, options.seed)
         duplex = ndcg_of_halves(encoder, [benchmark])[0]
         figures |= {"both": duplex["both"], "lexical": duplex["lexical"]}
