@@ -1,7 +1,9 @@
 """A duplex model with whole words as a third part of its score, nothing else changed: dupmae-small's second edition.
 
-    python recipes/words_added.py dupmae-small-1 sample.jsonl --output runs/small/second --factor .5 --word_scale .6
-    dupmae pack runs/small/second dupmae-small.safetensors --base FIRST.safetensors
+    python recipes/words_added.py dupmae-small-1 sample.jsonl --output runs/small/second \\
+        --factor .5 --word_scale .5 --average_length 150
+    python -c "from pathlib import Path; from dupmae.models.packing import pack; \\
+        pack(Path('runs/small/second'), Path('second.safetensors'), 8, 5, base=Path('dupmae-small-1.safetensors'))"
 
 How rare words are where no index tells, and how long passages are, is counted in the text.
 """

@@ -38,9 +38,9 @@ from dupmae.experiments.paper import VARIANTS, Variant
 from dupmae.experiments.splits import read_data
 from dupmae.experiments.variants import train_variants
 from dupmae.files import write_json
-from dupmae.finetuning.validation import Weights, dev_pool
+from dupmae.finetuning.validation import dev_pool
 from dupmae.finetuning.weights import FACTORS, best_weights
-from dupmae.index import DuplexIndex
+from dupmae.index import DuplexIndex, Weights
 from dupmae.retrievers.hybrid import FORMS
 from dupmae.retrievers.systems import name_of_half, reuse_index
 
@@ -142,7 +142,7 @@ def tuned_ndcg(runs: Sequence[Run], qrels: Qrels, seed: int) -> dict[str, float]
     found, by_factor = dict[str, float](), dict(zip(FACTORS, runs, strict=False))
     for chosen_on, measured_on in (parts, parts[::-1]):
         judged, held = ({name: qrels[name] for name in part} for part in (chosen_on, measured_on))
-        figures = {Weights(factor): evaluate_run(run, judged)["ndcg@10"] for factor, run in by_factor.items()}
+        figures = {Weights(lexical=factor): evaluate_run(run, judged)["ndcg@10"] for factor, run in by_factor.items()}
         best = best_weights(figures).lexical
         found |= per_query(by_factor[best], held, "ndcg@10")
     return {name: found[name] for name in qrels}

@@ -11,8 +11,9 @@ import pytest
 
 from dupmae.corpus import Benchmark, Run
 from dupmae.duplex import DuplexEncoder
-from dupmae.finetuning.validation import Weights, rank_weighted
+from dupmae.finetuning.validation import rank_weighted
 from dupmae.finetuning.weights import FACTORS
+from dupmae.index import Weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,7 +96,9 @@ def test_the_lexical_weight_is_tuned_on_other_queries_than_it_is_measured_on(
 
     def rank(model: str, queries: Benchmark, folder: Path) -> list[Run]:
         runs = weighted_runs(model, queries, folder)
-        ranked.append((runs, rank_weighted(DuplexEncoder(model), queries, [Weights(factor) for factor in FACTORS])))
+        ranked.append(
+            (runs, rank_weighted(DuplexEncoder(model), queries, [Weights(lexical=factor) for factor in FACTORS]))
+        )
         return runs
 
     weighted_runs = variants.weighted_runs

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -179,7 +179,7 @@ class Words:
             frequencies.update(set(terms))
         average = round(max(length / max(len(texts), 1), 1.0), 1)
         most = sorted(frequencies.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_WORDS]
-        space = WordSpace(**asdict(space) | {"average_length": average})
+        space = replace(space, average_length=average)
         each = different / max(len(texts), 1)
         return cls(space=space, passages=len(texts), words_per_passage=each, frequencies=dict(most))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,24 +21,15 @@ from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
 from dupmae.duplex.words import inner_products
 from dupmae.evaluation import evaluate_run
 from dupmae.finetuning.interpolation import interpolated
+from dupmae.index.scoring.query import UNCHANGED, Weights
 from dupmae.retrievers import bm25_run
 from dupmae.retrievers.brute_force import QUERY_BLOCK, as_run, best_rows
 from dupmae.runtime.best import BestCheckpoint, Measurement
 from dupmae.runtime.processes import is_first_process
 from dupmae.runtime.step_log import StepLog
 
-
-class Weights(NamedTuple):
-    """What the scores of the lexical half and of words are multiplied by, beside the dense half's."""
-
-    lexical: float = 1.0
-    words: float = 1.0
-
-
 METRIC = "ndcg@10"
 """What decides which state is best."""
-UNWEIGHTED = Weights()
-"""The parts as the model weighs them."""
 BM25_DEPTH = 100
 """How many of BM25's best passages of a query may come into the pool."""
 
@@ -155,7 +146,7 @@ def rank(encoder: DuplexEncoder, benchmark: Benchmark, k: int = 100) -> Run:
         benchmark: Corpus and queries.
         k: Passages kept of each query, equal scores ordered by id.
     """
-    (run,) = rank_weighted(encoder, benchmark, [UNWEIGHTED], k)
+    (run,) = rank_weighted(encoder, benchmark, [UNCHANGED], k)
     return run
 
 
@@ -166,7 +157,7 @@ def rank_weighted(
     k: int = 100,
     show_progress_bar: bool = False,
 ) -> list[Run]:
-    """Rank as :func:`rank` does, once for each choice of what the scores of the parts are multiplied by."""
+    """Rank as :func:`rank` does, once for each choice of what the lexical half and words are multiplied by."""
     ids = sorted(benchmark.corpus)
     texts = [benchmark.corpus[name].full_text for name in ids]
     documents = encoder.embed_documents(texts, show_progress_bar=show_progress_bar)

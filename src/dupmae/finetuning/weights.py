@@ -10,7 +10,8 @@ import torch
 from dupmae.corpus import Benchmark
 from dupmae.duplex import DuplexEncoder
 from dupmae.evaluation import evaluate_run
-from dupmae.finetuning.validation import METRIC, UNWEIGHTED, Weights, rank_weighted
+from dupmae.finetuning.validation import METRIC, rank_weighted
+from dupmae.index.scoring.query import UNCHANGED, Weights
 
 FACTORS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 """What a scale may be multiplied with."""
@@ -18,7 +19,11 @@ FACTORS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 
 def best_weights(figures: Mapping[Weights, float]) -> Weights:
     """Choose the weights with the best figure; of equal ones those nearest to 1."""
-    return max(figures, key=lambda weights: (figures[weights], -sum(abs(math.log(factor)) for factor in weights)))
+
+    def preference(weights: Weights) -> tuple[float, float]:
+        return figures[weights], -abs(math.log(weights.lexical)) - abs(math.log(weights.words))
+
+    return max(figures, key=preference)
 
 
 def tune_weights(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
@@ -39,7 +44,11 @@ def tune_weights(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
     """
     pooling = encoder.pooling
     lexical = FACTORS if pooling.top_k and pooling.dense_dimension else (1.0,)
-    grid = [Weights(one, other) for one in lexical for other in (FACTORS if encoder.words is not None else (1.0,))]
+    grid = [
+        Weights(lexical=one, words=other)
+        for one in lexical
+        for other in (FACTORS if encoder.words is not None else (1.0,))
+    ]
     runs = rank_weighted(encoder, pool, grid, show_progress_bar=True)
     figures = {weights: evaluate_run(run, pool.qrels)[METRIC] for weights, run in zip(grid, runs, strict=True)}
     best = best_weights(figures)
@@ -47,4 +56,4 @@ def tune_weights(encoder: DuplexEncoder, pool: Benchmark) -> dict[str, float]:
         pooling.ot_log_scale.add_(math.log(best.lexical))
         if encoder.words is not None:
             pooling.word_log_scale.add_(math.log(best.words))
-    return {**best._asdict(), "before": figures[UNWEIGHTED], "after": figures[best]}
+    return {"lexical": best.lexical, "words": best.words, "before": figures[UNCHANGED], "after": figures[best]}
