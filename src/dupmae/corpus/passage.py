@@ -11,6 +11,31 @@ from dupmae.files import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where a passage stands in the document that it is a part of."""
+
+    document: str
+    """Id of the document."""
+    headings: tuple[str, ...]
+    """The headings that it stands below, the outermost first."""
+    start: int
+    """Where it begins in the document's text, in characters."""
+    end: int
+    """Where it ends there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading within a document's text."""
+
+    start: int
+    """Where its line begins in the text, in characters."""
+    level: int
+    """1 for the outermost."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """One unit of retrieval."""
 
@@ -22,11 +47,26 @@ class Passage:
     """May be empty: some collections hold empty documents."""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Further fields that a search can be limited by."""
+    chunk: Chunk | None = None
+    """Where it stands in its document; None of a passage that is a document by itself."""
+
+    @property
+    def document(self) -> str:
+        """Id of the document that it is, or is a part of."""
+        return self.id if self.chunk is None else self.chunk.document
 
     @property
     def full_text(self) -> str:
         """Title and text joined by one space, as they are encoded; the text alone without a title."""
         return f"{self.title} {self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Document(Passage):
+    """A text as it was read, whole, before it is cut into chunks."""
+
+    headings: tuple[Heading, ...] = ()
+    """Those in its text, in their order."""
 
 
 def value_text(value: str | float | datetime.date | datetime.time) -> str:
