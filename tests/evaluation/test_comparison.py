@@ -104,10 +104,10 @@ def test_every_system_is_followed_by_itself_reranked(benchmark_folder: Path, tmp
     assert found[2].query_ms is None
 
 
-def test_windows_are_searched_and_documents_measured(tmp_path: Path) -> None:
+def test_chunks_are_searched_and_documents_measured(tmp_path: Path) -> None:
     data = by_hand()
     data.corpus["d1"] = Passage("d1", "", "filler " * 30 + "query " * 3)
-    plain, cut = (compare(PLAIN, [data], ["bm25"], [], tmp_path, window_words=w).systems[0] for w in (None, 6))
+    plain, cut = (compare(PLAIN, [data], ["bm25"], [], tmp_path, chunks=c).systems[0] for c in (None, (6, 3)))
     assert plain.runs[""]["q2"].keys() == cut.runs[""]["q2"].keys() == {"d1", "q1"}
     assert next(iter(cut.runs[""]["q2"])) == "d1"
     assert next(iter(plain.runs[""]["q2"])) == "q1"

@@ -188,13 +188,13 @@ def test_a_querys_own_passage_takes_no_place_of_a_mixture(
     assert next(iter(systems(data, [name], tmp_path)[name]["q"])) == "q"
 
 
-def test_documents_cut_into_windows_are_mixed_by_what_their_best_windows_score(
+def test_documents_cut_into_chunks_are_mixed_by_what_their_best_chunks_score(
     embedder_folder: Path, tmp_path: Path, words: list[str]
 ) -> None:
     corpus = {f"d{n}": Passage(f"d{n}", "", " ".join(words[n : n + 5 + 20 * n])) for n in range(4)}
     data = Benchmark("b", "test", corpus, {"q": " ".join(words[60:63])}, {"q": {"d3": 1}})
     names = ["bm25", str(embedder_folder), f"hybrid:{embedder_folder}"]
-    lexical, dense, mixed = systems(data, names, tmp_path, window_words=6).values()
+    lexical, dense, mixed = systems(data, names, tmp_path, chunks=(6, 3)).values()
     assert mixed["q"] == pytest.approx(hybrid_run(lexical, dense, 20, candidates=CANDIDATES)["q"])
     assert next(iter(mixed["q"])) == "d3"
 

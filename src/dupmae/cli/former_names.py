@@ -12,6 +12,9 @@ from dupmae.runtime.processes import is_first_process
 
 logger = logging.getLogger(__name__)
 
+_RENAMED_OPTIONS = {"window_words": "chunk_tokens"}
+_OTHER_UNITS = {"window_words": ", and counts tokens, of which three words have about four"}
+
 
 class FormerNames:
     """The former names of a command's options, and which of them were used.
@@ -22,14 +25,14 @@ class FormerNames:
 
     def __init__(self, options: Collection[str]) -> None:
         flat = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in RENAMED.items()}
-        self._names = {old: new for old, new in (flat | RENAMED).items() if new in options}
+        self._names = {old: new for old, new in (flat | RENAMED | _RENAMED_OPTIONS).items() if new in options}
         self._used: dict[str, str] = {}
 
     def new_name(self, key: str) -> str:
         """Return the name that an option has now."""
         if key not in self._names:
             return key
-        self._used[key] = f"{key} is now called {self._names[key]}"
+        self._used[key] = f"{key} is now called {self._names[key]}{_OTHER_UNITS.get(key, '')}"
         return self._names[key]
 
     def new_value(self, key: str, text: str) -> str:

@@ -17,6 +17,9 @@ SENTENCE_END = re.compile(
 Long runs of full stops or line breaks take time in proportion to their length.
 """
 
+Tokens = npt.NDArray[np.int64]
+"""Numbers of tokens, or where each token starts in a text."""
+
 WHITE_SPACE = re.compile(r"\s+")
 
 UNSPACED = re.compile(
@@ -66,28 +69,56 @@ def chunk_lengths(text: str, starts: Sequence[int], word_starts: npt.NDArray[np.
         The lengths of the chunks, which add up to L.
     """
     total = len(starts)
-    words = np.flatnonzero(word_starts)
-    # A border lies before the first token at or behind the place; it counts only if a word starts there.
-    positions = np.asarray(starts)
-    borders = [_borders(positions, words, [match.end() for match in SENTENCE_END.finditer(text)])]
-    borders.append(_borders(positions, words, [match.start() for match in WHITE_SPACE.finditer(text)]))
+    borders = borders_of(text, np.asarray(starts), word_starts)
     lengths: list[int] = []
     begin = 0
     while total - begin > budget:
-        cut = begin + budget
-        half = begin + (budget + 1) // 2
-        for places, least in ((borders[0], half), (borders[1], half), (words, begin + 1)):
-            last = int(np.searchsorted(places, cut, side="right")) - 1
-            if last >= 0 and places[last] >= least:
-                cut = int(places[last])
-                break
+        cut = best_cut(borders, begin, budget)
         lengths.append(cut - begin)
         begin = cut
     return [*lengths, total - begin]
 
 
-def _borders(
-    positions: npt.NDArray[np.int64], words: npt.NDArray[np.int64], places: list[int]
-) -> npt.NDArray[np.int64]:
-    """Find the tokens before which the places in the text fall, in rising order, those that start a word."""
-    return np.intersect1d(np.searchsorted(positions, places), words)
+def borders_of(text: str, starts: Tokens, word_starts: npt.NDArray[np.bool_]) -> list[Tokens]:
+    """Find the tokens of a text (L) that a chunk may begin with, the better kinds first.
+
+    A border lies before the first token at or behind its place in the text, and counts only if a word starts there.
+
+    Args:
+        text: The text.
+        starts: Where each token starts in it, in characters (L,).
+        word_starts: Whether a word starts with the token (L,).
+
+    Returns:
+        Those behind the end of a sentence, those behind white space, and all that start a word; each rising.
+    """
+    ends = np.fromiter((match.end() for match in SENTENCE_END.finditer(text)), np.int64)
+    spaces = np.fromiter((match.start() for match in WHITE_SPACE.finditer(text)), np.int64)
+    found = []
+    for places in (ends, spaces):
+        behind = np.zeros(len(starts) + 1, bool)  # the last one for places behind all tokens
+        behind[np.searchsorted(starts, places)] = True
+        found.append(np.flatnonzero(behind[:-1] & word_starts))
+    return [*found, np.flatnonzero(word_starts)]
+
+
+def best_cut(borders: Sequence[Tokens], begin: int, budget: int, done: int = 0) -> int:
+    """Choose where a chunk that must end within `budget` tokens ends.
+
+    Args:
+        borders: Kinds of borders, the better ones first, as :func:`borders_of` gives them.
+        begin: The token that the chunk begins with.
+        budget: Its tokens, at most.
+        done: The token that it has to reach beyond.
+
+    Returns:
+        The token behind it: at the last border of the first kind that leaves it at least half full, of the last kind
+        at the last border of all; without any it is full.
+    """
+    cut, half = begin + budget, begin + (budget + 1) // 2
+    for number, places in enumerate(borders):
+        least = max(half if number < len(borders) - 1 else begin + 1, done + 1)
+        last = int(np.searchsorted(places, cut, side="right")) - 1
+        if last >= 0 and places[last] >= least:
+            return int(places[last])
+    return cut

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, chain, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from dupmae.corpus.chunking import UNSPACED, chunk_lengths, unspaced_word_starts
 from dupmae.corpus.passage import Passage
 from dupmae.errors import DupmaeError
 
+T = TypeVar("T")
 BATCH_TEXTS = 1000
 """Texts that are in memory at the same time, at most."""
 BATCH_CHARACTERS = 2_000_000
@@ -23,11 +24,7 @@ BATCH_CHARACTERS = 2_000_000
 
 def prepare(tokenizer: Any) -> tuple[Any, int, int]:
     """Copy the Rust tokenizer without truncation and padding; find the special tokens of both ends."""
-    from tokenizers import Tokenizer
-
-    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-    if not getattr(tokenizer, "is_fast", False):
-        raise DupmaeError(f"The tokenizer {name} is a slow one, which does not tell words apart: use a fast tokenizer.")
+    backend, name = whole_backend(tokenizer), _name_of(tokenizer)
     ends = [
         next((token for token in pair if token is not None), None)
         for pair in (
@@ -37,28 +34,52 @@ def prepare(tokenizer: Any) -> tuple[Any, int, int]:
     ]
     if ends[0] is None or ends[1] is None:
         raise DupmaeError(f"The tokenizer {name} lacks a special token for the start (cls, bos) or the end (sep, eos).")
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
     if len(set(backend.encode("a b", add_special_tokens=False).word_ids)) < 2:
         raise DupmaeError(f"The tokenizer {name} does not split a text into words, which whole-word masking needs.")
     return backend, ends[0], ends[1]
 
 
+def whole_backend(tokenizer: Any) -> Any:
+    """Copy the Rust tokenizer without truncation and padding; names of special tokens are text like any other.
+
+    Raises:
+        DupmaeError: It has none.
+    """
+    from tokenizers import Tokenizer
+
+    if not getattr(tokenizer, "is_fast", False):
+        raise DupmaeError(
+            f"The tokenizer {_name_of(tokenizer)} is a slow one, which does not tell words apart: use a fast tokenizer."
+        )
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _name_of(tokenizer: Any) -> str:
+    """Name a tokenizer for a sentence."""
+    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+
+
 def batches(texts: Iterable[str | Passage]) -> Iterator[list[tuple[int, str]]]:
     """Group texts, bounded in number and in characters, each with the number of characters of its title."""
-    batch: list[tuple[int, str]] = []
-    characters = 0
-    for item in texts:
-        title, text = (0, item) if isinstance(item, str) else (len(item.title), item.full_text)
-        batch.append((title, text))
-        characters += len(text)
-        if len(batch) == BATCH_TEXTS or characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+    titled = ((0, item) if isinstance(item, str) else (len(item.title), item.full_text) for item in texts)
+    return grouped(titled, lambda item: len(item[1]))
+
+
+def grouped(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
+    """Group what has texts, in order, bounded in number and in characters."""
+    group, held = list[T](), 0
+    for item in items:
+        group.append(item)
+        held += characters(item)
+        if len(group) == BATCH_TEXTS or held >= BATCH_CHARACTERS:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
 
 
 def text_bytes(text: str, title: int, number: int) -> bytes:

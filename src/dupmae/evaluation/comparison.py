@@ -84,7 +84,7 @@ def compare(
     *,
     k: int = 1000,
     halves: bool = False,
-    window_words: int | None = None,
+    chunks: tuple[int, int | None] | None = None,
     rerank: tuple[str, Rerank] | None = None,
     ties: Ties = "id",
 ) -> Comparison:
@@ -98,7 +98,8 @@ def compare(
         encodings: Where encoded corpora are kept.
         k: Passages ranked of each query; metrics that look deeper are left out.
         halves: Whether duplex models are followed by each half alone.
-        window_words: Cut documents into windows of so many words; a document scores what its best window scores.
+        chunks: Cut documents into chunks of so many tokens with so much overlap; a document scores what its best one
+            scores.
         rerank: Name of a reranker and what it does; every system is followed by itself with its best passages
             reranked.
         ties: How equal scores are ordered.
@@ -116,7 +117,7 @@ def compare(
             definition.lengths,
             encodings,
             halves=halves,
-            window_words=window_words,
+            chunks=chunks,
             drop_self=definition.drop_self,
         )
         for model in models:

@@ -28,8 +28,8 @@ RECIPES = {"small": "reproduce-small.yaml", "full": "reproduce-full.yaml"}
 """Scales and their recipes."""
 STAGES = {f"stage {number}": folder for number, folder in enumerate(FINETUNING, 1)}
 """Stages of fine-tuning and their folders in a run."""
-WINDOW_WORDS = {"full": 300, "small": 100}
-"""Words of the windows that documents are cut into, where the best window counts."""
+CHUNK_TOKENS = {"full": 400, "small": 130}
+"""Tokens of the chunks that documents are cut into, where the best chunk counts."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class Reproduction:
         return {name: str(folder / place / "model") for name, place in list(STAGES.items())[: self.recipe.stages]}
 
     def measure(
-        self, result: Reproduced, systems: Mapping[str, str], window_words: int | None = None, suffix: str = ""
+        self, result: Reproduced, systems: Mapping[str, str], chunk_tokens: int = 0, suffix: str = ""
     ) -> None:
         """Add a row for each system (its name in the table -> a model)."""
         for benchmark in dict.fromkeys(column.benchmark for column in result.columns):
@@ -114,10 +114,11 @@ class Reproduction:
             split = self.recipe.data.test_split if is_own else None
             definition, folder = find_benchmark(str(own) if is_own else benchmark, split, self.data)
             parts = read_parts(definition, folder, allow_unknown=self.recipe.data.allow_unknown)
-            if folder.resolve() == own.resolve() and window_words is None:
+            if folder.resolve() == own.resolve() and not chunk_tokens:
                 self._reuse_indexes(definition, parts[0], systems)
             models = list(dict.fromkeys(systems.values()))
-            found = compare(definition, parts, models, [], self.output / "encodings", window_words=window_words)
+            chunks = (chunk_tokens, chunk_tokens // 2) if chunk_tokens else None
+            found = compare(definition, parts, models, [], self.output / "encodings", chunks=chunks)
             measured = {system.name: system.metrics for system in found.systems}
             for name, model in systems.items():
                 row = result.rows.setdefault(name + suffix, {})
@@ -146,12 +147,12 @@ def _passages(place: Reproduction) -> Reproduced:
 
 
 def _documents(place: Reproduction) -> Reproduced:
-    """Reproduce table 2: documents by their first 512 tokens, and by their best window."""
+    """Reproduce table 2: documents by their first 512 tokens, and by their best chunk."""
     result = _begun(place, TABLES["table2"])
     last = list(_ours(place.stages).items())[-1:]
     systems = {"BM25": "bm25"} | dict(last)
     place.measure(result, systems, suffix=", from the beginning")
-    place.measure(result, systems, WINDOW_WORDS[place.scale], suffix=", best window")
+    place.measure(result, systems, CHUNK_TOKENS[place.scale], suffix=", best chunk")
     return result
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from dupmae.corpus import Benchmark, Run
 from dupmae.errors import DupmaeError
+from dupmae.retrievers.best_chunk import by_best_chunk, cut_corpus
 from dupmae.retrievers.hybrid import CANDIDATES, Form, has_dense_half, hybrid_run, split_mixture
 from dupmae.retrievers.lengths import Lengths
 from dupmae.retrievers.systems import BM25_SYSTEMS, Retriever, name_of_half, open_retrievers
-from dupmae.retrievers.windows import by_best_window, cut_windows
 
 
 class Systems:
@@ -25,7 +25,8 @@ class Systems:
         lengths: The benchmark's rules on lengths.
         encodings: Folder in which encoded corpora are kept and found again.
         halves: Whether a duplex model is followed by each of its halves alone.
-        window_words: Cut documents into windows of so many words; a document scores what its best window scores.
+        chunks: Cut documents into chunks of so many tokens with so much overlap (:func:`cut_corpus`); a document scores
+            what its best chunk scores.
         drop_self: Whether the query's own id is taken out of what is mixed.
 
     Raises:
@@ -40,13 +41,15 @@ class Systems:
         encodings: Path,
         *,
         halves: bool = False,
-        window_words: int | None = None,
+        chunks: tuple[int, int | None] | None = None,
         drop_self: bool = False,
     ) -> None:
-        windows = None if window_words is None else cut_windows(benchmark.corpus, window_words)
-        self._searched = benchmark if windows is None else replace(benchmark, corpus=windows)
+        self._searched = (
+            benchmark if chunks is None else replace(benchmark, corpus=cut_corpus(benchmark.corpus, *chunks))
+        )
+        self._documents = {name: one.document for name, one in self._searched.corpus.items() if one.chunk is not None}
         self._lengths, self._encodings, self._halves = lengths, encodings, halves
-        self._windows, self._drop_self = windows is not None, drop_self
+        self._drop_self = drop_self
         self._opened: dict[str, list[Retriever]] = {}
         self._rankings: dict[str, Run] = {}
         mixtures = {model: mixture for model in models if (mixture := split_mixture(model)) is not None}
@@ -87,7 +90,8 @@ class Systems:
     def _open(self, model: str) -> list[Retriever]:
         """Open a system that is no mixture, with its halves."""
         rows = open_retrievers(model, self._searched, self._lengths, self._encodings, halves=True)
-        return [replace(row, search=by_best_window(row.search)) for row in rows] if self._windows else rows
+        documents = self._documents
+        return [replace(row, search=by_best_chunk(row.search, documents)) for row in rows] if documents else rows
 
     def _part(self, model: str) -> Retriever:
         """Open what a mixture is made of, to stay: of a duplex model its dense half, at the cost of its index."""

@@ -16,9 +16,9 @@ from dupmae.corpus import Benchmark, Run
 from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.retrievers.best_chunk import Search
 from dupmae.retrievers.bm25 import bm25_searcher
 from dupmae.retrievers.lengths import Lengths
-from dupmae.retrievers.windows import Search
 from dupmae.runtime.json_text import parse_json
 
 if TYPE_CHECKING:

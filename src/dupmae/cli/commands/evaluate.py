@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dupmae.cli.commands.inputs import beside, say
-from dupmae.config.ranges import Positive
+from dupmae.config.ranges import Count, Positive
 from dupmae.errors import DupmaeError
 from dupmae.files import write_json
 
@@ -30,7 +30,8 @@ def evaluate(
     halves: bool = False,
     reranker: str | None = None,
     rerank_depth: int = 100,
-    window_words: int | None = None,
+    chunk_tokens: Count = 0,
+    chunk_overlap: Count | None = None,
     ties: Literal["id", "trec_eval"] = "id",
     allow_unknown: bool = False,
     json: str | None = None,
@@ -66,7 +67,9 @@ def evaluate(
         reranker: A cross-encoder, folder or Hugging Face id; each system is measured once more with its best passages
             ranked by it.
         rerank_depth: Passages of each query that the reranker scores.
-        window_words: Cut documents into windows of so many words; a document scores what its best window scores.
+        chunk_tokens: Cut documents into chunks of so many tokens of dupmae-small, the same for all systems; a document
+            scores what its best chunk scores. 0 leaves them whole, as published figures have them.
+        chunk_overlap: Tokens that a chunk repeats of the one before it; a fifth of --chunk_tokens if not given.
         ties: How equal scores are ordered: by id, or as trec_eval does.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
         json: File to write the results to.
@@ -112,7 +115,7 @@ def evaluate(
                 Path(kept),
                 k=k,
                 halves=halves,
-                window_words=window_words,
+                chunks=(chunk_tokens, chunk_overlap) if chunk_tokens else None,
                 rerank=rerank,
                 ties=ties,
             )
