@@ -104,8 +104,8 @@ def test_a_search_keeps_to_the_state_it_began_with_when_another_thread_moves_on(
     search = duplex_index.top_k
     before = ranking(index)
 
-    def overtaken(*arguments: Any) -> Any:
-        found = search(*arguments)
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        found = search(*arguments, **options)
         index.delete([f"p{number:02}" for number in range(30)])
         index.compact()
         return found
@@ -180,6 +180,6 @@ def test_embeddings_of_another_model_are_not_added(index: DuplexIndex) -> None:
 def test_an_unfinished_index_is_not_changed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "i", fail_after=20)
-    for change in (changes.compact_segments, lambda folder: changes.delete_passages(folder, ["d1"])):
+    for change in (changes.compact_segments, lambda folder: changes.delete_documents(folder, ["d1"])):
         with pytest.raises(DupmaeError, match=r"unfinished \(20 passages so far\)"):
             change(tmp_path / "i")

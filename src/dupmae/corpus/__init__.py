@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_pairs, read_splits, write_benchmark
-from dupmae.corpus.passage import Passage
+from dupmae.corpus.passage import Chunk, Document, Heading, Passage
 from dupmae.corpus.readers import read_passages
 from dupmae.corpus.splits import split_queries
 from dupmae.corpus.trec import Qrels, Run, read_qrels, read_run, write_run
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Benchmark",
+    "Chunk",
+    "Document",
+    "Heading",
     "Passage",
     "Qrels",
     "Run",

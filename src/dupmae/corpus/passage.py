@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from dupmae.files import fingerprint
 
@@ -45,7 +45,7 @@ class Passage:
     """May be empty."""
     text: str
     """May be empty: some collections hold empty documents."""
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
     """Further fields that a search can be limited by."""
     chunk: Chunk | None = None
     """Where it stands in its document; None of a passage that is a document by itself."""
@@ -81,8 +81,9 @@ def value_text(value: str | float | datetime.date | datetime.time) -> str:
 
 
 def corpus_fingerprint(passages: Iterable[Passage]) -> str:
-    """Fingerprint the id, title and text of every passage, in their order."""
+    """Fingerprint the id, title and text of every passage, and a chunk's place in its document, in their order."""
     content = hashlib.sha256()
     for passage in passages:
-        content.update(fingerprint([passage.id, passage.title, passage.text]).encode())
+        place = [] if passage.chunk is None else list(astuple(passage.chunk))
+        content.update(fingerprint([passage.id, passage.title, passage.text, *place]).encode())
     return content.hexdigest()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
-from dupmae.index.hits import Hit, Where, wanted_values
+from dupmae.index.hits import Hit
 from dupmae.index.scoring.approximate import Approximate, approximate_top_k
-from dupmae.index.scoring.exact import top_k
+from dupmae.index.scoring.exact import best_documents, rescore, top_k
 from dupmae.index.scoring.explaining import explain_hit
 from dupmae.index.scoring.query import UNCHANGED, Part, Query, Weights, prepare_queries
 from dupmae.index.scoring.snapshot import Snapshot
@@ -22,10 +22,14 @@ from dupmae.index.scoring.words import with_rarity
 from dupmae.index.storage.manifest import MAX_PASSAGES, Manifest
 from dupmae.index.storage.passages import IDS_FILE, TEXTS_FILE
 from dupmae.index.storage.segments import VECTORS_FILE
+from dupmae.index.where import Where, fields_of, read_filter
 from dupmae.index.writing.build import add_passages, build_segments
-from dupmae.index.writing.changes import build_clusters, compact_segments, delete_passages, require_finished
+from dupmae.index.writing.changes import build_clusters, compact_segments, delete_documents, require_finished
 from dupmae.index.writing.encoding import Encoder, fitted, word_space_of
 from dupmae.models import model_fingerprint, open_model
+
+Group = Literal["document", "none"]
+"""What a search ranks: documents, each by the best of its chunks, or every passage by itself."""
 
 
 class DuplexIndex:
@@ -115,6 +119,36 @@ class DuplexIndex:
         """Number of passages."""
         return self.manifest.passages
 
+    def __iter__(self) -> Iterator[Passage]:
+        """Read all passages in the order of their ids, a few at a time."""
+        return iter(self.snapshot)
+
+    def __contains__(self, identifier: object) -> bool:
+        """Tell whether a passage or a document has an id."""
+        return isinstance(identifier, str) and bool(self.snapshot.get([identifier]))
+
+    def get(self, ids: Iterable[str]) -> list[Passage]:
+        """Read passages by id.
+
+        Args:
+            ids: Passages; or documents that were cut into chunks, each of which gives all its chunks in their order.
+
+        Returns:
+            The passages in the order of the ids.
+
+        Raises:
+            DupmaeError: A string instead of a list, an id that is not there, or a damaged file.
+        """
+        refuse_string(ids, "ids")
+        ids, snapshot = list(ids), self.snapshot
+        places = snapshot.get(ids)
+        self._refuse_missing(ids, places)
+        return [
+            snapshot.segments[number].passages.passage(row)
+            for identifier in ids
+            for number, row in places[identifier]
+        ]
+
     @property
     def encoder(self) -> Encoder:
         """The encoder of the model that built the index, loaded when first asked for; it computes as the index does.
@@ -148,12 +182,13 @@ class DuplexIndex:
         self.snapshot = Snapshot.open(self.folder, self.snapshot)
 
     def add(self, passages: Iterable[Passage], batch_size: int = 32) -> int:
-        """Encode and add passages; one whose id is there takes that one's place. Then :meth:`refresh`.
+        """Encode and add passages, then :meth:`refresh`; a document that is there is replaced with all its chunks.
 
-        What is committed stays if the process is killed, and the same call goes on from there.
+        What is committed stays if the process is killed, and the same call goes on from there. The chunks of a document
+        come one after the other.
 
         Returns:
-            How many passages were given.
+            How many documents were given: passages that are no chunks are one each.
 
         Raises:
             DupmaeError: No passages, an id twice, embeddings that cannot be stored, or another writer.
@@ -163,16 +198,19 @@ class DuplexIndex:
         return added
 
     def delete(self, ids: Iterable[str]) -> list[str]:
-        """Delete passages, all or none, and :meth:`refresh`; the space comes back with :meth:`compact`.
+        """Delete documents, all or none, and :meth:`refresh`; the space comes back with :meth:`compact`.
+
+        Args:
+            ids: Of documents, which go with all their chunks; a passage that is no chunk is a document.
 
         Returns:
             The ids that are not in the index.
 
         Raises:
-            DupmaeError: A string instead of a list, or another process is changing the index.
+            DupmaeError: A string instead of a list, the id of a chunk, or another process is changing the index.
         """
         refuse_string(ids, "ids")
-        missing = delete_passages(self.folder, ids)
+        missing = delete_documents(self.folder, ids)
         self.refresh()
         return missing
 
@@ -201,33 +239,38 @@ class DuplexIndex:
         where: Where | None = None,
         approximate: Approximate | None = None,
         weights: Weights = UNCHANGED,
+        group: Group = "document",
     ) -> list[list[Hit]]:
-        """Rank the k best passages for each query, best first, ties by id.
+        """Rank the k best documents for each query, best first, ties by id.
+
+        A document scores what the best of its chunks scores, and that chunk is its hit; of equal ones the first.
 
         Args:
             queries: Texts.
-            k: Passages wanted; fewer come back from a smaller index.
-            where: Only passages with these metadata.
+            k: Documents wanted; fewer come back from a smaller index.
+            where: Only passages with these metadata: an expression such as `year>=2020 and not lang=de`, several of
+                them, or a mapping of fields to the values wanted; see :mod:`dupmae.index.where`.
             approximate: Trade recall for speed; exact if None.
             weights: What each part of the score is multiplied by.
+            group: `"none"` ranks passages, so that several may be of one document.
 
         Raises:
-            DupmaeError: A string instead of a list, k < 1, the model cannot be used, or a file
-                is damaged.
+            DupmaeError: A string instead of a list, k < 1, a filter that cannot be read or names an unknown field, the
+                model cannot be used, or a file is damaged.
         """
         refuse_string(queries, "queries")
         if not queries:
             return []
         snapshot, tokenizer = self.snapshot, self.encoder.tokenizer
         prepared = _prepared(snapshot, self.encoder.embed_queries(list(queries)), "all", weights)
-        rankings = self._ranked(snapshot, prepared, k, where, approximate)
+        rankings = self._ranked(snapshot, prepared, k, where, approximate, group)
         found = []
         for text, query, ranking in zip(queries, prepared, rankings, strict=True):
             names = words_by_dimension(self.encoder, text)
             found.append(
                 [
-                    explain_hit(snapshot.segments[number], row, query, tokenizer, names, identifier, score)
-                    for identifier, score, number, row in ranking
+                    explain_hit(snapshot.segments[number], row, query, tokenizer, names, score)
+                    for _, score, number, row in ranking
                 ]
             )
         return found
@@ -237,7 +280,7 @@ class DuplexIndex:
 
         Args:
             query: Text.
-            ids: The passages, in the order in which they come back.
+            ids: Passages, or documents for the best of their chunks, in the order in which they come back.
             weights: What each part of the score is multiplied by.
 
         Raises:
@@ -246,16 +289,23 @@ class DuplexIndex:
         """
         refuse_string(ids, "ids")
         snapshot = self.snapshot
-        places = snapshot.find(list(ids))
-        if missing := [identifier for identifier in ids if identifier not in places]:
-            raise DupmaeError(f"The index {self.folder} has no passage {missing[0]!r}.")
+        places = snapshot.get(ids)
+        self._refuse_missing(ids, places)
         (prepared,) = _prepared(snapshot, self.encoder.embed_queries([query]), "all", weights)
         hits, tokenizer, names = [], self.encoder.tokenizer, words_by_dimension(self.encoder, query)
         for identifier in ids:
-            number, row = places[identifier]
+            (number, row), *others = places[identifier]
             snapshot.segments[number].check()
-            hits.append(explain_hit(snapshot.segments[number], row, prepared, tokenizer, names, identifier))
+            if others:
+                number, row = _best_of(snapshot, prepared, places[identifier])
+            hits.append(explain_hit(snapshot.segments[number], row, prepared, tokenizer, names))
         return hits
+
+    def _refuse_missing(self, ids: Sequence[str], places: Mapping[str, Any]) -> None:
+        """Refuse an id that was not found."""
+        for identifier in ids:
+            if identifier not in places:
+                raise DupmaeError(f"The index {self.folder} has no passage {identifier!r}.")
 
     def search_embeddings(
         self,
@@ -265,26 +315,28 @@ class DuplexIndex:
         where: Where | None = None,
         approximate: Approximate | None = None,
         weights: Weights = UNCHANGED,
+        group: Group = "document",
     ) -> tuple[list[list[str]], list[list[float]]]:
-        """Rank the k best passages for queries that are embedded already.
+        """Rank the k best documents for queries that are embedded already.
 
         Args:
             embeddings: Q queries of the model that built the index.
-            k: Passages wanted for each; fewer come back from a smaller index.
+            k: Documents wanted for each; fewer come back from a smaller index.
             part: `"all"` for the whole score, `"dense"`, `"lexical"` or `"words"` for one of its parts alone.
-            where: Only passages with these metadata.
+            where: Only passages with these metadata, as in :meth:`search`.
             approximate: Trade recall for speed; exact if None.
             weights: What each part of the score is multiplied by.
+            group: `"none"` ranks passages, so that several may be of one document.
 
         Returns:
-            Ids and scores, one list a query, best first, ties by id.
+            Ids, of documents or with `"none"` of passages, and scores, one list a query, best first, ties by id.
 
         Raises:
             DupmaeError: k < 1, embeddings that do not fit the index, a part that it does not have, or a damaged file.
         """
         snapshot = self.snapshot
         queries = _prepared(snapshot, embeddings, part, weights)
-        rankings = self._ranked(snapshot, queries, k, where, approximate)
+        rankings = self._ranked(snapshot, queries, k, where, approximate, group)
         return [[place[0] for place in row] for row in rankings], [[place[1] for place in row] for row in rankings]
 
     def verify(self) -> None:
@@ -310,6 +362,7 @@ class DuplexIndex:
         stored, words = sum(map(len, segments)), manifest.word_space
         parts = {part: sum(segment.part_bytes[part] for segment in segments) for part in ("dense", "lexical", "word")}
         return {
+            "documents": snapshot.documents,
             "passages": manifest.passages,
             "deleted": stored - manifest.passages,
             "segments": len(segments),
@@ -329,16 +382,17 @@ class DuplexIndex:
 
     def _alive(self, snapshot: Snapshot, where: Where | None) -> list[NDArray[np.uint8]]:
         """Mark the passages that may be found: for each segment, 1 for each of them (n,)."""
-        alive, segments = snapshot.alive, snapshot.segments
-        for field, wanted in (where or {}).items():
-            values = wanted_values(wanted)
-            if field not in snapshot.metadata_fields:
-                known = ", ".join(snapshot.metadata_fields) or "none"
-                raise DupmaeError(f"The index {self.folder} has no metadata field {field!r}; it has {known}.")
-            alive = [
-                rows * segment.passages.matching(field, values) for rows, segment in zip(alive, segments, strict=True)
-            ]
-        return alive
+        if where is None:
+            return snapshot.alive
+        condition, known = read_filter(where), snapshot.metadata_fields
+        for field in fields_of(condition):
+            if field not in known:
+                listed = ", ".join(known) if known else "none"
+                raise DupmaeError(f"The index {self.folder} has no metadata field {field!r}; it has {listed}.")
+        return [
+            rows * segment.passages.matching(condition)
+            for rows, segment in zip(snapshot.alive, snapshot.segments, strict=True)
+        ]
 
     def _ranked(
         self,
@@ -347,23 +401,40 @@ class DuplexIndex:
         k: int,
         where: Where | None,
         approximate: Approximate | None,
+        group: Group,
     ) -> list[list[tuple[str, float, int, int]]]:
-        """Rank for each query: id, score, segment number and row of the best passages, best first, ties by id."""
+        """Rank for each query: id, score, segment number and row of the best passages, best first, ties by id.
+
+        Where documents are ranked the id is the document's.
+        """
         if k < 1:
             raise DupmaeError(f"k is {k}: ask for at least one passage.")
+        if group not in get_args(Group):
+            raise DupmaeError(f"group is {group!r}: take 'document' or 'none'.")
+        grouped = group == "document" and snapshot.has_chunks
         k = min(k, max(1, sum(map(len, snapshot.segments))))  # what the compiled loops count with is no larger
         alive = self._alive(snapshot, where)
         if approximate is None:
-            found = top_k(snapshot.segments, alive, queries, k)
+            found = top_k(snapshot.segments, alive, queries, k, grouped=grouped)
         else:
-            found = approximate_top_k(snapshot, alive, queries, k, approximate)
-        return [snapshot.by_id(one)[:k] for one in found]
+            found = approximate_top_k(snapshot, alive, queries, k, approximate, grouped=grouped)
+        return [snapshot.ranked(one, grouped=grouped)[:k] for one in found]
 
 
 def words_by_dimension(encoder: Encoder, query: str) -> dict[int, str]:
     """Name the words of a query by their dimensions; of an encoder without words there are none."""
     space = word_space_of(encoder)
     return {} if space is None else space.names([query])
+
+
+def _best_of(snapshot: Snapshot, query: Query, places: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Find the best of a document's passages, each given by its segment's number and its row."""
+    rows: dict[int, list[int]] = {}
+    for number, row in places:
+        rows.setdefault(number, []).append(row)
+    sorted_rows = {number: np.array(sorted(found), np.int64) for number, found in rows.items()}
+    best = best_documents(snapshot.segments, [rescore(snapshot.segments, query, sorted_rows)], 1)
+    return int(best.segments[0]), int(best.rows[0])
 
 
 def _prepared(snapshot: Snapshot, embeddings: DuplexEmbeddings, part: Part, weights: Weights) -> list[Query]:

@@ -1,20 +1,18 @@
-"""Hits of a search, and the filters that it may be limited by."""
+"""Hits of a search."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from dupmae.corpus.passage import value_text
-
-Where = Mapping[str, str | int | float | Sequence[str | int | float]]
-"""A filter: metadata field to the value, or the values, that a passage must have one of; all fields must agree."""
+from dupmae.corpus import Passage
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found for a query, with the reasons."""
+    """A passage found for a query, with the reasons; of a document that was cut into chunks the best one."""
 
     id: str
     """The passage's id."""
@@ -34,8 +32,33 @@ class Hit:
     """The passage's title; may be empty."""
     text: str
     """The passage's text."""
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, str | int | float | bool]
     """Its metadata fields."""
+    document: str
+    """Id of the document that the passage is, or is a part of."""
+    headings: tuple[str, ...]
+    """The headings that it stands below in its document, the outermost first."""
+    start: int
+    """Where it begins in the document's text, in characters."""
+    end: int
+    """Where it ends there."""
+
+    @classmethod
+    def of(cls, passage: Passage, score: float, **reasons: Any) -> Hit:
+        """Make the hit of a passage from its score and the parts and terms of that."""
+        chunk = passage.chunk
+        return cls(
+            id=passage.id,
+            score=score,
+            **reasons,
+            title=passage.title,
+            text=passage.text,
+            metadata=passage.metadata,
+            document=passage.document,
+            headings=() if chunk is None else chunk.headings,
+            start=0 if chunk is None else chunk.start,
+            end=len(passage.text) if chunk is None else chunk.end,
+        )
 
     @property
     def cls_score(self) -> float:
@@ -51,9 +74,3 @@ class Hit:
         """Read an attribute by its former name."""
         warnings.warn(f"Hit.{former} is called Hit.{name} now", DeprecationWarning, stacklevel=3)
         return float(getattr(self, name))
-
-
-def wanted_values(values: str | int | float | Sequence[str | int | float]) -> list[str]:
-    """Write the values of one field of a filter as they are stored."""
-    several = [values] if isinstance(values, str | int | float) else values
-    return [value_text(value) for value in several]

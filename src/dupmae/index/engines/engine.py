@@ -9,7 +9,7 @@ rounded to single precision, since an engine knows none: it is that of the passa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.corpus import Passage
+from dupmae.corpus.passage import value_text
 from dupmae.errors import DupmaeError, without_passwords
+from dupmae.index.where import Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Engine(Protocol):
     def push(self, documents: Iterator[Document], dimensions: int) -> int:
         """Make a collection hold these documents and no others; return how many."""
 
-    def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
-        """Find the k documents with the largest inner product, best first, and their scores."""
+    def search(self, query: SparseVector, k: int, where: Filter | None) -> list[tuple[Document, float]]:
+        """Find the k passages with the largest inner product, best first, and their scores."""
 
 
 @contextmanager
@@ -83,7 +85,8 @@ def refuse_nul(passage: Passage) -> None:
         DupmaeError: A NUL character stands in its id, title, text or metadata.
     """
     parts = {"id": passage.id, "title": passage.title, "text": passage.text}
-    parts |= {f"metadata field {name!r}": name + value for name, value in passage.metadata.items()}
+    parts |= {f"metadata field {name!r}": name + value_text(value) for name, value in passage.metadata.items()}
+    parts |= {} if passage.chunk is None else {"document or headings": "".join((passage.document, *passage.chunk.headings))}
     for part, text in parts.items():
         if "\0" in text:
             raise DupmaeError(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.words import STEPS, WORD_DIMENSIONS
 from dupmae.errors import DupmaeError, refuse_string
-from dupmae.index.duplex_index import DuplexIndex, words_by_dimension
+from dupmae.index.duplex_index import DuplexIndex, Group, words_by_dimension
 from dupmae.index.engines.engine import Document, Engine, SparseVector
-from dupmae.index.hits import Hit, Where, wanted_values
+from dupmae.index.hits import Hit
 from dupmae.index.scoring.explaining import named_words
 from dupmae.index.scoring.query import UNCHANGED, Weights
 from dupmae.index.scoring.words import all_rarities
 from dupmae.index.storage.quantise import Rows, restore_dense
+from dupmae.index.where import Filter, Where, read_filter
 from dupmae.index.writing.encoding import Encoder
 
 
@@ -38,6 +41,7 @@ def search(
     k: int,
     where: Where | None = None,
     weights: Weights = UNCHANGED,
+    group: Group = "document",
 ) -> list[list[Hit]]:
     """Search an engine and explain its answers as :meth:`DuplexIndex.search` does.
 
@@ -46,9 +50,10 @@ def search(
         encoder: The model that built the index.
         model: Its fingerprint.
         queries: Texts.
-        k: Passages wanted.
+        k: Documents wanted.
         where: Only passages with these metadata.
         weights: What each part of the score is multiplied by.
+        group: `"none"` ranks passages, so that several may be of one document.
 
     Raises:
         DupmaeError: A string instead of a list, or the engine refuses, or holds another model's
@@ -56,17 +61,44 @@ def search(
     """
     refuse_string(queries, "queries")
     vocabulary = encoder.pooling.vocabulary_size
-    wanted = {field: wanted_values(values) for field, values in (where or {}).items()}
+    condition = None if where is None else read_filter(where)
+    find = engine.search if group == "none" else partial(_documents_found, engine)
     answers = []
     embeddings = weights.apply(encoder.embed_queries(list(queries)))
     dense = range(vocabulary, vocabulary + embeddings.cls.shape[1])
     for text, query in zip(queries, query_vectors(embeddings, vocabulary), strict=True):
-        found = engine.search(query, k, wanted)
+        found = find(query, k, condition)
         if any(document.model != model for document, _ in found):
             raise DupmaeError("The engine holds vectors of another model: push the index again.")
         names = words_by_dimension(encoder, text)
         answers.append([_hit(document, score, query, dense, encoder, names) for document, score in found])
     return answers
+
+
+def _documents_found(
+    engine: Engine, query: SparseVector, k: int, where: Filter | None
+) -> list[tuple[Document, float]]:
+    """Find the best passage of each of the k best documents, ties by their ids, as far as the engine is exact.
+
+    It is asked for more and more passages, until one that was not found can belong to none of them.
+    """
+    limit = 2 * k
+    while True:
+        found = engine.search(query, limit, where)
+        if all(document.passage.chunk is None for document, _ in found):
+            return found[:k]
+        best: dict[str, tuple[Document, float]] = {}
+        for document, score in sorted(found, key=lambda place: (-place[1], *_place_of(place[0].passage))):
+            best.setdefault(document.passage.document, (document, score))
+        ranking = [*best.values()][:k]
+        if len(found) < limit or (len(ranking) == k and ranking[-1][1] > found[-1][1]):
+            return ranking
+        limit *= 2
+
+
+def _place_of(passage: Passage) -> tuple[str, int]:
+    """Tell a passage's document, and where it begins there."""
+    return passage.document, 0 if passage.chunk is None else passage.chunk.start
 
 
 def query_vectors(embeddings: DuplexEmbeddings, vocabulary_size: int) -> list[SparseVector]:
@@ -149,15 +181,12 @@ def _hit(
     lexical, words = np.flatnonzero(ids < dense.start), np.flatnonzero(ids >= dense.stop)
     heaviest = lexical[np.argsort(-parts[lexical], kind="stable")]
     tokens = encoder.tokenizer.convert_ids_to_tokens(ids[heaviest].tolist())
-    return Hit(
-        id=document.passage.id,
-        score=score,
+    return Hit.of(
+        document.passage,
+        score,
         dense_score=float(parts[(ids >= dense.start) & (ids < dense.stop)].sum()),
         lexical_score=float(parts[lexical].sum()),
         word_score=float(parts[words].sum()),
         matches=list(zip(tokens, parts[heaviest].tolist(), strict=True)),
         words=named_words(ids[words] - dense.stop, parts[words], names),
-        title=document.passage.title,
-        text=document.passage.text,
-        metadata=document.passage.metadata,
     )

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import asdict
+from typing import Any, LiteralString
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from dupmae.corpus import Passage
+from dupmae.corpus import Chunk, Passage
 from dupmae.errors import DupmaeError
 from dupmae.index.engines.engine import Document, SparseVector, refuse_nul, translated
+from dupmae.index.where import DATE, NUMBER, Condition, Every, Filter, Not, as_number, is_date, is_year
 
 WAIT_SECONDS = 30
 """How long to wait for a server that does not answer, unless the URL or PGCONNECT_TIMEOUT says so."""
 MOST_NUMBERS = 16_000
 """Numbers of a vector that are not 0, at most: the limit of the type `sparsevec`."""
+
+
+_COMPARED: dict[str, LiteralString] = {
+    sign: f'metadata ->> %s {sign} %s COLLATE "C"' for sign in ("<", "<=", ">", ">=")
+}
+_COMPARED_AS_NUMBERS: dict[str, LiteralString] = {
+    sign: f"(metadata ->> %s)::numeric {sign} %s::numeric" for sign in ("<", "<=", ">", ">=")
+}
 
 
 class PgVector:
@@ -61,44 +71,54 @@ class PgVector:
                     " text text NOT NULL, metadata jsonb NOT NULL, model text NOT NULL, duplex sparsevec({}) NOT NULL)"
                 ).format(table, sql.Literal(dimensions))
             )
+            cursor.execute(
+                sql.SQL(
+                    'ALTER TABLE {} ADD COLUMN IF NOT EXISTS document text COLLATE "C",'
+                    " ADD COLUMN IF NOT EXISTS chunk jsonb"
+                ).format(table)
+            )
             cursor.execute(sql.SQL("DELETE FROM {}").format(table))
-            statement = sql.SQL("COPY {} (id, title, text, metadata, model, duplex) FROM STDIN").format(table)
+            statement = sql.SQL(
+                "COPY {} (id, title, text, metadata, document, chunk, model, duplex) FROM STDIN"
+            ).format(table)
             with cursor.copy(statement) as copy:
                 for document in documents:
                     passage = document.passage
                     refuse_nul(passage)
                     _refuse_long(document)
                     metadata = json.dumps(dict(passage.metadata), ensure_ascii=False)
+                    chunk = None if passage.chunk is None else json.dumps(asdict(passage.chunk), ensure_ascii=False)
                     vector = _text(document.vector, dimensions)
-                    copy.write_row((passage.id, passage.title, passage.text, metadata, document.model, vector))
+                    texts = passage.id, passage.title, passage.text, metadata, passage.document, chunk
+                    copy.write_row((*texts, document.model, vector))
                     count += 1
         return count
 
-    def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
+    def search(self, query: SparseVector, k: int, where: Filter | None) -> list[tuple[Document, float]]:
         """Find the k rows with the largest inner product, ties by id."""
         from psycopg import sql
 
         with self._translated(), self.connection.transaction(), self.connection.cursor() as cursor:
             cursor.execute(
-                "SELECT atttypmod FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'duplex'",
-                (f'"{self.table}"',),
+                "SELECT attname, atttypmod FROM pg_attribute WHERE attrelid = to_regclass(%s)", (f'"{self.table}"',)
             )
-            column = cursor.fetchone()
-            if column is None:
+            columns = dict(cursor.fetchall())
+            if "duplex" not in columns:
                 raise DupmaeError(f"The database has no table {self.table} that `dupmae index push pgvector` made.")
-            if len(query.ids) and query.ids[-1] >= column[0]:
+            dimensions = columns["duplex"]
+            if len(query.ids) and query.ids[-1] >= dimensions:
                 raise DupmaeError(
-                    f"The table {self.table} holds vectors of {column[0]:,} dimensions, and the model's have more, "
+                    f"The table {self.table} holds vectors of {dimensions:,} dimensions, and the model's have more, "
                     "such as those of words: push an index that was built with it."
                 )
-            vector = _text(query, column[0])
-            condition = sql.SQL(" AND ").join([sql.SQL("true"), *(sql.SQL("metadata ->> %s = ANY(%s)") for _ in where)])
-            values = [value for field, wanted in where.items() for value in (field, list(wanted))]
+            vector = _text(query, dimensions)
+            condition, values = ("true", []) if where is None else _condition(where)
+            chunk = sql.SQL("chunk" if "chunk" in columns else "NULL")  # missing in what earlier versions pushed
             cursor.execute(
                 sql.SQL(
-                    "SELECT id, title, text, metadata, model, duplex::text, -(duplex <#> %s::sparsevec) FROM {}"
+                    "SELECT id, title, text, metadata, {}, model, duplex::text, -(duplex <#> %s::sparsevec) FROM {}"
                     " WHERE {} ORDER BY duplex <#> %s::sparsevec, id LIMIT %s"
-                ).format(sql.Identifier(self.table), condition),
+                ).format(chunk, sql.Identifier(self.table), sql.SQL(condition)),
                 (vector, *values, vector, k),
             )
             return [_document(row) for row in cursor.fetchall()]
@@ -108,6 +128,41 @@ class PgVector:
         import psycopg
 
         return translated(f"PostgreSQL, table {self.table},", self._secrets, psycopg.Error)
+
+
+def _condition(where: Filter) -> tuple[LiteralString, list[Any]]:
+    """Say a filter in SQL, with a place for each of the values that come with it; it is never null."""
+    if isinstance(where, Not):
+        text, values = _condition(where.part)
+        return f"NOT {text}", values
+    if not isinstance(where, Condition):
+        parts = [_condition(part) for part in where.parts]
+        joined = (" AND " if isinstance(where, Every) else " OR ").join(text for text, _ in parts)
+        return f"({joined or 'true'})", [value for _, values in parts for value in values]
+    field, sign, texts = where.field, where.sign, list(where.values)
+    if sign == "=":
+        numbers = [str(number) for value in texts if (number := as_number(value)) is not None]
+        return (
+            "coalesce(CASE jsonb_typeof(metadata -> %s) WHEN 'number' THEN (metadata ->> %s)::numeric = ANY(%s::numeric[])"
+            " WHEN 'boolean' THEN metadata ->> %s = ANY(%s) ELSE metadata ->> %s = ANY(%s) END, false)",
+            [field, field, numbers, field, [value.lower() for value in texts], field, texts],
+        )
+    (value,) = texts
+    if sign == "^=":
+        return "coalesce(starts_with(metadata ->> %s, %s), false)", [field, value]
+    compared: LiteralString = _COMPARED[sign]
+    when: LiteralString = "WHEN metadata ->> %s ~ %s THEN " + compared
+    cases: list[tuple[LiteralString, list[Any]]] = []
+    number = as_number(value)
+    if number is not None:
+        numeric: LiteralString = "WHEN metadata ->> %s ~ %s THEN " + _COMPARED_AS_NUMBERS[sign]
+        cases.append((numeric, [field, f"^{NUMBER}$", field, str(number)]))
+    if is_date(value) or is_year(value):
+        cases.append((when, [field, f"^{DATE}", field, value]))
+    if not cases:
+        cases.append(("WHEN jsonb_typeof(metadata -> %s) = 'string' THEN " + compared, [field, field, value]))
+    text = " ".join(case for case, _ in cases)
+    return f"coalesce(CASE {text} END, false)", [one for _, values in cases for one in values]
 
 
 def _refuse_long(document: Document) -> None:
@@ -127,8 +182,9 @@ def _text(vector: SparseVector, dimensions: int) -> str:
 
 def _document(row: Sequence[Any]) -> tuple[Document, float]:
     """Read a document and its score from a row."""
-    identifier, title, text, metadata, model, vector, score = row
+    identifier, title, text, metadata, place, model, vector, score = row
+    chunk = None if place is None else Chunk(**place | {"headings": tuple(place["headings"])})
     pairs = [pair.split(":") for pair in vector[1 : vector.index("}")].split(",") if pair]
     ids = np.array([int(number) for number, _ in pairs], np.int64) - 1
     values = np.array([value for _, value in pairs], np.float32)
-    return Document(Passage(identifier, title, text, metadata), SparseVector(ids, values), model), float(score)
+    return Document(Passage(identifier, title, text, metadata, chunk), SparseVector(ids, values), model), float(score)

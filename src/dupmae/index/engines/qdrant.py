@@ -6,17 +6,21 @@ import base64
 import logging
 import uuid
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
 import numpy as np
 
-from dupmae.corpus import Passage
+from dupmae.corpus import Chunk, Passage
+from dupmae.corpus.passage import value_text
 from dupmae.errors import DupmaeError
 from dupmae.index.engines.engine import Document, SparseVector, translated, without_secrets
+from dupmae.index.where import Condition, Every, Filter, Not, as_number, fields_of, is_date, is_year
 
 logger = logging.getLogger(__name__)
 
@@ -85,25 +89,21 @@ class Qdrant:
             self.client.delete(self.collection, models.FilterSelector(filter=models.Filter(must_not=[this_push])))
         return count
 
-    def search(self, query: SparseVector, k: int, where: Mapping[str, Sequence[str]]) -> list[tuple[Document, float]]:
+    def search(self, query: SparseVector, k: int, where: Filter | None) -> list[tuple[Document, float]]:
         """Find the k points with the largest inner product; ties by passage id among those found."""
         from qdrant_client import models
 
-        for field in where:
+        for field in () if where is None else fields_of(where):
             if '"' in field:
                 raise DupmaeError(
                     f"Qdrant cannot ask for a metadata field with a quotation mark in its name ({field})."
                 )
-        conditions = [
-            models.FieldCondition(key=f'metadata."{field}"', match=models.MatchAny(any=list(values)))
-            for field, values in where.items()
-        ]
         with self._translated():
             found = self.client.query_points(
                 self.collection,
                 query=models.SparseVector(indices=query.ids.tolist(), values=query.values.tolist()),
                 using=VECTOR,
-                query_filter=models.Filter(must=conditions) if conditions else None,
+                query_filter=None if where is None else models.Filter(must=[_filter(where)]),
                 limit=k,
                 with_payload=True,
                 with_vectors=True,
@@ -147,6 +147,49 @@ class Qdrant:
                 ) from None
 
 
+def _filter(where: Filter) -> Any:
+    """Say a filter in Qdrant's own terms.
+
+    Raises:
+        DupmaeError: It asks for what Qdrant cannot compare.
+    """
+    from qdrant_client import models
+
+    if isinstance(where, Not):
+        return models.Filter(must_not=[_filter(where.part)])
+    if not isinstance(where, Condition):
+        parts = [_filter(part) for part in where.parts]
+        return models.Filter(must=parts) if isinstance(where, Every) else models.Filter(should=parts)
+    key = f'metadata."{where.field}"'
+    numbers = [number for value in where.values if (number := as_number(value)) is not None]
+    if where.sign == "=":
+        conditions = [models.FieldCondition(key=key, match=models.MatchAny(any=list(where.values)))]
+        conditions += [models.FieldCondition(key=key, range=models.Range(gte=one, lte=one)) for one in numbers]
+        for truth in {value.lower() for value in where.values} & {"true", "false"}:
+            conditions.append(models.FieldCondition(key=key, match=models.MatchValue(value=truth == "true")))
+        return models.Filter(should=conditions)
+    (value,) = where.values
+    bound = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}.get(where.sign)
+    conditions = []
+    if bound is not None and numbers:
+        conditions.append(
+            models.FieldCondition(key=f'numbers."{where.field}"', range=models.Range(**{bound: float(numbers[0])}))
+        )
+    if bound is not None and (is_date(value) or is_year(value)):
+        try:
+            date = datetime.fromisoformat(f"{value}-01-01" if is_year(value) else value)
+        except ValueError:
+            raise DupmaeError(f"{value!r} is no date that Qdrant could compare: write it as 2020-12-31.") from None
+        bound = ("lt" if bound in ("lt", "lte") else "gte") if is_year(value) else bound
+        conditions.append(models.FieldCondition(key=key, range=models.DatetimeRange(**{bound: date})))
+    if not conditions:
+        raise DupmaeError(
+            f"Qdrant compares numbers and dates, and cannot tell of other texts how they begin or which comes first"
+            f" ({where.field}{where.sign}{value[:100]}): search the index itself, or push it to PostgreSQL."
+        )
+    return models.Filter(should=conditions)
+
+
 def _point(document: Document, push_id: str) -> dict[str, Any]:
     """Lay a document out as the client takes it."""
     passage, vector = document.passage, document.vector
@@ -158,6 +201,13 @@ def _point(document: Document, push_id: str) -> dict[str, Any]:
             "title": passage.title,
             "text": passage.text,
             "metadata": dict(passage.metadata),
+            "numbers": {  # texts that read as one are compared as numbers, too
+                field: number
+                for field, value in passage.metadata.items()
+                if (number := as_number(value_text(value))) is not None
+            },
+            "document": passage.document,
+            "chunk": None if passage.chunk is None else asdict(passage.chunk),
             "model": document.model,
             "push": push_id,
         },
@@ -167,7 +217,9 @@ def _point(document: Document, push_id: str) -> dict[str, Any]:
 def _document(point: Any) -> Document:
     """Read a document from what the server returned."""
     payload, vector = point.payload, point.vector[VECTOR]
-    passage = Passage(payload["id"], payload["title"], payload["text"], payload["metadata"])
+    place = payload.get("chunk")  # missing in what earlier versions pushed
+    chunk = None if place is None else Chunk(**place | {"headings": tuple(place["headings"])})
+    passage = Passage(payload["id"], payload["title"], payload["text"], payload["metadata"], chunk)
     order = np.argsort(vector.indices)
     ids, values = np.array(vector.indices, np.int64)[order], np.array(vector.values, np.float32)[order]
     return Document(passage, SparseVector(ids, values), payload["model"])

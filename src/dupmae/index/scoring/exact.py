@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dupmae.index.scoring.loops import add_words, dense_scores, lexical_scores, search_block
 from dupmae.index.scoring.query import Query
 from dupmae.index.scoring.scanning import scan_dense
 from dupmae.index.scoring.threads import cores, in_parallel
-from dupmae.index.storage.segments import Block, Segment
+from dupmae.index.storage.segments import NO_GROUPS, Block, Groups, Segment
 
 QUERY_GROUP = 64
 """Queries that share a pass over the index; what they find in each block is held until its end."""
@@ -35,9 +37,14 @@ class Found:
 
 
 def top_k(
-    segments: Sequence[Segment], alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int
+    segments: Sequence[Segment],
+    alive: Sequence[NDArray[np.uint8]],
+    queries: Sequence[Query],
+    k: int,
+    *,
+    grouped: bool = False,
 ) -> list[Found]:
-    """Find the best passages of each query by Eq. 12 and words, proven.
+    """Find the best passages, or documents, of each query by Eq. 12 and words, proven.
 
     All cores share the blocks of the segments; what is found does not depend on their number.
 
@@ -46,30 +53,37 @@ def top_k(
         alive: For each, 1 for the passages that may be found (n,).
         queries: Q queries, their words with their rarity.
         k: At least 1.
+        grouped: Whether documents are wanted, of which each scores what the best of its passages scores.
 
     Returns:
-        For each query the k best, and all that score as high as the last of them.
+        For each query the k best, and all that score as high as the last of them. Of documents exactly k, each by its
+        best passage: ties between documents by id, between its passages by where they stand in it.
 
     Raises:
         DupmaeError: A segment is damaged.
     """
     in_parallel(Segment.check, [segment for segment in segments if not segment.checked])
-    blocks = [(number, block) for number, segment in enumerate(segments) for block in segment.blocks]
+    blocks = [
+        (number, block, groups)
+        for number, segment in enumerate(segments)
+        for block, groups in zip(segment.blocks, segment.groups if grouped else repeat(NO_GROUPS), strict=False)
+    ]
     found: list[Found] = []
     for start in range(0, len(queries), QUERY_GROUP):
-        found += _top_k_of_group(blocks, alive, queries[start : start + QUERY_GROUP], k)
+        parts = _search_blocks(blocks, alive, queries[start : start + QUERY_GROUP], k)
+        found += [best_documents(segments, pieces, k) if grouped else best(pieces, k) for pieces in parts]
     return found
 
 
-def _top_k_of_group(
-    blocks: Sequence[tuple[int, Block]], alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int
-) -> list[Found]:
-    """Search for up to `QUERY_GROUP` queries."""
+def _search_blocks(
+    blocks: Sequence[tuple[int, Block, Groups]], alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int
+) -> list[list[Found]]:
+    """Search for up to `QUERY_GROUP` queries; return for each what every block has found."""
     floors = [np.full(1, -np.inf) for _ in queries]
     pieces: list[list[Found]] = [[] for _ in queries]
 
-    def work(task: tuple[int, Block, range]) -> None:
-        number, block, places = task
+    def work(task: tuple[int, Block, Groups, range]) -> None:
+        number, block, groups, places = task
         if any(queries[place].length for place in places):
             scanned = scan_dense(np.stack([queries[place].dense for place in places]), block.high, block.dense_units)
         else:
@@ -87,6 +101,7 @@ def _top_k_of_group(
                 block.lists,
                 block.words,
                 living,
+                groups,
                 floors[place],
                 k,
             )
@@ -94,8 +109,8 @@ def _top_k_of_group(
 
     size = min(_TASK_QUERIES, max(1, len(blocks) * len(queries) // (4 * cores())))  # enough tasks for every core
     parts = [range(start, min(start + size, len(queries))) for start in range(0, len(queries), size)]
-    in_parallel(work, [(number, block, places) for number, block in blocks for places in parts])
-    return [best(found, k) for found in pieces]
+    in_parallel(work, [(*block, places) for block in blocks for places in parts])
+    return pieces
 
 
 def best(parts: Sequence[Found], k: int) -> Found:
@@ -108,6 +123,23 @@ def best(parts: Sequence[Found], k: int) -> Found:
         scores, segments, rows = scores[kept], segments[kept], rows[kept]
     order = np.argsort(-scores, kind="stable")
     return Found(scores[order], segments[order], rows[order])
+
+
+def best_documents(segments: Sequence[Segment], parts: Sequence[Found], k: int) -> Found:
+    """Pick the best passage of each of the k best documents among what several blocks found."""
+    found = best(parts, max(1, sum(map(len, parts))))
+    documents, starts = np.empty(len(found), object), np.empty(len(found), np.int64)
+    for number in np.unique(found.segments):
+        chosen = found.segments == number
+        passages, rows = segments[number].passages, found.rows[chosen]
+        documents[chosen] = passages.documents.take(pa.array(rows)).to_pylist()
+        starts[chosen] = passages.starts[rows]
+    order = sorted(zip((-found.scores).tolist(), documents.tolist(), starts.tolist(), range(len(found)), strict=True))
+    first: dict[str, int] = {}
+    for _, document, _, place in order:
+        first.setdefault(document, place)
+    kept = np.array([*first.values()][:k], np.int64)
+    return Found(found.scores[kept], found.segments[kept], found.rows[kept])
 
 
 def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:

@@ -20,7 +20,6 @@ def explain_hit(
     query: Query,
     tokenizer: Any,
     names: Mapping[int, str],
-    identifier: str,
     score: float | None = None,
 ) -> Hit:
     """Take the score of a stored passage apart.
@@ -31,7 +30,6 @@ def explain_hit(
         query: The query.
         tokenizer: Gives terms their names.
         names: The query's words, by dimension.
-        identifier: The passage's id.
         score: The score, where a search has summed it up; None sums its parts.
     """
     block = next(block for block in segment.blocks if row < block.first + len(block))
@@ -42,18 +40,14 @@ def explain_hit(
     tokens = tokenizer.convert_ids_to_tokens(query.ids[heaviest].tolist())
     dense: Any = dense_scores(query.dense, block.dense, rows)
     words: Any = word_contributions(query.words, block.words, rows[0])  # (w,)
-    passage = segment.passages.passage(row)
-    return Hit(
-        id=identifier,
-        score=float(dense[0] + parts.sum() + words.sum()) if score is None else score,
+    return Hit.of(
+        segment.passages.passage(row),
+        float(dense[0] + parts.sum() + words.sum()) if score is None else score,
         dense_score=float(dense[0]),
         lexical_score=float(parts.sum()),
         word_score=float(words.sum()),
         matches=[(token, float(parts[place])) for token, place in zip(tokens, heaviest, strict=True)],
         words=named_words(query.word_ids, words, names),
-        title=passage.title,
-        text=passage.text,
-        metadata=passage.metadata,
     )
 
 

@@ -32,13 +32,16 @@ def search_block(
     lists: Any,
     word_lists: Any,
     alive: Any,
+    groups: Any,
     floor: Any,
     k: int,
 ) -> Any:
-    """Find the k best passages of a block by Eq. 12 and words, proven: none that is left out can be among them.
+    """Find the k best documents of a block by Eq. 12 and words, proven: none that is left out can be among them.
+
+    A document scores what the best of its passages here scores; with no `groups` each passage is one.
 
     The lexical half and the words are summed exactly for every passage. Of the dense half the high bytes give a score
-    that is off by at most `length * slack`. So k passages certainly reach the k-th largest score less its bound, and
+    that is off by at most `length * slack`. So k documents certainly reach the k-th largest score less its bound, and
     every passage whose score plus its bound reaches that too, be they many or few, is scored exactly.
 
     Args:
@@ -52,19 +55,24 @@ def search_block(
         lists: The block's lexical halves.
         word_lists: The block's words.
         alive: Passages that may be found, uint8 (n,).
-        floor: float64 (1,): a score that k passages of other blocks reach; raised when this block knows a higher one.
+        groups: Which passages belong to one document, see :data:`dupmae.index.storage.segments.Groups`.
+        floor: float64 (1,): a score that k documents of other blocks reach; raised when this block knows a higher one.
             Threads may share it: an outdated value costs time, not passages.
-        k: Passages wanted.
+        k: Documents wanted.
 
     Returns:
-        Scores float64 and rows int64 of up to k passages, in no order; those below `floor` may be missing.
+        Scores float64 and rows int64 of the best passages of up to k documents, in no order; those below `floor` may be
+        missing.
     """
     high, low, dense_units, slack = dense
     passages = high.shape[0]
     sums = _lexical_scores_of_all(terms, lists, passages)
     _add_words_of_all(words, word_lists, sums)
+    places, rows_in_order, documents = groups
+    grouped = places.shape[0] > 0
+    held = np.full(documents[-1] + 1 if grouped else 0, -1, np.int32)
     size = min(k, passages)
-    scores, rows, filled = np.empty(size, np.float64), np.empty(size, np.int64), 0
+    scores, keys, filled = np.empty(size, np.float64), np.empty(size, np.int64), 0
     least = floor[0]
     lowest, highest = np.empty(RUN, np.float64), np.empty(RUN, np.float64)
     highest_of_run = np.empty(-(-passages // RUN), np.float64)
@@ -77,10 +85,12 @@ def search_block(
             continue
         for row in range(first, last):
             if alive[row] != 0 and lowest[row - first] >= least:
-                filled = _push(scores, rows, filled, lowest[row - first], row)
+                key = places[row] if grouped else row
+                filled = _push(scores, keys, filled, lowest[row - first], key, documents, held)
                 if filled == k and scores[0] > least:
                     least = scores[0]
     filled = 0
+    held[:] = -1
     for first in range(0, passages, RUN):
         if highest_of_run[first // RUN] < least:
             continue
@@ -92,10 +102,13 @@ def search_block(
             score = sums[row]
             if length != 0.0:
                 score += _exact_dense(query, high[row], low[row], np.float64(dense_units[row]))
-            filled = _push(scores, rows, filled, score, row)
+            filled = _push(scores, keys, filled, score, places[row] if grouped else row, documents, held)
     if filled == k and scores[0] > floor[0]:
         floor[0] = scores[0]
-    return scores[:filled], rows[:filled]
+    if grouped:
+        for place in range(filled):
+            keys[place] = rows_in_order[keys[place]]
+    return scores[:filled], keys[:filled]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -280,37 +293,64 @@ def _add_term(term: Any, weight: Any, lists: Any, rows: Any, sums: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _worse(score: Any, row: Any, other_score: Any, other_row: Any) -> Any:
-    """Tell whether a passage comes after another one: a lower score, or the same score and a larger row."""
-    return score < other_score or (score == other_score and row > other_row)
+def _worse(score: Any, key: Any, other_score: Any, other_key: Any) -> Any:
+    """Tell whether a passage comes after another one: a lower score, or the same score and a larger key."""
+    return score < other_score or (score == other_score and key > other_key)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _put(scores: Any, keys: Any, place: Any, score: Any, key: Any, documents: Any, held: Any) -> None:
+    """Put a passage into a place of a heap and, if they are told, keep in which place its document is `held`."""
+    scores[place], keys[place] = score, key
+    if held.shape[0] > 0:
+        held[documents[key]] = place
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _push(scores: Any, rows: Any, filled: Any, score: Any, row: Any) -> Any:
-    """Put a passage into a heap whose top is the worst one; a full heap drops the worst; return how many it holds."""
-    size = scores.shape[0]
-    if filled < size:
+def _push(scores: Any, keys: Any, filled: Any, score: Any, key: Any, documents: Any, held: Any) -> Any:
+    """Put a passage into a heap whose top is the worst one; a full heap drops the worst; return how many it holds.
+
+    Of a document it holds the best passage alone.
+
+    Args:
+        scores: The heap's scores (k,).
+        keys: Its passages: their rows or, with documents, their places in the documents' order (k,).
+        filled: How many it holds.
+        score: The passage's.
+        key: The passage.
+        documents: By key, the passage's document (n,).
+        held: For each document its place in the heap, -1 if it is not there; empty if every passage is a document.
+    """
+    size, place = scores.shape[0], 0
+    known = held.shape[0] > 0 and held[documents[key]] >= 0
+    if known:
+        place = held[documents[key]]
+        if not _worse(scores[place], keys[place], score, key):
+            return filled
+    elif filled < size:
         place = filled
         while place > 0:
             parent = (place - 1) // 2
-            if not _worse(score, row, scores[parent], rows[parent]):
+            if not _worse(score, key, scores[parent], keys[parent]):
                 break
-            scores[place], rows[place] = scores[parent], rows[parent]
+            _put(scores, keys, place, scores[parent], keys[parent], documents, held)
             place = parent
-        scores[place], rows[place] = score, row
+        _put(scores, keys, place, score, key, documents, held)
         return filled + 1
-    if _worse(score, row, scores[0], rows[0]):
-        return filled
-    place = 0
-    while 2 * place + 1 < size:
+    else:
+        if _worse(score, key, scores[0], keys[0]):
+            return filled
+        if held.shape[0] > 0:
+            held[documents[keys[0]]] = -1
+    while 2 * place + 1 < filled:
         child = 2 * place + 1
-        if child + 1 < size and _worse(scores[child + 1], rows[child + 1], scores[child], rows[child]):
+        if child + 1 < filled and _worse(scores[child + 1], keys[child + 1], scores[child], keys[child]):
             child += 1
-        if not _worse(scores[child], rows[child], score, row):
+        if not _worse(scores[child], keys[child], score, key):
             break
-        scores[place], rows[place] = scores[child], rows[child]
+        _put(scores, keys, place, scores[child], keys[child], documents, held)
         place = child
-    scores[place], rows[place] = score, row
+    _put(scores, keys, place, score, key, documents, held)
     return filled
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.index.scoring.clusters import Clusters
 from dupmae.index.scoring.exact import Found
@@ -42,6 +46,23 @@ class Snapshot:
             words = sum(segment.words_of(alive) for segment, alive in zip(self.segments, self.alive, strict=True))
             self._words.append(words / max(self.manifest.passages, 1))
         return self._words[0]
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether one of the passages is a part of a document."""
+        return any(segment.passages.has_chunks for segment in self.segments)
+
+    @property
+    def documents(self) -> int:
+        """Number of documents that have living passages."""
+        if not self.has_chunks:
+            return self.manifest.passages
+        return len({document for number in range(len(self.segments)) for document in self._documents_of(number)})
+
+    def _documents_of(self, number: int) -> list[str]:
+        """List the ids of a segment's documents of which passages live."""
+        living = self.segments[number].passages.documents.filter(pa.array(self.alive[number] != 0))
+        return living.unique().to_pylist()  # type: ignore[no-any-return]
 
     @property
     def metadata_fields(self) -> list[str]:
@@ -111,12 +132,49 @@ class Snapshot:
                     places[ids[place]] = (number, row)
         return places
 
-    def by_id(self, found: Found) -> list[tuple[str, float, int, int]]:
-        """Sort what was found, best first, ties by id: id, score, number of the segment and row."""
+    def find_documents(self, ids: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
+        """Find the living passages of documents: id to number of the segment and row of each, in their order there."""
+        wanted = pa.array(list(ids), pa.large_string())
+        places: dict[str, list[tuple[int, int, int]]] = {}
+        for number, segment in enumerate(self.segments):
+            rows, documents = segment.passages.rows_of_documents(wanted)
+            for row, document in zip(rows.tolist(), documents, strict=True):
+                if self.alive[number][row]:
+                    start = int(segment.passages.starts[row])
+                    places.setdefault(document, []).append((start, number, row))
+        return {document: [(number, row) for _, number, row in sorted(found)] for document, found in places.items()}
+
+    def document_at(self, number: int, row: int) -> str:
+        """Tell the id of the document of a passage."""
+        return str(self.segments[number].passages.documents[row])
+
+    def get(self, ids: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+        """Find what ids name, passages or else documents: id to number of the segment and row of each of its passages.
+
+        What is not there is left out.
+        """
+        places = {identifier: [place] for identifier, place in self.find(list(ids)).items()}
+        others = [identifier for identifier in ids if identifier not in places] if self.has_chunks else []
+        return places | self.find_documents(others)
+
+    def __iter__(self) -> Iterator[Passage]:
+        """Read the living passages in the order of their ids, a few of each segment at a time."""
+        parts = (
+            compress(segment.passages, alive.tolist()) for segment, alive in zip(self.segments, self.alive, strict=True)
+        )
+        return heapq.merge(*parts, key=lambda passage: passage.id)
+
+    def ranked(self, found: Found, *, grouped: bool = False) -> list[tuple[str, float, int, int]]:
+        """Sort what was found, best first, ties by id: id, score, number of the segment and row.
+
+        Args:
+            found: Passages.
+            grouped: Whether each stands for its document, whose id is then given instead of its own.
+        """
         ids = np.empty(len(found), object)
         for number in np.unique(found.segments):
-            chosen = found.segments == number
-            column = self.segments[number].passages.ids
+            chosen, passages = found.segments == number, self.segments[number].passages
+            column = passages.documents if grouped else passages.ids
             ids[chosen] = column.take(pa.array(found.rows[chosen])).to_pylist()
         ranking = zip(ids.tolist(), found.scores.tolist(), found.segments.tolist(), found.rows.tolist(), strict=True)
         return sorted(ranking, key=lambda place: (-place[1], place[0]))

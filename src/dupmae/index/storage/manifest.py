@@ -18,9 +18,10 @@ from dupmae.models.names import edition_of
 from dupmae.runtime.json_text import parse_json
 
 FORMAT = "dupmae-index"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 OLDEST_VERSION = 2
-"""The oldest version that is read; it knows no precision, and it and the next one know no words."""
+"""The oldest version that is read; it knows no precision, it and the next one know no words, and none before the present
+one knows chunks or metadata that are no strings."""
 FILE_NAME = "manifest.json"
 MOST_BYTES = 1 << 26
 """Bytes of a manifest, at most: a segment takes less than a thousand."""
@@ -28,6 +29,8 @@ MAX_PASSAGES = 65_536
 """Passages in a segment."""
 SEGMENT_FILES = ("vectors.safetensors", "ids.arrow", "texts.arrow")
 """What lies in a segment's folder, see `segments` and `passages`."""
+CHUNKS_FILE = "chunks.arrow"
+"""What lies there, too, if one of its passages is a chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,8 @@ class Manifest:
     which takes what pays on the machine."""
     words: dict[str, Any] | None = None
     """How words became terms, the values of a :class:`dupmae.duplex.words.WordSpace`; None in an index without."""
+    chunks: dict[str, int] | None = None
+    """How documents were cut at building, `{"tokens", "overlap"}`; None where passages are as they came."""
 
     @property
     def word_space(self) -> WordSpace | None:
@@ -159,7 +164,7 @@ def _manifest(values: dict[str, Any]) -> Manifest:
         ValueError: Says which.
     """
     passages = values.pop("passages", None)
-    _refuse_others(values, _MANIFEST, {field.name for field in fields(Manifest)} - {"precision", "words"})
+    _refuse_others(values, _MANIFEST, {field.name for field in fields(Manifest)} - {"precision", "words", "chunks"})
     segments = []
     for entry in values.pop("segments"):
         _refuse_others(entry, _SEGMENT, _SEGMENT.keys())
@@ -241,7 +246,9 @@ _SEGMENT: dict[str, Callable[[Any], bool]] = {
     "deleted": _whole(0, MAX_PASSAGES),
     "fingerprint": _text("([0-9a-f]{16})?"),
     "files": lambda value: (
-        isinstance(value, dict) and value.keys() == set(SEGMENT_FILES) and all(map(_file(""), value.values()))
+        isinstance(value, dict)
+        and set(SEGMENT_FILES) <= value.keys() <= {*SEGMENT_FILES, CHUNKS_FILE}
+        and all(map(_file(""), value.values()))
     ),
 }
 _MANIFEST: dict[str, Callable[[Any], bool]] = {
@@ -266,4 +273,11 @@ _MANIFEST: dict[str, Callable[[Any], bool]] = {
     ),
     "precision": _or_none(_text("float32|bfloat16")),
     "words": _or_none(_is_word_space),
+    "chunks": _or_none(
+        lambda value: (
+            isinstance(value, dict)
+            and value.keys() == {"tokens", "overlap"}
+            and all(map(_whole(0, 1 << 31), value.values()))
+        )
+    ),
 }

@@ -1,13 +1,14 @@
-"""Passages of a segment beside their vectors: ids and metadata in one Arrow file, titles and texts in another.
+"""Passages of a segment beside their vectors, in Arrow files: ids and metadata, titles and texts, and chunks' places.
 
 Each holds one record batch. A row of texts carries its own checksum, so a hit is read and checked without reading the
-rest of the file.
+rest of the file. A segment without chunks has no file of their places.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,41 +19,102 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from dupmae.corpus import Passage
+from dupmae.corpus import Chunk, Passage
+from dupmae.corpus.passage import value_text
 from dupmae.errors import DupmaeError
 from dupmae.index.storage.arrays import MappedFile, damaged
-from dupmae.index.storage.manifest import SegmentEntry
+from dupmae.index.storage.manifest import CHUNKS_FILE, SegmentEntry
+from dupmae.index.storage.matching import matching
+from dupmae.index.where import Filter
 
 IDS_FILE = "ids.arrow"
 TEXTS_FILE = "texts.arrow"
 FIXED = ("id", "title", "text")
 """Fields every passage has; metadata fields have other names."""
 _TEXTS = pa.schema([("title", pa.large_string()), ("text", pa.large_string()), ("check", pa.uint64())])
+_CHUNKS = pa.schema(
+    [
+        ("document", pa.large_string()),
+        ("headings", pa.large_list(pa.large_string())),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+    ]
+)
+"""Null in all four of a passage that is a document by itself."""
+_IN_TABLE = [f"chunk:{name}" for name in _CHUNKS.names]
+"""What these are called in a table, beside metadata of any name."""
+_METADATA = (pa.large_string(), pa.int64(), pa.float64(), pa.bool_())
+_EXACT = 1 << 53  # whole numbers up to here are the same as doubles
 _MAGIC = 8  # bytes before a file's first message
+_READ_TOGETHER = 1024  # passages, by whoever reads all of them
 
 
 def refuse_reserved(fields: Iterable[str]) -> None:
     """Refuse metadata fields that are called like one of the fixed fields."""
-    if clash := {*FIXED, "check"}.intersection(fields):
+    if clash := {*FIXED, "check", *_IN_TABLE}.intersection(fields):
         raise DupmaeError(f"The metadata field {min(clash)!r} is called like a field of every passage: rename it.")
 
 
 def passage_table(passages: Sequence[Passage]) -> pa.Table:
-    """Lay passages out as a table of strings, a column a field, with the checksum of each row's texts."""
+    """Lay passages out as a table, a column a field, with the checksum of each row's texts, and chunks' places if any.
+
+    A metadata field whose values are all truth values, whole numbers or numbers is a column of these; any other one
+    holds texts, as :func:`dupmae.corpus.passage.value_text` writes them.
+    """
     fields = sorted({field for passage in passages for field in passage.metadata})
     refuse_reserved(fields)
-    columns: dict[str, Any] = {name: [getattr(passage, name) for passage in passages] for name in FIXED}
-    columns |= {field: [passage.metadata.get(field) for passage in passages] for field in fields}
-    table = pa.table({name: pa.array(values, pa.large_string()) for name, values in columns.items()})
-    checks = np.array([_check(passage.title, passage.text) for passage in passages], np.uint64)
-    return table.append_column("check", pa.array(checks))
+    columns = {name: pa.array([getattr(passage, name) for passage in passages], pa.large_string()) for name in FIXED}
+    columns |= {field: _typed([passage.metadata.get(field) for passage in passages]) for field in fields}
+    columns["check"] = pa.array(np.array([_check(passage.title, passage.text) for passage in passages], np.uint64))
+    if any(passage.chunk is not None for passage in passages):
+        for name, field in zip(_IN_TABLE, _CHUNKS, strict=True):
+            values = [None if passage.chunk is None else getattr(passage.chunk, field.name) for passage in passages]
+            columns[name] = pa.array(values, field.type)
+    return pa.table(columns)
+
+
+def _typed(values: Sequence[Any]) -> pa.Array:
+    """Lay the values of a metadata field out, None where a passage has none, in the narrowest kind that holds all."""
+    there = [value for value in values if value is not None]
+    kinds = set(map(type, there))
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds == {int} and all(-(1 << 63) <= value < 1 << 63 for value in there):
+        return pa.array(values, pa.int64())
+    exact = all(math.isfinite(value) if type(value) is float else abs(value) <= _EXACT for value in there if kinds <= {int, float})
+    if kinds and kinds <= {int, float} and exact:
+        return pa.array(values, pa.float64())
+    return pa.array([None if value is None else value_text(value) for value in values], pa.large_string())
+
+
+def concatenate_passages(tables: Sequence[pa.Table]) -> pa.Table:
+    """Join tables of passages; a metadata field of several kinds becomes one that holds all its values."""
+    tables = list(tables)
+    kinds: dict[str, set[Any]] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    for name in (name for name, found in kinds.items() if len(found) > 1):
+        having = [number for number, table in enumerate(tables) if name in table.column_names]
+        whole = _typed([value for number in having for value in tables[number].column(name).to_pylist()])
+        first = 0
+        for number in having:
+            table = tables[number]
+            place, column = table.column_names.index(name), whole.slice(first, len(table))
+            tables[number] = table.set_column(place, name, column)
+            first += len(table)
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def write_passages(folder: Path, table: pa.Table) -> None:
-    """Write the two files of a segment from what :func:`passage_table` or :meth:`StoredPassages.table` gives."""
-    ids = [name for name in table.column_names if name not in _TEXTS.names]
-    for file, columns in ((IDS_FILE, ids), (TEXTS_FILE, _TEXTS.names)):
-        part = table.select(columns).combine_chunks()
+    """Write the files of a segment from what :func:`passage_table` or :meth:`StoredPassages.table` gives."""
+    texts = table.select(_TEXTS.names)
+    ids = table.select([name for name in table.column_names if name not in (*_TEXTS.names, *_IN_TABLE)])
+    parts = [(IDS_FILE, ids), (TEXTS_FILE, texts)]
+    if _IN_TABLE[0] in table.column_names and table.column(_IN_TABLE[0]).null_count < len(table):
+        parts.append((CHUNKS_FILE, table.select(_IN_TABLE).rename_columns(_CHUNKS.names)))
+    for file, part in parts:
+        part = part.combine_chunks()
         # Arrow's own files do not tell of a write that fails when they are closed.
         with (folder / file).open("wb") as sink, pa.ipc.new_file(sink, part.schema) as writer:
             for batch in part.to_batches():
@@ -63,14 +125,23 @@ class StoredPassages:
     """The passages of an open segment, in the order of their ids."""
 
     def __init__(self, folder: Path, entry: SegmentEntry) -> None:
-        """Map both files of a segment of the index, unless one is missing or not of the size that the manifest says."""
+        """Map the files of a segment of the index, unless one is missing or not of the size that the manifest says."""
         self.ids_file = MappedFile(folder, f"{entry.name}/{IDS_FILE}", entry.files[IDS_FILE])
         self.texts_file = MappedFile(folder, f"{entry.name}/{TEXTS_FILE}", entry.files[TEXTS_FILE])
+        self.chunks_file: MappedFile | None = None
+        """Places of chunks in their documents, in a segment that has some."""
+        if CHUNKS_FILE in entry.files:
+            self.chunks_file = MappedFile(folder, f"{entry.name}/{CHUNKS_FILE}", entry.files[CHUNKS_FILE])
         self._count = entry.passages
 
+    @property
+    def files(self) -> list[MappedFile]:
+        """Those that there are."""
+        return [file for file in (self.ids_file, self.texts_file, self.chunks_file) if file is not None]
+
     def check(self) -> None:
-        """Refuse damaged ids or metadata; what was found sound is not read again."""
-        _ = self._columns
+        """Refuse damaged ids, metadata or places of chunks; what was found sound is not read again."""
+        _ = self._columns, self._chunks
 
     @cached_property
     def _columns(self) -> pa.RecordBatch:
@@ -80,12 +151,31 @@ class StoredPassages:
         names = batch.schema.names
         if names[:1] != ["id"] or len(set(names)) < len(names) or {*FIXED, "check"}.intersection(names[1:]):
             raise damaged(self.ids_file.path, "has other columns than an id and metadata")
-        if any(kind != pa.large_string() for kind in batch.schema.types):
-            raise damaged(self.ids_file.path, "has columns that are no strings")
+        kinds = batch.schema.types
+        if kinds[0] != pa.large_string() or any(kind not in _METADATA for kind in kinds):
+            raise damaged(self.ids_file.path, "has columns of other kinds than metadata")
         _validate(self.ids_file.path, batch)
         ids = batch.column("id")
         if ids.null_count or not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
             raise damaged(self.ids_file.path, "has ids that do not rise")
+        return batch
+
+    @cached_property
+    def _chunks(self) -> pa.RecordBatch | None:
+        """Places of chunks, once their file has proved sound; None in a segment without chunks."""
+        if self.chunks_file is None:
+            return None
+        self.chunks_file.check()
+        batch, path = _batch(self.chunks_file, self._count), self.chunks_file.path
+        if batch.schema != _CHUNKS:
+            raise damaged(path, "has other columns than the places of chunks")
+        _validate(path, batch)
+        known = [np.asarray(column.is_valid()) for column in batch.columns]
+        if not all(np.array_equal(known[0], other) for other in known) or batch.column("headings").flatten().null_count:
+            raise damaged(path, "has chunks without a place")
+        start, end = (np.asarray(batch.column(name).fill_null(0)) for name in ("start", "end"))
+        if (start < 0).any() or (end < start).any():
+            raise damaged(path, "has chunks that end before they begin")
         return batch
 
     @cached_property
@@ -117,34 +207,85 @@ class StoredPassages:
         found = np.flatnonzero(np.asarray(rows.is_valid()))
         return found, np.asarray(rows.fill_null(0))[found].astype(np.int64)
 
-    def matching(self, field: str, values: Sequence[str]) -> NDArray[np.bool_]:
-        """Mark the passages that have one of the values in a metadata field (n,)."""
-        if field not in self.metadata_fields:
-            return np.zeros(len(self.ids), np.bool_)
-        column = self._columns.column(field)
-        return np.asarray(pc.is_in(column, value_set=pa.array(values, column.type)))
+    @property
+    def has_chunks(self) -> bool:
+        """Whether one of the passages is a part of a document."""
+        return self.chunks_file is not None
+
+    @cached_property
+    def documents(self) -> Any:
+        """Id of each passage's document, its own where it is one by itself (n,)."""
+        return self.ids if self._chunks is None else pc.coalesce(self._chunks.column("document"), self.ids)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each passage begins in its document, in characters (n,)."""
+        if self._chunks is None:
+            return np.zeros(self._count, np.int64)
+        return np.asarray(self._chunks.column("start").fill_null(0))
+
+    def rows_of_documents(self, documents: pa.Array) -> tuple[NDArray[np.int64], list[str]]:
+        """Find the passages of some documents: their rows, and for each the document's id."""
+        rows = np.flatnonzero(np.asarray(pc.is_in(self.documents, value_set=documents)))
+        return rows, self.documents.take(pa.array(rows)).to_pylist()
+
+    def matching(self, condition: Filter) -> NDArray[np.bool_]:
+        """Mark the passages whose metadata meet a condition (n,)."""
+        columns = {name: self._columns.column(name) for name in self.metadata_fields}
+        return matching(condition, columns, self._count)
 
     def passage(self, row: int) -> Passage:
         """Read one passage, unless its texts are not as they were written."""
-        fields = {name: self._columns.column(name)[row].as_py() for name in self._columns.schema.names}
-        identifier = fields.pop("id")
+        (passage,) = self._read(row, 1)
+        return passage
+
+    def __iter__(self) -> Iterator[Passage]:
+        """Read all passages, a few at a time, in the order of their ids."""
+        for first in range(0, self._count, _READ_TOGETHER):
+            yield from self._read(first, min(_READ_TOGETHER, self._count - first))
+
+    def _read(self, first: int, count: int) -> list[Passage]:
+        """Read passages of successive rows."""
+        fields = self._columns.slice(first, count).to_pylist()
+        chunks = [{}] * count if self._chunks is None else self._chunks.slice(first, count).to_pylist()
         try:
-            part = self._texts.slice(row, 1)
+            part = self._texts.slice(first, count)
             part.validate(full=True)
-            texts = part.to_pylist()[0]
-            sound = _check(texts["title"], texts["text"]) == texts["check"]
+            texts = part.to_pylist()
+            sound = [_check(row["title"], row["text"]) == row["check"] for row in texts]
         except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise damaged(self.texts_file.path, f"cannot be read ({str(error)[:100]})") from error
-        if not sound:
-            raise damaged(self.texts_file.path, f"holds other texts of passage {identifier!r} than were written")
-        metadata = {name: value for name, value in fields.items() if value is not None}
-        return Passage(identifier, texts["title"], texts["text"], metadata)
+        ids = [row.pop("id") for row in fields]
+        if not all(sound):
+            raise damaged(
+                self.texts_file.path, f"holds other texts of passage {ids[sound.index(False)]!r} than were written"
+            )
+        return [
+            Passage(
+                identifier,
+                row["title"],
+                row["text"],
+                {name: value for name, value in metadata.items() if value is not None},
+                _chunk(place),
+            )
+            for identifier, row, metadata, place in zip(ids, texts, fields, chunks, strict=True)
+        ]
 
     def table(self) -> pa.Table:
         """Read everything, once both files have proved sound."""
         self.check_texts()
         columns = {name: self._columns.column(name) for name in self._columns.schema.names}
-        return pa.table(columns | {name: self._texts.column(name) for name in self._texts.schema.names})
+        columns |= {name: self._texts.column(name) for name in self._texts.schema.names}
+        if self._chunks is not None:
+            columns |= dict(zip(_IN_TABLE, self._chunks.columns, strict=True))
+        return pa.table(columns)
+
+
+def _chunk(place: dict[str, Any]) -> Chunk | None:
+    """Make the place of a passage from its row; None of one that is a document by itself."""
+    if place.get("document") is None:
+        return None
+    return Chunk(place["document"], tuple(place["headings"]), place["start"], place["end"])
 
 
 def _batch(file: MappedFile, count: int) -> pa.RecordBatch:

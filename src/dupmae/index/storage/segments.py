@@ -1,6 +1,6 @@
 """Immutable parts of an index on disk: how they are written, opened and checked.
 
-A segment is a folder that holds up to 65,536 passages, sorted by id, so that a row number breaks ties. Its inverted
+A segment is a folder that holds up to 65,536 passages, sorted by id, so that a row number breaks ties between them. Its inverted
 lists are kept per block of up to 16,384 passages. `vectors.safetensors` holds:
 
 ==============  ================  =====================================================================================
@@ -104,6 +104,32 @@ def _no_words() -> tuple[NDArray[Any], ...]:
 
 
 _NO_WORDS = _no_words()
+
+
+Groups = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+"""The documents of a block's passages: the place of each in the order of documents and, within one, of their places
+there; who stands at each of these places; and the number, from 0, of the document there. Empty where each passage is a
+document, which their ids put in that order already."""
+
+
+def _groups(documents: NDArray[np.int32], starts: NDArray[np.int64]) -> Groups:
+    """Lay out which passages belong together.
+
+    Args:
+        documents: Numbers of the passages' documents in the order of their ids (n,).
+        starts: Where each begins there (n,).
+    """
+    order = np.lexsort((starts, documents))
+    places = np.empty(len(order), np.int32)
+    places[order] = np.arange(len(order))
+    numbers = np.cumsum(np.diff(documents[order], prepend=documents[order[:1]]) != 0)
+    groups = places, order.astype(np.int32), numbers.astype(np.int32)
+    for array in groups:
+        array.flags.writeable = False
+    return groups
+
+
+NO_GROUPS: Groups = _groups(np.empty(0, np.int32), np.empty(0, np.int64))
 
 
 def write_segment(folder: Path, name: str, rows: Rows, passages: pa.Table) -> dict[str, dict[str, Any]]:
@@ -267,6 +293,19 @@ class Segment:
         self.check()
         return self._blocks()
 
+    @cached_property
+    def groups(self) -> list[Groups]:
+        """For each block, which of its passages belong to one document."""
+        self.check()
+        borders = _block_borders(self.size)
+        if not self.passages.has_chunks:
+            return [NO_GROUPS] * len(borders)
+        found = self.passages.documents.dictionary_encode()
+        ranks = np.empty(len(found.dictionary), np.int32)
+        ranks[np.asarray(pc.sort_indices(found.dictionary))] = np.arange(len(ranks))
+        documents = ranks[np.asarray(found.indices)]
+        return [_groups(documents[first:last], self.passages.starts[first:last]) for first, last in borders]
+
     def _blocks(self) -> list[Block]:
         """Cut the arrays into blocks."""
         arrays = self._arrays
@@ -319,7 +358,7 @@ class Segment:
     def verify(self) -> None:
         """Refuse the segment if any byte is damaged, whether that was looked for before or not."""
         self.checked = False
-        for file in (self.vectors_file, self.passages.ids_file, self.passages.texts_file):
+        for file in (self.vectors_file, *self.passages.files):
             file.verify()
         self.check()
         self.passages.check_texts()

@@ -35,6 +35,7 @@ from dupmae.index.writing.changes import (
 )
 from dupmae.index.writing.encoding import (
     Encoder,
+    by_document,
     encode_window,
     fingerprint_of,
     fitted,
@@ -44,7 +45,7 @@ from dupmae.index.writing.encoding import (
     windows,
     word_space_of,
 )
-from dupmae.index.writing.joining import id_twice, join, other_passages, part_folder, recognise
+from dupmae.index.writing.joining import id_twice, ids_in, join, other_passages, part_folder, recognise
 from dupmae.models import Model
 
 
@@ -57,6 +58,7 @@ def build_segments(
     batch_size: int,
     segment_passages: int,
     process: tuple[int, int] = (0, 1),
+    chunks: dict[str, int] | None = None,
 ) -> None:
     """Encode passages into an index folder, or go on with a build that was killed.
 
@@ -68,25 +70,28 @@ def build_segments(
     Args:
         folder: The index; created if need be.
         encoder: Embeds the passages.
-        passages: At least one, ids unique; all of them, in the same order, for each process.
+        passages: At least one, ids unique, the chunks of a document one after the other; all of them, in the same
+            order, for each process.
         model: What the encoder was loaded from; its name is kept in the manifest.
         batch_size: Passages in a forward pass.
         segment_passages: Passages in a window; a build that goes on keeps the size it began with.
         process: Which one of how many.
+        chunks: How documents were cut into the passages, `{"tokens", "overlap"}`, to be kept in the manifest.
 
     Raises:
         DupmaeError: No passages, an id twice, embeddings that cannot be stored, or a folder that holds something else:
-            other files, another model's index, an index of other passages.
+            other files, another model's index, an index of other passages or of other chunks.
     """
     if not 1 <= segment_passages <= MAX_PASSAGES:
         raise DupmaeError(f"A segment holds 1 to {MAX_PASSAGES} passages, not {segment_passages}.")
     rank, processes = process
-    builder = _Builder(encoder, model, batch_size, segment_passages)
+    builder = _Builder(encoder, model, batch_size, segment_passages, chunks)
     if processes == 1:
         builder.build(folder, passages)
         return
-    own = (passage for number, passage in enumerate(passages) if number % processes == rank)
-    if (finished := _earlier_manifest(folder, encoder, model)) is not None:
+    documents = enumerate(by_document(passages))
+    own = (passage for number, (_, group) in documents if number % processes == rank for passage in group)
+    if (finished := _earlier_manifest(folder, encoder, model, chunks)) is not None:
         recognise(folder, finished, own)
         return
     builder.build(part_folder(folder, rank, processes), own)
@@ -94,12 +99,12 @@ def build_segments(
 
 
 def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *, batch_size: int) -> int:
-    """Encode passages into a finished index; a passage with an id that is there takes that one's place.
+    """Encode passages into a finished index; a document that is there is replaced with all its passages.
 
-    Every window is committed whole; the same call after a kill goes on from there.
+    Every window is committed whole, and no document stands in two; the same call after a kill goes on from there.
 
     Returns:
-        How many passages were given.
+        How many documents were given.
 
     Raises:
         DupmaeError: No index, an unfinished one, another writer, no passages, an id twice, or embeddings that cannot
@@ -111,7 +116,8 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
         encoder = fitted(encoder, folder, snapshot.manifest, quiet=True)
         written: set[str] = set()
         for window in windows(passages, snapshot.manifest.segment_passages):
-            added += len(window)
+            documents = list(dict.fromkeys(passage.document for passage in window))
+            added += len(documents)
             manifest, fingerprint = snapshot.manifest, fingerprint_of(window)
             known = [
                 entry.name for entry in manifest.segments if entry.fingerprint == fingerprint and not entry.deleted
@@ -121,17 +127,18 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
                 written.update(known)
                 continue
             _refuse_duplicates(window)
-            places = snapshot.find([passage.id for passage in window])
-            for identifier, (number, _) in places.items():
+            places = snapshot.find_documents(documents)
+            for document, ((number, _), *_) in places.items():
                 if snapshot.segments[number].name in written:
-                    raise id_twice(identifier)
+                    raise id_twice(document)
+            _refuse_others_ids(snapshot, window, documents)
             spool = spool_of(folder, manifest.model_fingerprint, precision)
             rows, _ = encode_window(spool, encoder, window, batch_size, bar, words=words)
             if rows.high.shape[1] != manifest.cls_dimension or rows.lexical.shape[1] != manifest.vocabulary_size:
                 raise DupmaeError(f"The embeddings do not fit the index {folder}: embed with the model that built it.")
             entry = _write(folder, manifest, window, rows, fingerprint)
             written.add(entry.name)
-            commit(folder, manifest, without(snapshot, places.values()), [entry])
+            commit(folder, manifest, without(snapshot, chain.from_iterable(places.values())), [entry])
             shutil.rmtree(folder / SPOOL, ignore_errors=True)
             snapshot = Snapshot.open(folder, snapshot)
         merge_segments(folder, snapshot)
@@ -143,14 +150,21 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
 class _Builder:
     """What the steps of one build share."""
 
-    def __init__(self, encoder: Encoder, model: Model, batch_size: int, segment_passages: int) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        model: Model,
+        batch_size: int,
+        segment_passages: int,
+        chunks: dict[str, int] | None,
+    ) -> None:
         self.encoder, self.model = encoder, model
-        self.batch_size, self.segment_passages = batch_size, segment_passages
+        self.batch_size, self.segment_passages, self.chunks = batch_size, segment_passages, chunks
         self.snapshot: Snapshot | None = None
 
     def build(self, folder: Path, passages: Iterable[Passage]) -> None:
         """Fill one index folder."""
-        manifest = _earlier_manifest(folder, self.encoder, self.model)
+        manifest = _earlier_manifest(folder, self.encoder, self.model, self.chunks)
         size = manifest.segment_passages if manifest else self.segment_passages
         iterator = iter(passages)
         first = list(islice(iterator, 1))
@@ -168,7 +182,8 @@ class _Builder:
         new = made_folder(folder)
         flush_folder(folder.parent)
         with sole_writer(folder, new=new), _bar(passages) as bar:
-            manifest = _earlier_manifest(folder, self.encoder, self.model)  # another process may just have finished
+            # another process may just have finished
+            manifest = _earlier_manifest(folder, self.encoder, self.model, self.chunks)
             sweep(folder, manifest)
             number = -1
             for number, window in enumerate(windows(chain(first, iterator), size)):
@@ -197,7 +212,7 @@ class _Builder:
         _refuse_duplicates(window)
         if manifest is not None:
             self.snapshot = Snapshot.open(folder, self.snapshot)
-            for identifier in self.snapshot.find([passage.id for passage in window]):
+            for identifier in ids_in(self.snapshot, *zip(*((part.id, part.document) for part in window), strict=True)):
                 raise id_twice(identifier)
         precision = precision_of(self.encoder) if manifest is None else manifest.precision
         encoder = in_precision(self.encoder, precision)
@@ -215,6 +230,7 @@ class _Builder:
                 segment_passages=self.segment_passages,
                 precision=precision,
                 words=None if space is None else asdict(space),
+                chunks=self.chunks,
             )
         manifest.segments.append(_write(folder, manifest, window, rows, fingerprint))
         manifest.write(folder)
@@ -222,7 +238,9 @@ class _Builder:
         return manifest
 
 
-def _earlier_manifest(folder: Path, encoder: Encoder, model: Model) -> Manifest | None:
+def _earlier_manifest(
+    folder: Path, encoder: Encoder, model: Model, chunks: dict[str, int] | None
+) -> Manifest | None:
     """Read the manifest of a build to go on with; None for a folder to begin in."""
     if not folder.exists():
         return None
@@ -237,6 +255,12 @@ def _earlier_manifest(folder: Path, encoder: Encoder, model: Model) -> Manifest 
         raise DupmaeError(
             f"{folder} holds the index of another model ({manifest.model}), not of {model.name}:"
             " delete it or choose another folder."
+        )
+    if manifest.chunks is not None and manifest.chunks != chunks:
+        cut = "{tokens} tokens with an overlap of {overlap}".format(**manifest.chunks)
+        raise DupmaeError(
+            f"{folder} holds an index of chunks of {cut}, not as asked now: ask for the same, delete it or choose"
+            " another folder."
         )
     fitted(encoder, folder, manifest, quiet=True)
     asked = getattr(encoder, "precision", "auto")
@@ -254,12 +278,26 @@ def _bar(passages: Iterable[Passage]) -> tqdm[Any]:
 
 
 def _refuse_duplicates(window: Sequence[Passage]) -> None:
-    """Refuse an id that two passages of a window have."""
-    seen: set[str] = set()
-    for passage in window:
-        if passage.id in seen:
-            raise id_twice(passage.id)
-        seen.add(passage.id)
+    """Refuse an id that two passages, or two documents, of a window have."""
+    for ids in ([passage.id for passage in window], [document for document, _ in by_document(window)]):
+        seen: set[str] = set()
+        for identifier in ids:
+            if identifier in seen:
+                raise id_twice(identifier)
+            seen.add(identifier)
+
+
+def _refuse_others_ids(snapshot: Snapshot, window: Sequence[Passage], documents: Sequence[str]) -> None:
+    """Refuse passages with ids that an index has given to those of other documents."""
+    if not snapshot.has_chunks and all(passage.chunk is None for passage in window):
+        return
+    replaced = set(documents)
+    for identifier, place in snapshot.find([passage.id for passage in window]).items():
+        if (document := snapshot.document_at(*place)) not in replaced:
+            raise DupmaeError(
+                f"The id {identifier!r} is taken by a passage of the document {document!r}: delete that one first, or"
+                " rename one of them."
+            )
 
 
 def _write(folder: Path, manifest: Manifest, window: list[Passage], rows: Rows, fingerprint: str) -> SegmentEntry:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from dupmae.index.scoring import clusters
 from dupmae.index.scoring.snapshot import Snapshot
 from dupmae.index.storage.arrays import describe, refuse_links, write_arrays
 from dupmae.index.storage.manifest import FILE_NAME, Manifest, SegmentEntry
+from dupmae.index.storage.passages import concatenate_passages
 from dupmae.index.storage.quantise import Rows, concatenate_rows
 from dupmae.index.storage.segments import write_segment
 
@@ -112,14 +114,28 @@ def commit(
     sweep(folder, manifest)
 
 
-def delete_passages(folder: Path, ids: Iterable[str]) -> list[str]:
-    """Delete passages (:func:`compact_segments` gives the space back); return the ids that are not in the index."""
+def delete_documents(folder: Path, ids: Iterable[str]) -> list[str]:
+    """Delete documents with all their passages (:func:`compact_segments` gives the space back).
+
+    Returns:
+        The ids that are not in the index.
+
+    Raises:
+        DupmaeError: One of them is that of a chunk.
+    """
     wanted = list(dict.fromkeys(ids))
     with changing(folder) as snapshot:
-        places = snapshot.find(wanted)
+        places = snapshot.find_documents(wanted)
+        missing = [identifier for identifier in wanted if identifier not in places]
+        for identifier, place in snapshot.find(missing).items():
+            document = snapshot.document_at(*place)
+            raise DupmaeError(
+                f"{identifier!r} is a chunk of the document {document!r}, and documents are deleted as a whole: delete"
+                f" {document!r}."
+            )
         if places:
-            commit(folder, snapshot.manifest, without(snapshot, places.values()))
-    return [identifier for identifier in wanted if identifier not in places]
+            commit(folder, snapshot.manifest, without(snapshot, chain.from_iterable(places.values())))
+    return missing
 
 
 def without(snapshot: Snapshot, places: Iterable[tuple[int, int]]) -> dict[str, NDArray[np.uint8]]:
@@ -223,7 +239,7 @@ def _regrouped(parts: Iterable[tuple[Rows, pa.Table]], size: int) -> Iterator[tu
 
     def joined() -> tuple[Rows, pa.Table]:
         rows, tables = zip(*held, strict=True)
-        return concatenate_rows(rows), pa.concat_tables(tables, promote_options="default")
+        return concatenate_rows(rows), concatenate_passages(tables)
 
     for part in parts:
         held.append(part)

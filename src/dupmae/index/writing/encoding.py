@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dupmae.corpus import Passage
+from dupmae.corpus.passage import value_text
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.words import WordSpace
 from dupmae.errors import DupmaeError
@@ -130,18 +131,43 @@ def passages_within(memory_mb: int) -> int:
 
 
 def windows(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:
-    """Cut passages into windows of `size`, in order."""
-    iterator = iter(passages)
-    while window := list(islice(iterator, size)):
+    """Cut passages into windows of `size`, in order; one is smaller, or larger, rather than that it cuts a document.
+
+    Raises:
+        DupmaeError: A document of more passages than a segment holds.
+    """
+    window: list[Passage] = []
+    for document, group in by_document(passages):
+        chunks = list(islice(group, MAX_PASSAGES + 1))
+        if len(chunks) > MAX_PASSAGES:
+            raise DupmaeError(
+                f"The document {document!r} has more than {MAX_PASSAGES:,} chunks, as many as a segment holds: cut it up"
+                " into several documents."
+            )
+        if window and len(window) + len(chunks) > size:
+            yield window
+            window = []
+        window += chunks
+        if len(window) >= size:
+            yield window
+            window = []
+    if window:
         yield window
 
 
+def by_document(passages: Iterable[Passage]) -> Iterator[tuple[str, Iterator[Passage]]]:
+    """Group passages that follow each other by the id of their document."""
+    return groupby(passages, key=lambda passage: passage.document)
+
+
 def fingerprint_of(window: Sequence[Passage]) -> str:
-    """Compute sixteen hexadecimal digits of ids, titles, texts and metadata in order."""
+    """Compute sixteen hexadecimal digits of ids, titles, texts, metadata and chunks' places in order."""
     hasher = hashlib.sha256()
     for passage in window:
-        metadata = [word for pair in sorted(passage.metadata.items()) for word in pair]
-        for value in (passage.id, passage.title, passage.text, *metadata):
+        metadata = [word for field, value in sorted(passage.metadata.items()) for word in (field, value_text(value))]
+        chunk = passage.chunk
+        place = () if chunk is None else ("\0", chunk.document, str(chunk.start), str(chunk.end), *chunk.headings)
+        for value in (passage.id, passage.title, passage.text, *metadata, *place):
             encoded = value.encode("utf-8", "surrogatepass")
             hasher.update(len(encoded).to_bytes(8, "little"))
             hasher.update(encoded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def join(folder: Path, processes: int) -> None:
         for place, snapshot in enumerate(snapshots):
             for segment in snapshot.segments:
                 for other in snapshots[:place]:
-                    for identifier in other.find(segment.passages.ids.to_pylist()):
+                    for identifier in ids_in(other, segment.passages.ids.to_pylist(), segment.passages.documents.to_pylist()):
                         raise id_twice(identifier)
         if len({snapshot.manifest.precision for snapshot in snapshots}) > 1:
             raise DupmaeError(
@@ -72,6 +72,14 @@ def join(folder: Path, processes: int) -> None:
         manifest.write(folder)
         for part in parts:
             shutil.rmtree(part)
+
+
+def ids_in(snapshot: Snapshot, ids: Iterable[str], documents: Iterable[str]) -> Iterator[str]:
+    """Yield those among ids of passages, and of their documents, that an index has."""
+    documents = set(documents)
+    yield from snapshot.find([*documents.union(ids)])
+    if snapshot.has_chunks:
+        yield from snapshot.find_documents(documents)
 
 
 def other_passages(folder: Path) -> DupmaeError:
