@@ -34,8 +34,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dupmae import DuplexEncoder
+from dupmae.corpus import Benchmark, read_benchmark
 from dupmae.corpus import chunks as cutting
-from dupmae.corpus import read_benchmark
 from dupmae.corpus.chunking import SENTENCE_END
 from dupmae.corpus.chunks import chunk_documents
 from dupmae.corpus.passage import Document, Heading, Passage
@@ -50,7 +50,7 @@ LEAST, MOST = 600, 6000
 """Tokens of a document that is taken, and that are taken of it."""
 BEGINNING = 256
 """Tokens that the encoder reads of a whole file."""
-SETTINGS = [(200, 40), (100, 20), (150, 30), (200, 0), (200, 80), (240, 48)]
+SETTINGS = [(200, 40), (100, 20), (200, 0), (240, 48)]
 """Sizes and overlaps of chunks."""
 SLAB = 128
 """Texts that are encoded between two files."""
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--model", default="dupmae-small")
     parser.add_argument("--encodings", type=Path, required=True, help="folder that keeps what was encoded")
     parser.add_argument("--benchmark", type=Path, nargs="+", default=[], help="folders in BEIR layout, instead")
+    parser.add_argument("--pool", type=int, help="passages of a benchmark to draw, with queries that they answer")
     parser.add_argument("--settings", nargs="+", help="sizes and overlaps, such as 200/40")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -73,7 +74,9 @@ def main() -> None:
     kept = Kept(options.encodings / encoder_name(encoder), encoder)
     settings = [tuple(map(int, one.split("/"))) for one in options.settings or []] or SETTINGS
     if options.benchmark:
-        found: dict[str, Any] = {path.name: on_benchmark(path, encoder, kept, settings) for path in options.benchmark}
+        found: dict[str, Any] = {
+            path.name: on_benchmark(path, encoder, kept, settings, options.pool) for path in options.benchmark
+        }
     else:
         found = on_long_documents(encoder, kept, settings)
     if options.json is not None:
@@ -95,7 +98,7 @@ class Kept:
         self.places: dict[str, tuple[int, int]] = {}
         self.slabs: list[DuplexEmbeddings] = []
         folder.mkdir(parents=True, exist_ok=True)
-        for slab in sorted(folder.glob("slab-*")):
+        for slab in sorted(file.parent for file in folder.glob("slab-*/texts.json")):
             self._add(json.loads((slab / "texts.json").read_text()), DuplexEmbeddings.load(slab))
 
     def _add(self, names: Sequence[str], slab: DuplexEmbeddings) -> None:
@@ -175,8 +178,9 @@ def sources() -> Iterator[tuple[str, str, str]]:
     for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]):
         yield path.relative_to(ROOT).as_posix(), path.suffix, path.read_text(encoding="utf-8")
     for package in sorted(importlib.metadata.distributions(), key=lambda one: one.name.lower()):
-        kind = package.metadata.get("Description-Content-Type") or "text/x-rst"
-        text = package.metadata.get_payload() or package.metadata.get("Description") or ""
+        metadata: Any = package.metadata
+        kind = metadata.get("Description-Content-Type") or "text/x-rst"
+        text = metadata.get_payload() or metadata.get("Description") or ""
         yield f"{package.name}/README", ".md" if "markdown" in kind else ".rst", text
         for file in package.files or ():
             if file.suffix.lower() in (".md", ".rst", ".txt", ".html") and not LEGAL.search(str(file)):
@@ -359,9 +363,9 @@ def on_long_documents(encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any
     plain = [dataclasses.replace(one, headings=()) for one in documents]
     for size, overlap in settings:
         measure_passages(f"chunks {size}/{overlap}", cut(documents, encoder, size, overlap))
-    if settings is SETTINGS:
+    if len(settings) > 1:
         measure_passages("chunks 200/40, headings ignored", cut(plain, encoder, 200, 40))
-        for tiny in (1000, 2, 1):
+        for tiny in (1000, 1):
             cutting.TINY = tiny
             measure_passages(f"chunks 200/40, tiny below {200 // tiny}", cut(documents, encoder, 200, 40))
     return record
@@ -385,13 +389,17 @@ def show(name: str, row: Mapping[str, Any]) -> None:
 # ---------------------------------------------------------------- benchmarks
 
 
-def on_benchmark(path: Path, encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any]) -> dict[str, Any]:
+def on_benchmark(
+    path: Path, encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any], pool: int | None
+) -> dict[str, Any]:
     """Measure a benchmark with whole passages and with chunks."""
     benchmark = read_benchmark(path, "test")
+    if pool is not None:
+        benchmark = drawn(benchmark, pool)
     names = sorted(benchmark.corpus)
     places = {name: number for number, name in enumerate(names)}
     queries = kept.embed(list(benchmark.queries.values()), "query")
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"queries": len(benchmark.queries), "documents": len(names)}
     whole = [benchmark.corpus[name] for name in names]
     for setting in [None, *settings[:1]]:
         passages = whole if setting is None else cut(whole, encoder, *setting)
@@ -412,6 +420,23 @@ def on_benchmark(path: Path, encoder: DuplexEncoder, kept: Kept, settings: Seque
             found[name] = {"passages": len(passages), "ndcg@10": evaluate_run(run, benchmark.qrels)["ndcg@10"]}
             print(path.name, name, found[name], flush=True)
     return found
+
+
+def drawn(benchmark: Benchmark, pool: int) -> Benchmark:
+    """Draw queries until what is judged for them fills half of the pool, and other passages for the rest of it."""
+    draw = random.Random(42)
+    order, judged, queries = draw.sample(sorted(benchmark.qrels), len(benchmark.qrels)), set[str](), list[str]()
+    for query in order:
+        if len(judged | benchmark.qrels[query].keys()) <= pool // 2:
+            judged |= benchmark.qrels[query].keys()
+            queries.append(query)
+    others = draw.sample(sorted(benchmark.corpus.keys() - judged), pool - len(judged))
+    return dataclasses.replace(
+        benchmark,
+        corpus={name: benchmark.corpus[name] for name in sorted([*judged, *others])},
+        queries={query: benchmark.queries[query] for query in queries},
+        qrels={query: benchmark.qrels[query] for query in queries},
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +56,9 @@ class FakeEncoder:
         self.cls, self.sparse, self.fail_after = cls, sparse, fail_after
         self.words = None if space is None else Words(space=space)
         self.embedded: list[str] = []
+
+    def chunks(self, documents: Iterable[Passage], tokens: int, overlap: int | None) -> Iterator[Passage]:
+        return iter(documents)
 
     def embed_documents(self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False) -> Any:
         if self.fail_after is not None and len(self.embedded) >= self.fail_after:

@@ -3,6 +3,7 @@
 from dupmae.config.ranges import CheckedSettings
 from dupmae.config.recipe import AdaptConfig, Baseline, DataConfig, Recipe
 from dupmae.config.sections import (
+    CHUNK_TOKENS,
     NEUTRAL,
     DuplexConfig,
     FinetuneConfig,
@@ -19,6 +20,7 @@ from dupmae.config.sections import (
 )
 
 __all__ = [
+    "CHUNK_TOKENS",
     "NEUTRAL",
     "AdaptConfig",
     "Baseline",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from dupmae.config.ranges import CheckedSettings, FractionBelowOne, Positive, Seed
+from dupmae.config.ranges import CheckedSettings, Count, FractionBelowOne, Positive, Seed
 from dupmae.config.sections import (
+    CHUNK_TOKENS,
     DuplexConfig,
     FinetuneConfig,
     FurtherStageConfig,
@@ -124,6 +125,12 @@ class AdaptConfig(CheckedSettings):
 
     seed: Seed = 42
     """Seeds every stage; a stage's own seed is replaced by it."""
+    chunk_tokens: Count = CHUNK_TOKENS
+    """Cut longer texts into chunks of so many tokens, at headings and between sentences, and no longer than the model
+    reads: each is a passage to train on, and in the index. 0 leaves texts whole; of these the model reads the
+    beginning."""
+    chunk_overlap: Count | None = None
+    """Tokens that a chunk in the index repeats of the one before it; null takes a fifth of `chunk_tokens`."""
     known_items: Positive = 200
     """Passages that nothing is trained on, at most a tenth of all: how well their titles and sentences find the rest of
     them is reported before and after."""

@@ -22,6 +22,9 @@ from dupmae.config.ranges import (
     Weight,
 )
 
+CHUNK_TOKENS = 200
+"""Tokens of a chunk's text, where nothing else is asked for (docs/long-documents.md)."""
+
 WordLanguage = Literal[
     "none",
     "unstemmed",

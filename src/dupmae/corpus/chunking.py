@@ -34,7 +34,7 @@ def sentences_of(text: str) -> list[str]:
     return [text[start:end] for start, end in pairwise(borders) if end > start]
 
 
-def unspaced_word_starts(text: str, starts: Sequence[int]) -> npt.NDArray[np.bool_]:
+def unspaced_word_starts(text: str, starts: Sequence[int] | Tokens) -> npt.NDArray[np.bool_]:
     """Find the tokens that count as words of their own because their script has no spaces to tell words by.
 
     A pre-tokenizer that cuts at spaces takes a whole Chinese or Thai sentence for one word.

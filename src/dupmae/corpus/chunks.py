@@ -11,12 +11,14 @@ import logging
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dupmae.config import CHUNK_TOKENS
 from dupmae.corpus.chunking import UNSPACED, Tokens, best_cut, borders_of, unspaced_word_starts
 from dupmae.corpus.passage import Chunk, Document, Heading, Passage
 from dupmae.corpus.tokenising import grouped, whole_backend
@@ -24,8 +26,6 @@ from dupmae.errors import DupmaeError
 
 logger = logging.getLogger(__name__)
 
-CHUNK_TOKENS = 200
-"""Tokens of a chunk's text, where nothing else is asked for."""
 OVERLAP_SHARE = 5
 """A chunk repeats up to one in so many of its tokens, where nothing else is asked for."""
 LONGER = 4
@@ -102,10 +102,69 @@ def chunk_documents(
     return _chunked(documents, whole_backend(tokenizer), tokens, overlap, limit, prompt)
 
 
+def chunk_settings(tokens: int, overlap: int | None) -> dict[str, int] | None:
+    """Say how documents are cut, as an index keeps it: `tokens` and `overlap`; None of those that are left whole."""
+    return {"tokens": tokens, "overlap": tokens // OVERLAP_SHARE if overlap is None else overlap} if tokens else None
+
+
+def whole_documents(
+    documents: Iterable[Passage], tokenizer: Any, *, limit: int, prompt: str = "", words: bool = False
+) -> Iterator[Passage]:
+    """Yield documents as they are, and warn at the end, once, of what an encoder does not read of them.
+
+    Args:
+        documents: As they were read.
+        tokenizer: Of the encoder.
+        limit: Tokens that it reads of prompt, title and text together, special ones left out.
+        prompt: What it puts before each text.
+        words: Whether all of a text's whole words count nevertheless.
+    """
+    backend, unread = whole_backend(tokenizer), Unread(limit)
+    for batch in grouped(documents, lambda document: len(document.text)):
+        texts = [prompt + document.full_text for document in batch]
+        unread.count(len(starts) for starts, _ in _token_starts(texts, backend))
+        yield from batch
+    unread.warn("passages", words, ": cut them into chunks (chunk_tokens)")
+
+
+class Unread:
+    """Counts what is not read of texts that have more tokens than an encoder reads.
+
+    Args:
+        limit: Tokens that it reads of one.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.texts, self.long, self.tokens, self.unread = limit, 0, 0, 0, 0
+
+    def count(self, lengths: Iterable[int]) -> None:
+        """Count texts of so many tokens."""
+        for length in lengths:
+            self.texts += 1
+            self.tokens += length
+            self.long += length > self.limit
+            self.unread += max(0, length - self.limit)
+
+    def warn(self, kind: str, words: bool, advice: str = "") -> None:
+        """Say of texts of a kind, such as `passages`, how much is not read, if it is anything; the same but once."""
+        if self.unread:
+            rest = "counts by its whole words alone" if words else "does not count"
+            _warn_once(
+                f"{self.long:,} of {self.texts:,} {kind} have more than the {self.limit:,} tokens that the model reads "
+                f"of one: the rest of them, {self.unread / self.tokens:.1%} of all tokens, {rest}{advice}."
+            )
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """Log a warning, unless it was logged before."""
+    logger.warning("%s", sentence)
+
+
 def _chunked(
     documents: Iterable[Passage], backend: Any, tokens: int, overlap: int, limit: int | None, prompt: str
 ) -> Iterator[Passage]:
-    """Cut documents, a batch at a time."""
+    """Cut documents, a batch at a time; what is a chunk already stays as it is."""
     cut = 0
     for batch in grouped(documents, lambda document: len(document.text)):
         titles = backend.encode_batch([prompt + document.title for document in batch], add_special_tokens=False)
@@ -119,7 +178,7 @@ def _chunked(
                 document, room, cut = replace(document, title=shown), limit - limit // 2, cut + 1
             pieces.append(_Cutting(document, starts, words, tokens, overlap, max(room, 1)))
         if limit is not None:
-            _shorten(pieces, backend, limit, prompt)
+            _shorten([piece for piece in pieces if piece.document.chunk is None], backend, limit, prompt)
         for piece in pieces:
             yield from piece.passages()
     if cut:
@@ -154,7 +213,7 @@ class _Cutting:
         budget = min(tokens, room)
         most = min(budget + budget // LONGER, room)
         self.spans = [(0, len(starts))]
-        if len(starts) > most:
+        if len(starts) > most and document.chunk is None:
             self.spans = list(self._cut(budget, most, min(overlap, budget // 2)))
 
     def _cut(self, budget: int, most: int, overlap: int) -> Iterator[tuple[int, int]]:
@@ -208,7 +267,8 @@ class _Cutting:
             return
         headings, number = _headings(document), 0
         places = [heading.start for heading in headings]
-        paths = list(accumulate(headings, _below, initial=()))
+        nothing: tuple[Heading, ...] = ()
+        paths = list(accumulate(headings, _below, initial=nothing))
         for start, end in map(self.range, self.spans):
             if start >= end:
                 continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +25,10 @@ from dupmae.backbones.opening import (
     lower_case,
     opening,
 )
-from dupmae.config import DuplexConfig
+from dupmae.config import CHUNK_TOKENS, DuplexConfig
 from dupmae.config.renamed import with_new_names
+from dupmae.corpus import Passage
+from dupmae.corpus.chunks import chunk_documents, whole_documents
 from dupmae.corpus.cutting import cut_texts
 from dupmae.duplex.card import write_card
 from dupmae.duplex.declared import check_declared
@@ -38,6 +41,8 @@ from dupmae.files import atomic_folder, refuse_foreign, write_json
 from dupmae.models import RECORD_FILE, Model, open_model, write_checksums
 from dupmae.models.files import read_settings
 from dupmae.runtime.quiet import silenced
+
+logger = logging.getLogger(__name__)
 
 MODULE_TYPE = "modeling_duplex.DuplexPooling"
 """How `modules.json` names the pooling module."""
@@ -314,6 +319,36 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     ) -> DuplexEmbeddings:
         """Embed documents: the dense half, the `top_k` heaviest terms of the lexical half, the words of all text."""
         return embed(self, texts, "document", batch_size, show_progress_bar)
+
+    def chunks(
+        self, documents: Iterable[Passage], tokens: int = CHUNK_TOKENS, overlap: int | None = None
+    ) -> Iterator[Passage]:
+        """Cut documents into chunks that it reads to their end; see :func:`dupmae.corpus.chunks.chunk_documents`.
+
+        Args:
+            documents: As they were read; what is a chunk already stays as it is.
+            tokens: Tokens of a chunk's text, and never more than it reads; 0 leaves documents whole, and warns at the
+                end of what it does not read of them.
+            overlap: Tokens of whole sentences that a chunk repeats of the one before it; None takes a fifth.
+
+        Raises:
+            DupmaeError: A negative number, or an overlap of more than half a chunk (at the call).
+        """
+        limit = self.reads("document")
+        prompt = self.prompts.get("document") or ""
+        if not tokens:
+            words = self.words is not None
+            return whole_documents(documents, self.tokenizer, limit=limit, prompt=prompt, words=words)
+        if tokens > max(limit, CHUNK_TOKENS):
+            logger.warning(
+                "chunk_tokens is %d, and the model reads %d of a document: chunks are that long.", tokens, limit
+            )
+        return chunk_documents(documents, self.tokenizer, tokens, overlap, limit=limit, prompt=prompt)
+
+    def reads(self, task: Literal["query", "document"]) -> int:
+        """Tell how many tokens of a text it reads, special ones left out."""
+        own = self[0].query_length if task == "query" else self[0].document_length
+        return int(own or self[0].max_seq_length) - int(self.tokenizer.num_special_tokens_to_add())
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save as a sentence-transformers folder, whole or not at all, with the one code file that it needs.

@@ -19,6 +19,7 @@ import torch
 from torch.func import functional_call
 from tqdm.auto import tqdm
 
+from dupmae.corpus.chunks import Unread
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
@@ -70,6 +71,9 @@ class Encoder(Protocol):
     def __iter__(self) -> Iterator[torch.nn.Module]:
         """Yield its modules, each of which takes the features that the one before it gives."""
 
+    def reads(self, task: Task) -> int:
+        """Tell how many tokens of a text it reads, special ones left out."""
+
     def eval(self) -> Any:
         """Switch dropout off."""
 
@@ -92,6 +96,8 @@ def embed(
         raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
     if task == "document":
         warn_of_unknown_words(encoder.tokenizer, texts)
+    else:
+        _warn_of_long_queries(encoder, texts)
     encoder.eval()
     forward = _forward(encoder, screening=task == "document" and len(texts) >= SCREENED_TEXTS)
     vocabulary = encoder.pooling.vocabulary_size
@@ -111,6 +117,16 @@ def embed(
             weights[rows, :width] = pooled.gather(1, heaviest).cpu().numpy()
             bar.update(len(rows))
     return DuplexEmbeddings(cls, ids, weights, _words(encoder, texts, task))
+
+
+def _warn_of_long_queries(encoder: Encoder, texts: Sequence[str]) -> None:
+    """Say how much of queries is not read."""
+    prompt, unread = encoder.prompts.get("query") or "", Unread(encoder.reads("query"))
+    long = [prompt + text for text in texts if len(prompt + text) > unread.limit]  # as many characters at least
+    if long:
+        unread.count(map(len, encoder.tokenizer(long, add_special_tokens=False, verbose=False)["input_ids"]))
+        unread.texts = len(texts)
+        unread.warn("queries", encoder.words is not None)
 
 
 def _words(encoder: Encoder, texts: Sequence[str], task: Task) -> sp.csr_array | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -123,7 +123,8 @@ class Adaptation(Training):
     ) -> None:
         super().__init__(config, base_model)
         self.config: AdaptConfig = replace(self.config, queries=replace(config.queries, seed=config.seed))
-        self.corpus = {passage.id: passage for passage in read_passages(corpus)}
+        self.documents = list(read_passages(corpus))
+        self.corpus = passages_to_train_on(self.documents, base_model, config)
         name = corpus.resolve().name.split(".")[0]
         self.items = known_items(self.corpus, name, config.known_items, config.known_item_pool, config.seed)
         self.text = without_answers(self.corpus, self.items)
@@ -176,7 +177,13 @@ class Adaptation(Training):
                 settings=pool,
                 after=[self.last, f"{BASELINES}/base-model"],
             ),
-            Stage(name=INDEX, title="Index the corpus", work=self._index, after=[RESULT]),
+            Stage(
+                name=INDEX,
+                title="Index the corpus",
+                work=self._index,
+                after=[RESULT],
+                settings={"chunk_tokens": config.chunk_tokens, "chunk_overlap": config.chunk_overlap},
+            ),
         ]
 
     def store_settings(self) -> dict[str, Any]:
@@ -268,7 +275,10 @@ class Adaptation(Training):
         }
 
     def _index(self, root: Path) -> dict[str, Any]:
-        return {"passages": len(build_index(root / RESULT / "model", self.corpus.values(), root / INDEX))}
+        size, overlap = self.config.chunk_tokens, self.config.chunk_overlap
+        model = root / RESULT / "model"
+        index = build_index(model, self.documents, root / INDEX, chunk_tokens=size, chunk_overlap=overlap)
+        return {"passages": len(index)}
 
     def _report(self) -> None:
         """Write the table of known items."""
@@ -305,6 +315,11 @@ class Adaptation(Training):
             f"to find the rest of its passage among {len(items.corpus):,}. bm25, base-model and mixtures of both "
             f"(hybrid) are before, duplex is after.{runs}",
             f"The best before is {best}, NDCG@10 {was:.3f}; duplex has {now:.3f} after: {now - was:+.3f}.",
+            *(
+                [f"{len(self.documents):,} documents were cut into {len(self.corpus):,} passages."]
+                if len(self.documents) < len(self.corpus)
+                else []
+            ),
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
         ]
         if self.dev is not None and self.dev.split == items.split:
@@ -318,6 +333,34 @@ class Adaptation(Training):
             logger.warning("%s", lost)
             notes.append(lost)
         return [*notes, f"Time: {spent}; {sum(seconds.values()) / 60:.1f} minutes in all."]
+
+
+def passages_to_train_on(documents: Sequence[Passage], base_model: Model, config: AdaptConfig) -> dict[str, Passage]:
+    """Cut documents into the passages that queries are drawn from and that are searched for them.
+
+    They repeat nothing of each other, so that a sentence has one answer; and a title stays with a document's first one.
+    """
+    if not config.chunk_tokens:
+        return {passage.id: passage for passage in documents}
+    if base_model.kind == "duplex":
+        from dupmae.duplex import DuplexEncoder
+
+        chunks = DuplexEncoder(base_model).chunks(documents, config.chunk_tokens, 0)
+    else:
+        from dupmae.backbones.opening import open_tokenizer
+        from dupmae.corpus.chunks import chunk_documents
+        from dupmae.duplex.encoder import DOCUMENT_LENGTH
+
+        tokenizer = open_tokenizer(base_model)
+        length = min(config.duplex.document_max_length or DOCUMENT_LENGTH, tokenizer.model_max_length)
+        prompt = config.duplex.document_prompt or ""
+        chunks = chunk_documents(documents, tokenizer, config.chunk_tokens, 0, limit=length - 2, prompt=prompt)
+    passages, titled = dict[str, Passage](), set[str]()
+    for chunk in chunks:
+        title = "" if chunk.document in titled else chunk.title
+        passages[chunk.id] = chunk if chunk.chunk is None else replace(chunk, title=title, chunk=None)
+        titled.add(chunk.document)
+    return passages
 
 
 def without_answers(corpus: Mapping[str, Passage], items: Benchmark) -> dict[str, Passage]:

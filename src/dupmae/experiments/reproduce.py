@@ -104,9 +104,7 @@ class Reproduction:
         folder = run_recipe(self.recipe)
         return {name: str(folder / place / "model") for name, place in list(STAGES.items())[: self.recipe.stages]}
 
-    def measure(
-        self, result: Reproduced, systems: Mapping[str, str], chunk_tokens: int = 0, suffix: str = ""
-    ) -> None:
+    def measure(self, result: Reproduced, systems: Mapping[str, str], chunk_tokens: int = 0, suffix: str = "") -> None:
         """Add a row for each system (its name in the table -> a model)."""
         for benchmark in dict.fromkeys(column.benchmark for column in result.columns):
             own = Path(self.recipe.data.benchmark)

@@ -268,7 +268,15 @@ def pretrain_on(tokenised: Path, base_model: str, folder: Path, config: Pretrain
     pretrain(store, base_model, folder, config, vectors=tokenised / VECTORS_FOLDER)
 
 
-def build_index(model: Path, passages: Iterable[Passage], folder: Path, *, dense_alone: bool = False) -> DuplexIndex:
+def build_index(
+    model: Path,
+    passages: Iterable[Passage],
+    folder: Path,
+    *,
+    dense_alone: bool = False,
+    chunk_tokens: int = 0,
+    chunk_overlap: int | None = None,
+) -> DuplexIndex:
     """Index passages with a duplex model's folder, which the index then names; the dense half alone takes less time."""
     from dupmae.duplex import DuplexEncoder
     from dupmae.index import DuplexIndex
@@ -276,7 +284,7 @@ def build_index(model: Path, passages: Iterable[Passage], folder: Path, *, dense
     encoder = DuplexEncoder(str(model))
     if dense_alone:
         encoder.pooling.top_k = 0
-    return DuplexIndex.build(folder, encoder, passages)
+    return DuplexIndex.build(folder, encoder, passages, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
 
 
 def parts_of(index: DuplexIndex) -> dict[str, Part]:

@@ -9,7 +9,9 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from dupmae.config import CHUNK_TOKENS
 from dupmae.corpus import Passage
+from dupmae.corpus.chunks import chunk_settings
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.hits import Hit
@@ -73,6 +75,8 @@ class DuplexIndex:
         model: str | None = None,
         batch_size: int = 32,
         segment_passages: int = MAX_PASSAGES,
+        chunk_tokens: int = CHUNK_TOKENS,
+        chunk_overlap: int | None = None,
     ) -> DuplexIndex:
         """Encode passages into `folder` and open the result; see :func:`dupmae.index.writing.build.build_segments`.
 
@@ -86,6 +90,9 @@ class DuplexIndex:
             model: Folder or name that an opened index loads the encoder from; the encoder's own `path` if not given.
             batch_size: Passages in a forward pass.
             segment_passages: Passages held in memory until they are written as a segment.
+            chunk_tokens: Documents that are longer are cut into chunks of so many tokens, as `dupmae index build` does
+                (:meth:`DuplexEncoder.chunks`); 0 keeps every passage whole, of which the encoder reads the beginning.
+            chunk_overlap: Tokens that a chunk repeats of the one before it; a fifth of `chunk_tokens` if not given.
 
         Raises:
             DupmaeError: No passages, an id twice, embeddings that cannot be stored, another writer, or a folder that
@@ -96,7 +103,15 @@ class DuplexIndex:
         if name is None:
             raise DupmaeError("The encoder does not know where its model is: save it, and name its folder as `model`.")
         folder, found = Path(folder), open_model(name)
-        build_segments(folder, encoder, passages, model=found, batch_size=batch_size, segment_passages=segment_passages)
+        build_segments(
+            folder,
+            encoder,
+            encoder.chunks(passages, chunk_tokens, chunk_overlap),
+            model=found,
+            batch_size=batch_size,
+            segment_passages=segment_passages,
+            chunks=chunk_settings(chunk_tokens, chunk_overlap),
+        )
         return cls(folder, encoder)
 
     @classmethod
@@ -144,9 +159,7 @@ class DuplexIndex:
         places = snapshot.get(ids)
         self._refuse_missing(ids, places)
         return [
-            snapshot.segments[number].passages.passage(row)
-            for identifier in ids
-            for number, row in places[identifier]
+            snapshot.segments[number].passages.passage(row) for identifier in ids for number, row in places[identifier]
         ]
 
     @property
@@ -181,11 +194,23 @@ class DuplexIndex:
         """
         self.snapshot = Snapshot.open(self.folder, self.snapshot)
 
-    def add(self, passages: Iterable[Passage], batch_size: int = 32) -> int:
+    def add(
+        self,
+        passages: Iterable[Passage],
+        batch_size: int = 32,
+        *,
+        chunk_tokens: int | None = None,
+        chunk_overlap: int | None = None,
+    ) -> int:
         """Encode and add passages, then :meth:`refresh`; a document that is there is replaced with all its chunks.
 
-        What is committed stays if the process is killed, and the same call goes on from there. The chunks of a document
-        come one after the other.
+        What is committed stays if the process is killed, and the same call goes on from there.
+
+        Args:
+            passages: Documents, or chunks of them, those of a document one after the other.
+            batch_size: Passages in a forward pass.
+            chunk_tokens: As :meth:`build`; None cuts as at building.
+            chunk_overlap: The same.
 
         Returns:
             How many documents were given: passages that are no chunks are one each.
@@ -193,7 +218,12 @@ class DuplexIndex:
         Raises:
             DupmaeError: No passages, an id twice, embeddings that cannot be stored, or another writer.
         """
-        added = add_passages(self.folder, self.encoder, passages, batch_size=batch_size)
+        if chunk_tokens is None:
+            built = self.manifest.chunks or {"tokens": 0, "overlap": 0}
+            chunk_tokens = built["tokens"]
+            chunk_overlap = built["overlap"] if chunk_overlap is None else chunk_overlap
+        chunks = self.encoder.chunks(passages, chunk_tokens, chunk_overlap)
+        added = add_passages(self.folder, self.encoder, chunks, batch_size=batch_size)
         self.refresh()
         return added
 

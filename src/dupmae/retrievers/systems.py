@@ -210,7 +210,7 @@ def _open_duplex(
     folder = encodings / _index_fingerprint(model.fingerprint, encoder, lengths, benchmark)
     record = folder.with_name(f"{folder.name}.json")
     untouched, begun = not folder.exists(), time.perf_counter()
-    index = DuplexIndex.build(folder, encoder, benchmark.corpus.values(), model=model.name)
+    index = DuplexIndex.build(folder, encoder, benchmark.corpus.values(), model=model.name, chunk_tokens=0)
     if untouched:  # else part of the time was spent by a call that was interrupted
         write_json(record, {"seconds": time.perf_counter() - begun})
     seconds: float | None = None  # unknown where the record is gone or damaged

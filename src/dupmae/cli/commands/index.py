@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dupmae.cli.commands.inputs import open_engine_at, open_index, passages_of, read_queries, say
-from dupmae.config.ranges import Fraction, Positive
+from dupmae.config import CHUNK_TOKENS
+from dupmae.config.ranges import Count, Fraction, Positive
 from dupmae.errors import DupmaeError, without_passwords
 from dupmae.models import SMALL, open_model
 
@@ -27,6 +28,8 @@ def build(
     batch_size: Positive = 32,
     memory_mb: Positive = 1000,
     metadata: list[str] | None = None,
+    chunk_tokens: Count = CHUNK_TOKENS,
+    chunk_overlap: Count | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> None:
     """Encode a corpus and build the index that `dupmae search` reads.
@@ -47,9 +50,14 @@ def build(
         batch_size: Passages encoded at a time.
         memory_mb: Megabytes to use beside the model; passages are held in memory until a segment of them is written.
         metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
+        chunk_tokens: Cut longer texts into chunks of so many tokens, at headings and between sentences, and no longer
+            than the model reads; a search finds documents by their best chunk. 0 leaves texts whole, of which the model
+            reads the beginning.
+        chunk_overlap: Tokens that a chunk repeats of the one before it; a fifth of --chunk_tokens if not given.
         precision: Arithmetic of the encoder, for these passages, those added later, and queries; `auto` takes bfloat16
             where the machine multiplies in it (AMX, AVX-512, GPU).
     """
+    from dupmae.corpus.chunks import chunk_settings
     from dupmae.duplex import DuplexEncoder
     from dupmae.index.writing.build import build_segments
     from dupmae.index.writing.encoding import passages_within
@@ -62,11 +70,12 @@ def build(
     build_segments(
         Path(output),
         encoder,
-        passages_of(corpus, metadata),
+        encoder.chunks(passages_of(corpus, metadata), chunk_tokens, chunk_overlap),
         model=found,
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
         process=process,
+        chunks=chunk_settings(chunk_tokens, chunk_overlap),
     )
     say(f"Written: {output}" + (f" (share of process {process[0]})" if process[1] > 1 else ""))
 
@@ -78,6 +87,8 @@ def add(
     corpus: list[str],
     batch_size: Positive = 32,
     metadata: list[str] | None = None,
+    chunk_tokens: Count | None = None,
+    chunk_overlap: Count | None = None,
     model: str | None = None,
 ) -> None:
     """Encode passages into an index; one whose id is there already takes that one's place.
@@ -94,13 +105,16 @@ def add(
             read one after the other.
         batch_size: Passages encoded at a time.
         metadata: Fields of the corpus to keep; those that the index has, where none is named.
+        chunk_tokens: Cut longer texts into chunks of so many tokens; as at building, if not given.
+        chunk_overlap: Tokens that a chunk repeats of the one before it; as at building, if not given.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
     """
     _check_metadata(metadata, corpus)
     opened = open_index(Path(index), model)
     fields = opened.info()["metadata"] if metadata is None else metadata
     before = len(opened)
-    count = opened.add(passages_of(corpus, fields, need_ids=True), batch_size)
+    given = passages_of(corpus, fields, need_ids=True)
+    count = opened.add(given, batch_size, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
     new = len(opened) - before
     say(f"Added to {index}: {new} new passages, {count - new} in the place of earlier ones; it holds {len(opened)}")
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 from dupmae.cli.commands.inputs import beside, passages_of, read_queries, say
-from dupmae.config.ranges import Positive
+from dupmae.config import CHUNK_TOKENS
+from dupmae.config.ranges import Count, Positive
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 
 IDS_FILE = "ids.json"
+CHUNKS_FILE = "chunks.json"
 
 
 def encode(
@@ -19,6 +22,8 @@ def encode(
     output: str,
     task: Literal["query", "document"] = "document",
     batch_size: Positive = 32,
+    chunk_tokens: Count = CHUNK_TOKENS,
+    chunk_overlap: Count | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> None:
     """Encode texts with a duplex model, for use outside dupmae.
@@ -27,7 +32,9 @@ def encode(
       dupmae encode --model runs/finetuned/model --input articles.jsonl --output embeddings
 
     Writes the folder OUTPUT: the dense halves (cls), the lexical halves (ids, weights), and ids.json, the texts' ids in
-    the order of the rows. All texts and their embeddings are in memory; `dupmae index build` is for millions.
+    the order of the rows; if texts were cut into chunks also chunks.json, for each row null, or the document, the
+    headings and the characters of the chunk. All texts and their embeddings are in memory; `dupmae index build` is for
+    millions.
 
     Args:
         model: Folder of a duplex model.
@@ -36,6 +43,9 @@ def encode(
         output: Folder of the results.
         task: What the texts are; a document is cut to its heaviest terms, a query is not.
         batch_size: Texts encoded at a time.
+        chunk_tokens: Cut longer documents into chunks of so many tokens, at headings and between sentences, and no
+            longer than the model reads; 0 leaves them whole, of which the model reads the beginning.
+        chunk_overlap: Tokens that a chunk repeats of the one before it; a fifth of --chunk_tokens if not given.
         precision: Arithmetic of the encoder; `auto` takes bfloat16 where the machine multiplies in it. Encode queries
             as the documents were.
     """
@@ -46,13 +56,18 @@ def encode(
 
     encoder = DuplexEncoder(open_model(model, option="--model"))
     encoder.precision = precision
-    passages = list(read_queries(Path(input)) if task == "query" else passages_of([input]))
+    if task == "query":
+        passages = list(read_queries(Path(input)))
+    else:
+        passages = list(encoder.chunks(passages_of([input]), chunk_tokens, chunk_overlap))
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents
     embeddings = embed(texts, batch_size=batch_size, show_progress_bar=True)
     with atomic_folder(folder) as temporary:
         embeddings.save(temporary)
         write_json(temporary / IDS_FILE, [passage.id for passage in passages])
+        if any(passage.chunk is not None for passage in passages):
+            write_json(temporary / CHUNKS_FILE, [passage.chunk and asdict(passage.chunk) for passage in passages])
     say(f"Written: {output} ({len(passages)} texts)")
 
 

@@ -46,6 +46,9 @@ class Encoder(Protocol):
     def tokenizer(self) -> Any:
         """Gives terms their names (`convert_ids_to_tokens`)."""
 
+    def chunks(self, documents: Iterable[Passage], tokens: int, overlap: int | None) -> Iterator[Passage]:
+        """Cut documents into chunks, or with 0 tokens leave them whole."""
+
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = ..., show_progress_bar: bool = ...
     ) -> DuplexEmbeddings:
