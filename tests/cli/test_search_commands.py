@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dupmae.cli import entry as cli
-from dupmae.index import Weights
+from dupmae.index import Hit, Weights
 
 
 def test_search_shows_all_parts_of_the_score_and_the_matched_terms(opened, capsys):
@@ -18,7 +18,7 @@ def test_search_shows_all_parts_of_the_score_and_the_matched_terms(opened, capsy
     text = capsys.readouterr().out
     assert "  1 3.250 = 1.000 dense + 2.000 lexical + 0.250 words  On [bold]bones  p1\n" in text
     assert "  2 3.250 = 1.000 dense + 2.000 lexical + 0.250 words  On [bold]bones  p2\n" in text
-    assert "vitamin 1.500  ##d 0.500" in text
+    assert "terms: vitamin 1.500  -d 0.500" in text
     assert "words: vitamin 0.250" in text
     assert "Vitamin D and fractures." in text
 
@@ -29,23 +29,35 @@ def test_search_says_that_nothing_was_found(opened, capsys):
     assert "no passage found" in capsys.readouterr().out
 
 
-def test_search_json_is_one_document_and_nothing_else(opened, capsys):
-    assert cli.main(["search", "folder", "null", "--json", "--k", "1"]) == 0
+def test_search_json_is_a_line_a_hit_and_nothing_else(opened, capsys):
+    assert cli.main(["search", "folder", "fracture null", "--json", "--k", "2"]) == 0
     captured = capsys.readouterr()
-    (result,) = json.loads(captured.out)["results"]
-    assert result["query"] == "null"
-    assert result["hits"] == [
+    results = [json.loads(line) for line in captured.out.splitlines()]
+    assert [(result["query"], result["rank"], result["id"]) for result in results] == [
+        ("fracture null", 1, "p1"),
+        ("fracture null", 2, "p2"),
+    ]
+    assert results[:1] == [
         {
+            "query": "fracture null",
+            "rank": 1,
             "id": "p1",
             "score": 3.25,
             "dense_score": 1.0,
             "lexical_score": 2.0,
             "word_score": 0.25,
-            "matches": [{"term": "vitamin", "contribution": 1.5}, {"term": "##d", "contribution": 0.5}],
+            "matches": [{"term": "vitamin", "contribution": 1.5}, {"term": "-d", "contribution": 0.5}],
             "words": [{"word": "vitamin", "contribution": 0.25}],
             "title": "On [bold]bones",
             "text": "Vitamin D and fractures.",
             "metadata": {"lang": "en"},
+            "document": "p1",
+            "headings": [],
+            "start": 0,
+            "end": 24,
+            "snippet": "Vitamin D and fractures.",
+            "snippet_start": 0,
+            "highlights": [[14, 23]],
         }
     ]
     assert captured.err == ""
@@ -69,19 +81,40 @@ def test_search_takes_weights_of_the_parts_and_refuses_what_is_none(opened, caps
             assert "Traceback" not in error
 
 
-def test_search_json_of_no_query_at_all_is_still_a_document(opened, capsys, pipe):
+def test_search_json_of_no_query_at_all_is_no_line(opened, capsys, pipe):
     pipe(b"")
     assert cli.main(["search", "folder", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"results": []}
+    assert capsys.readouterr().out == ""
     opened.search.assert_not_called()
 
 
-def test_search_takes_a_query_a_line_from_a_pipe(opened, capsys, pipe):
+def test_search_answers_a_query_a_line_from_a_pipe_before_it_reads_on(opened, capsys, pipe):
     pipe("\ufefffirst\r\n\n  z\u00fcrich \n".encode())
-    assert cli.main(["search", "folder", "--json"]) == 0
-    opened.search.assert_called_once_with(["first", "z\u00fcrich"], 10)
-    results = json.loads(capsys.readouterr().out)["results"]
-    assert [result["query"] for result in results] == ["first", "z\u00fcrich"]
+    before, find = [], opened.search.side_effect
+    opened.search.side_effect = lambda queries, k: before.append(capsys.readouterr().out) or find(queries, k)
+    assert cli.main(["search", "folder", "--json", "--k", "1"]) == 0
+    assert [call.args for call in opened.search.call_args_list] == [(["first"], 1), (["z\u00fcrich"], 1)]
+    assert before[0] == ""
+    assert json.loads(before[1])["query"] == "first"
+    assert json.loads(capsys.readouterr().out)["query"] == "z\u00fcrich"
+
+
+@pytest.mark.parametrize("command", ["search", "explain"])
+def test_an_empty_query_is_refused(command, opened, capsys):
+    assert cli.main([command, "folder", " "]) == 2
+    assert "the query is empty" in capsys.readouterr().err
+    opened.search.assert_not_called()
+
+
+def test_what_is_piped_is_neither_wrapped_nor_padded(opened, capsys):
+    opened.search.side_effect = lambda queries, k: [
+        [Hit("p", 1.0, 1.0, 0.0, 0.0, [], [], "T " * 200, "word " * 300, {}, "d", ("Top", "Below"), 1000, 2500)]
+    ]
+    assert cli.main(["search", "folder", "bones"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("T   d")
+    assert lines[2:4] == ["    Top > Below, characters 1,000 to 2,500", "    " + "word " * 59 + "word ..."]
+    assert not any(line.endswith(" ") for line in lines)
 
 
 def test_search_refuses_queries_from_a_pipe_that_are_not_utf8(opened, capsys, pipe):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from dupmae.cli import entry, main
 from dupmae.cli.display import PlainConsole, show_hits, show_metrics
 from dupmae.index import DuplexIndex, Hit
+from dupmae.index.highlights import Highlights
 from dupmae.runtime.terminal import Guarded, guarded_streams, printable
 
 ACTING = {
@@ -50,13 +51,15 @@ def stand_in_screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def _index(text: str) -> Any:
     index = create_autospec(DuplexIndex, instance=True)
-    hit = Hit(text, 3.5, 1.0, 2.0, 0.5, [(text, 1.5)], [(text, 0.5)], text, text, {text: text})
+    hit = Hit(text, 3.5, 1.0, 2.0, 0.5, [(text, 1.5)], [(text, 0.5)], text, text, {text: text}, text, (), 0, len(text))
     index.search.side_effect = lambda queries, k, **_: [[hit] for _ in queries]
+    index.encoder.words = None
     return index
 
 
 def by_search(text: str) -> None:
-    show_hits(PlainConsole(), text, _index(text).search([text], 1)[0])
+    hits = _index(text).search([text], 1)[0]
+    show_hits(PlainConsole(), text, hits, [Highlights([(0, len(text))], (0, len(text)), [(text, 1.5)]) for _ in hits])
 
 
 def by_table(text: str) -> None:
@@ -141,7 +144,7 @@ def test_no_command_prints_what_acts_on_a_terminal(
     shown = screen.getvalue()
     assert not FORBIDDEN.search(shown), ascii(shown)
     if "--json" in words:
-        assert json.loads(shown)["results"][0]["hits"][0]["text"] == f"before{ACTING[acting]}after"
+        assert json.loads(shown)["text"] == f"before{ACTING[acting]}after"
 
 
 def test_bars_and_lines_stay_what_they_are() -> None:

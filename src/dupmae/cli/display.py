@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -20,21 +22,28 @@ if TYPE_CHECKING:
     from dupmae.evaluation.comparison import Comparison
     from dupmae.index import Hit
     from dupmae.index.explanation import Explanation, Term
+    from dupmae.index.highlights import Highlights
     from dupmae.index.tune import Trial
 
-SNIPPET_LENGTH = 300
-"""Characters of a passage's text, at most."""
+ENDLESS = 1_000_000
+"""Columns of what is no terminal."""
 SHOWN_TERMS = 10
 """Terms named of a hit, or of a query; of the others the number is told."""
+_WHITE_SPACE = re.compile(r"\s+")
 SHOWN_METRICS = ("ndcg@10", "mrr@10", "recall@100", "judged@10")
 """Columns of a comparison, beside the metric that its benchmark is ranked by."""
 
 
 class PlainConsole(Console):
-    """A console that takes every string for text: no markup, no emoji's names, no character that acts on a terminal."""
+    """A console that takes every string for text: no markup, no emoji's names, no character that acts on a terminal.
+
+    Lines are broken at a terminal's width, and nowhere else.
+    """
 
     def __init__(self) -> None:
-        super().__init__(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False)
+        file = unguarded(sys.stdout)
+        width = None if file.isatty() else ENDLESS
+        super().__init__(file=file, width=width, highlight=False, markup=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of what is printed; rich adds its own colours to them later."""
@@ -42,56 +51,64 @@ class PlainConsole(Console):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
-def show_hits(console: Console, query: str, hits: Sequence[Hit]) -> None:
-    """Print one query's ranked passages: score, its parts, the terms and the words that matched, a snippet."""
+def show_hits(console: Console, query: str, hits: Sequence[Hit], shown: Sequence[Highlights]) -> None:
+    """Print one query's ranked documents: score, its parts, the place, what matched, and the best stretch of each."""
     console.print(Text(query, style="bold"))
     if not hits:
-        console.print(Padding(Text("no passage found", style="dim"), (0, 0, 1, 4)))
-    for rank, hit in enumerate(hits, start=1):
+        console.print(_indented(Text("no passage found", style="dim")))
+    for rank, (hit, highlights) in enumerate(zip(hits, shown, strict=True), start=1):
         heading = Text.assemble(
             (f"{rank:3d} ", "bold cyan"),
             (f"{hit.score:.3f}", "bold"),
             (f" = {_parts(hit)}  ", "dim"),
-            (hit.title or hit.id, "bold"),
-            (f"  {hit.id}" if hit.title else "", "dim"),
+            (hit.title or hit.document, "bold"),
+            (f"  {hit.document}" if hit.title else "", "dim"),
         )
         console.print(heading)
-        if hit.matches:
-            terms = "  ".join(f"{term} {weight:.3f}" for term, weight in hit.matches[:SHOWN_TERMS])
-            more = len(hit.matches) - SHOWN_TERMS
-            terms += f"  and {more} more" if more > 0 else ""
-            console.print(Padding(Text(terms, style="green"), (0, 0, 0, 4)))
+        if hit.id != hit.document:
+            console.print(_indented(_place(hit)))
+        if highlights.matches:
+            console.print(_indented(_contributions("terms", "green", highlights.matches)))
         if hit.words:
-            console.print(Padding(_contributions("words", "green", hit.words), (0, 0, 0, 4)))
-        console.print(Padding(Text(snippet(hit.text)), (0, 0, 1, 4)))
+            console.print(_indented(_contributions("words", "green", hit.words)))
+        console.print(_indented(_snippet(hit, highlights)))
+        console.print()
 
 
-def hits_as_json(queries: Sequence[str], answers: Sequence[Sequence[Hit]]) -> str:
-    """Write one JSON document: `{"results": [{"query": ..., "hits": [{"id": ..., "score": ..., ...}]}]}`."""
-    results = [
-        {
-            "query": query,
-            "hits": [
-                asdict(hit)
-                | {
-                    "matches": [{"term": term, "contribution": weight} for term, weight in hit.matches],
-                    "words": [{"word": word, "contribution": weight} for word, weight in hit.words],
-                    "metadata": dict(hit.metadata),
-                }
-                for hit in hits
-            ],
-        }
-        for query, hits in zip(queries, answers, strict=True)
-    ]
-    return json.dumps({"results": results}, indent=2, ensure_ascii=False)
+def hit_as_json(query: str, rank: int, hit: Hit, highlights: Highlights) -> str:
+    """Write a hit as one line of JSON; docs/file-formats.md has its fields."""
+    start, end = highlights.snippet
+    record = asdict(hit) | {
+        "matches": [{"term": term, "contribution": weight} for term, weight in highlights.matches],
+        "words": [{"word": word, "contribution": weight} for word, weight in hit.words],
+        "metadata": dict(hit.metadata),
+        "snippet": hit.text[start - hit.start : end - hit.start],
+        "snippet_start": start,
+        "highlights": highlights.words,
+    }
+    return json.dumps({"query": query, "rank": rank} | record, ensure_ascii=False)
 
 
-def snippet(text: str) -> str:
-    """Put the beginning of a passage on one line, cut at a space."""
-    line = " ".join(text.split())
-    if len(line) <= SNIPPET_LENGTH:
-        return line
-    return line[: SNIPPET_LENGTH + 1].rsplit(" ", 1)[0][:SNIPPET_LENGTH] + " ..."
+def _indented(text: Text) -> Padding:
+    """Set a line in, without spaces behind it."""
+    return Padding(text, (0, 0, 0, 4), expand=False)
+
+
+def _place(hit: Hit) -> Text:
+    """Say where a chunk stands in its document."""
+    path = " > ".join(hit.headings)
+    return Text(f"{path}{', ' if path else ''}characters {hit.start:,} to {hit.end:,}", style="dim")
+
+
+def _snippet(hit: Hit, highlights: Highlights) -> Text:
+    """Put a snippet on one line, the words that matched marked."""
+    start, end = highlights.snippet
+    inside = [place for first, last in highlights.words if start <= first and last <= end for place in (first, last)]
+    line = Text("... " if start > hit.start else "")
+    for number, (first, last) in enumerate(pairwise([start, *inside, end])):  # every second piece is a word
+        piece = _WHITE_SPACE.sub(" ", hit.text[first - hit.start : last - hit.start])
+        line.append(piece, style="bold yellow" if number % 2 else None)
+    return line.append(" ..." if end < hit.start + len(hit.text) else "")
 
 
 def show_metrics(console: Console, title: str, systems: Sequence[tuple[str, Mapping[str, float]]]) -> None:
@@ -155,18 +172,18 @@ def _significance(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def show_explanation(console: Console, explanation: Explanation) -> None:
+def show_explanation(console: Console, explanation: Explanation, shown: Sequence[Highlights]) -> None:
     """Print a query's terms and words, and passages with their ranks, the parts of their scores, terms and words."""
     console.print(Text(explanation.query, style="bold"))
     for name, style, terms in (
         ("its words", "green", [term for term in explanation.terms if term.in_query]),
         ("added", "yellow", [term for term in explanation.terms if not term.in_query]),
     ):
-        console.print(Padding(_terms(name, style, terms), (0, 0, 0, 4)))
+        console.print(_indented(_terms(name, style, terms)))
     if explanation.words:
         words = [(f"{word.word} (in {word.passages:,})", word.weight) for word in explanation.words]
-        console.print(Padding(_contributions("whole words", "green", words), (0, 0, 0, 4)))
-    for explained in explanation.hits:
+        console.print(_indented(_contributions("whole words", "green", words)))
+    for explained, highlights in zip(explanation.hits, shown, strict=True):
         hit = explained.hit
         ranks = ["-" if rank is None else str(rank) for rank in explained.ranks]
         by_parts = f"rank {ranks[0]}, by the dense half {ranks[1]}, by the lexical half {ranks[2]}"
@@ -174,20 +191,21 @@ def show_explanation(console: Console, explanation: Explanation) -> None:
         console.print()
         console.print(
             Text.assemble(
-                (hit.title or hit.id, "bold"),
-                (f"  {hit.id}  " if hit.title else "  ", "dim"),
+                (hit.title or hit.document, "bold"),
+                (f"  {hit.document}  " if hit.title else "  ", "dim"),
                 (by_parts, "bold cyan"),
             )
         )
         lines = [
+            *([_place(hit)] if hit.id != hit.document else []),
             Text(f"{hit.score:.3f} = {_parts(hit)}"),
             _terms("in both", "green", explained.matched),
             _terms("meant", "yellow", explained.expanded),
             *([_contributions("words", "green", hit.words)] if hit.words else []),
-            Text(snippet(hit.text)),
+            _snippet(hit, highlights),
         ]
         for line in lines:
-            console.print(Padding(line, (0, 0, 0, 4)))
+            console.print(_indented(line))
 
 
 def _parts(hit: Hit) -> str:

@@ -10,7 +10,7 @@ and need no dictionary.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import pairwise
 
@@ -76,6 +76,28 @@ def words_of(text: str) -> list[str]:
             words += characters
         words += map("".join, pairwise(characters))
     return words
+
+
+def word_spans(text: str) -> Iterator[tuple[int, int, str]]:
+    """Find the words of :func:`words_of` in a text as it is written: where each begins and ends, and the folded word.
+
+    A word that only folding makes or cuts (a full-width space, a sign such as the Turkish dotted I) may be missed.
+
+    Example:
+        >>> from dupmae.corpus.words import word_spans
+        >>> list(word_spans("Two STRASSEN"))
+        [(0, 3, 'two'), (4, 12, 'strassen')]
+        >>> list(word_spans("灯塔"))
+        [(0, 1, '灯'), (1, 2, '塔'), (0, 2, '灯塔')]
+    """
+    for match in _WORD.finditer(text):
+        if match.lastgroup in ("word", "emoji"):
+            yield match.start(), match.end(), fold(match.group())
+            continue
+        spans = [(match.start() + one.start(), match.start() + one.end()) for one in _CHARACTER.finditer(match.group())]
+        pairs = [(first, last) for (first, _), (_, last) in pairwise(spans)]
+        singles = spans if match.lastgroup == "singles" or len(spans) == 1 else []
+        yield from ((start, end, fold(text[start:end])) for start, end in (*singles, *pairs))
 
 
 def terms_of(texts: Iterable[str], language: str = "english") -> list[list[str]]:

@@ -20,6 +20,7 @@ from dupmae.config.ranges import Count, Factor, Positive
 from dupmae.errors import DupmaeError
 
 if TYPE_CHECKING:
+    from dupmae.duplex import DuplexEncoder
     from dupmae.index import Hit
 
 
@@ -45,17 +46,18 @@ def search(
 
     Example:
       dupmae search runs/scifact/index "does vitamin D prevent fractures?"
-      dupmae search runs/scifact/index --json < queries.txt > hits.json
+      dupmae search runs/scifact/index --json < queries.txt > hits.jsonl
       dupmae search "does vitamin D prevent fractures?" --engine http://localhost:6333/scifact --model model
 
-    Prints ranked passages: the score, its parts, and the terms and whole words that matched with what each added.
-    Without a query: a prompt at a terminal (an empty line or Ctrl-D ends), else one query a line from the standard
-    input. Writes no file. Search is exact unless --terms says otherwise.
+    Prints ranked documents: the score, its parts, where the best chunk stands, the terms and whole words that matched
+    with what each added, and the stretch where they stand. Without a query: a prompt at a terminal (an empty line or
+    Ctrl-D ends), else one query a line from the standard input, each answered at once. Writes no file. Search is exact
+    unless --terms says otherwise.
 
     Args:
         index: Folder that `dupmae index build` or `dupmae run` wrote; left out with --engine.
         query: The query.
-        k: Passages to show.
+        k: Documents to show.
         where: Only passages with these metadata: FIELD=VALUE; several values of one field mean any of them.
         terms: Choose candidates with so many of the query's heaviest terms, for speed; they are rescored with all of
             it. `dupmae index tune` proposes this and the next two.
@@ -64,17 +66,19 @@ def search(
         dense_weight: What the dense half of the score is multiplied by, for this search; 0 leaves it out.
         lexical_weight: The same for the learned terms.
         word_weight: The same for whole words.
-        json: Print one JSON document and nothing else, for programs.
+        json: Print one JSON object a line and hit, for programs, and nothing else (docs/file-formats.md).
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
         engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
         api_key_file: File with the API key of that engine, where the environment variable QDRANT_API_KEY or
             DUPMAE_API_KEY does not hold it.
     """
-    from dupmae.cli.display import PlainConsole, hits_as_json, show_hits
+    from dupmae.cli.display import PlainConsole, hit_as_json, show_hits
     from dupmae.index import Weights
+    from dupmae.index.highlights import highlight
+    from dupmae.index.writing.encoding import Encoder, word_language_of
 
     if k < 1:
-        raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
+        raise DupmaeError(f"--k counts the documents to show, at least 1, not {k}")
     weights = Weights(dense_weight, lexical_weight, word_weight)
     options: dict[str, Any] = {} if weights == Weights() else {"weights": weights}
     options |= {} if where is None else {"where": read_filter(where)}
@@ -83,36 +87,45 @@ def search(
 
         options["approximate"] = Approximate(terms, candidates, probes)
     find: Callable[..., list[list[Hit]]]
+    encoder: Encoder
     if engine is not None:
         if model is None or query is not None or terms is not None:
             raise DupmaeError("dupmae search --engine URL takes --model and QUERY, and neither INDEX nor --terms")
-        query, find = index, _engine_search(engine, api_key_file, model)
+        query, (find, encoder) = index, _engine_search(engine, api_key_file, model)
     elif index is None:
         raise DupmaeError("dupmae search needs INDEX (see dupmae search --help)")
     else:
-        find = open_index(Path(index), model).search
-    if json:
-        queries = list(_queries(query, interactive=False))
-        print(hits_as_json(queries, find(queries, k, **options) if queries else []))
-        return
-    console = PlainConsole()
-    for text in _queries(query, interactive=sys.stdin.isatty()):
-        show_hits(console, text, find([text], k, **options)[0])
+        opened = open_index(Path(index), model)
+        find, encoder = opened.search, opened.encoder
+    console, language = PlainConsole(), word_language_of(encoder)
+    for text in _queries(query, interactive=not json and sys.stdin.isatty()):
+        hits = find([text], k, **options)[0]
+        shown = [highlight(hit, text, encoder.tokenizer, language) for hit in hits]
+        if not json:
+            show_hits(console, text, hits, shown)
+        for rank, (hit, highlights) in enumerate(zip(hits, shown, strict=True) if json else (), start=1):
+            print(hit_as_json(text, rank, hit, highlights))
+        sys.stdout.flush()  # a reader of a pipe waits for the answer before it asks on
 
 
-def _engine_search(url: str, api_key_file: str | None, model: str) -> Callable[..., list[list[Hit]]]:
-    """Make the function that searches an engine as `DuplexIndex.search` does an index."""
+def _engine_search(
+    url: str, api_key_file: str | None, model: str
+) -> tuple[Callable[..., list[list[Hit]]], DuplexEncoder]:
+    """Make the function that searches an engine as `DuplexIndex.search` does an index, and the encoder it takes."""
     from dupmae.duplex import DuplexEncoder
     from dupmae.index.engines.exchange import search as search_engine
     from dupmae.models import open_model
 
     opened, found = open_engine_at(url, api_key_file), open_model(model, option="--model")
-    return partial(search_engine, opened, DuplexEncoder(found), found.fingerprint)
+    encoder = DuplexEncoder(found)
+    return partial(search_engine, opened, encoder, found.fingerprint), encoder
 
 
 def _queries(query: str | None, *, interactive: bool) -> Iterator[str]:
     """Yield the one query given, or what is typed at a prompt, or the lines of the standard input."""
     if query is not None:
+        if not query.strip():
+            raise DupmaeError("the query is empty: give words to search for, or no QUERY to be asked for them")
         yield query
     elif interactive:
         # Importing it gives the prompt its history and line editing.
@@ -175,10 +188,16 @@ def explain(
     from dupmae.index import Weights
     from dupmae.index.explanation import explain as explain_query
     from dupmae.index.explanation import explanation_as_record
+    from dupmae.index.highlights import highlight
+    from dupmae.index.writing.encoding import word_language_of
 
-    weights = Weights(dense_weight, lexical_weight, word_weight)
-    explanation = explain_query(open_index(Path(index), model), query, k, ids or [], weights)
+    if not query.strip():
+        raise DupmaeError("the query is empty: give the words that were searched for")
+    weights, opened = Weights(dense_weight, lexical_weight, word_weight), open_index(Path(index), model)
+    explanation = explain_query(opened, query, k, ids or [], weights)
     if json:
         print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
     else:
-        show_explanation(PlainConsole(), explanation)
+        tokenizer, language = opened.encoder.tokenizer, word_language_of(opened.encoder)
+        shown = [highlight(explained.hit, query, tokenizer, language) for explained in explanation.hits]
+        show_explanation(PlainConsole(), explanation, shown)

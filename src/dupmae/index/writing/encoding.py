@@ -88,6 +88,12 @@ def word_space_of(encoder: Encoder) -> WordSpace | None:
     return None if words is None else words.space
 
 
+def word_language_of(encoder: Encoder) -> str:
+    """Tell the language that words are stemmed in, to find those of a query in a text."""
+    space = word_space_of(encoder)
+    return "english" if space is None else space.language
+
+
 def fitted(encoder: Encoder, folder: Path, manifest: Manifest, *, quiet: bool = False) -> Encoder:
     """Take an encoder that computes as an index does, and reads words as it does.
 

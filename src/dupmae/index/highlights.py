@@ -1,0 +1,150 @@
+"""Show why a hit was found: the words of its text that matched, and the stretch of it where they stand.
+
+All places are characters of the document's text, of which a chunk's own begins at :attr:`Hit.start`.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dupmae.corpus.chunking import SENTENCE_END
+from dupmae.corpus.words import fold, stemmer, word_spans
+from dupmae.index.hits import Hit
+
+SNIPPET_LENGTH = 300
+"""Characters of a snippet, at most."""
+CONTEXT = 60
+"""Characters before the first matched word of a snippet, at most, unless its sentence begins further on."""
+REPEATED = 0.1
+"""What a word weighs that stands in a snippet again."""
+READ = 20_000
+"""Characters of a text whose word pieces are put together; an encoder reads no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Highlights:
+    """What is to be shown of a hit."""
+
+    words: list[tuple[int, int]]
+    """Where the query's words, or others of their stems, stand in its text."""
+    snippet: tuple[int, int]
+    """The stretch of its text where the words stand that add most to its score; the beginning if there are none."""
+    matches: list[tuple[str, float]]
+    """The shared learned terms with what they add, heaviest first: word pieces that stand in its text as the word that
+    they are a part of there."""
+
+
+def highlight(hit: Hit, query: str, tokenizer: Any, language: str) -> Highlights:
+    """Choose what is shown of a hit.
+
+    Args:
+        hit: Found for the query.
+        query: Text.
+        tokenizer: Of the index's model.
+        language: Of the stemmer (:func:`dupmae.corpus.words.terms_of`).
+    """
+    matches = whole_words(hit, tokenizer)
+    stem = stemmer(language)
+    asked = {term for _, _, word in word_spans(query) if (term := stem(word))}
+    weights: dict[str, float] = {}
+    for written, weight in (*matches, *hit.words):
+        for _, _, word in word_spans(written):
+            weights[stem(word)] = weights.get(stem(word), 0.0) + weight
+    marked, weighted = list[tuple[int, int]](), list[tuple[int, int, str, float]]()
+    for start, end, word in word_spans(hit.text):
+        term = stem(word)
+        if term in asked:
+            marked.append((start, end))
+        if weight := max(weights.get(term, 0.0), 1e-6 if term in asked else 0.0):
+            weighted.append((start, end, term, weight))
+    first, last = _window(hit.text, sorted(weighted))
+    places = [(start + hit.start, end + hit.start) for start, end in _joined(marked)]
+    return Highlights(places, (first + hit.start, last + hit.start), matches)
+
+
+def whole_words(hit: Hit, tokenizer: Any) -> list[tuple[str, float]]:
+    """Put the word pieces among a hit's learned terms together where they stand in one word of its title or text.
+
+    A piece that stands in several words is counted for the one whose pieces add most. One that stands in none, because
+    the model has added it, is shown as it is, with a hyphen where a word goes on.
+    """
+    added = dict(hit.matches)
+    words = _words_with(added, f"{hit.title} {hit.text}"[:READ], tokenizer)
+    sums = {name: sum(added[token] for token in tokens) for name, (_, tokens) in words.items()}
+    found: dict[str, float] = {}
+    for token, weight in hit.matches:
+        having = [name for name, (_, tokens) in words.items() if token in tokens]
+        shown = words[max(having, key=sums.__getitem__)][0] if having else _readable(token)
+        found[shown] = found.get(shown, 0.0) + weight
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def _words_with(tokens: Mapping[str, float], text: str, tokenizer: Any) -> dict[str, tuple[str, set[str]]]:
+    """Find the words of a text that have some tokens: folded word -> as it is first written, those tokens."""
+    if not getattr(tokenizer, "is_fast", False):
+        return {}
+    read = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).encodings[0]
+    places: dict[int, list[int]] = {}
+    for place, word in enumerate(read.word_ids):
+        if word is not None:
+            places.setdefault(word, []).append(place)
+    words: dict[str, tuple[str, set[str]]] = {}
+    for inside in places.values():
+        shared = tokens.keys() & {read.tokens[place] for place in inside}
+        written = text[read.offsets[inside[0]][0] : read.offsets[inside[-1]][1]]
+        written = written.strip().strip(string.punctuation) or written.strip()
+        if shared and written:
+            words.setdefault(fold(written), (written, set()))[1].update(shared)
+    return words
+
+
+def _readable(token: str) -> str:
+    """Write an entry of a vocabulary without its marks: `##ing` as `-ing`; those of a space before it are left out."""
+    return f"-{token[2:]}" if token.startswith("##") and len(token) > 2 else token.lstrip("Ġ▁") or token
+
+
+def _window(text: str, words: Sequence[tuple[int, int, str, float]]) -> tuple[int, int]:
+    """Choose the stretch of a text, the first of equal ones, whose words (start, end, term, weight) weigh most."""
+    if not words:
+        return _widened(text, 0, 0)
+    best, chosen = -1.0, (0, 0)
+    for number, (first, _, _, _) in enumerate(words):
+        seen, total, last = set[str](), 0.0, first
+        for start, end, term, weight in words[number:]:
+            if start > first and end - first > SNIPPET_LENGTH - CONTEXT:
+                break
+            total += weight * (REPEATED if term in seen else 1)
+            seen.add(term)
+            last = max(last, end)
+        if total > best:
+            best, chosen = total, (first, last)
+    return _widened(text, *chosen)
+
+
+def _widened(text: str, first: int, last: int) -> tuple[int, int]:
+    """Widen a stretch to a whole snippet: back to its sentence or some words, and on to the end of a word."""
+    start = max(0, first - CONTEXT)
+    if start:
+        ends = [match.end() for match in SENTENCE_END.finditer(text, start, first)]
+        start = ends[-1] if ends else text.find(" ", start, first) + 1 or start
+    while start < len(text) and text[start].isspace():
+        start += 1
+    end = min(len(text), max(start + SNIPPET_LENGTH, last))
+    if end < len(text) and not text[end].isspace():
+        space = text.rfind(" ", max(last, start), end)
+        end = space if space > start else end
+    return start, start + len(text[start:end].rstrip())
+
+
+def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join stretches that meet or overlap, as pairs of characters do."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
