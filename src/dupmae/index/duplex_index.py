@@ -144,9 +144,7 @@ class DuplexIndex:
         places = snapshot.get(ids)
         self._refuse_missing(ids, places)
         return [
-            snapshot.segments[number].passages.passage(row)
-            for identifier in ids
-            for number, row in places[identifier]
+            snapshot.segments[number].passages.passage(row) for identifier in ids for number, row in places[identifier]
         ]
 
     @property
