@@ -5,6 +5,7 @@ from dupmae.config.recipe import AdaptConfig, Baseline, DataConfig, Recipe
 from dupmae.config.sections import (
     NEUTRAL,
     DuplexConfig,
+    FieldsConfig,
     FinetuneConfig,
     FurtherStageConfig,
     HoldOut,
@@ -25,6 +26,7 @@ __all__ = [
     "CheckedSettings",
     "DataConfig",
     "DuplexConfig",
+    "FieldsConfig",
     "FinetuneConfig",
     "FurtherStageConfig",
     "HoldOut",

@@ -70,6 +70,19 @@ def decisive(settings: CheckedSettings) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True)
+class FieldsConfig(CheckedSettings):
+    """What the fields or columns of a corpus are called."""
+
+    id_field: str | None = None
+    """Field of the id, which then every record must have; null: the first of `_id`, `id`, `docid`, `doc_id`, `pid` and
+    `passage_id` that there is."""
+    title_field: str = "title"
+    """Field of the title."""
+    text_field: str = "text"
+    """Field of the text."""
+
+
+@dataclass(kw_only=True)
 class StoreConfig(CheckedSettings):
     """How raw text becomes the token store.
 

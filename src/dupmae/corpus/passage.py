@@ -45,7 +45,7 @@ class Passage:
     """May be empty."""
     text: str
     """May be empty: some collections hold empty documents."""
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
     """Further fields that a search can be limited by."""
     chunk: Chunk | None = None
     """Where it stands in its document; None of a passage that is a document by itself."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from dupmae.cli.commands.inputs import read_train, say
 from dupmae.cli.parsing import parse_command
-from dupmae.config import AdaptConfig, Recipe
+from dupmae.config import AdaptConfig, FieldsConfig, Recipe
 from dupmae.models import SMALL
 
 
@@ -89,6 +90,8 @@ def adapt(
     allow_unknown: bool = False,
     pairs: str | None = None,
     dry_run: bool = False,
+    strict: bool = False,
+    fields: FieldsConfig,
     settings: AdaptConfig,
 ) -> None:
     """Make a retriever for your text when you have nothing but text.
@@ -117,6 +120,8 @@ def adapt(
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
         pairs: JSONL file of {"query": ..., "positive": ...} to train on as well; or --benchmark.
         dry_run: Print which stages are done and which would run, and why, and do nothing.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
         settings: The run.
     """
     given = None
@@ -124,10 +129,13 @@ def adapt(
         given = read_train("adapt", benchmark, pairs, train_split, allow_unknown)
     from dupmae.experiments.adapt import adapt as adapt_to
 
+    run_adaptation = partial(
+        adapt_to, corpus, model, Path(output), settings, given, fields=fields, strict=strict, dry_run=dry_run
+    )
     if dry_run:
-        adapt_to(corpus, model, Path(output), settings, given, dry_run=True)
+        run_adaptation()
     else:
-        say(f"Written: {adapt_to(corpus, model, Path(output), settings, given)}")
+        say(f"Written: {run_adaptation()}")
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

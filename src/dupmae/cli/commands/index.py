@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dupmae.cli.commands.inputs import open_engine_at, open_index, passages_of, read_queries, say
+from dupmae.config import FieldsConfig
 from dupmae.config.ranges import Fraction, Positive
 from dupmae.errors import DupmaeError, without_passwords
 from dupmae.models import SMALL, open_model
@@ -28,6 +29,8 @@ def build(
     memory_mb: Positive = 1000,
     metadata: list[str] | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    strict: bool = False,
+    fields: FieldsConfig,
 ) -> None:
     """Encode a corpus and build the index that `dupmae search` reads.
 
@@ -49,20 +52,22 @@ def build(
         metadata: Fields of the corpus to keep, so that `dupmae search --where` can ask for them.
         precision: Arithmetic of the encoder, for these passages, those added later, and queries; `auto` takes bfloat16
             where the machine multiplies in it (AMX, AVX-512, GPU).
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
     """
     from dupmae.duplex import DuplexEncoder
     from dupmae.index.writing.build import build_segments
     from dupmae.index.writing.encoding import passages_within
     from dupmae.index.writing.joining import process_of
 
-    _check_metadata(metadata, corpus)
+    _check_metadata(metadata, corpus, fields)
     found, process = open_model(model, option="--model"), process_of(os.environ)
     encoder = DuplexEncoder(found)
     encoder.precision = precision
     build_segments(
         Path(output),
         encoder,
-        passages_of(corpus, metadata),
+        passages_of(corpus, fields, metadata, strict=strict),
         model=found,
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
@@ -79,6 +84,8 @@ def add(
     batch_size: Positive = 32,
     metadata: list[str] | None = None,
     model: str | None = None,
+    strict: bool = False,
+    fields: FieldsConfig,
 ) -> None:
     """Encode passages into an index; one whose id is there already takes that one's place.
 
@@ -95,12 +102,14 @@ def add(
         batch_size: Passages encoded at a time.
         metadata: Fields of the corpus to keep; those that the index has, where none is named.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
     """
-    _check_metadata(metadata, corpus)
+    _check_metadata(metadata, corpus, fields)
     opened = open_index(Path(index), model)
-    fields = opened.info()["metadata"] if metadata is None else metadata
+    kept = opened.info()["metadata"] if metadata is None else metadata
     before = len(opened)
-    count = opened.add(passages_of(corpus, fields, need_ids=True), batch_size)
+    count = opened.add(passages_of(corpus, fields, kept, need_ids=True, strict=strict), batch_size)
     new = len(opened) - before
     say(f"Added to {index}: {new} new passages, {count - new} in the place of earlier ones; it holds {len(opened)}")
 
@@ -270,13 +279,13 @@ def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /, *, api_
     say(f"Pushed: {count} passages to {without_passwords(url)}")
 
 
-def _check_metadata(metadata: list[str] | None, corpus: list[str]) -> None:
+def _check_metadata(metadata: list[str] | None, corpus: list[str], fields: FieldsConfig) -> None:
     """Refuse metadata fields that an index cannot have, and warn, before the work, of those that no passage has."""
     from dupmae.index.storage.passages import refuse_reserved
 
     refuse_reserved(metadata or ())
     missing = set(metadata or ())
-    for passage in passages_of(corpus, metadata) if missing else ():
+    for passage in passages_of(corpus, fields, metadata) if missing else ():
         missing.difference_update(passage.metadata)
         if not missing:
             break

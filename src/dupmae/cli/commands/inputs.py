@@ -7,9 +7,11 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dupmae.config import FieldsConfig
 from dupmae.errors import DupmaeError, without_passwords
 from dupmae.files import is_standard_output
 
@@ -66,12 +68,12 @@ def read_filter(conditions: list[str] | None) -> dict[str, list[str]] | None:
     return where
 
 
-def read_queries(path: Path) -> Iterator[Passage]:
+def read_queries(path: Path, fields: FieldsConfig | None = None) -> Iterator[Passage]:
     """Read queries as passages are read, but of a text file every line that is not blank, as `dupmae search` does."""
     from dupmae.corpus.lines import file_type, numbered_lines
 
     if not path.is_file() or file_type(path) != ".txt":
-        yield from passages_of([str(path)])
+        yield from passages_of([str(path)], fields)
         return
     from dupmae.corpus import Passage
 
@@ -85,13 +87,21 @@ def read_queries(path: Path) -> Iterator[Passage]:
 
 
 def passages_of(
-    paths: Sequence[str], metadata: Sequence[str] | None = None, *, need_ids: bool = False
+    paths: Sequence[str],
+    fields: FieldsConfig | None = None,
+    metadata: Sequence[str] | None = None,
+    *,
+    need_ids: bool = False,
+    strict: bool = False,
 ) -> Iterator[Passage]:
     """Read the passages of several files or folders, one after the other."""
-    from dupmae.corpus import read_passages
+    from dupmae.corpus.folders import Unread
+    from dupmae.corpus.readers import read_passages
 
+    names = asdict(fields or FieldsConfig())
     for path in paths:
-        yield from read_passages(Path(path), metadata_fields=metadata or (), need_ids=need_ids)
+        unread = Unread(strict=strict)
+        yield from read_passages(path, **names, metadata_fields=metadata or (), need_ids=need_ids, unread=unread)
 
 
 def say(sentence: str) -> None:
@@ -106,9 +116,9 @@ def beside(output: str | None) -> Iterator[None]:
         yield
 
 
-def texts_of(paths: Sequence[str]) -> Iterator[str]:
+def texts_of(paths: Sequence[str], fields: FieldsConfig, *, strict: bool) -> Iterator[str]:
     """Read the texts of several files' or folders' passages."""
-    return (passage.full_text for passage in passages_of(paths))
+    return (passage.full_text for passage in passages_of(paths, fields, strict=strict))
 
 
 def read_train(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from dupmae.cli.commands.inputs import beside, passages_of, read_queries, say
+from dupmae.config import FieldsConfig
 from dupmae.config.ranges import Positive
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 
@@ -20,6 +21,8 @@ def encode(
     task: Literal["query", "document"] = "document",
     batch_size: Positive = 32,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    strict: bool = False,
+    fields: FieldsConfig,
 ) -> None:
     """Encode texts with a duplex model, for use outside dupmae.
 
@@ -32,12 +35,14 @@ def encode(
     Args:
         model: Folder of a duplex model.
         input: Texts, in any format that `dupmae pretrain --corpus` takes; with --task query every line of a .txt file
-            is a query, else every paragraph a document.
+            is a query.
         output: Folder of the results.
         task: What the texts are; a document is cut to its heaviest terms, a query is not.
         batch_size: Texts encoded at a time.
         precision: Arithmetic of the encoder; `auto` takes bfloat16 where the machine multiplies in it. Encode queries
             as the documents were.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
     """
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
@@ -46,7 +51,9 @@ def encode(
 
     encoder = DuplexEncoder(open_model(model, option="--model"))
     encoder.precision = precision
-    passages = list(read_queries(Path(input)) if task == "query" else passages_of([input]))
+    passages = list(
+        read_queries(Path(input), fields) if task == "query" else passages_of([input], fields, strict=strict)
+    )
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents
     embeddings = embed(texts, batch_size=batch_size, show_progress_bar=True)

