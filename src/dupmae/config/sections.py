@@ -83,6 +83,20 @@ class FieldsConfig(CheckedSettings):
 
 
 @dataclass(kw_only=True)
+class PairsConfig(CheckedSettings):
+    """What the fields or columns of pairs are called."""
+
+    query_field: str | None = None
+    """Field of the query; null: the first of `query`, `question` and `anchor` that there is."""
+    positive_field: str | None = None
+    """Field of the passages that answer it; null: the first of `positive`, `pos`, `positives`, `passage`,
+    `document` and `answer`."""
+    negative_field: str | None = None
+    """Field of its hard negatives; null: all of `negative`, `negatives`, `neg` and `negative_1`, `negative_2`, ..., if
+    there are any."""
+
+
+@dataclass(kw_only=True)
 class StoreConfig(CheckedSettings):
     """How raw text becomes the token store.
 
@@ -318,7 +332,8 @@ class FinetuneConfig(CheckedSettings):
     """Tokens of a passage in training; shorter than at encoding, for speed."""
     negatives: Count = 1
     """Hard negatives of each pair, drawn afresh each epoch from its query's candidate list, or without lists from the
-    best passages of BM25; 0 leaves in-batch negatives alone."""
+    negatives that are given with it (grade 0), or else from the best passages of BM25; 0 leaves in-batch negatives
+    alone."""
     negative_depth: Positive = 20
     """How many of the best candidates, positives not counted, a hard negative is drawn from."""
     dense_loss_weight: Weight = 1.0

@@ -217,7 +217,9 @@ class Adaptation(Training):
         with atomic_write(root / QUERIES / PAIRS_FILE) as file:
             for query, grades in train.qrels.items():
                 answers = [train.corpus[passage].full_text for passage, grade in grades.items() if grade > 0]
-                record = {"query": train.queries[query], "positive": answers}
+                record: dict[str, object] = {"query": train.queries[query], "positive": answers}
+                if others := [train.corpus[passage].full_text for passage, grade in grades.items() if grade <= 0]:
+                    record["negative"] = others
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _find_by_bm25(self, root: Path) -> Figures:

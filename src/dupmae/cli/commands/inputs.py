@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dupmae.config import FieldsConfig
+from dupmae.config import FieldsConfig, PairsConfig
 from dupmae.errors import DupmaeError, without_passwords
 from dupmae.files import is_standard_output
 
@@ -122,7 +122,12 @@ def texts_of(paths: Sequence[str], fields: FieldsConfig, *, strict: bool) -> Ite
 
 
 def read_train(
-    command: str, benchmark: str | None, pairs: str | None, train_split: str, allow_unknown: bool
+    command: str,
+    benchmark: str | None,
+    pairs: str | None,
+    train_split: str,
+    allow_unknown: bool,
+    pair_fields: PairsConfig,
 ) -> Benchmark:
     """Read the queries, passages and judgements that a command trains on, given as a benchmark or as pairs."""
     if (benchmark is None) == (pairs is None):
@@ -131,4 +136,4 @@ def read_train(
 
     if benchmark is not None:
         return read_benchmark(Path(benchmark), train_split, allow_unknown=allow_unknown)
-    return read_pairs(Path(str(pairs)))
+    return read_pairs(str(pairs), **asdict(pair_fields))

@@ -14,6 +14,7 @@ from dupmae.config import (
     FinetuneConfig,
     HoldOut,
     MiningConfig,
+    PairsConfig,
     PretrainConfig,
     ScratchConfig,
     StoreConfig,
@@ -40,6 +41,7 @@ def finetune(
     hold_out: HoldOut = "passages",
     lists: str | None = None,
     scores: str | None = None,
+    pair_fields: PairsConfig,
     representation: DuplexConfig,
     settings: FinetuneConfig,
 ) -> None:
@@ -64,13 +66,15 @@ def finetune(
         benchmark: Folder in BEIR layout to train on; either this or --pairs.
         train_split: Which of the benchmark's judgements to train on.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
-        pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
+        pairs: Queries with passages that answer them, and with hard negatives if there are some (JSONL, CSV, TSV,
+            Parquet, XLSX or a saved data set: docs/data.md), to train on; either this or --benchmark.
         dev_split: Judgements of the benchmark to measure on while training (see --eval_steps).
         dev_fraction: Share of the train queries held out to measure on instead.
         hold_out: What is kept apart with them: passages, so that none of their answers is trained on as an answer, or
             the queries alone.
         lists: Candidate lists to train on, with their negatives.
         scores: A teacher's scores of the lists, to be distilled.
+        pair_fields: The names of the fields of --pairs.
         representation: The representation.
         settings: The training.
     """
@@ -80,7 +84,7 @@ def finetune(
         raise DupmaeError(
             f"--dev_split {dev_split} is what is trained on: name other judgements, or give --dev_fraction"
         )
-    train = read_train("finetune", benchmark, pairs, train_split, allow_unknown)
+    train = read_train("finetune", benchmark, pairs, train_split, allow_unknown, pair_fields)
     from dupmae.corpus import read_benchmark, split_queries
     from dupmae.duplex.starting import begin_duplex
     from dupmae.finetuning import finetune as train_on
@@ -105,6 +109,7 @@ def mine(
     train_split: str = "train",
     allow_unknown: bool = False,
     pairs: str | None = None,
+    pair_fields: PairsConfig,
     settings: MiningConfig,
 ) -> None:
     """Mine hard negatives: what ranks high for a training query, but is none of its positives.
@@ -123,10 +128,11 @@ def mine(
         benchmark: Folder in BEIR layout whose training queries are searched; either this or --pairs.
         train_split: Which of the benchmark's judgements to train on.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
-        pairs: JSONL file of {"query": ..., "positive": ...}; either this or --benchmark.
+        pairs: File of queries with passages that answer them; either this or --benchmark.
+        pair_fields: The names of the fields of --pairs.
         settings: The mining.
     """
-    train = read_train("mine", benchmark, pairs, train_split, allow_unknown)
+    train = read_train("mine", benchmark, pairs, train_split, allow_unknown, pair_fields)
     from dupmae.finetuning.mining import mine as mine_for
 
     opened = None if index is None else open_index(Path(index), model)
@@ -143,6 +149,7 @@ def teach(
     train_split: str = "train",
     allow_unknown: bool = False,
     pairs: str | None = None,
+    pair_fields: PairsConfig,
     settings: TeacherConfig,
 ) -> None:
     """Train a cross-encoder on mined lists and let it score them, for distillation.
@@ -165,9 +172,10 @@ def teach(
         train_split: Which of the benchmark's judgements they were mined for.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
         pairs: What the lists were mined for; either this or --benchmark.
+        pair_fields: The names of the fields of --pairs.
         settings: The training.
     """
-    train = read_train("teach", benchmark, pairs, train_split, allow_unknown)
+    train = read_train("teach", benchmark, pairs, train_split, allow_unknown, pair_fields)
     open_model(model, option="--model")  # or says what is wrong with it before anything is loaded
     from dupmae.finetuning.teacher import score_lists, train_teacher
 
