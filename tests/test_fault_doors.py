@@ -225,18 +225,19 @@ def _embeddings() -> Door:
     from unittest import mock
 
     from dupmae.cli.commands import model
+    from dupmae.config import FieldsConfig
     from dupmae.duplex.embeddings import DuplexEmbeddings
 
     def write(count: int) -> Callable[[Path], object]:
         def encode(folder: Path) -> None:
-            texts = folder.parent / "texts.txt"
-            texts.write_text("\n\n".join(["lamp"] * count), encoding="utf-8")
+            texts = folder.parent / "texts.jsonl"
+            texts.write_text('{"text": "lamp"}\n' * count, encoding="utf-8")
             found = DuplexEmbeddings(
                 np.ones((count, 4), np.float32), np.ones((count, 2), np.uint16), np.ones((count, 2), np.float32)
             )
             encoder = SimpleNamespace(embed_documents=lambda *_, **__: found)
             with mock.patch("dupmae.duplex.DuplexEncoder", return_value=encoder):
-                model.encode(model="m", input=str(texts), output=str(folder / "out"))
+                model.encode(model="m", input=str(texts), output=str(folder / "out"), fields=FieldsConfig())
 
         return encode
 

@@ -34,6 +34,8 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("query", "ids", "where", "metadata", "url", "engine", "name", "table"), "text"),
     **dict.fromkeys(("split", "train_split", "dev_split", "test_split"), "text"),
     **dict.fromkeys(("query_prompt", "document_prompt"), "text"),
+    **dict.fromkeys(("id_field", "title_field", "text_field"), "text"),
+    **dict.fromkeys(("query_field", "positive_field", "negative_field"), "text"),
 }
 """Last part of an option's name -> what it is."""
 OTHER_ROLES: dict[tuple[str, str], Role] = {

@@ -73,6 +73,33 @@ def decisive(settings: CheckedSettings) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True)
+class FieldsConfig(CheckedSettings):
+    """What the fields or columns of a corpus are called."""
+
+    id_field: str | None = None
+    """Field of the id, which then every record must have; null: the first of `_id`, `id`, `docid`, `doc_id`, `pid` and
+    `passage_id` that there is."""
+    title_field: str = "title"
+    """Field of the title."""
+    text_field: str = "text"
+    """Field of the text."""
+
+
+@dataclass(kw_only=True)
+class PairsConfig(CheckedSettings):
+    """What the fields or columns of pairs are called."""
+
+    query_field: str | None = None
+    """Field of the query; null: the first of `query`, `question` and `anchor` that there is."""
+    positive_field: str | None = None
+    """Field of the passages that answer it; null: the first of `positive`, `pos`, `positives`, `passage`,
+    `document` and `answer`."""
+    negative_field: str | None = None
+    """Field of its hard negatives; null: all of `negative`, `negatives`, `neg` and `negative_1`, `negative_2`, ..., if
+    there are any."""
+
+
+@dataclass(kw_only=True)
 class StoreConfig(CheckedSettings):
     """How raw text becomes the token store.
 
@@ -308,7 +335,8 @@ class FinetuneConfig(CheckedSettings):
     """Tokens of a passage in training; shorter than at encoding, for speed."""
     negatives: Count = 1
     """Hard negatives of each pair, drawn afresh each epoch from its query's candidate list, or without lists from the
-    best passages of BM25; 0 leaves in-batch negatives alone."""
+    negatives that are given with it (grade 0), or else from the best passages of BM25; 0 leaves in-batch negatives
+    alone."""
     negative_depth: Positive = 20
     """How many of the best candidates, positives not counted, a hard negative is drawn from."""
     dense_loss_weight: Weight = 1.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_pairs, read_splits, write_benchmark
+from dupmae.corpus.benchmark import Benchmark, read_benchmark, read_splits, write_benchmark
+from dupmae.corpus.pairs import read_pairs
 from dupmae.corpus.passage import Chunk, Document, Heading, Passage
 from dupmae.corpus.readers import read_passages
 from dupmae.corpus.splits import split_queries

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dupmae.corpus.formats.records import NESTED_FIELD, string_field
-from dupmae.corpus.lines import COMPRESSIONS, find_file, json_objects
+from dupmae.corpus.formats.records import NESTED_FIELD
+from dupmae.corpus.lines import COMPRESSIONS, find_file
 from dupmae.corpus.passage import Passage
 from dupmae.corpus.readers import read_passages
 from dupmae.corpus.trec import Qrels, check_word, read_qrels
@@ -172,42 +172,3 @@ def _known_qrels(
     if not kept:
         raise DupmaeError(f"{file}: no judgement is left, all name queries or passages that are not there.")
     return kept
-
-
-def read_pairs(path: str | Path) -> Benchmark:
-    """Read query-passage pairs, JSONL of `{"query": ..., "positive": ...}`, compressed or not, as a benchmark.
-
-    `positive` is one text or a list of texts; other fields are passed over. Equal texts become one passage and equal
-    queries one query. Ids are `q1`, `q2`, ... and `p1`, `p2`, ... in the order in which texts are first met.
-
-    Returns:
-        A benchmark named after the file, split `train`, every grade 1.
-
-    Raises:
-        DupmaeError: A line is malformed, a query or a passage is empty, or there is no pair at all.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DupmaeError(f"{path} does not exist or is not a file.")
-    queries: dict[str, str] = {}  # text -> id, as the passages
-    passages: dict[str, str] = {}
-    qrels: Qrels = {}
-    for number, record in json_objects(path):
-        place = f"{path}, line {number}"
-        for field in ("query", "positive"):
-            if field not in record:
-                raise DupmaeError(
-                    f"{place}: no field {field!r}; its fields are {', '.join(map(repr, record)) or 'none'}."
-                )
-        query = string_field(record["query"], "query", place)
-        positives = record["positive"] if isinstance(record["positive"], list) else [record["positive"]]
-        texts = [string_field(text, "positive", place) for text in positives]
-        if not query.strip() or not texts or not all(text.strip() for text in texts):
-            raise DupmaeError(f"{place}: the query or a positive passage is empty.")
-        grades = qrels.setdefault(queries.setdefault(query, f"q{len(queries) + 1}"), {})
-        grades.update({passages.setdefault(text, f"p{len(passages) + 1}"): 1 for text in texts})
-    if not qrels:
-        raise DupmaeError(f"{path} holds no pairs.")
-    corpus = {identifier: Passage(identifier, "", text) for text, identifier in passages.items()}
-    name = path.name.split(".")[0]
-    return Benchmark(name, "train", corpus, {identifier: text for text, identifier in queries.items()}, qrels)

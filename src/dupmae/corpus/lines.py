@@ -31,6 +31,15 @@ bounds them."""
 RATIO, UNCHECKED_BYTES = 250, 2 << 20
 """How many times its size a compressed file may unpack to (text seldom passes 10), beyond its first bytes."""
 
+UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error)
+"""What the operating system and damaged compressed data raise."""
+WIDE = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Byte-order mark -> the encoding that it is of; the longer ones come first, as one of them begins like a shorter."""
 COMPRESSIONS = (".gz", ".xz", ".zst")
 """Endings of compressed files, in the order in which they are tried."""
 
@@ -77,7 +86,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield every line with its number, from 1, without its line break.
 
     The ending of the name says how the file is compressed: `.gz`, `.xz`, `.zst` or not at all. A byte-order mark is
-    skipped. Only a line feed (after a carriage return or not) ends a line.
+    skipped; that of UTF-16 or UTF-32 says that the text is encoded so. Only a line feed (after a carriage return or
+    not) ends a line.
 
     Raises:
         DupmaeError: The file cannot be read, its compressed data are damaged, cut short or unpack to more than they may
@@ -85,11 +95,43 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     number = 0
     try:
-        with _open_bytes(path) as file:
+        with _in_utf8(_open_bytes(path)) as file:
             for number, line in decoded_lines(file, path):
                 yield number, line
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (*UNREADABLE, UnicodeError) as error:
         raise DupmaeError(f"{path} cannot be read{f' past line {number}' if number else ''} ({error}).") from None
+
+
+def read_text(path: Path) -> str:
+    """Read the whole text of a file, as :func:`numbered_lines` does.
+
+    Raises:
+        DupmaeError: As there, or the file is longer than :func:`longest_line`.
+    """
+    length, lines, longest = 0, list[str](), longest_line()
+    for number, line in numbered_lines(path):
+        lines.append(line)
+        length += len(line) + 1
+        if length > longest:
+            raise too_long(f"{path}, up to line {number}")
+    return "\n".join(lines)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file, unpacked if its name says that it is compressed.
+
+    Raises:
+        DupmaeError: It cannot be read, or is longer than :func:`longest_line`.
+    """
+    longest = longest_line()
+    try:
+        with _open_bytes(path) as file:
+            content = file.read(longest + 1)
+    except UNREADABLE as error:
+        raise DupmaeError(f"{path} cannot be read ({error}).") from None
+    if len(content) > longest:
+        raise too_long(str(path))
+    return content
 
 
 def longest_line() -> int:
@@ -154,7 +196,8 @@ def decoded_lines(file: IO[bytes], source: str | Path) -> Iterator[tuple[int, st
             text = line.rstrip(b"\r\n").decode("utf-8")
         except UnicodeDecodeError as error:
             raise DupmaeError(
-                f"{source}, line {number}: byte {error.start + 1} is not UTF-8: convert it to UTF-8."
+                f"{source}, line {number}: byte {error.start + 1} is not UTF-8: convert it to UTF-8 "
+                "(iconv -f WINDOWS-1252 -t UTF-8, if that is what it is in)."
             ) from None
         yield number, text
 
@@ -166,17 +209,23 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DupmaeError: A line is not a JSON object, or see :func:`numbered_lines`.
     """
     for number, line in numbered_lines(path):
-        if not line or line.isspace():
-            continue
-        try:
-            record = parse_strict_json(line)
-        except ValueError as error:
-            raise DupmaeError(
-                f"{path}, line {number}: not valid JSON ({error}); each line must hold one object."
-            ) from None
-        if not isinstance(record, dict):
-            raise DupmaeError(f"{path}, line {number}: expected a JSON object, found {json_kind(record)}.")
-        yield number, record
+        if line and not line.isspace():
+            yield number, json_object(line, f"{path}, line {number}")
+
+
+def json_object(line: str, place: str) -> dict[str, Any]:
+    """Parse a line that holds a JSON object.
+
+    Raises:
+        DupmaeError: It holds anything else; the sentence begins with `place`.
+    """
+    try:
+        record = parse_strict_json(line)
+    except ValueError as error:
+        raise DupmaeError(f"{place}: not valid JSON ({error}); each line must hold one object.") from None
+    if not isinstance(record, dict):
+        raise DupmaeError(f"{place}: expected a JSON object, found {json_kind(record)}.")
+    return record
 
 
 def json_kind(value: object) -> str:
@@ -197,7 +246,7 @@ def word_of(name: str) -> str:
     return re.sub(r"\s", "_", name)
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
+def _open_bytes(path: Path) -> io.BufferedReader:
     """Open a file for reading its uncompressed bytes."""
     refuse_irregular(path)
     ending = path.suffix.lower()
@@ -213,7 +262,43 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
         # pyarrow notices a stream that was cut short; the reader of `zstandard` ends there without a word.
         unpacked = cast(IO[bytes], pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd"))
-    return cast(IO[bytes], io.BufferedReader(_Unpacked(path, packed, unpacked), 1 << 20))
+    return io.BufferedReader(_Unpacked(path, packed, unpacked), 1 << 20)
+
+
+def _in_utf8(file: io.BufferedReader) -> io.BufferedReader:
+    """Read a file that begins with the mark of UTF-16 or UTF-32 as if it were UTF-8."""
+    start = file.peek(4)[:4]
+    encoding = next((name for mark, name in WIDE.items() if start.startswith(mark)), None)
+    return file if encoding is None else io.BufferedReader(_Recoded(file, encoding), 1 << 20)
+
+
+class _Recoded(io.RawIOBase):
+    """The text of a file in UTF-8.
+
+    Args:
+        file: The file.
+        encoding: What it is in.
+    """
+
+    def __init__(self, file: io.BufferedReader, encoding: str) -> None:
+        super().__init__()
+        self._file, self._decoder, self._rest = file, codecs.getincrementaldecoder(encoding)(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = b"more"
+        while data and not self._rest:
+            data = self._file.read(1 << 16)
+            self._rest = self._decoder.decode(data, final=not data).encode()
+        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _Unpacked(io.RawIOBase):

@@ -154,6 +154,7 @@ def build_token_store(
     config: StoreConfig,
     sources: Sequence[str | Path] = (),
     *,
+    read_as: object = None,
     longest: int | None = None,
     in_use: bool = False,
     keep_texts: bool = False,
@@ -172,6 +173,8 @@ def build_token_store(
         config: Lengths, in tokens with the special ones.
         sources: Files and folders that the texts come from. If the store in `folder` was made from the same ones
             (by name, size and time of the last change) with the same tokenizer and settings, no text is read.
+        read_as: How they are read, if not as they usually are: a store of texts that were read in another way is not
+            that of these.
         longest: Tokens of the longest sequence that is of use; a longer one is refused where it is met.
         in_use: Whether a run has begun with the store that lies there, so that another one is not to take its place.
         keep_texts: Keep the chunks as they stand in their texts, too, for a model with another tokenizer to read
@@ -211,7 +214,7 @@ def build_token_store(
         "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
         "ends": [first, last],
     }
-    sources_fingerprint = _fingerprint_of(sources)
+    sources_fingerprint = _fingerprint_of(sources, read_as)
     if sources and _record_of(folder).items() >= {**record, "format": FORMAT, "sources": sources_fingerprint}.items():
         found = TokenStore.open(folder)
         if found.keeps_texts or not keep_texts:
@@ -284,11 +287,13 @@ def _record_of(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _fingerprint_of(sources: Sequence[str | Path]) -> str:
-    """Fingerprint files and all files in folders by their names, sizes and times of the last change."""
+def _fingerprint_of(sources: Sequence[str | Path], read_as: object) -> str:
+    """Fingerprint files and all files in folders by their names, sizes and times of the last change, and how they are
+    read.
+    """
     files: list[tuple[str, int, int]] = []
     for source in map(Path, sources):
         inside = sorted(files_within(source)) if source.is_dir() else [source]
         found = ((path.resolve(), path.stat()) for path in inside if path.is_file())
         files += [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found]
-    return fingerprint(files)
+    return fingerprint(files if read_as is None else [files, read_as])

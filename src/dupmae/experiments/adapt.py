@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dupmae.config import AdaptConfig
+from dupmae.config import AdaptConfig, FieldsConfig
 from dupmae.corpus import Benchmark, Passage, Run, read_passages, split_queries
 from dupmae.corpus.duplicates import normalized
+from dupmae.corpus.folders import Unread
 from dupmae.corpus.pseudo_queries import known_items, pseudo_queries
 from dupmae.errors import DupmaeError
 from dupmae.evaluation import System, evaluate_run, write_report
@@ -67,6 +68,8 @@ def adapt(
     config: AdaptConfig,
     pairs: Benchmark | None = None,
     *,
+    fields: FieldsConfig | None = None,
+    strict: bool = False,
     dry_run: bool = False,
 ) -> Path:
     """Make a retriever for a corpus that nobody has asked questions of.
@@ -79,6 +82,8 @@ def adapt(
         output: The run's folder.
         config: The settings; its `seed` replaces the stages' own.
         pairs: Queries with passages that answer them, of this corpus or another, to train on as well.
+        fields: What the fields of the corpus are called.
+        strict: Refuse a folder of which a file cannot be read, instead of naming it and going on.
         dry_run: Print what is done and what would be done, and do nothing.
 
     Returns:
@@ -106,7 +111,9 @@ def adapt(
     base_model = open_model(model, option="--model")
     teacher = base_model if config.teacher is None else open_model(config.teacher, option="--teacher")
     _refuse(model, base_model, teacher, config)
-    return Adaptation(Path(corpus), base_model, teacher, output, config, pairs).run(dry_run=dry_run)
+    passages = read_passages(corpus, **asdict(fields or FieldsConfig()), unread=Unread(strict=strict))
+    adaptation = Adaptation(Path(corpus), base_model, teacher, output, config, pairs, passages)
+    return adaptation.run(dry_run=dry_run)
 
 
 class Adaptation(Training):
@@ -120,10 +127,11 @@ class Adaptation(Training):
         output: Path,
         config: AdaptConfig,
         pairs: Benchmark | None,
+        passages: Iterable[Passage] | None = None,
     ) -> None:
         super().__init__(config, base_model)
         self.config: AdaptConfig = replace(self.config, queries=replace(config.queries, seed=config.seed))
-        self.documents = list(read_passages(corpus))
+        self.documents = list(passages or read_passages(corpus))
         self.corpus = passages_to_train_on(self.documents, base_model, config)
         name = corpus.resolve().name.split(".")[0]
         self.items = known_items(self.corpus, name, config.known_items, config.known_item_pool, config.seed)
@@ -216,7 +224,9 @@ class Adaptation(Training):
         with atomic_write(root / QUERIES / PAIRS_FILE) as file:
             for query, grades in train.qrels.items():
                 answers = [train.corpus[passage].full_text for passage, grade in grades.items() if grade > 0]
-                record = {"query": train.queries[query], "positive": answers}
+                record: dict[str, object] = {"query": train.queries[query], "positive": answers}
+                if others := [train.corpus[passage].full_text for passage, grade in grades.items() if grade <= 0]:
+                    record["negative"] = others
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _find_by_bm25(self, root: Path) -> Figures:

@@ -74,9 +74,11 @@ def make_examples(
     A part of an epoch (`epochs` 0.1, or the last half of 2.5) takes the queries' positives in turns, each query's first
     before any query's second, so that queries with hundreds of positives leave room for the others.
 
-    Negatives come from the `negative_depth` best candidates, a fresh draw an epoch. Without lists these are the best
-    passages of BM25 that are not judged positive, nor read like one that is or like the query. Where there are too
-    few, any other passages serve; but what is to be distilled has to have a score, so there the places stay empty.
+    Negatives come from the `negative_depth` best candidates, a fresh draw an epoch. Without lists these are the
+    passages that are judged not to answer the query (grade 0, such as the negatives of pairs), all of them; of a query
+    without such judgements, the best passages of BM25 that are not judged positive, nor read like one that is or like
+    the query. Where there are too few, any other passages serve; but what is to be distilled has to have a score, so
+    there the places stay empty.
 
     Args:
         train: Queries, passages and judgements.
@@ -153,7 +155,13 @@ def candidate_pools(
         return Pools(pairs, answers, {query: [] for query in positives}, {})
     _warn_of_titles(train, [passage for _, passage in pairs])
     if lists is None:
-        candidates = _bm25_pools(train, answers, config.negative_depth)
+        judged_not = {
+            query: [one for one, grade in train.qrels[query].items() if grade <= 0 and one not in answers[query]]
+            for query in positives
+        }
+        given = {query: found for query, found in judged_not.items() if found}
+        lacking = {query: found for query, found in answers.items() if query not in given}
+        candidates = (_bm25_pools(train, lacking, config.negative_depth) if lacking else {}) | given
     else:
         candidates = {query: list(lists[query].negatives)[: config.negative_depth] for query in positives}
         empty = sum(not found for found in candidates.values())

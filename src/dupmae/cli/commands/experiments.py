@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from dupmae.cli.commands.inputs import read_train, say
 from dupmae.cli.parsing import parse_command
-from dupmae.config import AdaptConfig, Recipe
+from dupmae.config import AdaptConfig, FieldsConfig, PairsConfig, Recipe
 from dupmae.models import SMALL
 
 
@@ -89,6 +90,9 @@ def adapt(
     allow_unknown: bool = False,
     pairs: str | None = None,
     dry_run: bool = False,
+    strict: bool = False,
+    fields: FieldsConfig,
+    pair_fields: PairsConfig,
     settings: AdaptConfig,
 ) -> None:
     """Make a retriever for your text when you have nothing but text.
@@ -115,19 +119,25 @@ def adapt(
         benchmark: Folder in BEIR layout with queries to train on as well, of this text or another; or --pairs.
         train_split: Which of the benchmark's judgements to train on.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
-        pairs: JSONL file of {"query": ..., "positive": ...} to train on as well; or --benchmark.
+        pairs: File of queries with passages that answer them to train on as well; or --benchmark.
         dry_run: Print which stages are done and which would run, and why, and do nothing.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
+        pair_fields: The names of the fields of --pairs.
         settings: The run.
     """
     given = None
     if benchmark is not None or pairs is not None:
-        given = read_train("adapt", benchmark, pairs, train_split, allow_unknown)
+        given = read_train("adapt", benchmark, pairs, train_split, allow_unknown, pair_fields)
     from dupmae.experiments.adapt import adapt as adapt_to
 
+    run_adaptation = partial(
+        adapt_to, corpus, model, Path(output), settings, given, fields=fields, strict=strict, dry_run=dry_run
+    )
     if dry_run:
-        adapt_to(corpus, model, Path(output), settings, given, dry_run=True)
+        run_adaptation()
     else:
-        say(f"Written: {adapt_to(corpus, model, Path(output), settings, given)}")
+        say(f"Written: {run_adaptation()}")
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

