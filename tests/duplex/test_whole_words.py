@@ -44,7 +44,9 @@ def naive_score(query: str, passage: str, space: WordSpace, having: dict[str, in
         with_word = having.get(word, 1)
         rare = math.log(1 + (passages - with_word + 0.5) / (with_word + 0.5))
         total += round(256 * saturated) / 256 * rare
-    return math.sqrt(8 / max(len(set(asked)), 1)) * total * 2.2 / 60  # so few different words have the passages above
+    return (
+        math.sqrt(8 / max(len(set(asked)), 1)) * total * (2.2 / 40) ** 2
+    )  # so few different words have the passages above
 
 
 def counted() -> Words:
@@ -100,11 +102,11 @@ def test_rarity_falls_with_the_passages_that_have_a_word_and_is_nothing_where_no
 
 
 def test_words_count_less_among_passages_of_few_different_ones() -> None:
-    assert [brevity(count) for count in (0, 15, 60, 600)] == [0, 0.25, 1, 1]
-    words = Words.counted([" ".join(f"w{place}" for place in range(count)) for count in (20, 40)], SPACE)
-    asked = SPACE.queries(["w1 w30"])
-    assert words.words_per_passage == 30
-    assert words.rare(asked).data.tolist() == pytest.approx((asked.data * words.rarity(asked.indices) / 2).tolist())
+    assert [brevity(count) for count in (0, 20, 40, 600)] == [0, 0.25, 1, 1]
+    words = Words.counted([" ".join(f"w{place}" for place in range(count)) for count in (10, 30)], SPACE)
+    asked = SPACE.queries(["w1 w20"])
+    assert words.words_per_passage == 20
+    assert words.rare(asked).data.tolist() == pytest.approx((asked.data * words.rarity(asked.indices) / 4).tolist())
 
 
 def test_a_word_that_was_not_counted_is_as_rare_as_one_that_one_passage_has() -> None:

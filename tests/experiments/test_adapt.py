@@ -33,8 +33,7 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run
 from dupmae.experiments import adapt as adapting
 from dupmae.experiments import stages
-from dupmae.experiments.adapt import Adaptation, adapt, with_pairs
-from dupmae.models import open_model
+from dupmae.experiments.adapt import adapt, with_pairs
 from dupmae.retrievers import bm25_run, dense_run, hybrid_run
 from dupmae.retrievers.hybrid import FORMS
 
@@ -311,8 +310,8 @@ def test_given_pairs_are_trained_on_as_well(
 ) -> None:
     seen: list[Benchmark] = []
 
-    def finetune(encoder: Any, train: Benchmark, *_: Any, dev: Benchmark | None) -> None:
-        assert dev is None
+    def finetune(encoder: Any, train: Benchmark, *_: Any, dev: Benchmark) -> None:
+        assert not dev.queries
         seen.append(train)
         raise KeyboardInterrupt
 
@@ -342,29 +341,10 @@ def test_the_balance_is_chosen_by_given_queries_that_are_held_out(
     chosen = json.loads((folder / "3-finetune" / "finetune.json").read_text())["weights"]
     assert chosen["after"] >= chosen["before"] > 0
 
-
-@pytest.mark.parametrize("with_pairs_too", [False, True])
-def test_without_queries_the_weights_are_chosen_by_known_items_that_are_not_the_reports(
-    corpus: Path, embedder_folder: Path, tmp_path: Path, config: AdaptConfig, with_pairs_too: bool
-) -> None:
-    given = None
-    if with_pairs_too:
-        line = json.loads(corpus.read_text().splitlines()[0])
-        (tmp_path / "pairs.jsonl").write_text(json.dumps({"query": "what?", "positive": line["text"]}) + "\n")
-        given = read_pairs(tmp_path / "pairs.jsonl")
-    tuned = replace(config, finetune=replace(config.finetune, tune_weights=True, eval_steps=0), dev_fraction=0.0)
-    folder = adapt(corpus, str(embedder_folder), tmp_path / "run", tuned, given)
-    chosen = json.loads((folder / "3-finetune" / "finetune.json").read_text())["weights"]
-    assert chosen["after"] >= chosen["before"] > 0
-    assert "other known items" in (folder / "report.md").read_text()
-
-    done = Adaptation(corpus, open_model(str(embedder_folder)), open_model(str(embedder_folder)), folder, tuned, given)
-    assert done.dev is not None
-    reported, chosen_by = ({one for grades in each.qrels.values() for one in grades} for each in (done.items, done.dev))
-    assert reported
-    assert chosen_by
-    assert not reported & chosen_by
-    assert not (reported | chosen_by) & set(done.text)
+    for settings, pairs_too in ((replace(balanced, dev_fraction=0.0), given), (balanced, None)):
+        with pytest.raises(DupmaeError, match=r"finetune\.tune_weights chooses by held-out queries"):
+            adapt(corpus, str(embedder_folder), tmp_path / "none", settings, pairs_too)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_given_passage_of_the_corpus_is_that_passage_and_a_held_out_one_teaches_nothing() -> None:

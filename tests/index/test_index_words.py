@@ -75,7 +75,7 @@ def test_a_part_alone_is_what_it_adds_to_the_whole(index: DuplexIndex) -> None:
 def test_words_score_as_scipy_multiplies_them(index: DuplexIndex) -> None:
     stored, asked = SPACE.passages(list(TEXTS.values())), SPACE.queries(WORDY_QUERIES)
     having = np.asarray((stored != 0).sum(axis=0)).ravel()
-    asked.data = asked.data * rarity(len(TEXTS), having[asked.indices]) * min(1, stored.nnz / len(TEXTS) / 60)
+    asked.data = asked.data * rarity(len(TEXTS), having[asked.indices]) * min(1, (stored.nnz / len(TEXTS) / 40) ** 2)
     wanted = (asked @ stored.T).toarray()
     for names, scores, row in zip(*found(index, part="words"), wanted, strict=True):
         np.testing.assert_allclose(scores, [row[list(TEXTS).index(name)] for name in names], rtol=1e-12)

@@ -145,9 +145,8 @@ class AdaptConfig(CheckedSettings):
     queries: PseudoQueryConfig = field(default_factory=PseudoQueryConfig)
     """The pairs drawn from the text."""
     dev_fraction: FractionBelowOne = 0.0
-    """Share of the given queries held out, with all that share a passage with them: what `finetune.tune_weights`
-    chooses by (else titles and sentences of further passages that nothing is trained on), and the state to keep if
-    `finetune.eval_steps` is not 0."""
+    """Share of the given queries held out, with all that share a passage with them: what
+    `finetune.tune_weights` chooses by, and the state to keep if `finetune.eval_steps` is not 0."""
     duplex: DuplexConfig = field(default_factory=lambda: DuplexConfig(dense_pooling="mean"))
     """The representation."""
     finetune: FinetuneConfig = field(

@@ -110,7 +110,7 @@ def adapt(
     """
     base_model = open_model(model, option="--model")
     teacher = base_model if config.teacher is None else open_model(config.teacher, option="--teacher")
-    _refuse(model, base_model, teacher, config)
+    _refuse(model, base_model, teacher, config, held_out=pairs is not None and config.dev_fraction > 0)
     passages = read_passages(corpus, **asdict(fields or FieldsConfig()), unread=Unread(strict=strict))
     adaptation = Adaptation(Path(corpus), base_model, teacher, output, config, pairs, passages)
     return adaptation.run(dry_run=dry_run)
@@ -135,22 +135,18 @@ class Adaptation(Training):
         self.corpus = passages_to_train_on(self.documents, base_model, config)
         name = corpus.resolve().name.split(".")[0]
         self.items = known_items(self.corpus, name, config.known_items, config.known_item_pool, config.seed)
-        self.text = without_answers(self.corpus, self.items)
-        self.dev = None
-        if config.finetune.tune_weights and (pairs is None or not config.dev_fraction):
-            # others than the report's, to choose the weights of the parts by
-            self.dev = known_items(self.text, name, config.known_items, config.known_item_pool, config.seed + 1)
-            self.text = without_answers(self.text, self.dev)
+        held_out = {passage for grades in self.items.qrels.values() for passage in grades}
+        self.text = {key: passage for key, passage in self.corpus.items() if key not in held_out}
         self.train = pseudo_queries(self.text.values(), name, self.config.queries)
         self.drawn = len(self.train.queries)
+        self.dev = None
         given = [] if pairs is None else [pairs]
         identity = identity_of(
             base_model, [one.values() for one in (self.corpus, *(each.corpus for each in given))], given
         )
         if pairs is not None:
             trained, kept_apart = split_queries(pairs, config.dev_fraction, config.seed)
-            if config.dev_fraction:
-                self.dev = with_pairs(replace(self.train, queries={}, qrels={}), kept_apart, self.corpus)
+            self.dev = with_pairs(replace(self.train, queries={}, qrels={}), kept_apart, self.corpus)
             self.train = with_pairs(self.train, trained, self.corpus)
         refuse_few_pairs(self.train, config)
         self.continues, self.teacher = base_model.kind == "duplex", teacher
@@ -332,8 +328,6 @@ class Adaptation(Training):
             ),
             f"Trained on {self.drawn:,} queries drawn from {len(self.text):,} passages{also}. Seed {self.config.seed}.",
         ]
-        if self.dev is not None and self.dev.split == items.split:
-            notes.append(f"The weights of the parts were chosen by {len(self.dev.queries):,} other known items.")
         if kept == "base-model":
             names = {"duplex": "the sum", "duplex-dense": "the dense half"}
             found = ", ".join(
@@ -373,12 +367,6 @@ def passages_to_train_on(documents: Sequence[Passage], base_model: Model, config
     return passages
 
 
-def without_answers(corpus: Mapping[str, Passage], items: Benchmark) -> dict[str, Passage]:
-    """Leave the passages that answer queries out of a corpus: those to train nothing on."""
-    answers = {passage for grades in items.qrels.values() for passage in grades}
-    return {key: passage for key, passage in corpus.items() if key not in answers}
-
-
 def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]) -> Benchmark:
     """Join given pairs to those drawn from a corpus.
 
@@ -411,8 +399,11 @@ def with_pairs(train: Benchmark, pairs: Benchmark, corpus: Mapping[str, Passage]
     return replace(train, corpus=joined, queries=queries, qrels=qrels)
 
 
-def _refuse(model: str, base_model: Model, teacher: Model, config: AdaptConfig) -> None:
-    """Refuse a teacher without scores, and a pooling that the base model was not trained for."""
+def _refuse(model: str, base_model: Model, teacher: Model, config: AdaptConfig, held_out: bool) -> None:
+    """Refuse a tuned weight without queries, a teacher without scores, a pooling the base model was not trained for."""
+    if config.finetune.tune_weights and not held_out:
+        # Known items would choose badly: titles and sentences share other words with their passages than questions do.
+        raise DupmaeError("finetune.tune_weights chooses by held-out queries: give pairs, and set dev_fraction above 0")
     refuse_impossible(config)
     if config.stages > 2:
         from dupmae.finetuning.teacher import refuse_no_teacher

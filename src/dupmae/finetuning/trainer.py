@@ -113,6 +113,10 @@ def finetune(
     measured = held_out if config.eval_steps else None
     parts = (encoder.pooling.dense_dimension > 0) + (encoder.pooling.top_k > 0) + (encoder.words is not None)
     tuned_on = held_out if config.tune_weights and parts > 1 else None
+    if config.tune_weights and held_out is None:
+        logger.warning(
+            "The weights of the parts stay as training leaves them: there are no held-out queries to choose by."
+        )
     processes = join_processes()
     target = output / "model"
     settings = decisive(config)
