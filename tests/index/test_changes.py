@@ -172,9 +172,9 @@ def test_an_interrupted_add_goes_on_and_encodes_nothing_twice(index: DuplexIndex
 
 
 def test_embeddings_of_another_model_are_not_added(index: DuplexIndex) -> None:
-    index.encoder = FakeEncoder(np.ones((1, D + 1)), np.ones((1, V)))
+    index.encoder = FakeEncoder(np.ones((71, D + 1)), np.ones((71, V)))
     with pytest.raises(DupmaeError, match="do not fit the index"):
-        index.add([Passage("new", "", "0")])
+        index.add([Passage("new", "", "70")])
 
 
 def test_an_unfinished_index_is_not_changed(tmp_path: Path) -> None:

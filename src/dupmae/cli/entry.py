@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rerank": evaluate.rerank,
     "encode": model.encode,
     "pack": model.pack,
+    "sync": index.sync,
     "index build": index.build,
     "index add": index.add,
     "index delete": index.delete,
@@ -42,7 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reproduce": experiments.reproduce,
 }
 """What is typed after `dupmae` -> what it calls; names of two words form a group."""
-RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add"}
+RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add", "sync"}
 """Commands that go on where they stopped when they are given again."""
 SHARED = {"pretrain", "finetune", "index build"}
 """Commands whose work the processes share that `torchrun` starts; any other would be done by each of them at once."""

@@ -265,15 +265,9 @@ class _Cutting:
         if len(self.spans) == 1:
             yield document
             return
-        headings, number = _headings(document), 0
-        places = [heading.start for heading in headings]
-        nothing: tuple[Heading, ...] = ()
-        paths = list(accumulate(headings, _below, initial=nothing))
-        for start, end in map(self.range, self.spans):
-            if start >= end:
-                continue
-            number += 1
-            path = tuple(heading.text for heading in paths[bisect_right(places, start)])
+        ranges = [(start, end) for start, end in map(self.range, self.spans) if start < end]
+        above = headings_above(document, [start for start, _ in ranges])
+        for number, ((start, end), path) in enumerate(zip(ranges, above, strict=True), 1):
             yield Passage(
                 f"{document.id}{SEPARATOR}{number}",
                 document.title,
@@ -281,6 +275,15 @@ class _Cutting:
                 document.metadata,
                 Chunk(document.id, path, start, end),
             )
+
+
+def headings_above(document: Passage, starts: Sequence[int]) -> list[tuple[str, ...]]:
+    """Find the headings that places of a document's text stand below, for each the outermost first."""
+    headings = _headings(document)
+    nothing: tuple[Heading, ...] = ()
+    paths = list(accumulate(headings, _below, initial=nothing))
+    tops = [heading.start for heading in headings]
+    return [tuple(heading.text for heading in paths[bisect_right(tops, start)]) for start in starts]
 
 
 def _headings(document: Passage) -> Sequence[Heading]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -28,6 +28,7 @@ from dupmae.index.where import Where, fields_of, read_filter
 from dupmae.index.writing.build import add_passages, build_segments
 from dupmae.index.writing.changes import build_clusters, compact_segments, delete_documents, require_finished
 from dupmae.index.writing.encoding import Encoder, fitted, word_space_of
+from dupmae.index.writing.sync import Synced, compare
 from dupmae.models import model_fingerprint, open_model
 
 Group = Literal["document", "none"]
@@ -223,9 +224,53 @@ class DuplexIndex:
             chunk_tokens = built["tokens"]
             chunk_overlap = built["overlap"] if chunk_overlap is None else chunk_overlap
         chunks = self.encoder.chunks(passages, chunk_tokens, chunk_overlap)
-        added = add_passages(self.folder, self.encoder, chunks, batch_size=batch_size)
+        added, _ = add_passages(self.folder, self.encoder, chunks, batch_size=batch_size)
         self.refresh()
         return added
+
+    def sync(
+        self,
+        read: Callable[[], Iterable[Passage]],
+        batch_size: int = 32,
+        *,
+        kept: Callable[[Passage], bool] = lambda passage: False,
+        dry_run: bool = False,
+    ) -> Synced:
+        """Bring the index in step with a corpus, and :meth:`refresh`: add what is new or changed, delete what is gone.
+
+        Texts are compared, not times. What stayed is not touched, and a passage whose title and text the index has
+        under another id is not encoded again. Killed at any moment it leaves documents as they were or as they are, and
+        the same call goes on. Documents are cut into chunks as at building.
+
+        Args:
+            read: Reads the whole corpus, as often as it is called.
+            batch_size: Passages in a forward pass.
+            kept: Tells of a passage of a document that the corpus lacks whether to leave it alone all the same.
+            dry_run: Compare, and change nothing.
+
+        Raises:
+            DupmaeError: As :meth:`add`; or the corpus has none of the index's documents.
+
+        Example:
+            >>> from dupmae import DuplexEncoder, DuplexIndex
+            >>> from dupmae.corpus import Passage
+            >>> encoder, bees = DuplexEncoder("dupmae-small"), Passage("bees", "", "They dance.")
+            >>> index = DuplexIndex.build("index", encoder, [bees, Passage("ants", "", "They march.")])
+            >>> print(index.sync(lambda: [bees, Passage("wasps", "", "They sting.")]).difference)
+            1 new, 0 changed, 1 gone, 1 as they are
+        """
+        difference, encoded = compare(self.snapshot, read(), kept), 0
+        if dry_run:
+            return Synced(difference, 0)
+        if wanted := {*difference.new, *difference.changed}:
+            built = self.manifest.chunks or {"tokens": 0, "overlap": 0}
+            documents = (document for document in read() if document.id in wanted)
+            chunks = self.encoder.chunks(documents, built["tokens"], built["overlap"])
+            _, encoded = add_passages(self.folder, self.encoder, chunks, batch_size=batch_size)
+        if difference.gone:
+            delete_documents(self.folder, difference.gone)
+        self.refresh()
+        return Synced(difference, encoded)
 
     def delete(self, ids: Iterable[str]) -> list[str]:
         """Delete documents, all or none, and :meth:`refresh`; the space comes back with :meth:`compact`.

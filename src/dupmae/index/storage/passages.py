@@ -211,6 +211,17 @@ class StoredPassages:
         found = np.flatnonzero(np.asarray(rows.is_valid()))
         return found, np.asarray(rows.fill_null(0))[found].astype(np.int64)
 
+    def rows_of_texts(self, passages: Sequence[Passage]) -> list[tuple[int, int]]:
+        """Find passages with the same title and text: places among those given, and a row for each."""
+        checks = np.array([_check(passage.title, passage.text) for passage in passages], np.uint64)
+        rows = np.asarray(pc.index_in(pa.array(checks), value_set=self._texts.column("check")).fill_null(-1))
+        found = []
+        for place in np.flatnonzero(rows >= 0).tolist():
+            stored, asked = self.passage(int(rows[place])), passages[place]
+            if (stored.title, stored.text) == (asked.title, asked.text):
+                found.append((place, int(rows[place])))
+        return found
+
     @property
     def has_chunks(self) -> bool:
         """Whether one of the passages is a part of a document."""

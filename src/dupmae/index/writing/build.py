@@ -46,6 +46,7 @@ from dupmae.index.writing.encoding import (
     word_space_of,
 )
 from dupmae.index.writing.joining import id_twice, ids_in, join, other_passages, part_folder, recognise
+from dupmae.index.writing.reusing import encode_unknown
 from dupmae.models import Model
 
 
@@ -98,21 +99,22 @@ def build_segments(
     join(folder, processes)
 
 
-def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *, batch_size: int) -> int:
+def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *, batch_size: int) -> tuple[int, int]:
     """Encode passages into a finished index; a document that is there is replaced with all its passages.
 
-    Every window is committed whole, and no document stands in two; the same call after a kill goes on from there.
+    Every window is committed whole, and no document stands in two; the same call after a kill goes on from there. A
+    passage whose title and text the index has, under whatever id, is not encoded.
 
     Returns:
-        How many documents were given.
+        How many documents were given, and how many passages were encoded.
 
     Raises:
         DupmaeError: No index, an unfinished one, another writer, no passages, an id twice, or embeddings that cannot
             be stored.
     """
-    added = 0
+    added = encoded = 0
     with changing(folder) as snapshot, _bar(passages) as bar:
-        precision, words = snapshot.manifest.precision, snapshot.manifest.words is not None
+        precision = snapshot.manifest.precision
         encoder = fitted(encoder, folder, snapshot.manifest, quiet=True)
         written: set[str] = set()
         for window in windows(passages, snapshot.manifest.segment_passages):
@@ -135,9 +137,8 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
                     raise id_twice(document)
             _refuse_others_ids(snapshot, window, documents)
             spool = spool_of(folder, manifest.model_fingerprint, precision)
-            rows, _ = encode_window(spool, encoder, window, batch_size, bar, words=words)
-            if rows.high.shape[1] != manifest.cls_dimension or rows.lexical.shape[1] != manifest.vocabulary_size:
-                raise DupmaeError(f"The embeddings do not fit the index {folder}: embed with the model that built it.")
+            rows, count = encode_unknown(snapshot, spool, encoder, window, batch_size, bar)
+            encoded += count
             entry = _write(folder, manifest, window, rows, fingerprint)
             written.add(entry.name)
             commit(folder, manifest, without(snapshot, chain.from_iterable(places.values())), [entry])
@@ -146,7 +147,7 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
         merge_segments(folder, snapshot)
     if not added:
         raise DupmaeError("There are no passages to add: the corpus is empty.")
-    return added
+    return added, encoded
 
 
 class _Builder:

@@ -86,7 +86,10 @@ def ids_in(snapshot: Snapshot, ids: Iterable[str], documents: Iterable[str]) -> 
 
 def other_passages(folder: Path) -> DupmaeError:
     """Make the error for an index of something else than what was to be built."""
-    return DupmaeError(f"{folder} holds an index of other passages: delete it or choose another folder.")
+    return DupmaeError(
+        f"{folder} holds an index of other passages: `dupmae sync` brings it in step with a folder, `dupmae index add`"
+        " adds to it; or delete it, or choose another folder."
+    )
 
 
 def id_twice(identifier: str) -> DupmaeError:
