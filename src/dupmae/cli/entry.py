@@ -14,7 +14,7 @@ from dupmae.cli.parsing import description, parse_command
 from dupmae.cli.places import refuse_outputs, tidied
 from dupmae.errors import DupmaeError, nearest
 from dupmae.runtime.processes import refuse_bad_environment, refuse_several_processes
-from dupmae.runtime.quiet import silence, silence_other_processes
+from dupmae.runtime.quiet import hide_progress, silence, silence_other_processes
 from dupmae.runtime.streams import OUTPUT, settle_streams
 from dupmae.runtime.terminal import guarded_streams
 
@@ -78,6 +78,8 @@ def _run(words: list[str]) -> int:
         named = dict(inspect.signature(COMMANDS[name]).bind(*positional, **keyword).arguments)
         if "--verbose" not in words:
             silence()
+        if "--quiet" in words:
+            hide_progress()
         if not named.get("dry_run"):
             refuse_outputs(name, named)
         with tidied(name, named):

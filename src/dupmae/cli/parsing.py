@@ -174,6 +174,7 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
     if "recipe" not in parameters:
         parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("--verbose", action="store_true", help="Show the messages and warnings of the libraries below.")
+    parser.add_argument("--quiet", action="store_true", help="Show no progress bars.")
     return parser
 
 

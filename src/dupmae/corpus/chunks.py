@@ -182,7 +182,7 @@ def _chunked(
         for piece in pieces:
             yield from piece.passages()
     if cut:
-        logger.warning("%d titles were cut: they alone have more tokens than half of what the model reads.", cut)
+        _warn_once(f"{cut:,} titles were cut: they alone have more tokens than half of what the model reads.")
 
 
 def _shorten(pieces: Sequence[_Cutting], backend: Any, limit: int, prompt: str) -> None:

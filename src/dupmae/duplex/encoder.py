@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         precision: Arithmetic of :meth:`embed_queries` and :meth:`embed_documents`: `float32`, `bfloat16`, or `auto` for
             what pays on the machine. An index sets it to what its passages were encoded in.
         words: How it reads whole words, and how rare they are where there is no index to tell; None if it has none.
+        on_batch: Called with the texts and tokens of each batch that is embedded.
 
     Raises:
         DupmaeError: There is no duplex model of this name, or its files are not whole
@@ -92,6 +93,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     path: str | None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     words: Words | None
+    on_batch: Callable[[int, int], None] | None = None
 
     def __init__(self, model_name_or_path: str | Model | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.

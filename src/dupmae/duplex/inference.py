@@ -55,6 +55,7 @@ class Encoder(Protocol):
     device: torch.device
     prompts: dict[str, str]
     precision: Literal["auto", "float32", "bfloat16"]
+    on_batch: Callable[[int, int], None] | None
 
     @property
     def pooling(self) -> DuplexPooling:
@@ -116,6 +117,8 @@ def embed(
             ids[rows, :width] = heaviest.cpu().numpy()
             weights[rows, :width] = pooled.gather(1, heaviest).cpu().numpy()
             bar.update(len(rows))
+            if encoder.on_batch is not None:
+                encoder.on_batch(len(rows), int(features["attention_mask"].sum()))
     return DuplexEmbeddings(cls, ids, weights, _words(encoder, texts, task))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -28,6 +28,7 @@ from dupmae.index.where import Where, fields_of, read_filter
 from dupmae.index.writing.build import add_passages, build_segments
 from dupmae.index.writing.changes import build_clusters, compact_segments, delete_documents, require_finished
 from dupmae.index.writing.encoding import Encoder, fitted, word_space_of
+from dupmae.index.writing.progress import count_passages
 from dupmae.index.writing.sync import Synced, compare
 from dupmae.models import model_fingerprint, open_model
 
@@ -112,6 +113,7 @@ class DuplexIndex:
             batch_size=batch_size,
             segment_passages=segment_passages,
             chunks=chunk_settings(chunk_tokens, chunk_overlap),
+            total=_count(encoder, passages, chunk_tokens, chunk_overlap),
         )
         return cls(folder, encoder)
 
@@ -224,7 +226,8 @@ class DuplexIndex:
             chunk_tokens = built["tokens"]
             chunk_overlap = built["overlap"] if chunk_overlap is None else chunk_overlap
         chunks = self.encoder.chunks(passages, chunk_tokens, chunk_overlap)
-        added, _ = add_passages(self.folder, self.encoder, chunks, batch_size=batch_size)
+        total = _count(self.encoder, passages, chunk_tokens, chunk_overlap)
+        added, _ = add_passages(self.folder, self.encoder, chunks, batch_size=batch_size, total=total)
         self.refresh()
         return added
 
@@ -264,9 +267,13 @@ class DuplexIndex:
             return Synced(difference, 0)
         if wanted := {*difference.new, *difference.changed}:
             built = self.manifest.chunks or {"tokens": 0, "overlap": 0}
-            documents = (document for document in read() if document.id in wanted)
-            chunks = self.encoder.chunks(documents, built["tokens"], built["overlap"])
-            _, encoded = add_passages(self.folder, self.encoder, chunks, batch_size=batch_size)
+
+            def chunks() -> Iterator[Passage]:
+                documents = (document for document in read() if document.id in wanted)
+                return self.encoder.chunks(documents, built["tokens"], built["overlap"])
+
+            total = count_passages(chunks())
+            _, encoded = add_passages(self.folder, self.encoder, chunks(), batch_size=batch_size, total=total)
         if difference.gone:
             delete_documents(self.folder, difference.gone)
         self.refresh()
@@ -494,6 +501,13 @@ class DuplexIndex:
         else:
             found = approximate_top_k(snapshot, alive, queries, k, approximate, grouped=grouped)
         return [snapshot.ranked(one, grouped=grouped)[:k] for one in found]
+
+
+def _count(encoder: Encoder, passages: Iterable[Passage], tokens: int, overlap: int | None) -> int | None:
+    """Count the chunks of passages, to tell the time left; None of passages that can be read but once."""
+    if not isinstance(passages, Sized):
+        return None
+    return count_passages(encoder.chunks(passages, tokens, overlap)) if tokens else len(passages)
 
 
 def words_by_dimension(encoder: Encoder, query: str) -> dict[int, str]:

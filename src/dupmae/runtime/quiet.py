@@ -44,5 +44,10 @@ def silence() -> None:
 def silence_other_processes() -> None:
     """Keep what every process would print, and every progress bar, to the first one; errors still show."""
     if not is_first_process():
-        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+        hide_progress()
         sys.stdout = io.StringIO()
+
+
+def hide_progress() -> None:
+    """Show no progress bars."""
+    os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported

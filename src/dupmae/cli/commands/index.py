@@ -70,20 +70,26 @@ def build(
     from dupmae.index.writing.build import build_segments
     from dupmae.index.writing.encoding import passages_within
     from dupmae.index.writing.joining import process_of
+    from dupmae.index.writing.progress import count_passages
 
     _check_metadata(metadata, corpus, fields)
     found, process = open_model(model, option="--model"), process_of(os.environ)
     encoder = DuplexEncoder(found)
     encoder.precision = precision
+
+    def chunks() -> Iterator[Passage]:
+        return encoder.chunks(passages_of(corpus, fields, metadata, strict=strict), chunk_tokens, chunk_overlap)
+
     build_segments(
         Path(output),
         encoder,
-        encoder.chunks(passages_of(corpus, fields, metadata, strict=strict), chunk_tokens, chunk_overlap),
+        chunks(),
         model=found,
         batch_size=batch_size,
         segment_passages=passages_within(memory_mb),
         process=process,
         chunks=chunk_settings(chunk_tokens, chunk_overlap),
+        total=count_passages(chunks()),
     )
     say(f"Written: {output}" + (f" (share of process {process[0]})" if process[1] > 1 else ""))
 

@@ -6,7 +6,7 @@ What is encoded is spooled to disk at once, a few batches at a time, so that a k
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -46,6 +46,7 @@ from dupmae.index.writing.encoding import (
     word_space_of,
 )
 from dupmae.index.writing.joining import id_twice, ids_in, join, other_passages, part_folder, recognise
+from dupmae.index.writing.progress import passages_bar
 from dupmae.index.writing.reusing import encode_unknown
 from dupmae.models import Model
 
@@ -60,6 +61,7 @@ def build_segments(
     segment_passages: int,
     process: tuple[int, int] = (0, 1),
     chunks: dict[str, int] | None = None,
+    total: int | None = None,
 ) -> None:
     """Encode passages into an index folder, or go on with a build that was killed.
 
@@ -78,6 +80,7 @@ def build_segments(
         segment_passages: Passages in a window; a build that goes on keeps the size it began with.
         process: Which one of how many.
         chunks: How documents were cut into the passages, `{"tokens", "overlap"}`, to be kept in the manifest.
+        total: How many passages there are, to tell the time left; None where that is not known.
 
     Raises:
         DupmaeError: No passages, an id twice, embeddings that cannot be stored, or a folder that holds something else:
@@ -86,7 +89,8 @@ def build_segments(
     if not 1 <= segment_passages <= MAX_PASSAGES:
         raise DupmaeError(f"A segment holds 1 to {MAX_PASSAGES} passages, not {segment_passages}.")
     rank, processes = process
-    builder = _Builder(encoder, model, batch_size, segment_passages, chunks)
+    share = None if total is None else -(-total // processes)
+    builder = _Builder(encoder, model, batch_size, segment_passages, chunks, share)
     if processes == 1:
         builder.build(folder, passages)
         return
@@ -99,7 +103,9 @@ def build_segments(
     join(folder, processes)
 
 
-def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *, batch_size: int) -> tuple[int, int]:
+def add_passages(
+    folder: Path, encoder: Encoder, passages: Iterable[Passage], *, batch_size: int, total: int | None = None
+) -> tuple[int, int]:
     """Encode passages into a finished index; a document that is there is replaced with all its passages.
 
     Every window is committed whole, and no document stands in two; the same call after a kill goes on from there. A
@@ -113,7 +119,7 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
             be stored.
     """
     added = encoded = 0
-    with changing(folder) as snapshot, _bar(passages) as bar:
+    with changing(folder) as snapshot, passages_bar(total) as bar:
         precision = snapshot.manifest.precision
         encoder = fitted(encoder, folder, snapshot.manifest, quiet=True)
         written: set[str] = set()
@@ -160,8 +166,9 @@ class _Builder:
         batch_size: int,
         segment_passages: int,
         chunks: dict[str, int] | None,
+        total: int | None,
     ) -> None:
-        self.encoder, self.model = encoder, model
+        self.encoder, self.model, self.total = encoder, model, total
         self.batch_size, self.segment_passages, self.chunks = batch_size, segment_passages, chunks
         self.snapshot: Snapshot | None = None
 
@@ -175,7 +182,7 @@ class _Builder:
             raise DupmaeError("There are no passages to index: the corpus is empty.")
         if manifest is not None and manifest.complete:  # nothing is written, so that several may find it at once
             found = []
-            with _bar(passages) as bar:
+            with passages_bar(self.total) as bar:
                 for window in windows(chain(first, iterator), size):
                     found.append(fingerprint_of(window))
                     bar.update(len(window))
@@ -184,7 +191,7 @@ class _Builder:
             return
         new = made_folder(folder)
         flush_folder(folder.parent)
-        with sole_writer(folder, new=new), _bar(passages) as bar:
+        with sole_writer(folder, new=new), passages_bar(self.total) as bar:
             # another process may just have finished
             manifest = _earlier_manifest(folder, self.encoder, self.model, self.chunks)
             sweep(folder, manifest)
@@ -271,11 +278,6 @@ def _earlier_manifest(folder: Path, encoder: Encoder, model: Model, chunks: dict
             " auto, which goes on as it began, or choose another folder."
         )
     return manifest
-
-
-def _bar(passages: Iterable[Passage]) -> tqdm[Any]:
-    """Show a progress bar over passages, with their rate."""
-    return tqdm(total=len(passages) if isinstance(passages, Sized) else None, desc="index", unit=" passages")
 
 
 def _refuse_duplicates(window: Sequence[Passage]) -> None:

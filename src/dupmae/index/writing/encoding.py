@@ -24,6 +24,7 @@ from dupmae.errors import DupmaeError
 from dupmae.index.storage.manifest import MAX_PASSAGES, Manifest
 from dupmae.index.storage.quantise import LARGEST_INPUT, Rows, are_words, concatenate_rows, quantise
 from dupmae.index.writing.changes import SPOOL
+from dupmae.index.writing.progress import reported
 
 logger = logging.getLogger(__name__)
 
@@ -210,14 +211,16 @@ def encode_window(
         embeddings = _spooled(place, len(unit), vocabulary_size, words)
         if embeddings is None:
             texts = [passage.full_text for passage in unit]
-            embeddings = encoder.embed_documents(texts, batch_size=batch_size, show_progress_bar=False)
+            with reported(encoder, bar, len(unit)):
+                embeddings = encoder.embed_documents(texts, batch_size=batch_size, show_progress_bar=False)
             embeddings = embeddings if words else replace(embeddings, words=None)
             _refuse_unstorable(embeddings, unit, words)
             if len(unit) < len(window):  # else the window is committed right away
                 embeddings.save(place)
+        else:
+            bar.update(len(unit))
         parts.append(quantise(embeddings, vocabulary_size))
         top_k = max(top_k, embeddings.ids.shape[1])
-        bar.update(len(unit))
     return concatenate_rows(parts).take(np.argsort(order)), top_k
 
 
