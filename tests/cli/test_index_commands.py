@@ -43,7 +43,7 @@ def index(tmp_path: Path, model: str, corpus: Callable[[str, range], str]) -> st
 def hits(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     capsys.readouterr()
     assert cli.main(["search", *words, "--json", "--k", "20"]) == 0
-    return [hit["id"] for hit in json.loads(capsys.readouterr().out)["results"][0]["hits"]]
+    return [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize("named", [[], ["--metadata", "year"]])
