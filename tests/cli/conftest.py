@@ -46,9 +46,13 @@ def opened(stand_in: Callable[..., Mock]) -> Mock:
     index = create_autospec(DuplexIndex, instance=True)
     matches = [("vitamin", 1.5), ("##d", 0.5)]
     words = [("vitamin", 0.25)]
-    passage = ("On [bold]bones", "Vitamin D and fractures.", {"lang": "en"}, "", (), 0, 25)
+    passage = ("On [bold]bones", "Vitamin D and fractures.", {"lang": "en"})
     index.search.side_effect = lambda queries, k, **_: [
-        [Hit(f"p{rank}", 3.25, 1.0, 2.0, 0.25, matches, words, *passage) for rank in range(1, k + 1)] for _ in queries
+        [
+            Hit(f"p{rank}", 3.25, 1.0, 2.0, 0.25, matches, words, *passage, f"p{rank}", (), 0, 24)
+            for rank in range(1, k + 1)
+        ]
+        for _ in queries
     ]
     stand_in("dupmae.index.DuplexIndex.open", return_value=index)
     return index

@@ -77,12 +77,13 @@ def search(
     """
     from dupmae.cli.display import PlainConsole, hits_as_json, show_hits
     from dupmae.index import Weights
+    from dupmae.index.where import read_filter
 
     if k < 1:
         raise DupmaeError(f"--k counts the passages to show, at least 1, not {k}")
     weights = Weights(dense_weight, lexical_weight, word_weight)
     options: dict[str, Any] = {} if weights == Weights() else {"weights": weights}
-    options |= {} if where is None else {"where": where}
+    options |= {} if where is None else {"where": read_filter(where)}
     options |= {} if group == "document" else {"group": group}
     if terms is not None:
         from dupmae.index import Approximate
@@ -185,9 +186,11 @@ def explain(
     from dupmae.index import Weights
     from dupmae.index.explanation import explain as explain_query
     from dupmae.index.explanation import explanation_as_record
+    from dupmae.index.where import read_filter
 
+    condition = None if where is None else read_filter(where)
     weights = Weights(dense_weight, lexical_weight, word_weight)
-    explanation = explain_query(open_index(Path(index), model), query, k, ids or [], weights, where, group)
+    explanation = explain_query(open_index(Path(index), model), query, k, ids or [], weights, condition, group)
     if json:
         print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
     else:
