@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dupmae.config import PretrainConfig as PretrainConfig
     from dupmae.config import Recipe as Recipe
     from dupmae.config import StoreConfig as StoreConfig
+    from dupmae.corpus import Benchmark as Benchmark
+    from dupmae.corpus import Document as Document
+    from dupmae.corpus import Passage as Passage
     from dupmae.corpus import build_token_store as build_token_store
     from dupmae.corpus import read_benchmark as read_benchmark
     from dupmae.corpus import read_passages as read_passages
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from dupmae.experiments.run import run_recipe as run_recipe
     from dupmae.finetuning import finetune as finetune
     from dupmae.index import DuplexIndex as DuplexIndex
+    from dupmae.index import Hit as Hit
     from dupmae.pretraining import pretrain as pretrain
     from dupmae.retrievers import bm25_run as bm25_run
     from dupmae.retrievers import dense_run as dense_run
@@ -46,14 +50,14 @@ _HOMES = {
         "Recipe",
         "StoreConfig",
     ),
-    "dupmae.corpus": ("build_token_store", "read_benchmark", "read_passages"),
+    "dupmae.corpus": ("Benchmark", "Document", "Passage", "build_token_store", "read_benchmark", "read_passages"),
     "dupmae.duplex": ("DuplexEmbeddings", "DuplexEncoder"),
     "dupmae.errors": ("DupmaeError",),
     "dupmae.evaluation": ("evaluate_run",),
     "dupmae.experiments.adapt": ("adapt",),
     "dupmae.experiments.run": ("run_recipe",),
     "dupmae.finetuning": ("finetune",),
-    "dupmae.index": ("DuplexIndex",),
+    "dupmae.index": ("DuplexIndex", "Hit"),
     "dupmae.pretraining": ("pretrain",),
     "dupmae.retrievers": ("bm25_run", "dense_run", "duplex_run"),
 }
@@ -63,7 +67,9 @@ __all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its room on first use."""
+    """Import a public name from its room on first use, and read the version that is installed."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("dupmae")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
@@ -72,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return sorted({*globals(), *_HOME_OF, "__version__"})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from dupmae.corpus import Passage
+from dupmae.corpus import Chunk, Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.words import Words, WordSpace, brevity, rarity
 from dupmae.index import DuplexIndex, Weights
@@ -39,6 +39,9 @@ def embeddings(cls: np.ndarray, sparse: np.ndarray, words: Any = None) -> Duplex
 
 
 class Tokenizer:
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": []}
+
     def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
         return [f"token{number}" for number in ids]
 
@@ -124,6 +127,36 @@ def rows(*numbers: int) -> dict[str, int]:
     return {f"p{number:02}": number for number in numbers}
 
 
+def chunked(documents: Mapping[str, Sequence[int]], **metadata: Mapping[str, Any]) -> list[Passage]:
+    """Passages of documents, each with the rows that its chunks are embedded as; of one row it is a passage itself."""
+    corpus = []
+    for name, rows in documents.items():
+        own = {field: values[name] for field, values in metadata.items() if name in values}
+        for number, row in enumerate(rows):
+            chunk = Chunk(name, ("Part", f"{number}"), 100 * number, 100 * number + len(wordy(row)))
+            if len(rows) == 1:
+                corpus.append(Passage(name, "", wordy(row), own))
+            else:
+                corpus.append(Passage(f"{name}::{number + 1}", "", wordy(row), own, chunk))
+    return corpus
+
+
+def best_documents(
+    passages: Sequence[Passage], ids: Sequence[Sequence[str]], scores: Sequence[Sequence[float]], k: int
+) -> list[list[tuple[str, float, str]]]:
+    """Of whole rankings of passages the k best documents: id, score, and its best passage, of equal ones the first."""
+    known = {passage.id: (passage.document, passage.chunk.start if passage.chunk else 0) for passage in passages}
+    found = []
+    for names, values in zip(ids, scores, strict=True):
+        best: dict[str, tuple[float, int, str]] = {}
+        for name, value in zip(names, values, strict=True):
+            document, start = known[name]
+            best[document] = min(best.get(document, (np.inf, 0, "")), (-value, start, name))
+        ranking = sorted((score, document, name) for document, (score, _, name) in best.items())
+        found.append([(document, -score, name) for score, document, name in ranking[:k]])
+    return found
+
+
 def twin(
     encoder: FakeEncoder, texts: dict[str, str], queries: Sequence[str], k: int, weights: Weights | None = None
 ) -> tuple[list[list[str]], list[list[float]]]:
@@ -157,7 +190,7 @@ def twin(
 
 def ranking_with_words(index: DuplexIndex) -> tuple[list[list[str]], list[list[float]]]:
     """What an index finds for all of `WORDY_QUERIES`."""
-    return index.search_embeddings(index.encoder.embed_queries(WORDY_QUERIES), 100)
+    return index.search_embeddings(index.encoder.embed_queries(WORDY_QUERIES), 100, group="none")
 
 
 def expected_with_words(index: DuplexIndex, texts: dict[str, int]) -> tuple[list[list[str]], list[list[float]]]:

@@ -25,8 +25,8 @@ def test_a_newer_format_and_a_damaged_manifest_are_refused(tmp_path: Path) -> No
     path = tmp_path / "i" / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     assert manifest["passages"] == 23
-    path.write_text(json.dumps(manifest | {"format_version": 5}), encoding="utf-8")
-    with pytest.raises(DupmaeError, match=r"format version 5 .* install a newer"):
+    path.write_text(json.dumps(manifest | {"format_version": 6}), encoding="utf-8")
+    with pytest.raises(DupmaeError, match=r"format version 6 .* install a newer"):
         DuplexIndex.open(tmp_path / "i")
     path.write_text('{"format": "dupmae-index", "format_version": 2}', encoding="utf-8")
     with pytest.raises(DupmaeError, match="damaged"):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_index import SPACE, FakeEncoder, V, random_rows, wordy
+from fake_index import SPACE, FakeEncoder, V, chunked, random_rows, wordy
 
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
-from dupmae.index import DuplexIndex, Weights
+from dupmae.index import DuplexIndex, Hit, Weights
 from dupmae.index.engines import open_engine
 from dupmae.index.engines.exchange import push, query_vectors, row_vector, search
 from dupmae.index.scoring.words import all_rarities
@@ -64,6 +64,13 @@ def engine(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture
+def full(engine: Any, library: DuplexIndex) -> Any:
+    """An engine with the passages of the library."""
+    push(library, engine)
+    return engine
+
+
 QUERIES = [*(f"{number} lamp keeper unheard, gull" for number in range(4)), "4"]
 
 
@@ -109,6 +116,102 @@ def test_a_metadata_field_may_have_any_name(index: DuplexIndex, engine: Any, fie
     push(index, engine)
     (found,) = search(engine, index.encoder, index.manifest.model_fingerprint, ["3"], 50, {field: "x"})
     assert [hit.id for hit in found] == ["p3"]
+
+
+DOCUMENTS = {f"d{n:02}": [(7 * n + 3 * m) % 40 for m in range(n % 5 * 2 + 1)] for n in range(20)}
+METADATA: dict[str, dict[str, Any]] = {
+    "lang": {name: ("en", "de", "fr")[n % 3] for n, name in enumerate(DOCUMENTS) if n % 7},
+    "year": {name: 2010 + n for n, name in enumerate(DOCUMENTS) if n % 4},
+    "price": {name: n / 4 for n, name in enumerate(DOCUMENTS)},
+    "open": {name: n % 2 == 0 for n, name in enumerate(DOCUMENTS) if n % 5},
+    "date": {name: f"20{10 + n}-03-01" if n % 6 else "none" for n, name in enumerate(DOCUMENTS)},
+    "volume": {name: str(n) if n % 3 else "n/a" for n, name in enumerate(DOCUMENTS)},
+}
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> DuplexIndex:
+    """Documents of one to nine chunks, with metadata of all kinds."""
+    rng = np.random.default_rng(4)
+    cls, sparse = random_rows(rng, COUNT)
+    encoder = FakeEncoder(cls * rng.random(cls.shape), sparse * rng.random(sparse.shape), space=SPACE)
+    return DuplexIndex.build(tmp_path / "l", encoder, chunked(DOCUMENTS, **METADATA), model="m", segment_passages=40)
+
+
+def place_of(hit: Hit) -> Any:
+    return hit.id, hit.headings, hit.start, hit.end, hit.metadata
+
+
+def test_an_engine_ranks_documents_like_the_index(library: DuplexIndex, engine: Any) -> None:
+    push(library, engine)
+    fingerprint = library.manifest.model_fingerprint
+    for k, options in ((1, {}), (4, {}), (12, {"where": "lang!=de"}), (20, {}), (50, {}), (30, {"group": "none"})):
+        found = search(engine, library.encoder, fingerprint, QUERIES, k, **options)
+        for theirs, ours in zip(found, library.search(QUERIES, k, **options), strict=True):
+            assert [hit.score for hit in theirs] == pytest.approx([hit.score for hit in ours], rel=1e-5)
+            if "group" not in options:  # else equal passages may stand in any order
+                assert [place_of(hit) for hit in theirs] == [place_of(hit) for hit in ours]
+
+
+WHERE = [
+    "lang=de",
+    "lang!=de",
+    "lang in (de, fr)",
+    "lang not in (de, fr) and year>2012",
+    "year>=2015",
+    "year=2015.0",
+    "not year<2015",
+    "price<=1.5 or price>4",
+    "open=true",
+    "open=False",
+    "open!=true",
+    "price=2.50",
+    "date>=2020-03-01",
+    "date<2020-03-01",
+    "date>2019",
+    "date<=2019",
+    "volume>9",
+    "volume<=9.5",
+    "volume=12",
+    "volume=n/a or year=2011",
+    "not (lang=en and (year>2015 or open=true))",
+    "year>" + "9" * 40,
+]
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_an_engine_understands_filters_like_the_index(library: DuplexIndex, full: Any, where: str) -> None:
+    (found,) = search(full, library.encoder, library.manifest.model_fingerprint, ["3"], 200, where, group="none")
+    (wanted,) = library.search(["3"], 200, where, group="none")
+    assert {hit.id for hit in found} == {hit.id for hit in wanted}
+
+
+def test_what_an_engine_cannot_ask_for_is_said(library: DuplexIndex, full: Any) -> None:
+    fingerprint = library.manifest.model_fingerprint
+    for where in ("lang^=d", "lang>d"):
+        if hasattr(full, "table"):
+            found = search(full, library.encoder, fingerprint, ["3"], 200, where, group="none")[0]
+            assert {hit.id for hit in found} == {hit.id for hit in library.search(["3"], 200, where, group="none")[0]}
+        else:
+            with pytest.raises(DupmaeError, match="cannot tell of other texts how they begin") as caught:
+                search(full, library.encoder, fingerprint, ["3"], 200, where)
+            assert len(str(caught.value)) <= 500
+
+
+def test_a_filter_is_no_sql(library: DuplexIndex, full: Any) -> None:
+    for where in ({"lang": "x' OR '1'='1"}, {"la'ng": "%s"}, "lang='%s' or lang='); DROP TABLE passages; --'"):
+        assert search(full, library.encoder, library.manifest.model_fingerprint, ["3"], 5, where) == [[]]
+
+
+def test_what_an_earlier_version_pushed_is_searched(library: DuplexIndex, pgvector: Any) -> None:
+    push(library, pgvector)
+    with pgvector.connection.transaction():
+        pgvector.connection.execute("ALTER TABLE passages DROP COLUMN chunk, DROP COLUMN document")
+    (found,) = search(pgvector, library.encoder, library.manifest.model_fingerprint, ["3"], 200)
+    assert len(found) == len(library)
+    assert push(library, pgvector) == len(library)
+    (found,) = search(pgvector, library.encoder, library.manifest.model_fingerprint, ["3"], 200)
+    assert len(found) == len(DOCUMENTS)
 
 
 def test_pushing_again_leaves_what_the_index_holds_now(index: DuplexIndex, engine: Any) -> None:

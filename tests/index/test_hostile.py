@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pytest
 from fake_index import SPACE, FakeEncoder, random_rows, ranking, wordy
 
-from dupmae.corpus import Passage
+from dupmae.corpus import Chunk, Passage
 from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.index import Approximate, DuplexIndex
@@ -25,13 +26,19 @@ from dupmae.index.storage.arrays import MappedFile, describe, write_arrays
 ROWS = random_rows(np.random.default_rng(7), 100)
 
 
+def chunk(number: int) -> Chunk | None:
+    """Four passages a document in the second segment."""
+    place = 10 * (number % 4)
+    return None if number < 32 else Chunk(f"c{number // 4}", ("a", "b")[: number % 3], place, place + 12)
+
+
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two segments, deleted passages and, where faiss is installed, clusters."""
+    """Two segments, of chunks the second, deleted passages and, where faiss is installed, clusters."""
     folder = tmp_path_factory.mktemp("sound") / "i"
-    corpus = [Passage(f"p{n:02}", "", wordy(n), {"parity": str(n % 2)}) for n in range(60)]
+    corpus = [Passage(f"p{n:02}", "", wordy(n), {"parity": str(n % 2)}, chunk(n)) for n in range(60)]
     index = DuplexIndex.build(folder, FakeEncoder(*ROWS, space=SPACE), corpus, model="m", segment_passages=32)
-    index.delete(["p03", "p40"])
+    index.delete(["p03", "c10"])
     try:
         index.cluster()
     except DupmaeError as error:
@@ -219,6 +226,48 @@ def test_ids_of_another_form_are_refused(table: str, folder: Path) -> None:
     refused(folder)
 
 
+def places(**columns: Any) -> pa.Table:
+    """Places of chunks as the second segment has them, but for some columns."""
+    chunks = [asdict(found) for number in range(32, 60) if (found := chunk(number)) is not None]
+    kinds = {
+        "document": pa.large_string(),
+        "headings": pa.large_list(pa.large_string()),
+        "start": pa.int64(),
+        "end": pa.int64(),
+    }
+    table = {name: pa.array([one[name] for one in chunks], kind) for name, kind in kinds.items()}
+    return pa.table({name: columns.get(name, column) for name, column in table.items()})
+
+
+HEADINGS = pa.large_list(pa.large_string())
+PLACES: dict[str, Callable[[], pa.Table]] = {
+    "fewer": lambda: places().slice(1),
+    "a column is missing": lambda: places().drop_columns(["end"]),
+    "another column": lambda: places().append_column("more", strings(*IDS)),
+    "starts are texts": lambda: places(start=strings(*IDS)),
+    "a document is missing": lambda: places(document=strings(None, *IDS[1:])),
+    "a start is missing": lambda: places(start=pa.array([None, *[0] * 27], pa.int64())),
+    "a start is negative": lambda: places(start=pa.array([-1, *[0] * 27], pa.int64())),
+    "an end stands before its start": lambda: places(end=pa.array([0] * 28, pa.int64())),
+    "headings are missing": lambda: places(headings=pa.array([None, *[[]] * 27], HEADINGS)),
+    "a heading is none": lambda: places(headings=pa.array([[None], *[[]] * 27], HEADINGS)),
+    "no text": lambda: places(document=not_text()),
+}
+
+
+def test_the_same_places_of_chunks_are_accepted(folder: Path, sound: Path) -> None:
+    arrow(folder / "segment-000002" / "chunks.arrow", places())
+    seal(folder)
+    assert answers(folder) == answers(sound)
+
+
+@pytest.mark.parametrize("table", PLACES)
+def test_places_of_chunks_of_another_form_are_refused(table: str, folder: Path) -> None:
+    arrow(folder / "segment-000002" / "chunks.arrow", PLACES[table]())
+    seal(folder)
+    refused(folder)
+
+
 @pytest.mark.parametrize("file", ["ids.arrow", "texts.arrow"])
 def test_what_might_unpack_to_anything_is_refused_before_it_does(file: str, folder: Path) -> None:
     long = strings(*("x" * 10**5 for _ in IDS))
@@ -241,7 +290,7 @@ KEYS = [
     "complete",
     "deleted",
 ]
-KEYS += ["segment_passages", "next_number", "segments", "clusters", "precision", "passages", "words"]
+KEYS += ["segment_passages", "next_number", "segments", "clusters", "precision", "passages", "words", "chunks"]
 VALUES = [
     -1,
     0,
@@ -276,7 +325,7 @@ def test_every_key_of_a_manifest_has_a_type_and_a_range(key: str, folder: Path, 
         else:
             assert found == wanted
     assert refusals >= 10
-    if key != "precision":  # which older ones do not have
+    if key not in ("precision", "chunks"):  # which older ones do not have
         (folder / "manifest.json").write_text(manifest, encoding="utf-8")
         seal(folder, lambda values: values.pop(key))
         refused(folder)

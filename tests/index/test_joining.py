@@ -73,7 +73,7 @@ def test_processes_that_finish_at_the_same_time_wait_for_each_other(tmp_path: Pa
 
 def test_an_id_in_the_shares_of_two_processes_is_refused(tmp_path: Path) -> None:
     cls, sparse = random_rows(np.random.default_rng(7), 5)
-    corpus = [Passage("a", "", "0"), Passage("a", "", "1")]
+    corpus = [Passage(name, "", str(row)) for row, name in enumerate("abca")]
     options: Any = {"model": Model("m"), "batch_size": 4, "segment_passages": 10}
     build_segments(tmp_path / "i", FakeEncoder(cls, sparse), corpus, process=(0, 2), **options)
     with pytest.raises(DupmaeError, match="Two passages have the id 'a'"):

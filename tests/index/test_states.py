@@ -6,31 +6,56 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
-from fake_index import SPACE, FakeEncoder, expected_with_words, random_rows, ranking_with_words, wordy
+from fake_index import (
+    SPACE,
+    WORDY_QUERIES,
+    FakeEncoder,
+    best_documents,
+    chunked,
+    expected_with_words,
+    random_rows,
+    ranking_with_words,
+)
 from faults import KINDS, LostPowerError, failing
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dupmae.corpus import Passage
 from dupmae.index import DuplexIndex
 
 ROWS = random_rows(np.random.default_rng(7), 100)
 NAMES = st.integers(0, 14).map("p{:02}".format)
-PASSAGES = st.dictionaries(NAMES, st.integers(0, 99), min_size=1, max_size=5)
+DOCUMENTS = st.dictionaries(NAMES, st.lists(st.integers(0, 99), min_size=1, max_size=3), min_size=1, max_size=5)
+State = dict[str, list[int]]
+
+
+def expected(index: DuplexIndex, state: State) -> Any:
+    """The twin's ranking of passages, and of documents."""
+    corpus = chunked(state)
+    ids, scores = expected_with_words(index, {passage.id: int(passage.text.split()[0]) for passage in corpus})
+    documents = best_documents(corpus, ids, scores, 4)
+    return (ids, scores), [[place[:2] for place in ranking] for ranking in documents]
+
+
+def ranked(index: DuplexIndex) -> Any:
+    """The index's."""
+    embeddings = index.encoder.embed_queries(WORDY_QUERIES)
+    documents = [list(zip(*row, strict=True)) for row in zip(*index.search_embeddings(embeddings, 4), strict=True)]
+    return ranking_with_words(index), documents
 
 
 class Index(RuleBasedStateMachine):
-    """`state` holds for each passage's id the row that it is embedded as; an addition is one change."""
+    """`state` holds for each document's id the rows that its chunks are embedded as; an addition is one change."""
 
-    @initialize(state=PASSAGES, segment=st.integers(5, 30))
-    def build(self, state: dict[str, int], segment: int) -> None:
+    @initialize(state=DOCUMENTS, segment=st.integers(15, 30))
+    def build(self, state: State, segment: int) -> None:
         self.place = Path(tempfile.mkdtemp())
-        self.state, self.readers = dict(state), list[tuple[DuplexIndex, dict[str, int]]]()
-        corpus = [Passage(name, "", wordy(row)) for name, row in state.items()]
+        self.state, self.readers = dict(state), list[tuple[DuplexIndex, State]]()
+        corpus = chunked(state)
         self.index = DuplexIndex.build(
             self.place / "i", FakeEncoder(*ROWS, space=SPACE), corpus, model="m", segment_passages=segment
         )
@@ -40,10 +65,10 @@ class Index(RuleBasedStateMachine):
         index.encoder = self.index.encoder
         return index
 
-    @rule(passages=PASSAGES)
-    def add(self, passages: dict[str, int]) -> None:
-        self.index.add([Passage(name, "", wordy(row)) for name, row in passages.items()])
-        self.state |= passages
+    @rule(documents=DOCUMENTS)
+    def add(self, documents: State) -> None:
+        self.index.add(chunked(documents))
+        self.state |= documents
 
     @rule(names=st.lists(NAMES, max_size=6))
     def delete(self, names: list[str]) -> None:
@@ -65,35 +90,38 @@ class Index(RuleBasedStateMachine):
         """Open a reader that keeps what it sees now."""
         self.readers.append((self.opened(), dict(self.state)))
 
-    @rule(kind=st.sampled_from(KINDS), number=st.integers(1, 60), passages=PASSAGES, names=st.lists(NAMES, max_size=4))
-    def fail(self, kind: str, number: int, passages: dict[str, int], names: list[str]) -> None:
+    @rule(
+        kind=st.sampled_from(KINDS), number=st.integers(1, 60), documents=DOCUMENTS, names=st.lists(NAMES, max_size=4)
+    )
+    def fail(self, kind: str, number: int, documents: State, names: list[str]) -> None:
         """Change the index while an operation fails, or the power goes: the old state or the new one is there."""
-        after = {name: row for name, row in self.state.items() if name not in names} if names else self.state | passages
+        after = (
+            {name: row for name, row in self.state.items() if name not in names} if names else self.state | documents
+        )
         error: BaseException | None = None
         with failing(self.place, number, kind):
             try:
                 if names:
                     self.index.delete(names)
                 else:
-                    self.index.add([Passage(name, "", wordy(row)) for name, row in passages.items()])
+                    self.index.add(chunked(documents))
             except (OSError, LostPowerError) as found:
                 error = found
         self.index = self.opened()
         self.index.verify()
-        found_state = ranking_with_words(self.index)
-        assert found_state in [
-            expected_with_words(self.index, state) for state in ([self.state, after] if error else [after])
-        ]
-        if found_state == expected_with_words(self.index, after):
+        found_state = ranked(self.index)
+        assert found_state in [expected(self.index, state) for state in ([self.state, after] if error else [after])]
+        if found_state == expected(self.index, after):
             self.state = after
 
     @invariant()
     def agree(self) -> None:
         if hasattr(self, "state"):
-            assert len(self.index) == len(self.state)
-            assert ranking_with_words(self.index) == expected_with_words(self.index, self.state)
+            assert len(self.index) == sum(map(len, self.state.values()))
+            assert self.index.info()["documents"] == len(self.state)
+            assert ranked(self.index) == expected(self.index, self.state)
             for reader, state in self.readers:
-                assert ranking_with_words(reader) == expected_with_words(reader, state)
+                assert ranked(reader) == expected(reader, state)
 
     def teardown(self) -> None:
         if hasattr(self, "place"):

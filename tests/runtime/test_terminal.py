@@ -51,7 +51,7 @@ def stand_in_screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def _index(text: str) -> Any:
     index = create_autospec(DuplexIndex, instance=True)
-    hit = Hit(text, 3.5, 1.0, 2.0, 0.5, [(text, 1.5)], [(text, 0.5)], text, text, {text: text}, text, (), 0, len(text))
+    hit = Hit(text, 3.5, 1.0, 2.0, 0.5, [(text, 1.5)], [(text, 0.5)], text, text, {text: text}, text, (text,), 0, 9)
     index.search.side_effect = lambda queries, k, **_: [[hit] for _ in queries]
     index.encoder.words = None
     return index

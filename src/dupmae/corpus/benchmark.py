@@ -21,7 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A corpus with judged queries."""
+    """A corpus with judged queries.
+
+    Example:
+        >>> from dupmae import Benchmark, Passage
+        >>> corpus = {"lens": Passage("lens", "", "It bends light.")}
+        >>> Benchmark("optics", "test", corpus, {"q1": "what bends light"}, {"q1": {"lens": 1}}).queries
+        {'q1': 'what bends light'}
+    """
 
     name: str
     """For reports."""

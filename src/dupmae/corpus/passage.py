@@ -37,7 +37,14 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One unit of retrieval."""
+    """One unit of retrieval.
+
+    Example:
+        >>> from dupmae import Passage
+        >>> passage = Passage("lens", "Lenses", "Glass bends light.", {"year": 1823})
+        >>> passage.full_text, passage.document
+        ('Lenses Glass bends light.', 'lens')
+    """
 
     id: str
     """Its name in judgements, runs and results."""
@@ -63,7 +70,15 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Document(Passage):
-    """A text as it was read, whole, before it is cut into chunks."""
+    r"""A text as it was read, whole, before it is cut into chunks.
+
+    Example:
+        >>> from dupmae import Document
+        >>> from dupmae.corpus import Heading
+        >>> document = Document("a.md", "Lamps", "# Lamps\nThey burn oil.", headings=(Heading(0, 1, "Lamps"),))
+        >>> [heading.text for heading in document.headings]
+        ['Lamps']
+    """
 
     headings: tuple[Heading, ...] = ()
     """Those in its text, in their order."""

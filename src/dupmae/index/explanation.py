@@ -10,10 +10,11 @@ import numpy as np
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError, refuse_string
-from dupmae.index.duplex_index import DuplexIndex, words_by_dimension
+from dupmae.index.duplex_index import DuplexIndex, Group, words_by_dimension
 from dupmae.index.hits import Hit
 from dupmae.index.scoring.query import PARTS, UNCHANGED, Weights, prepare_queries
 from dupmae.index.scoring.words import passages_with, with_rarity
+from dupmae.index.where import Where
 
 DEPTH = 1000
 """Ranks beyond this are not looked for."""
@@ -48,7 +49,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedHit:
-    """A passage and the reasons for its score."""
+    """A passage, or a document's best one, and the reasons for its score."""
 
     hit: Hit
     """Its score, what each part contributes, the words that it shares with the query, its text."""
@@ -76,28 +77,38 @@ class Explanation:
 
 
 def explain(
-    index: DuplexIndex, query: str, k: int = 3, ids: Sequence[str] = (), weights: Weights = UNCHANGED
+    index: DuplexIndex,
+    query: str,
+    k: int = 3,
+    ids: Sequence[str] = (),
+    weights: Weights = UNCHANGED,
+    where: Where | None = None,
+    group: Group = "document",
 ) -> Explanation:
     """Explain what an index finds for a query.
 
     Args:
         index: The index.
         query: Text.
-        k: Passages from the top of each ranking: by the sum, and by each of its parts alone.
-        ids: Further passages, whether they are found or not.
+        k: Documents from the top of each ranking: by the sum, and by each of its parts alone. Each is shown by its
+            best chunk by the sum.
+        ids: Further passages or documents, whether they are found or not.
         weights: What each part of the sum is multiplied by.
+        where: Only passages with these metadata have ranks.
+        group: `"none"` ranks passages, so that several may be of one document.
 
     Raises:
-        DupmaeError: k < 1, a string instead of a list, an id that is not in the index, or the
-            model cannot be used.
+        DupmaeError: k < 1, a string instead of a list, an id that is not in the index, a filter that cannot be read, or
+            the model cannot be used.
     """
     if k < 1:
         raise DupmaeError(f"k is {k}: ask for at least one passage.")
     refuse_string(ids, "ids")
     plain = index.encoder.embed_queries([query])
     whole, *parts = PARTS if index.manifest.words is not None else PARTS[:-1]
-    rankings = [index.search_embeddings(plain, max(k, DEPTH), whole, weights=weights)[0][0]]
-    rankings += [index.search_embeddings(plain, max(k, DEPTH), part)[0][0] for part in parts]
+    limits: dict[str, Any] = {"k": max(k, DEPTH), "where": where, "group": group}
+    rankings = [index.search_embeddings(plain, part=whole, weights=weights, **limits)[0][0]]
+    rankings += [index.search_embeddings(plain, part=part, **limits)[0][0] for part in parts]
     embeddings = weights.apply(plain)
     ranks = [{passage: rank for rank, passage in enumerate(ranking, 1)} for ranking in rankings]
     shown = list(dict.fromkeys([*(passage for ranking in rankings for passage in ranking[:k]), *ids]))
@@ -109,7 +120,10 @@ def explain(
         query,
         [Term(name, weight, name in asked, False) for name, weight in zip(names, term_weights, strict=True)],
         _words(index, query, plain, weights),
-        [_explained(index, hit, asked, _ranks_of(hit, ranks)) for hit in index.explain(query, shown, weights)],
+        [
+            _explained(index, hit, asked, _ranks_of(hit.id if group == "none" else hit.document, ranks))
+            for hit in index.explain(query, shown, weights)
+        ],
     )
 
 
@@ -144,9 +158,9 @@ def _words(index: DuplexIndex, query: str, embeddings: DuplexEmbeddings, weights
     return sorted(words, key=lambda word: -word.weight)
 
 
-def _ranks_of(hit: Hit, ranks: Sequence[Mapping[str, int]]) -> Ranks:
-    """Look up a passage's rank in each ranking; by words it has none where the index has none."""
-    found = [ranking.get(hit.id) for ranking in ranks]
+def _ranks_of(identifier: str, ranks: Sequence[Mapping[str, int]]) -> Ranks:
+    """Look up a passage's or document's rank in each ranking; by words it has none where the index has none."""
+    found = [ranking.get(identifier) for ranking in ranks]
     return found[0], found[1], found[2], found[3] if len(found) > 3 else None
 
 

@@ -12,7 +12,15 @@ from dupmae.corpus import Passage
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found for a query, with the reasons; of a document that was cut into chunks the best one."""
+    """A passage found for a query, with the reasons; of a document that was cut into chunks the best one.
+
+    Example:
+        >>> from dupmae import Hit, Passage
+        >>> passage = Passage("lens", "", "Glass bends light.")
+        >>> hit = Hit.of(passage, 2.5, dense_score=1.0, lexical_score=1.5, word_score=0.0, matches=[], words=[])
+        >>> hit.document, hit.text[hit.start : hit.end]
+        ('lens', 'Glass bends light.')
+    """
 
     id: str
     """The passage's id."""

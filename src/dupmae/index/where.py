@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -130,6 +130,16 @@ def as_number(text: str) -> int | float | None:
     return int(text) if re.fullmatch(r"-?\d+", text, re.ASCII) else float(text)
 
 
+def spellings(values: Iterable[str]) -> list[str]:
+    """List values as they may be stored as text: as given, numbers and truth values also as they are written there."""
+    found: dict[str, None] = {}
+    for value in values:
+        number = as_number(value)
+        written = value.lower() if value.lower() in ("true", "false") else value
+        found |= {value: None, written if number is None else value_text(number): None}
+    return list(found)
+
+
 def is_year(text: str) -> bool:
     """Tell whether a value may be compared with dates, though it is a number."""
     return re.fullmatch(_YEAR, text, re.ASCII) is not None
@@ -186,7 +196,7 @@ def _parser() -> Any:
     from lark import Lark, Transformer, v_args
 
     @v_args(inline=True)
-    class Filters(Transformer):  # type: ignore[misc,type-arg]
+    class Filters(Transformer):  # type: ignore[type-arg]
         """Makes what each rule of the grammar means."""
 
         def some(self, *parts: Filter) -> Filter:

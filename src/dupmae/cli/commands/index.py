@@ -15,7 +15,7 @@ from dupmae.errors import DupmaeError, without_passwords
 from dupmae.models import SMALL, open_model
 
 if TYPE_CHECKING:
-    pass
+    from dupmae.index import DuplexIndex
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +91,13 @@ def add(
     chunk_overlap: Count | None = None,
     model: str | None = None,
 ) -> None:
-    """Encode passages into an index; one whose id is there already takes that one's place.
+    """Encode passages into an index; a document whose id is there already takes that one's place.
 
     Example:
       dupmae index add index --corpus new-articles.jsonl
 
     Writes to the folder INDEX. Searches that run meanwhile see the index before or after, never between. Give the same
-    command after an interruption and it goes on. Prints how many passages are new and how many took another's place.
+    command after an interruption and it goes on. Prints how many documents are new and how many took another's place.
 
     Args:
         index: Folder of the index.
@@ -112,15 +112,19 @@ def add(
     _check_metadata(metadata, corpus)
     opened = open_index(Path(index), model)
     fields = opened.info()["metadata"] if metadata is None else metadata
-    before = len(opened)
+    before = opened.snapshot.documents
     given = passages_of(corpus, fields, need_ids=True)
     count = opened.add(given, batch_size, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
-    new = len(opened) - before
-    say(f"Added to {index}: {new} new passages, {count - new} in the place of earlier ones; it holds {len(opened)}")
+    held = opened.snapshot.documents
+    new = held - before
+    say(
+        f"Added to {index}: {new} new documents, {count - new} in the place of earlier ones; it holds"
+        f" {_counted(held, opened)}"
+    )
 
 
 def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = None) -> None:
-    """Delete passages from an index.
+    """Delete documents from an index, each with all its chunks.
 
     Example:
       dupmae index delete index --ids 4983 31715818
@@ -130,7 +134,7 @@ def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = No
 
     Args:
         index: Folder of the index.
-        ids: Ids of the passages.
+        ids: Ids of the documents.
         file: File with one id a line, instead of --ids.
     """
     if (ids is None) == (file is None):
@@ -142,10 +146,16 @@ def delete(index: str, /, *, ids: list[str] | None = None, file: str | None = No
     wanted = [identifier for identifier in lines if identifier]
     opened = DuplexIndex.open(Path(index))
     missing = opened.delete(wanted)
-    say(f"Deleted from {index}: {len(set(wanted)) - len(missing)} passages; it holds {len(opened)}")
+    count = len(set(wanted)) - len(missing)
+    say(f"Deleted from {index}: {count} documents; it holds {_counted(opened.snapshot.documents, opened)}")
     if missing:
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         say(f"Not there: {names}")
+
+
+def _counted(documents: int, index: DuplexIndex) -> str:
+    """Write how much an index holds."""
+    return str(documents) if documents == len(index) else f"{documents} in {len(index)} chunks"
 
 
 def compact(index: str, /) -> None:

@@ -53,19 +53,6 @@ def open_engine_at(url: str, api_key_file: str | None) -> Engine:
     return open_engine(url)
 
 
-def read_filter(conditions: list[str] | None) -> dict[str, list[str]] | None:
-    """Turn `FIELD=VALUE` words into a filter; a field that comes twice may have either value."""
-    if conditions is None:
-        return None
-    where: dict[str, list[str]] = {}
-    for condition in conditions:
-        field, sign, value = condition.partition("=")
-        if not (field and sign):
-            raise DupmaeError(f"--where takes FIELD=VALUE, not {condition!r}")
-        where.setdefault(field, []).append(value)
-    return where
-
-
 def read_queries(path: Path) -> Iterator[Passage]:
     """Read queries as passages are read, but of a text file every line that is not blank, as `dupmae search` does."""
     from dupmae.corpus.lines import file_type, numbered_lines

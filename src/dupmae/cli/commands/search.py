@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from dupmae.cli.commands.inputs import open_engine_at, open_index, read_filter
+from dupmae.cli.commands.inputs import open_engine_at, open_index
 from dupmae.config.ranges import Count, Factor, Positive
 from dupmae.errors import DupmaeError
 
@@ -37,6 +37,7 @@ def search(
     dense_weight: Factor = 1.0,
     lexical_weight: Factor = 1.0,
     word_weight: Factor = 1.0,
+    group: Literal["document", "none"] = "document",
     json: bool = False,
     model: str | None = None,
     engine: str | None = None,
@@ -47,6 +48,7 @@ def search(
     Example:
       dupmae search runs/scifact/index "does vitamin D prevent fractures?"
       dupmae search runs/scifact/index --json < queries.txt > hits.jsonl
+      dupmae search index "how do lighthouses work?" --where "year>=2020 and lang in (en, de)"
       dupmae search "does vitamin D prevent fractures?" --engine http://localhost:6333/scifact --model model
 
     Prints ranked documents: the score, its parts, where the best chunk stands, the terms and whole words that matched
@@ -57,8 +59,10 @@ def search(
     Args:
         index: Folder that `dupmae index build` or `dupmae run` wrote; left out with --engine.
         query: The query.
-        k: Documents to show.
-        where: Only passages with these metadata: FIELD=VALUE; several values of one field mean any of them.
+        k: Documents to show, each by the best of its chunks.
+        where: Only passages with these metadata, such as `lang=en`, "year>=2020 and not path^=drafts/" or "author in
+            (a, b)": compared with =, !=, <, <=, >, >=, ^= (begins with) and in, joined by and, or, not and parentheses;
+            quotes around values that hold such signs. Several all count; but of several FIELD=VALUE with one field any.
         terms: Choose candidates with so many of the query's heaviest terms, for speed; they are rescored with all of
             it. `dupmae index tune` proposes this and the next two.
         candidates: Passages that are rescored, with --terms.
@@ -66,6 +70,7 @@ def search(
         dense_weight: What the dense half of the score is multiplied by, for this search; 0 leaves it out.
         lexical_weight: The same for the learned terms.
         word_weight: The same for whole words.
+        group: What is ranked: each document by the best of its chunks, or with none every chunk by itself.
         json: Print one JSON object a line and hit, for programs, and nothing else (docs/file-formats.md).
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
         engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
@@ -75,6 +80,7 @@ def search(
     from dupmae.cli.display import PlainConsole, hit_as_json, show_hits
     from dupmae.index import Weights
     from dupmae.index.highlights import highlight
+    from dupmae.index.where import read_filter
     from dupmae.index.writing.encoding import Encoder, word_language_of
 
     if k < 1:
@@ -82,6 +88,7 @@ def search(
     weights = Weights(dense_weight, lexical_weight, word_weight)
     options: dict[str, Any] = {} if weights == Weights() else {"weights": weights}
     options |= {} if where is None else {"where": read_filter(where)}
+    options |= {} if group == "document" else {"group": group}
     if terms is not None:
         from dupmae.index import Approximate
 
@@ -155,6 +162,8 @@ def explain(
     *,
     k: int = 3,
     ids: list[str] | None = None,
+    where: list[str] | None = None,
+    group: Literal["document", "none"] = "document",
     dense_weight: Factor = 1.0,
     lexical_weight: Factor = 1.0,
     word_weight: Factor = 1.0,
@@ -174,8 +183,10 @@ def explain(
     Args:
         index: Folder that `dupmae index build` or `dupmae run` wrote.
         query: The query.
-        k: Passages from the top of each of the rankings.
-        ids: Further passages to explain, such as one that should have been found.
+        k: Documents from the top of each of the rankings.
+        ids: Further passages or documents to explain, such as one that should have been found.
+        where: Only passages with these metadata have ranks, as in `dupmae search`.
+        group: What is ranked: each document by the best of its chunks, or with none every chunk by itself.
         dense_weight: What the dense half of the score is multiplied by; 0 leaves it out of the sum.
         lexical_weight: The same for the learned terms.
         word_weight: The same for whole words.
@@ -189,12 +200,14 @@ def explain(
     from dupmae.index.explanation import explain as explain_query
     from dupmae.index.explanation import explanation_as_record
     from dupmae.index.highlights import highlight
+    from dupmae.index.where import read_filter
     from dupmae.index.writing.encoding import word_language_of
 
     if not query.strip():
         raise DupmaeError("the query is empty: give the words that were searched for")
+    condition = None if where is None else read_filter(where)
     weights, opened = Weights(dense_weight, lexical_weight, word_weight), open_index(Path(index), model)
-    explanation = explain_query(opened, query, k, ids or [], weights)
+    explanation = explain_query(opened, query, k, ids or [], weights, condition, group)
     if json:
         print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
     else:

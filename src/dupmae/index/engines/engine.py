@@ -86,7 +86,9 @@ def refuse_nul(passage: Passage) -> None:
     """
     parts = {"id": passage.id, "title": passage.title, "text": passage.text}
     parts |= {f"metadata field {name!r}": name + value_text(value) for name, value in passage.metadata.items()}
-    parts |= {} if passage.chunk is None else {"document or headings": "".join((passage.document, *passage.chunk.headings))}
+    parts |= (
+        {} if passage.chunk is None else {"document or headings": "".join((passage.document, *passage.chunk.headings))}
+    )
     for part, text in parts.items():
         if "\0" in text:
             raise DupmaeError(

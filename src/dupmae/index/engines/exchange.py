@@ -75,9 +75,7 @@ def search(
     return answers
 
 
-def _documents_found(
-    engine: Engine, query: SparseVector, k: int, where: Filter | None
-) -> list[tuple[Document, float]]:
+def _documents_found(engine: Engine, query: SparseVector, k: int, where: Filter | None) -> list[tuple[Document, float]]:
     """Find the best passage of each of the k best documents, ties by their ids, as far as the engine is exact.
 
     It is asked for more and more passages, until one that was not found can belong to none of them.

@@ -15,7 +15,7 @@ import numpy as np
 from dupmae.corpus import Chunk, Passage
 from dupmae.errors import DupmaeError
 from dupmae.index.engines.engine import Document, SparseVector, refuse_nul, translated
-from dupmae.index.where import DATE, NUMBER, Condition, Every, Filter, Not, as_number, is_date, is_year
+from dupmae.index.where import DATE, NUMBER, Condition, Every, Filter, Not, as_number, is_date, is_year, spellings
 
 WAIT_SECONDS = 30
 """How long to wait for a server that does not answer, unless the URL or PGCONNECT_TIMEOUT says so."""
@@ -143,9 +143,10 @@ def _condition(where: Filter) -> tuple[LiteralString, list[Any]]:
     if sign == "=":
         numbers = [str(number) for value in texts if (number := as_number(value)) is not None]
         return (
-            "coalesce(CASE jsonb_typeof(metadata -> %s) WHEN 'number' THEN (metadata ->> %s)::numeric = ANY(%s::numeric[])"
-            " WHEN 'boolean' THEN metadata ->> %s = ANY(%s) ELSE metadata ->> %s = ANY(%s) END, false)",
-            [field, field, numbers, field, [value.lower() for value in texts], field, texts],
+            "coalesce(CASE jsonb_typeof(metadata -> %s)"
+            " WHEN 'number' THEN (metadata ->> %s)::numeric = ANY(%s::numeric[])"
+            " ELSE metadata ->> %s = ANY(%s) END, false)",
+            [field, field, numbers, field, spellings(texts)],
         )
     (value,) = texts
     if sign == "^=":
@@ -160,7 +161,8 @@ def _condition(where: Filter) -> tuple[LiteralString, list[Any]]:
     if is_date(value) or is_year(value):
         cases.append((when, [field, f"^{DATE}", field, value]))
     if not cases:
-        cases.append(("WHEN jsonb_typeof(metadata -> %s) = 'string' THEN " + compared, [field, field, value]))
+        text_alone: LiteralString = "WHEN jsonb_typeof(metadata -> %s) = 'string' AND metadata ->> %s !~ %s THEN "
+        cases.append((text_alone + compared, [field, field, f"^{NUMBER}$", field, value]))
     text = " ".join(case for case, _ in cases)
     return f"coalesce(CASE {text} END, false)", [one for _, values in cases for one in values]
 

@@ -8,8 +8,8 @@ import uuid
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from dataclasses import asdict
+from datetime import datetime
 from itertools import islice
 from typing import Any
 from urllib.parse import SplitResult, unquote
@@ -20,7 +20,7 @@ from dupmae.corpus import Chunk, Passage
 from dupmae.corpus.passage import value_text
 from dupmae.errors import DupmaeError
 from dupmae.index.engines.engine import Document, SparseVector, translated, without_secrets
-from dupmae.index.where import Condition, Every, Filter, Not, as_number, fields_of, is_date, is_year
+from dupmae.index.where import Condition, Every, Filter, Not, as_number, fields_of, is_date, is_year, spellings
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _filter(where: Filter) -> Any:
     key = f'metadata."{where.field}"'
     numbers = [number for value in where.values if (number := as_number(value)) is not None]
     if where.sign == "=":
-        conditions = [models.FieldCondition(key=key, match=models.MatchAny(any=list(where.values)))]
+        conditions = [models.FieldCondition(key=key, match=models.MatchAny(any=spellings(where.values)))]
         conditions += [models.FieldCondition(key=key, range=models.Range(gte=one, lte=one)) for one in numbers]
         for truth in {value.lower() for value in where.values} & {"true", "false"}:
             conditions.append(models.FieldCondition(key=key, match=models.MatchValue(value=truth == "true")))

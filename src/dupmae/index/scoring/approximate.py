@@ -48,8 +48,8 @@ def approximate_top_k(
 
     Without probes the query cut to its heaviest terms is searched for exactly, which reads every dense half. With
     probes the clusters give candidates by the dense half and the inverted lists of words and the heaviest terms others;
-    segments that are newer than the clusters are searched as without. Where documents are wanted, each is a candidate by
-    its best passage.
+    segments that are newer than the clusters are searched as without. Where documents are wanted, each is a candidate
+    by its best passage.
 
     Raises:
         DupmaeError: The index has no clusters, or a file is damaged.

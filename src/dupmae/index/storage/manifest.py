@@ -20,8 +20,8 @@ from dupmae.runtime.json_text import parse_json
 FORMAT = "dupmae-index"
 FORMAT_VERSION = 5
 OLDEST_VERSION = 2
-"""The oldest version that is read; it knows no precision, it and the next one know no words, and none before the present
-one knows chunks or metadata that are no strings."""
+"""The oldest version that is read. It knows no precision, it and the next one know no words, and none before the
+present one knows chunks, or metadata that are no strings."""
 FILE_NAME = "manifest.json"
 MOST_BYTES = 1 << 26
 """Bytes of a manifest, at most: a segment takes less than a thousand."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dupmae.index.where import DATE, NUMBER, Condition, Every, Filter, Not, as_number, is_date, is_year
+from dupmae.index.where import DATE, NUMBER, Condition, Every, Filter, Not, as_number, is_date, is_year, spellings
 
 _COMPARE = {"<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal}
 _TRUTH = {"true": True, "false": False}
@@ -20,7 +20,8 @@ def matching(condition: Filter, columns: Mapping[str, Any], count: int) -> NDArr
     """Mark the passages that meet a filter.
 
     Numbers are compared with numbers, in columns of texts with those that read as one; dates (ISO 8601) with dates, as
-    texts, and with years; any other value with all texts. What cannot be compared is not met, as a missing value.
+    texts, and with years; any other value with all texts that are no numbers. What cannot be compared is not met, as a
+    missing value. So a filter means the same when numbers have become texts, beside others in one column.
 
     Args:
         condition: The filter.
@@ -38,8 +39,9 @@ def matching(condition: Filter, columns: Mapping[str, Any], count: int) -> NDArr
     if isinstance(condition, Not):
         return ~matching(condition.part, columns, count)
     marks = [matching(part, columns, count) for part in condition.parts]
-    every = isinstance(condition, Every)
-    return np.logical_and.reduce(marks) if every else np.logical_or.reduce(marks)
+    if isinstance(condition, Every):
+        return np.all([np.ones(count, np.bool_), *marks], axis=0)
+    return np.any(marks, axis=0)
 
 
 def _met(column: Any, condition: Condition) -> Any:
@@ -51,11 +53,10 @@ def _met(column: Any, condition: Condition) -> Any:
         return pc.starts_with(column.cast(pa.large_string()), value)
     compare, number = _COMPARE[condition.sign], as_number(value)
     if column.type == pa.large_string():
-        dates = pc.match_substring_regex(column, f"^{DATE}")
+        dates, numeric = (pc.match_substring_regex(column, pattern) for pattern in (f"^{DATE}", f"^{NUMBER}$"))
         as_text = compare(column, pa.scalar(value, column.type))
         if number is None:
-            return pc.and_kleene(dates, as_text) if is_date(value) else as_text
-        numeric = pc.match_substring_regex(column, f"^{NUMBER}$")
+            return pc.and_kleene(dates if is_date(value) else pc.invert(numeric), as_text)
         numbers = pc.if_else(numeric, column, pa.scalar(None, column.type)).cast(pa.float64())
         met = compare(numbers, float(number)).fill_null(False)
         return pc.or_kleene(met, pc.and_kleene(dates, as_text)) if is_year(value) else met
@@ -69,7 +70,7 @@ def _met(column: Any, condition: Condition) -> Any:
 def _equal(kind: Any, values: tuple[str, ...]) -> list[Any]:
     """Read values as those of a column; what cannot stand there is left out."""
     if kind == pa.large_string():
-        return list(values)
+        return spellings(values)
     if kind == pa.bool_():
         return [_TRUTH[value.lower()] for value in values if value.lower() in _TRUTH]
     numbers = [number for number in map(as_number, values) if number is not None]

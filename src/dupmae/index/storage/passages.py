@@ -81,7 +81,11 @@ def _typed(values: Sequence[Any]) -> pa.Array:
         return pa.array(values, pa.bool_())
     if kinds == {int} and all(-(1 << 63) <= value < 1 << 63 for value in there):
         return pa.array(values, pa.int64())
-    exact = all(math.isfinite(value) if type(value) is float else abs(value) <= _EXACT for value in there if kinds <= {int, float})
+    exact = all(
+        math.isfinite(value) if type(value) is float else abs(value) <= _EXACT
+        for value in there
+        if kinds <= {int, float}
+    )
     if kinds and kinds <= {int, float} and exact:
         return pa.array(values, pa.float64())
     return pa.array([None if value is None else value_text(value) for value in values], pa.large_string())

@@ -1,7 +1,7 @@
 """Immutable parts of an index on disk: how they are written, opened and checked.
 
-A segment is a folder that holds up to 65,536 passages, sorted by id, so that a row number breaks ties between them. Its inverted
-lists are kept per block of up to 16,384 passages. `vectors.safetensors` holds:
+A segment is a folder that holds up to 65,536 passages, sorted by id, so that a row number breaks ties between them. Its
+inverted lists are kept per block of up to 16,384 passages. `vectors.safetensors` holds:
 
 ==============  ================  =====================================================================================
 array           type and shape    meaning

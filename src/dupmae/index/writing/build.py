@@ -122,6 +122,8 @@ def add_passages(folder: Path, encoder: Encoder, passages: Iterable[Passage], *,
             known = [
                 entry.name for entry in manifest.segments if entry.fingerprint == fingerprint and not entry.deleted
             ]
+            if not written.isdisjoint(known):
+                raise id_twice(window[0].id)
             if known:
                 bar.update(len(window))
                 written.update(known)
@@ -238,9 +240,7 @@ class _Builder:
         return manifest
 
 
-def _earlier_manifest(
-    folder: Path, encoder: Encoder, model: Model, chunks: dict[str, int] | None
-) -> Manifest | None:
+def _earlier_manifest(folder: Path, encoder: Encoder, model: Model, chunks: dict[str, int] | None) -> Manifest | None:
     """Read the manifest of a build to go on with; None for a folder to begin in."""
     if not folder.exists():
         return None

@@ -150,8 +150,8 @@ def windows(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:
         chunks = list(islice(group, MAX_PASSAGES + 1))
         if len(chunks) > MAX_PASSAGES:
             raise DupmaeError(
-                f"The document {document!r} has more than {MAX_PASSAGES:,} chunks, as many as a segment holds: cut it up"
-                " into several documents."
+                f"The document {document!r} has more than {MAX_PASSAGES:,} chunks, the most that a segment holds: make"
+                " several documents of it."
             )
         if window and len(window) + len(chunks) > size:
             yield window

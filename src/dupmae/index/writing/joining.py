@@ -47,7 +47,9 @@ def join(folder: Path, processes: int) -> None:
         for place, snapshot in enumerate(snapshots):
             for segment in snapshot.segments:
                 for other in snapshots[:place]:
-                    for identifier in ids_in(other, segment.passages.ids.to_pylist(), segment.passages.documents.to_pylist()):
+                    for identifier in ids_in(
+                        other, segment.passages.ids.to_pylist(), segment.passages.documents.to_pylist()
+                    ):
                         raise id_twice(identifier)
         if len({snapshot.manifest.precision for snapshot in snapshots}) > 1:
             raise DupmaeError(
@@ -76,10 +78,10 @@ def join(folder: Path, processes: int) -> None:
 
 def ids_in(snapshot: Snapshot, ids: Iterable[str], documents: Iterable[str]) -> Iterator[str]:
     """Yield those among ids of passages, and of their documents, that an index has."""
-    documents = set(documents)
-    yield from snapshot.find([*documents.union(ids)])
+    wanted = list(dict.fromkeys([*ids, *documents]))
+    yield from snapshot.find(wanted)
     if snapshot.has_chunks:
-        yield from snapshot.find_documents(documents)
+        yield from snapshot.find_documents(wanted)
 
 
 def other_passages(folder: Path) -> DupmaeError:
