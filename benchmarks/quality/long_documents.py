@@ -65,7 +65,8 @@ def main() -> None:
     parser.add_argument("--model", default="dupmae-small")
     parser.add_argument("--encodings", type=Path, required=True, help="folder that keeps what was encoded")
     parser.add_argument("--benchmark", type=Path, nargs="+", default=[], help="folders in BEIR layout, instead")
-    parser.add_argument("--pool", type=int, help="passages of a benchmark to draw, with queries that they answer")
+    parser.add_argument("--pool", type=int, help="passages of a benchmark to draw, and the queries that these answer")
+    parser.add_argument("--tune", action="store_true", help="search the files alone that sizes are chosen by")
     parser.add_argument("--settings", nargs="+", help="sizes and overlaps, such as 200/40")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -78,7 +79,7 @@ def main() -> None:
             path.name: on_benchmark(path, encoder, kept, settings, options.pool) for path in options.benchmark
         }
     else:
-        found = on_long_documents(encoder, kept, settings)
+        found = on_long_documents(encoder, kept, settings, options.tune)
     if options.json is not None:
         write_json(options.json, found)
 
@@ -236,6 +237,11 @@ def offsets_of(tokenizer: Any, text: str) -> list[tuple[int, int]]:
     return found
 
 
+def is_test(document: Passage) -> bool:
+    """Tell whether a document is one of those that are reported on."""
+    return hashlib.sha256(document.id.encode()).digest()[0] % 2 == 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Item:
     """A sentence of a document."""
@@ -283,12 +289,12 @@ def spans(text: str) -> Iterator[tuple[int, int]]:
         first = match.end()
 
 
-def on_long_documents(encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any]) -> dict[str, Any]:
+def on_long_documents(encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any], tune: bool) -> dict[str, Any]:
     """Measure every setting on the two halves of the documents."""
-    documents = documents_of(encoder.tokenizer)
+    documents = [one for one in documents_of(encoder.tokenizer) if not (tune and is_test(one))]
     items = items_of(documents, encoder.tokenizer)
     tokens = [len(offsets_of(encoder.tokenizer, document.text)) for document in documents]
-    test = np.array([hashlib.sha256(one.id.encode()).digest()[0] % 2 for one in documents], bool)
+    test = np.array([is_test(one) for one in documents])
     queries = {"sentence": [item.text for item in items], "every other word": [item.half for item in items]}
     embedded = {form: kept.embed(texts, "query") for form, texts in queries.items()}
     answers = np.array([item.document for item in items])
@@ -316,6 +322,8 @@ def on_long_documents(encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any
             # equal scores are no find: each counts as ranked before
             ranks = (scores >= own[:, None]).sum(axis=1)
             for half, of_half in (("tune", ~test[answers]), ("test", test[answers])):
+                if not of_half.any():
+                    continue
                 for place, of_place in (
                     ("beginning", [item.place == "beginning" for item in items]),
                     ("beyond", [item.place != "beginning" for item in items]),
@@ -348,7 +356,7 @@ def on_long_documents(encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any
         owners = np.array([places[passage.document] for passage in passages])
         parts = {form: parts_of(vectors, encoded, vocabulary) for form, vectors in embedded.items()}
         measure(name, len(passages), lambda form: best_of(sum(parts[form]), owners, len(documents)))  # type: ignore[arg-type]
-        if name == "chunks 200/40":
+        if name == "chunks 200/40" and not tune:
             whole = kept.encoder.words.space.passages([one.full_text for one in documents])  # type: ignore[union-attr]
             by_document = {form: by_words(vectors.words, whole) for form, vectors in embedded.items()}
             for title, share in (("and its document's words, half each", 0.5), ("and its document's words alone", 1.0)):
@@ -363,7 +371,7 @@ def on_long_documents(encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any
     plain = [dataclasses.replace(one, headings=()) for one in documents]
     for size, overlap in settings:
         measure_passages(f"chunks {size}/{overlap}", cut(documents, encoder, size, overlap))
-    if len(settings) > 1:
+    if len(settings) > 1 and not tune:
         measure_passages("chunks 200/40, headings ignored", cut(plain, encoder, 200, 40))
         for tiny in (1000, 1):
             cutting.TINY = tiny
@@ -423,19 +431,21 @@ def on_benchmark(
 
 
 def drawn(benchmark: Benchmark, pool: int) -> Benchmark:
-    """Draw queries until what is judged for them fills half of the pool, and other passages for the rest of it."""
+    """Draw passages, up to half of them with judgements, and keep the queries that some of them answer."""
     draw = random.Random(42)
-    order, judged, queries = draw.sample(sorted(benchmark.qrels), len(benchmark.qrels)), set[str](), list[str]()
-    for query in order:
-        if len(judged | benchmark.qrels[query].keys()) <= pool // 2:
-            judged |= benchmark.qrels[query].keys()
-            queries.append(query)
-    others = draw.sample(sorted(benchmark.corpus.keys() - judged), pool - len(judged))
+    judged = sorted({name for grades in benchmark.qrels.values() for name in grades})
+    kept = set(draw.sample(judged, min(pool // 2, len(judged))))
+    kept |= set(draw.sample(sorted(benchmark.corpus.keys() - kept), pool - len(kept)))
+    qrels = {
+        query: {name: grade for name, grade in grades.items() if name in kept}
+        for query, grades in benchmark.qrels.items()
+    }
+    qrels = {query: grades for query, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
     return dataclasses.replace(
         benchmark,
-        corpus={name: benchmark.corpus[name] for name in sorted([*judged, *others])},
-        queries={query: benchmark.queries[query] for query in queries},
-        qrels={query: benchmark.qrels[query] for query in queries},
+        corpus={name: benchmark.corpus[name] for name in sorted(kept)},
+        queries={query: benchmark.queries[query] for query in qrels},
+        qrels=qrels,
     )
 
 

@@ -69,9 +69,7 @@ __all__ = sorted(_HOME_OF)
 def __getattr__(name: str) -> Any:
     """Import a public name from its room on first use, and read the version that is installed."""
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("dupmae")
+        return importlib.import_module("importlib.metadata").version("dupmae")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

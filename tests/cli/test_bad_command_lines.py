@@ -18,7 +18,10 @@ from dupmae.cli.parsing import parse_command
         (["index", "push", "pgvector", "i", "http://h/c"], "http://h/c is no URL of pgvector"),
         (["reproduce", "table9"], "dupmae reproduce takes one of table1, table2, table3, table4, all, not 'table9'"),
         (["reproduce"], "dupmae reproduce needs {table1,table2,table3,table4,all}"),
-        (["search", "i", "q", "--where", "year"], "--where takes FIELD=VALUE, not 'year'"),
+        (
+            ["search", "i", "q", "--where", "year"],
+            "The filter 'year' cannot be read (it ends too early): write FIELD=VALUE",
+        ),
         (["search", "i", "q", "--engine", "http://h/c", "--model", "m"], "and neither INDEX nor --terms"),
         (["search", "q", "--engine", "http://h/c"], "takes --model and QUERY"),
         (["search"], "dupmae search needs INDEX"),

@@ -43,7 +43,7 @@ def index(tmp_path: Path, model: str, corpus: Callable[[str, range], str]) -> st
 def hits(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     capsys.readouterr()
     assert cli.main(["search", *words, "--json", "--k", "20"]) == 0
-    return [hit["id"] for hit in json.loads(capsys.readouterr().out)["results"][0]["hits"]]
+    return [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize("named", [[], ["--metadata", "year"]])
@@ -63,10 +63,10 @@ def test_an_index_is_built_changed_and_looked_after(
     index: str, corpus: Callable[[str, range], str], texts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["index", "add", index, "--corpus", corpus("more.jsonl", range(6, 12)), "--metadata", "lang"]) == 0
-    assert "4 new passages, 2 in the place of earlier ones; it holds 12" in capsys.readouterr().out
+    assert "4 new documents, 2 in the place of earlier ones; it holds 12" in capsys.readouterr().out
     assert cli.main(["index", "delete", index, "--ids", "p0", "nobody"]) == 0
     told = capsys.readouterr().out
-    assert "1 passages; it holds 11" in told
+    assert "1 documents; it holds 11" in told
     assert "Not there: nobody" in told
     assert set(hits(capsys, index, texts[3])) == {f"p{number}" for number in range(1, 12)}
     assert hits(capsys, index, texts[3])[0] == "p3"
@@ -112,7 +112,7 @@ def test_passages_that_only_line_numbers_tell_apart_are_not_added(
 def test_ids_to_delete_may_stand_in_a_file(index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "ids.txt").write_text("p1\r\np2\n\n", encoding="utf-8")
     assert cli.main(["index", "delete", index, "--file", str(tmp_path / "ids.txt")]) == 0
-    assert "2 passages; it holds 6" in capsys.readouterr().out
+    assert "2 documents; it holds 6" in capsys.readouterr().out
     (tmp_path / "ids.txt").write_bytes(b"p3\n\xff\n")
     assert cli.main(["index", "delete", index, "--file", str(tmp_path / "ids.txt")]) == 2
     assert "ids.txt, line 2: byte 1 is not UTF-8" in capsys.readouterr().err

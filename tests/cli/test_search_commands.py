@@ -10,6 +10,7 @@ import pytest
 
 from dupmae.cli import entry as cli
 from dupmae.index import Hit, Weights
+from dupmae.index.where import read_filter
 
 
 def test_search_shows_all_parts_of_the_score_and_the_matched_terms(opened, capsys):
@@ -138,3 +139,16 @@ def test_search_prompts_at_a_terminal_until_an_empty_line_or_the_end(ending, ope
     assert cli.main(["search", "folder", "--k", "1"]) == 0
     assert [call.args for call in opened.search.call_args_list] == [(["first"], 1), (["second"], 1)]
     assert next(answers) == "never asked"
+
+
+def test_search_takes_filters_and_what_is_ranked(opened, capsys):
+    limits = ["--where", "year>=2020", "lang=en", "lang=de", "--group", "none"]
+    assert cli.main(["search", "folder", "bones", *limits]) == 0
+    where = read_filter("lang in (en, de) and year>=2020")
+    opened.search.assert_called_once_with(["bones"], 10, where=where, group="none")
+    for command in ("search", "explain"):
+        capsys.readouterr()
+        assert cli.main([command, "folder", "bones", "--where", "year>>3"]) == 2
+        assert "The filter 'year>>3' cannot be read (from '>3' on)" in capsys.readouterr().err
+        assert cli.main([command, "folder", "bones", "--group", "chunks"]) == 2
+        assert "--group" in capsys.readouterr().err

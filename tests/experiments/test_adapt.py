@@ -155,8 +155,7 @@ def test_the_index_answers(finished: Path, corpus: Path, capsys: pytest.CaptureF
     monkeypatch.setattr(cli, "silence", lambda: None)
     query = json.loads(corpus.read_text().splitlines()[5])["text"]
     assert cli.main(["search", str(finished / "index"), query, "--k", "3", "--json"]) == 0
-    (result,) = json.loads(capsys.readouterr().out)["results"]
-    assert len(result["hits"]) == 3
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_a_finished_adaptation_leaves_nothing_that_only_an_unfinished_one_needs(finished: Path) -> None:

@@ -65,7 +65,7 @@ def show_hits(console: Console, query: str, hits: Sequence[Hit], shown: Sequence
             (f"  {hit.document}" if hit.title else "", "dim"),
         )
         console.print(heading)
-        if hit.id != hit.document:
+        if hit.headings or hit.id != hit.document:
             console.print(_indented(_place(hit)))
         if highlights.matches:
             console.print(_indented(_contributions("terms", "green", highlights.matches)))
@@ -197,7 +197,7 @@ def show_explanation(console: Console, explanation: Explanation, shown: Sequence
             )
         )
         lines = [
-            *([_place(hit)] if hit.id != hit.document else []),
+            *([_place(hit)] if hit.headings or hit.id != hit.document else []),
             Text(f"{hit.score:.3f} = {_parts(hit)}"),
             _terms("in both", "green", explained.matched),
             _terms("meant", "yellow", explained.expanded),

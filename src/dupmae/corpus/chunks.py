@@ -22,7 +22,7 @@ from dupmae.config import CHUNK_TOKENS
 from dupmae.corpus.chunking import UNSPACED, Tokens, best_cut, borders_of, unspaced_word_starts
 from dupmae.corpus.passage import Chunk, Document, Heading, Passage
 from dupmae.corpus.tokenising import grouped, whole_backend
-from dupmae.errors import DupmaeError
+from dupmae.errors import DupmaeError, refuse_surrogates
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def whole_documents(
         words: Whether all of a text's whole words count nevertheless.
     """
     backend, unread = whole_backend(tokenizer), Unread(limit)
-    for batch in grouped(documents, lambda document: len(document.text)):
+    for batch in _batches(documents):
         texts = [prompt + document.full_text for document in batch]
         unread.count(len(starts) for starts, _ in _token_starts(texts, backend))
         yield from batch
@@ -166,7 +166,7 @@ def _chunked(
 ) -> Iterator[Passage]:
     """Cut documents, a batch at a time; what is a chunk already stays as it is."""
     cut = 0
-    for batch in grouped(documents, lambda document: len(document.text)):
+    for batch in _batches(documents):
         titles = backend.encode_batch([prompt + document.title for document in batch], add_special_tokens=False)
         pieces: list[_Cutting] = []
         for document, title, (starts, words) in zip(
@@ -284,6 +284,13 @@ def headings_above(document: Passage, starts: Sequence[int]) -> list[tuple[str, 
     paths = list(accumulate(headings, _below, initial=nothing))
     tops = [heading.start for heading in headings]
     return [tuple(heading.text for heading in paths[bisect_right(tops, start)]) for start in starts]
+
+
+def _batches(documents: Iterable[Passage]) -> Iterator[list[Passage]]:
+    """Group documents to be tokenised together, and refuse what is not valid Unicode."""
+    for batch in grouped(documents, lambda document: len(document.text)):
+        refuse_surrogates((document.full_text for document in batch), "Text")
+        yield batch
 
 
 def _headings(document: Passage) -> Sequence[Heading]:

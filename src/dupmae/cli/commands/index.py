@@ -192,12 +192,13 @@ def _sync_once(
     from dupmae.corpus.folders import Unread
     from dupmae.corpus.readers import PATH_FIELD, read_passages
 
-    unread, kept = Unread(strict=strict), opened.info()["metadata"]
-    names = {"metadata_fields": [name for name in kept if name != PATH_FIELD], **asdict(fields)}
+    metadata = [name for name in opened.info()["metadata"] if name != PATH_FIELD]
+    unread = Unread()
 
     def read() -> Iterator[Passage]:
-        unread.refused.clear()
-        return read_passages(corpus, unread=unread, **names)
+        nonlocal unread
+        unread = Unread(strict=strict)
+        return read_passages(corpus, metadata_fields=metadata, unread=unread, **asdict(fields))
 
     def is_unread(passage: Passage) -> bool:
         path = corpus / str(passage.metadata.get(PATH_FIELD, ""))

@@ -80,13 +80,14 @@ def search(
     from dupmae.cli.display import PlainConsole, hit_as_json, show_hits
     from dupmae.index import Weights
     from dupmae.index.highlights import highlight
+    from dupmae.index.where import read_filter
     from dupmae.index.writing.encoding import Encoder, word_language_of
 
     if k < 1:
         raise DupmaeError(f"--k counts the documents to show, at least 1, not {k}")
     weights = Weights(dense_weight, lexical_weight, word_weight)
     options: dict[str, Any] = {} if weights == Weights() else {"weights": weights}
-    options |= {} if where is None else {"where": where}
+    options |= {} if where is None else {"where": read_filter(where)}
     options |= {} if group == "document" else {"group": group}
     if terms is not None:
         from dupmae.index import Approximate
@@ -199,12 +200,14 @@ def explain(
     from dupmae.index.explanation import explain as explain_query
     from dupmae.index.explanation import explanation_as_record
     from dupmae.index.highlights import highlight
+    from dupmae.index.where import read_filter
     from dupmae.index.writing.encoding import word_language_of
 
     if not query.strip():
         raise DupmaeError("the query is empty: give the words that were searched for")
+    condition = None if where is None else read_filter(where)
     weights, opened = Weights(dense_weight, lexical_weight, word_weight), open_index(Path(index), model)
-    explanation = explain_query(opened, query, k, ids or [], weights, where, group)
+    explanation = explain_query(opened, query, k, ids or [], weights, condition, group)
     if json:
         print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
     else:
