@@ -119,11 +119,11 @@ def test_encode_computes_in_the_precision_that_it_is_given(corpus, texts, duplex
     np.testing.assert_allclose(found["float32"], found["bfloat16"], atol=0.05)
 
 
-def test_of_a_text_file_every_line_is_a_query_and_every_paragraph_a_document(write, duplex_folder, tmp_path, capsys):
+def test_of_a_text_file_every_line_is_a_query_and_the_whole_a_document(write, duplex_folder, tmp_path, capsys):
     file = write("my q.txt", "first\n  second \n\n third\n")
     words = ["encode", "--model", str(duplex_folder), "--input", file, "--output", str(tmp_path / "e"), "--task"]
     assert cli.main([*words, "document"]) == 0
-    assert len(DuplexEmbeddings.load(tmp_path / "e")) == 2
+    assert len(DuplexEmbeddings.load(tmp_path / "e")) == 1
     assert cli.main([*words, "query"]) == 0
     expected = DuplexEncoder(str(duplex_folder)).embed_queries(["first", "second", "third"])
     np.testing.assert_allclose(DuplexEmbeddings.load(tmp_path / "e").cls, expected.cls, rtol=1e-5, atol=1e-5)
