@@ -134,6 +134,27 @@ def test_of_a_text_file_every_line_is_a_query_and_the_whole_a_document(write, du
     assert "my q.txt is empty: no query was found in it." in capsys.readouterr().err
 
 
+def test_the_fields_of_a_corpus_are_named_and_what_cannot_be_read_of_a_folder_stops_it_only_if_strict(
+    duplex_folder, tmp_path, capsys, caplog
+):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.csv").write_text("no,body,head\nx,one,\ny,two,t\n", encoding="utf-8")
+    (folder / "b.jsonl").write_text('{"no": "z"}\n', encoding="utf-8")
+    (folder / "c.png").write_text("", encoding="utf-8")
+    words = ["encode", "--model", str(duplex_folder), "--input", str(folder), "--output", str(tmp_path / "e")]
+    assert cli.main([*words, "--strict"]) == 2
+    assert "no column 'text' (the text); its columns are 'no', 'body', 'head'" in capsys.readouterr().err
+    named = ["--text-field", "body", "--id_field", "no"]
+    assert cli.main([*words, *named, "--strict"]) == 2
+    assert "b.jsonl, line 1: no field 'body'" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+    assert cli.main([*words, *named]) == 0
+    assert json.loads((tmp_path / "e" / "ids.json").read_text(encoding="utf-8")) == ["x", "y"]
+    assert "b.jsonl, line 1: no field 'body' (the text); its fields are 'no'" in caplog.text
+    assert f"Not read of {folder}: 1 .png, 1 fault in one file (named above)." in caplog.text
+
+
 def test_encode_never_replaces_a_folder_that_holds_something_else(write, tmp_path, capsys):
     thesis = write("thesis.txt", "years of work")
     assert cli.main(["encode", "--model", "m", "--input", "i", "--output", str(tmp_path)]) == 2
