@@ -119,11 +119,11 @@ def test_encode_computes_in_the_precision_that_it_is_given(corpus, texts, duplex
     np.testing.assert_allclose(found["float32"], found["bfloat16"], atol=0.05)
 
 
-def test_of_a_text_file_every_line_is_a_query_and_every_paragraph_a_document(write, duplex_folder, tmp_path, capsys):
+def test_of_a_text_file_every_line_is_a_query_and_the_whole_a_document(write, duplex_folder, tmp_path, capsys):
     file = write("my q.txt", "first\n  second \n\n third\n")
     words = ["encode", "--model", str(duplex_folder), "--input", file, "--output", str(tmp_path / "e"), "--task"]
     assert cli.main([*words, "document"]) == 0
-    assert len(DuplexEmbeddings.load(tmp_path / "e")) == 2
+    assert len(DuplexEmbeddings.load(tmp_path / "e")) == 1
     assert cli.main([*words, "query"]) == 0
     expected = DuplexEncoder(str(duplex_folder)).embed_queries(["first", "second", "third"])
     np.testing.assert_allclose(DuplexEmbeddings.load(tmp_path / "e").cls, expected.cls, rtol=1e-5, atol=1e-5)
@@ -132,6 +132,27 @@ def test_of_a_text_file_every_line_is_a_query_and_every_paragraph_a_document(wri
     write("my q.txt", "\n \n")
     assert cli.main([*words, "query"]) == 2
     assert "my q.txt is empty: no query was found in it." in capsys.readouterr().err
+
+
+def test_the_fields_of_a_corpus_are_named_and_what_cannot_be_read_of_a_folder_stops_it_only_if_strict(
+    duplex_folder, tmp_path, capsys, caplog
+):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.csv").write_text("no,body,head\nx,one,\ny,two,t\n", encoding="utf-8")
+    (folder / "b.jsonl").write_text('{"no": "z"}\n', encoding="utf-8")
+    (folder / "c.png").write_text("", encoding="utf-8")
+    words = ["encode", "--model", str(duplex_folder), "--input", str(folder), "--output", str(tmp_path / "e")]
+    assert cli.main([*words, "--strict"]) == 2
+    assert "no column 'text' (the text); its columns are 'no', 'body', 'head'" in capsys.readouterr().err
+    named = ["--text-field", "body", "--id_field", "no"]
+    assert cli.main([*words, *named, "--strict"]) == 2
+    assert "b.jsonl, line 1: no field 'body'" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+    assert cli.main([*words, *named]) == 0
+    assert json.loads((tmp_path / "e" / "ids.json").read_text(encoding="utf-8")) == ["x", "y"]
+    assert "b.jsonl, line 1: no field 'body' (the text); its fields are 'no'" in caplog.text
+    assert f"Not read of {folder}: 1 .png, 1 fault in one file (named above)." in caplog.text
 
 
 def test_encode_never_replaces_a_folder_that_holds_something_else(write, tmp_path, capsys):

@@ -114,7 +114,7 @@ def test_pairs_become_a_benchmark_with_equal_texts_merged(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"query": "x", "negative": "y"}, "no field 'positive'; its fields are 'query', 'negative'"),
+        ({"query": "x", "negative": "y"}, "no field 'positive' (the positive); its fields are 'query', 'negative'"),
         ({"positive": "y"}, "no field 'query'"),
         ({"query": 1, "positive": "y"}, "the field 'query' is a number"),
         ({"query": "x", "positive": ["y", None]}, "the field 'positive' is null"),

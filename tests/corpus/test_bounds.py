@@ -8,6 +8,9 @@ import lzma
 import os
 import subprocess
 import sys
+import time
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dupmae.corpus import read_benchmark, read_pairs, read_passages
+from dupmae.corpus.folders import Unread
+from dupmae.corpus.formats import plain_text
 from dupmae.corpus.lines import FILE_VARIABLE, LINE_VARIABLE, numbered_lines
 from dupmae.corpus.trec import MOST_GRADE, read_qrels, read_run
 from dupmae.errors import DupmaeError
@@ -38,8 +43,13 @@ def _qrels_of(file: Path) -> Any:
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "JSON lines": ("x.jsonl", lambda file: list(read_passages(file))),
     "TSV": ("x.tsv", lambda file: list(read_passages(file))),
-    "paragraphs": ("x.txt", lambda file: list(read_passages(file))),
-    "whole files": ("x.txt", lambda file: list(read_passages(file.parent))),
+    "plain text": ("x.txt", lambda file: list(read_passages(file))),
+    "Markdown": ("x.md", lambda file: list(read_passages(file))),
+    "reStructuredText": ("x.rst", lambda file: list(read_passages(file))),
+    "HTML": ("x.html", lambda file: list(read_passages(file))),
+    "CSV": ("x.csv", lambda file: list(read_passages(file))),
+    "JSON": ("x.json", lambda file: list(read_passages(file))),
+    "a folder": ("x.txt", lambda file: list(read_passages(file.parent, unread=Unread(strict=True)))),
     "pairs": ("x.jsonl", read_pairs),
     "judgements": ("x.tsv", read_qrels),
     "a benchmark's judgements": ("x.tsv", _qrels_of),
@@ -95,19 +105,70 @@ def test_a_line_longer_than_its_bound_is_refused_by_every_reader(
     monkeypatch.setenv(LINE_VARIABLE, "0.001")
     name, read = READERS[reader]
     (tmp_path / name).write_bytes(b"x" * 1001)
-    with pytest.raises(DupmaeError, match=rf"line 1: longer than 0.001 MB.*{LINE_VARIABLE}"):
+    place = "x.html" if reader == "HTML" else "line 1"
+    with pytest.raises(DupmaeError, match=rf"{place}: longer than 0.001 MB.*{LINE_VARIABLE}"):
         read(tmp_path / name)
 
 
 def test_paragraphs_and_whole_files_have_the_bound_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LINE_VARIABLE, "0.001")
-    (tmp_path / "x.txt").write_text("word\n" * 201)
-    with pytest.raises(DupmaeError, match="the paragraph up to line 201: longer"):
-        list(read_passages(tmp_path / "x.txt"))
-    with pytest.raises(DupmaeError, match="up to line 201: longer"):
-        list(read_passages(tmp_path))
-    (tmp_path / "x.txt").write_text("word\n" * 200)
-    assert len(list(read_passages(tmp_path / "x.txt"))) == len(list(read_passages(tmp_path))) == 1
+    for name, place in (("x.md", "up to line 201"), ("x.txt", "the paragraph up to line 201")):
+        monkeypatch.setattr(plain_text, "WHOLE", 100)
+        (tmp_path / name).write_text("word\n" * 201)
+        with pytest.raises(DupmaeError, match=f"{place}: longer"):
+            list(read_passages(tmp_path / name))
+        (tmp_path / name).write_text("word\n" * 199)
+        assert len(list(read_passages(tmp_path / name))) == 1
+
+
+def test_a_text_of_any_size_is_read_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_text, "WHOLE", 100_000)
+    (tmp_path / "x.txt").write_text(("some words of a paragraph\n" * 400 + "\n") * 200)  # 2 MB
+    list(read_passages(tmp_path / "x.txt"))
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in read_passages(tmp_path / "x.txt"))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 200
+    assert most < 1_000_000
+
+
+@pytest.mark.parametrize("ending", ["docx", "epub", "xlsx"])
+def test_a_small_archive_does_not_unpack_without_end(ending: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / f"x.{ending}", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", b"<a>" + b"0" * 30_000_000)
+    with pytest.raises(DupmaeError, match=r"unpacks to more than \d+ MB"):
+        list(read_passages(tmp_path / f"x.{ending}"))
+
+
+def test_entities_that_are_made_of_entities_are_not_read(tmp_path: Path) -> None:
+    laughs = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
+    markup = f'<?xml version="1.0"?><!DOCTYPE html [<!ENTITY a0 "ha">{laughs}]>'
+    (tmp_path / "x.xhtml").write_text(f"{markup}<html><body><p>&a9; text</p></body></html>")
+    (passage,) = read_passages(tmp_path / "x.xhtml")
+    assert len(passage.text) < 2000
+    with zipfile.ZipFile(tmp_path / "x.epub", "w") as archive:
+        archive.writestr("META-INF/container.xml", f"{markup}<c><rootfile full-path='&a9;'/></c>")
+    with pytest.raises(DupmaeError, match="defines entities"):
+        list(read_passages(tmp_path / "x.epub"))
+    with zipfile.ZipFile(tmp_path / "x.docx", "w") as archive:
+        archive.writestr("[Content_Types].xml", f"{markup}<Types>&a9;</Types>")
+    with pytest.raises(DupmaeError, match="cannot be read as DOCX"):
+        list(read_passages(tmp_path / "x.docx"))
+
+
+@pytest.mark.parametrize("ending", ["md", "rst", "html"])
+def test_no_text_takes_a_time_that_grows_with_its_square(ending: str, tmp_path: Path) -> None:
+    for unit in ("`", "` ", ":a", "*", "**a ", "_", "<", "[", "[a](", "<a ", "> ", "- ", "|a", "&", "=\n"):
+        times = []
+        for size in (1_000, 8_000):
+            (tmp_path / f"x.{ending}").write_text("a " + unit * (size // len(unit)))
+            begin = time.perf_counter()
+            list(read_passages(tmp_path / f"x.{ending}"))
+            times.append(time.perf_counter() - begin)
+        assert times[1] < 32 * times[0] + 0.5, unit  # 8 times the text; a square would be 64 times
 
 
 def test_the_bounds_can_be_moved(bombs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +237,10 @@ def test_offsets_of_a_saved_data_set_that_lead_outside_are_refused(tmp_path: Pat
     assert "cannot be read as a Hugging Face data set" in ended.stdout
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.tsv", "x.txt", "x.jsonl.gz", "x.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["x.jsonl", "x.tsv", "x.txt", "x.jsonl.gz", "x.parquet", "x.html", "x.csv", "x.json", "x.pdf", "x.docx", "x.epub"],
+)
 def test_a_pipe_without_a_writer_and_a_device_without_end_are_no_corpora(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(DupmaeError, match="is no regular file"):

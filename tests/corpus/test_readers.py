@@ -2,7 +2,9 @@ import gzip
 import json
 import lzma
 import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -11,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dupmae.corpus import Passage, read_passages
+from dupmae.corpus.folders import Unread
+from dupmae.corpus.formats import plain_text
+from dupmae.corpus.passage import Document, Heading
 from dupmae.errors import DupmaeError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -63,7 +68,7 @@ def test_jsonl_field_names_can_be_chosen_and_ids_may_be_numbers(tmp_path: Path) 
 def test_jsonl_without_ids_is_numbered_by_lines_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", '{"text": "one"}\r\n\n{"text": "three"}')
 
-    assert read(path) == [Passage("1", "", "one"), Passage("3", "", "three")]
+    assert read(path) == [Passage("x.jsonl#1", "", "one"), Passage("x.jsonl#3", "", "three")]
 
 
 @pytest.mark.parametrize("name", ["_id", "id", "docid", "doc_id", "pid", "passage_id"])
@@ -162,7 +167,8 @@ def test_tsv_header_names_the_columns_in_any_order(tmp_path: Path) -> None:
 
 
 def test_tsv_whose_header_has_no_id_is_numbered_by_lines(tmp_path: Path) -> None:
-    assert read(write(tmp_path / "x.tsv", "text\none\ntwo\n")) == [Passage("2", "", "one"), Passage("3", "", "two")]
+    expected = [Passage("x.tsv#2", "", "one"), Passage("x.tsv#3", "", "two")]
+    assert read(write(tmp_path / "x.tsv", "text\none\ntwo\n")) == expected
 
 
 @pytest.mark.parametrize(
@@ -173,7 +179,7 @@ def test_tsv_whose_header_has_no_id_is_numbered_by_lines(tmp_path: Path) -> None
         ("1\tone\n2\ttwo\tmore\n", "line 2: 3 columns where the first line has 2"),
         (
             "doc_id\tcontents\n1\tone\n",
-            "line 1: a heading ('doc_id') without a column 'text': call the text's column so",
+            "line 1: a heading ('doc_id') without a column 'text'; its columns are 'doc_id', 'contents'",
         ),
         ("url\tID\tbody\nu\t1\tone\n", "line 1: a heading ('ID') without a column 'text'"),
         ("_id\ttext\n1\n", "line 2: 1 column where the first line has 2"),
@@ -187,14 +193,24 @@ def test_bad_tsv_is_refused_with_file_and_line(tmp_path: Path, content: str | by
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_each_paragraph_of_a_text_file_is_a_passage(tmp_path: Path, ending: str) -> None:
-    data = COMPRESS[ending](b"\n\nfirst line\nsecond line\n \n\nlast")
+def test_a_text_file_is_one_document_by_itself_as_in_a_folder(tmp_path: Path, ending: str) -> None:
+    data = COMPRESS[ending](b"\n\nfirst line\nsecond line\n \n\nlast\n")
     name = f"my notes.txt{ending}"
+    expected = Passage(f"my_notes.txt{ending}", "", "first line\nsecond line\n \n\nlast")
 
-    assert read(write(tmp_path / name, data)) == [
-        Passage(f"my_notes.txt{ending}#1", "", "first line\nsecond line"),
-        Passage(f"my_notes.txt{ending}#2", "", "last"),
-    ]
+    assert read(write(tmp_path / name, data)) == [expected]
+    assert read(tmp_path) == [replace(expected, metadata={"path": name})]
+
+
+def test_a_text_file_of_the_size_of_a_library_is_read_by_paragraphs(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(plain_text, "WHOLE", 20)
+    path = write(tmp_path / "big.txt", "\n\nfirst line\nsecond\n \n\nlast")
+
+    expected = [Passage("big.txt#1", "", "first line\nsecond"), Passage("big.txt#2", "", "last")]
+    assert read(path) == expected
+    assert read(tmp_path) == [replace(passage, metadata={"path": "big.txt"}) for passage in expected]
+    assert "each of its paragraphs is read as a document" in caplog.text
+    assert len(read(write(path, "a\n\n" + "b" * 15))) == 1
 
 
 def test_a_text_file_of_blank_lines_is_an_empty_corpus(tmp_path: Path) -> None:
@@ -205,34 +221,65 @@ def test_a_text_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert "line 2: byte 1 is not UTF-8" in error(write(tmp_path / "x.md", b"fine\n\xe4\n"))
 
 
-def test_each_file_of_a_folder_of_texts_is_a_passage(tmp_path: Path) -> None:
+def test_text_in_utf16_says_so_by_its_mark(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        mark = "" if encoding in ("utf-16", "utf-32") else "\ufeff"
+        assert read(write(tmp_path / "x.tsv", f"{mark}a\tGröße\n".encode(encoding))) == [Passage("a", "", "Größe")]
+    assert "cannot be read" in error(write(tmp_path / "x.tsv", "a\tone".encode("utf-16") + b"\x00\xd8\x01"))
+
+
+def test_each_file_of_a_folder_of_texts_is_a_document(tmp_path: Path) -> None:
     write(tmp_path / "b.txt", "two\n\nparagraphs\n")
     write(tmp_path / "deep er" / "a.md.gz", gzip.compress(b"# Title\n"))
     write(tmp_path / ".hidden" / "c.txt", "no")
     write(tmp_path / "picture.png", "no")
 
-    assert read(tmp_path) == [Passage("b.txt", "", "two\n\nparagraphs"), Passage("deep_er/a.md.gz", "", "# Title")]
+    assert read(tmp_path) == [
+        Passage("b.txt", "", "two\n\nparagraphs", {"path": "b.txt"}),
+        Document("deep_er/a.md.gz", "Title", "Title", {"path": "deep er/a.md.gz"}, headings=(Heading(0, 1, "Title"),)),
+    ]
 
 
-def test_text_files_beside_data_files_are_passed_over(tmp_path: Path) -> None:
+def test_a_folder_is_read_whole_whatever_is_in_it(tmp_path: Path) -> None:
     write(tmp_path / "part1.jsonl", jsonl({"text": "one"}))
     write(tmp_path / "sub" / "part2.tsv.xz", lzma.compress(b"k\ttwo\n"))
     write(tmp_path / "README.md", "About this collection.")
 
-    assert read(tmp_path) == [Passage("part1.jsonl:1", "", "one"), Passage("k", "", "two")]
+    datasets.Dataset.from_dict({"text": ["row"]}).save_to_disk(str(tmp_path / "saved"))
+
+    assert [(passage.id, passage.text, passage.metadata["path"]) for passage in read(tmp_path)] == [
+        ("README.md", "About this collection.", "README.md"),
+        ("part1.jsonl#1", "one", "part1.jsonl"),
+        ("saved#1", "row", "saved"),
+        ("k", "two", "sub/part2.tsv.xz"),
+    ]
+    assert [passage.id for passage in read(tmp_path / "saved")] == ["saved#1"]
 
 
-def test_a_duplicate_id_across_the_files_of_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_id_across_the_files_of_a_folder_is_refused_if_strict(tmp_path: Path) -> None:
     for name in ("1.jsonl", "2.jsonl"):
         write(tmp_path / name, jsonl({"_id": "same", "text": name}))
 
-    assert f"{tmp_path / '2.jsonl'}, line 1: the id 'same' was used before" in error(tmp_path)
+    unread = Unread()
+    assert [passage.text for passage in read_passages(tmp_path, unread=unread)] == ["1.jsonl"]
+    reason = f"{tmp_path / '2.jsonl'}, line 1: the id 'same' was used before"
+    assert unread.refused == {tmp_path / "2.jsonl": 1}
+    assert unread.reasons[0].startswith(reason)
+    with pytest.raises(DupmaeError, match=re.escape(reason)):
+        list(read_passages(tmp_path, unread=Unread(strict=True)))
 
 
 def test_a_folder_without_known_files_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "table.csv", "a,b")
+    write(tmp_path / "picture.png", "a,b")
 
-    assert "holds no file of a known type" in error(tmp_path)
+    assert "holds no file of a known type (1 .png)" in error(tmp_path)
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_refused_with_a_reason(tmp_path: Path) -> None:
+    write(tmp_path / "table.csv", "a,b\n1,2\n")
+
+    assert "no text was found in it; not read: 1 fault in one file" in error(tmp_path)
+    assert "no column 'text' (the text); its columns are 'a', 'b'" in error(tmp_path)
 
 
 def test_a_beir_folder_gives_its_corpus_alone(tmp_path: Path) -> None:
@@ -259,14 +306,17 @@ def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
 def test_parquet_without_ids_is_numbered_by_rows(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["one", "two"]}), tmp_path / "x.parquet")
 
-    assert read(tmp_path / "x.parquet", text_field="body") == [Passage("1", "", "one"), Passage("2", "", "two")]
+    assert read(tmp_path / "x.parquet", text_field="body") == [
+        Passage("x.parquet#1", "", "one"),
+        Passage("x.parquet#2", "", "two"),
+    ]
 
 
 def test_bad_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     assert "cannot be read as Parquet" in error(write(path, "no"))
     pq.write_table(pa.table({"id": ["a"], "body": ["one"]}), path)
-    assert "no column 'text' (the text); its columns are id, body" in error(path)
+    assert "no column 'text' (the text); its columns are 'id', 'body'" in error(path)
     pq.write_table(pa.table({"text": ["one", None]}), path)
     assert "row 2: the field 'text' is null" in error(path)
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
@@ -287,7 +337,7 @@ def test_a_saved_data_set_with_splits_asks_for_one_of_them(tmp_path: Path) -> No
     datasets.DatasetDict({"train": data, "test": data}).save_to_disk(str(tmp_path / "saved"))
 
     assert "holds a data set with the splits test, train" in error(tmp_path / "saved")
-    assert read(tmp_path / "saved" / "train") == [Passage("1", "", "one")]
+    assert read(tmp_path / "saved" / "train") == [Passage("train#1", "", "one")]
 
 
 def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
@@ -300,8 +350,8 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
 def test_a_missing_path_and_an_unknown_type_are_refused_at_the_call(tmp_path: Path) -> None:
     with pytest.raises(DupmaeError, match=r"none\.jsonl does not exist"):
         read_passages(tmp_path / "none.jsonl")
-    with pytest.raises(DupmaeError, match=r"x\.csv is of an unknown type; known are \.jsonl"):
-        read_passages(write(tmp_path / "x.csv", "a,b"))
+    with pytest.raises(DupmaeError, match=r"x\.png is of an unknown type; known are \.jsonl"):
+        read_passages(write(tmp_path / "x.png", "a,b"))
 
 
 def test_reading_is_lazy(tmp_path: Path) -> None:
@@ -312,24 +362,34 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
         next(passages)
 
 
-def test_metadata_fields_are_kept_as_strings(tmp_path: Path) -> None:
+def test_metadata_fields_keep_their_types(tmp_path: Path) -> None:
     lines = [
         {"_id": "a", "text": "x", "year": 2020, "open": True, "lang": "en", "other": 1},
         {"_id": "b", "text": "y", "year": None, "score": 0.5},
     ]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     first, second = read_passages(tmp_path / "c.jsonl", metadata_fields=["year", "open", "lang", "score"])
-    assert first.metadata == {"year": "2020", "open": "true", "lang": "en"}
-    assert second.metadata == {"score": "0.5"}
+    assert first.metadata == {"year": 2020, "open": True, "lang": "en"}
+    assert second.metadata == {"score": 0.5}
+    assert type(first.metadata["year"]) is int
 
 
-def test_metadata_may_be_nested_as_in_beir_and_whole_numbers_have_no_fraction(tmp_path: Path) -> None:
+def test_cells_of_text_become_numbers_where_nothing_is_lost(tmp_path: Path) -> None:
+    cells = ["7", "-3", "0.5", "true", "007", "1e5", "+1", "1.50", " ", "9" * 25, "٣", "x"]
+    path = write(tmp_path / "x.csv", "text,n\n" + "".join(f"t,{cell}\n" for cell in cells))
+
+    found = [passage.metadata.get("n") for passage in read_passages(path, metadata_fields=["n"])]
+    assert found == [7, -3, 0.5, True, "007", "1e5", "+1", "1.50", None, "9" * 25, "٣", "x"]
+    assert [type(value) for value in found[:4]] == [int, int, float, bool]
+
+
+def test_metadata_may_be_nested_as_in_beir(tmp_path: Path) -> None:
     rows = [{"_id": "a", "text": "x", "year": 2020.0, "metadata": {"focus": "bees", "year": "old", "depth": 1.5}}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
 
     for path in (write(tmp_path / "c.jsonl", jsonl(*rows)), tmp_path / "c.parquet"):
         (passage,) = read_passages(path, metadata_fields=["focus", "year", "depth", "none"])
-        assert passage.metadata == {"focus": "bees", "year": "2020", "depth": "1.5"}
+        assert passage.metadata == {"focus": "bees", "year": 2020.0, "depth": 1.5}
 
 
 def test_a_metadata_field_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:
@@ -350,19 +410,102 @@ def test_links_in_a_folder_are_followed_once_and_never_in_a_circle(tmp_path, cap
     (texts / "inner" / "up").symlink_to("..")
     (far / "back").symlink_to(texts)
     (far / "far").symlink_to(tmp_path)
-    ids = [passage.id for passage in read_passages(texts)]
+    unread = Unread()
+    ids = [passage.id for passage in read_passages(texts, unread=unread)]
     assert ids == ["inner/a.txt", "linked.txt", "more/b.txt"]
-    assert "more again, a link to the folder" in caplog.text
+    assert unread.summary() == "4 linked (read already)"
 
 
-def test_what_is_not_read_of_a_folder_is_named(tmp_path, caplog):
+def test_what_is_not_read_of_a_folder_is_counted_by_ending_in_one_line_at_the_end(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
     (tmp_path / ".b.txt").write_text("hidden", encoding="utf-8")
+    (tmp_path / ".git").mkdir()
+    for name in ("1.png", "2.PNG", "LICENSE", "x.tar.gz", "old.2024 final version"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
     assert len(list(read_passages(tmp_path))) == 1
-    assert "1 hidden files, such as .b.txt" in caplog.text
-    (tmp_path / "c.txt").symlink_to("nowhere")
-    with pytest.raises(DupmaeError, match=r"c\.txt is a link that leads nowhere"):
-        read_passages(tmp_path)
+    line = f"Not read of {tmp_path}: 2 .png, 2 hidden, 2 without an ending, 1 .tar.gz."
+    assert [record.getMessage() for record in caplog.records] == [line]
+    list(read_passages(tmp_path))
+    assert len(caplog.records) == 1  # a command that reads a corpus twice says it once
+
+
+def _dead_link(folder: Path) -> None:
+    (folder / "c.txt").symlink_to("nowhere")
+
+
+def _foreign_name(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/c\xff.txt")).write_text("x", encoding="utf-8")
+
+
+def _pipe(folder: Path) -> None:
+    os.mkfifo(folder / "c.txt")
+
+
+def _closed(folder: Path) -> None:
+    (folder / "c.md").write_text("x", encoding="utf-8")
+    (folder / "c.md").unlink()
+    (folder / "c.md").symlink_to(folder / "c.md")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (_dead_link, "is a link that leads nowhere"),
+        (_foreign_name, r"c\xff.txt: its name is not UTF-8: rename it"),
+        (_pipe, "is no regular file"),
+        (_closed, "is a link that leads nowhere"),
+        (lambda folder: write(folder / "c.csv", 'text,n\n"a,1\n'), "line 2: not valid CSV (unexpected end of data)"),
+        (lambda folder: write(folder / "c.csv", "id~text\n1~a\n"), "line 1: no column 'text' (the text); its columns"),
+        (lambda folder: write(folder / "c.csv", "text,n\na,1,2\n"), "line 2: 3 columns where the heading has 2"),
+        (lambda folder: write(folder / "c.txt", b"caf\xe9"), "line 1: byte 4 is not UTF-8"),
+        (lambda folder: write(folder / "c.txt", ""), "is empty"),
+        (lambda folder: write(folder / "c.html", "<script>x</script><noscript>y</noscript>"), "holds no text: scripts"),
+        (lambda folder: write(folder / "c.html", "<div>" * 3000 + "x"), "nested deeper than 2,048"),
+        (
+            lambda folder: write(folder / "c.json", '{"name": "x"}'),
+            "no column 'text' (the text); its columns are 'name'",
+        ),
+        (lambda folder: write(folder / "c.json", "[1"), "not valid JSON"),
+        (lambda folder: write(folder / "c.json", "7"), "holds a number, neither a list of records nor an object"),
+        (lambda folder: write(folder / "c.jsonl", '{"text": 1}'), "line 1: the field 'text' is a number"),
+        (lambda folder: write(folder / "c.jsonl", "{"), "line 1: not valid JSON"),
+        (lambda folder: write(folder / "c.docx", "PK"), "cannot be read as DOCX"),
+        (lambda folder: write(folder / "c.epub", "PK"), "cannot be read as EPUB"),
+        (lambda folder: write(folder / "c.xlsx", "PK"), "cannot be read as XLSX"),
+        (lambda folder: write(folder / "c.pdf", "%PDF-1.4"), "cannot be read as PDF"),
+        (lambda folder: write(folder / "c.parquet", "PAR1"), "cannot be read as Parquet"),
+    ],
+)
+def test_what_cannot_be_read_of_a_folder_is_named_and_stops_no_other_unless_strict(tmp_path, caplog, make, reason):
+    (tmp_path / "a.txt").write_text("first", encoding="utf-8")
+    (tmp_path / "z.txt").write_text("last", encoding="utf-8")
+    make(tmp_path)
+    assert [passage.text for passage in read_passages(tmp_path)] == ["first", "last"]
+    named, line = [record.getMessage() for record in caplog.records]
+    assert reason in named
+    assert line == f"Not read of {tmp_path}: 1 fault in one file (named above)."
+    assert len(named) <= 520
+    with pytest.raises(DupmaeError, match=re.escape(reason)):
+        list(read_passages(tmp_path, unread=Unread(strict=True)))
+
+
+def test_records_behind_a_bad_one_are_read(tmp_path, caplog):
+    (tmp_path / "x.jsonl").write_text('{"text": "one"}\nno\n{"body": 1}\n{"text": "two"}\n', encoding="utf-8")
+    (tmp_path / "y.csv").write_text('text,n\n"one\nline",1\ntwo\n\nthree,3\n"a"b,4\nfour,5\n', encoding="utf-8")
+    (tmp_path / "z.tsv").write_text("1\ta\n2\n3\tc\n", encoding="utf-8")
+    unread = Unread()
+    ids = [passage.id for passage in read_passages(tmp_path, unread=unread)]
+    assert ids == ["x.jsonl#1", "x.jsonl#4", "y.csv#2", "y.csv#6", "y.csv#8", "1", "3"]
+    assert unread.summary() == "5 faults in 3 files (named above)"
+    assert "y.csv, line 4: 1 column where" in caplog.text
+    assert "y.csv, line 7: not valid CSV" in caplog.text
+
+
+def test_of_many_faults_the_first_are_named_and_all_are_counted(tmp_path, caplog):
+    (tmp_path / "x.jsonl").write_text('{"text": "one"}\n' + "no\n" * 50, encoding="utf-8")
+    assert len(list(read_passages(tmp_path))) == 1
+    assert len(caplog.records) == 21
+    assert caplog.records[-1].getMessage().endswith(": 50 faults in one file (the first 20 named above).")
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
@@ -376,5 +519,8 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr("os.scandir", refuse)
+    unread = Unread()
+    assert len(list(read_passages(tmp_path, unread=unread))) == 1
+    assert "closed cannot be read (permission denied)" in unread.reasons[0]
     with pytest.raises(DupmaeError, match=r"closed cannot be read \(permission denied\)"):
-        read_passages(tmp_path)
+        read_passages(tmp_path, unread=Unread(strict=True))

@@ -148,7 +148,7 @@ def _unfollowed(path: Path, root: Path, seen: set[str]) -> str:
         return ""
     target = os.path.realpath(path)
     if target in seen or Path(target).is_relative_to(root) or root.is_relative_to(target):
-        return "linked folder (read already)"
+        return "linked (read already)"
     seen.add(target)
     return ""
 

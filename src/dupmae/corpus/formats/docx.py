@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ def read(path: Path) -> Page:
         try:
             document = docx.Document(str(path))
             layout = Layout()
+            styles = {style.style_id: style.name or "" for style in document.styles}
             for block in _blocks(document):
-                _put(layout, block)
+                _put(layout, block, styles)
             about = document.core_properties
             said = {"author": about.author, "date": about.created, "subject": about.subject, "keywords": about.keywords}
             fields = {name: value for name, value in said.items() if value}
@@ -45,15 +46,15 @@ def _blocks(parent: Any) -> Iterator[Any]:
             yield block
 
 
-def _put(layout: Layout, block: Any) -> None:
-    """Add a paragraph, or a table's row."""
+def _put(layout: Layout, block: Any, styles: Mapping[str, str]) -> None:
+    """Add a paragraph, or a table's row; `styles` has the styles' names by their ids."""
     if hasattr(block, "cells"):
         cells = list(dict.fromkeys(block.cells))  # cells that were joined come once for each of them
         layout.line()
         layout.words(" | ".join(" ".join(cell.text.split()) for cell in cells))
         layout.line()
         return
-    style = (block.style.name if block.style is not None else "") or ""
+    style = styles.get(block._p.style, "")  # its own `style` searches all styles for each paragraph
     level = re.fullmatch(r"(?i)heading (\d)", style)
     if level or style == "Title":
         layout.heading(int(level[1]) if level else 1, block.text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ _UNREAD = {
 """Elements that hold nothing to read."""
 _AROUND = {"nav": "navigation", "header": "banner", "footer": "contentinfo", "aside": "complementary"}
 """Elements around a page's main text, and the roles that mean the same."""
+_SURROUNDINGS, _NAVIGATION = set(_AROUND), {"nav"}
 _BLOCKS = {
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "table", "pre", "blockquote", "figure", "section",
     "article", "hr", "header", "footer", "main", "aside", "details", "fieldset", "form", "nav",
@@ -93,19 +94,19 @@ def page_of(markup: str, source: str) -> Page:
         part for part in root.iter("main", "{*}main") if not any(above.tag == "main" for above in part.iterancestors())
     ]
     mains = mains or root.xpath("//*[@role='main']")[:1]
-    layout = _laid_out(mains, inside=True) if mains else _laid_out(whole, inside=False)
+    layout = _laid_out(mains, _NAVIGATION) if mains else _laid_out(whole, _SURROUNDINGS)
     if mains and len(layout.page("").text) < 1000:  # it may be an empty frame that a script was to fill
-        outside = _laid_out(whole, inside=False)
+        outside = _laid_out(whole, _SURROUNDINGS)
         layout = outside if len(outside.page("").text) > 4 * len(layout.page("").text) else layout
     if not layout.page("").text:
-        layout = _laid_out(whole, inside=True)
+        layout = _laid_out(whole, set())
     title = " ".join("".join(root.xpath("string((/html/head/title | /html/body/title)[1])")).split())
     first = min(layout.headings, key=lambda heading: heading.level, default=None)
     return layout.page(title or (first.text if first else ""), _fields(root))
 
 
-def _laid_out(roots: Iterable[Any], *, inside: bool) -> Layout:
-    """Lay out the text of elements; `inside` the main part of a page all counts but navigation."""
+def _laid_out(roots: Iterable[Any], without: Collection[str]) -> Layout:
+    """Lay out the text of elements, without some of those around it."""
     from lxml import etree
 
     layout = Layout()
@@ -115,7 +116,7 @@ def _laid_out(roots: Iterable[Any], *, inside: bool) -> Layout:
         for event, element in walk:
             tag = element.tag
             if event == "start":
-                if element is not root and _is_unread(element, inside):
+                if element is not root and _is_unread(element, without):
                     walk.skip_subtree()
                 elif tag in ("h1", "h2", "h3", "h4", "h5", "h6"):
                     layout.heading(int(tag[1]), _text_of(element))
@@ -127,10 +128,7 @@ def _laid_out(roots: Iterable[Any], *, inside: bool) -> Layout:
                     _begin(layout, element)
                     layout.words(element.text or "")
                 continue
-            if tag in _BLOCKS:
-                layout.block()
-            elif tag in _LINES:
-                layout.line()
+            _separate(layout, element)
             if element is not root and element.tail:
                 layout.words(element.tail)
     return layout
@@ -144,24 +142,34 @@ def _begin(layout: Layout, element: Any) -> None:
             layout.words(" | ")
     elif tag == "li":
         layout.item("- ")
+    else:
+        _separate(layout, element)
+
+
+def _separate(layout: Layout, element: Any) -> None:
+    """Set an element that begins or ends apart from what stands before or behind it."""
+    tag, parent = element.tag, element.getparent()
+    if tag in ("ul", "ol") and parent is not None and parent.tag == "li":
+        layout.line()
     elif tag in _BLOCKS:
         layout.block()
     elif tag in _LINES:
         layout.line()
 
 
-def _is_unread(element: Any, inside: bool) -> bool:
+def _is_unread(element: Any, without: Collection[str]) -> bool:
     """Tell whether an element is none of the text."""
     tag, role = element.tag, element.get("role")
-    if tag in _UNREAD or element.get("hidden") is not None or tag == "nav" or role in ("navigation", "search"):
+    if tag in _UNREAD or element.get("hidden") is not None:
         return True
     if tag == "a" and "headerlink" in (element.get("class") or ""):
         return True
-    if inside or (tag not in _AROUND and role not in _AROUND.values()):
+    kind = next((name for name, meant in _AROUND.items() if tag == name or role == meant), None)
+    if kind not in without or kind == "nav":
+        return kind in without
+    if next(element.iterancestors("article"), None) is not None:
         return False
-    if any(above.tag == "article" for above in element.iterancestors()):
-        return False
-    return not (tag == "header" or role == "banner") or element.find(".//h1") is None
+    return kind != "header" or element.find(".//h1") is None
 
 
 def _text_of(element: Any) -> str:
@@ -175,7 +183,7 @@ def _text_of(element: Any) -> str:
             continue
         if event == "end":
             parts.append(part.tail or "")
-        elif _is_unread(part, inside=True):
+        elif _is_unread(part, _NAVIGATION):
             walk.skip_subtree()
         else:
             parts.append("\n" if part.tag == "br" else part.text or "")

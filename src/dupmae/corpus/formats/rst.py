@@ -101,4 +101,5 @@ def _readable(text: str) -> str:
     text = re.sub(r"`[!~]?([^`]{1,1000})`_{0,2}", r"\1", text)
     text = re.sub(r"\*\*([^*\n]{1,1000})\*\*", r"\1", text)
     text = re.sub(r"(?<![\w*])\*([^*\s][^*\n]{0,1000})\*(?![\w*])", r"\1", text)
-    return re.sub(r"(?<=\w)_{1,2}(?=[\s.,;:)]|$)|::$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<=\S)::$", ":", text, flags=re.MULTILINE)
+    return re.sub(r"(?<=\w)_{1,2}(?=[\s.,;:)]|$)|\s?::$", "", text, flags=re.MULTILINE)
