@@ -120,7 +120,8 @@ def read_pairs(
     without a heading has queries, positives and, in a third column, negatives.
 
     Equal texts become one passage and equal queries one query. Ids are `q1`, `q2`, ... and `p1`, `p2`, ... in the order
-    in which texts are first met. A negative has the grade -1, which measures count as 0, unless it is a positive of the same query elsewhere.
+    in which texts are first met. A negative has the grade -1, which measures count as 0, unless it is a positive of the
+    same query elsewhere.
 
     Args:
         path: The file or folder; its name tells the format, and JSON Lines may have any.

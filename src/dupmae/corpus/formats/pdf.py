@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from dupmae.corpus.formats.extras import needs
@@ -53,20 +55,26 @@ def read(path: Path) -> Page:
 def _refuse_bomb(path: Path) -> None:
     """Refuse a file whose streams, images aside, unpack to more than they may; PDFium would take gigabytes for them."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            unpacked = 0
+            for begin in re.finditer(rb"stream\r?\n", content):
+                about = content[max(0, begin.start() - 300) : begin.start()].rpartition(b" obj")[2]
+                if b"FlateDecode" not in about or b"/Image" in about:
+                    continue
+                with contextlib.suppress(zlib.error):
+                    for size in _sizes(content, begin.end()):
+                        unpacked += size
+                        refuse_bomb(path, unpacked, len(content))
+    except (OSError, ValueError) as error:  # that it is empty is a ValueError
         raise DupmaeError(f"{path} cannot be read ({error}).") from None
-    unpacked = 0
-    for begin in re.finditer(rb"stream\r?\n", content):
-        about = content[max(0, begin.start() - 300) : begin.start()].rpartition(b" obj")[2]
-        if b"FlateDecode" not in about or b"/Image" in about:
-            continue
-        stream, place = zlib.decompressobj(), begin.end()
-        with contextlib.suppress(zlib.error):
-            while not stream.eof and (part := stream.unconsumed_tail or content[place : place + 65536]):
-                place += 0 if stream.unconsumed_tail else 65536
-                unpacked += len(stream.decompress(part, 1 << 20))
-                refuse_bomb(path, unpacked, len(content))
+
+
+def _sizes(content: mmap.mmap, place: int) -> Iterator[int]:
+    """Yield how many bytes come out of a stream, a megabyte of it at a time."""
+    stream = zlib.decompressobj()
+    while not stream.eof and (part := stream.unconsumed_tail or content[place : place + 65536]):
+        place += 0 if stream.unconsumed_tail else 65536
+        yield len(stream.decompress(part, 1 << 20))
 
 
 def _date(value: str) -> str:
