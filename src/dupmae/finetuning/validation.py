@@ -123,10 +123,8 @@ def compared(output: Path, dev: Benchmark, config: FinetuneConfig) -> dict[str, 
         `before`, `after` and `bm25` -> metric -> value.
     """
     measured = read_metrics(output / HELD_OUT_FILE)
-    found = {
-        "before": measured[0],
-        "after": max(measured, key=lambda line: float(line[METRIC])),
-    }  # of equal ones the first
+    best = max(measured, key=lambda line: float(line[METRIC]))  # of equal ones the first, which was kept
+    found = {"before": measured[0], "after": best}
     pool = dev_pool(dev, config.dev_pool_size, config.seed)
     figures = evaluate_run(bm25_run(pool), pool.qrels)
     return {
