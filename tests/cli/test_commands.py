@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dupmae.cli import entry as cli
-from dupmae.config import AdaptConfig, DuplexConfig, FinetuneConfig, Recipe
+from dupmae.config import AdaptConfig, DuplexConfig, FieldsConfig, FinetuneConfig, Recipe
 from dupmae.corpus import build_token_store, read_benchmark, read_pairs, split_queries
 from dupmae.duplex import DuplexEmbeddings, DuplexEncoder
 from dupmae.experiments.adapt import adapt
@@ -204,5 +204,7 @@ def test_a_dry_run_asks_for_the_stages_alone_and_writes_nothing(run_recipe, stan
     run_recipe.assert_called_once_with(Recipe(output="here"), dry_run=True)
     adapt_to = stand_in("dupmae.experiments.adapt.adapt")
     assert cli.main(["adapt", "c.jsonl", "--model", "m", "--output", "o", "--dry_run"]) == 0
-    adapt_to.assert_called_once_with("c.jsonl", "m", Path("o"), AdaptConfig(), None, dry_run=True)
+    adapt_to.assert_called_once_with(
+        "c.jsonl", "m", Path("o"), AdaptConfig(), None, fields=FieldsConfig(), strict=False, dry_run=True
+    )
     assert "Written" not in capsys.readouterr().out

@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,32 @@ def test_a_small_archive_does_not_unpack_without_end(ending: str, tmp_path: Path
         archive.writestr("word/document.xml", b"<a>" + b"0" * 30_000_000)
     with pytest.raises(DupmaeError, match=r"unpacks to more than \d+ MB"):
         list(read_passages(tmp_path / f"x.{ending}"))
+
+
+def test_a_small_pdf_file_does_not_unpack_without_end(tmp_path: Path) -> None:
+    stream = zlib.compress(b" " * 30_000_000, 9)
+    head = b"%PDF-1.4\n1 0 obj<</Length 1/Filter/FlateDecode>>stream\n"
+    (tmp_path / "x.pdf").write_bytes(head + stream + b"\nendstream endobj")
+    with pytest.raises(DupmaeError, match=r"unpacks to more than \d+ MB"):
+        list(read_passages(tmp_path / "x.pdf"))
+    (tmp_path / "x.pdf").write_bytes(head.replace(b"<<", b"<</Subtype/Image") + stream)  # a blank page, scanned
+    with pytest.raises(DupmaeError, match="cannot be read as PDF"):
+        list(read_passages(tmp_path / "x.pdf"))
+
+
+def test_front_matter_cannot_grow_by_its_aliases(tmp_path: Path) -> None:
+    lists = "".join(f"a{n + 1}: &a{n + 1} [{','.join([f'*a{n}'] * 10)}]\n" for n in range(11))
+    (tmp_path / "x.md").write_text(f"---\na0: &a0 [x]\n{lists}---\ntext")
+    (passage,) = read_passages(tmp_path / "x.md", metadata_fields=["a0", "a11"])
+    assert passage.metadata == {"a0": "x"}
+
+
+def test_an_element_of_a_page_has_no_thousands_of_attributes(tmp_path: Path) -> None:
+    (tmp_path / "x.html").write_text(f"<a {' '.join(f'name{n}=1' for n in range(20_000))}>x")
+    with pytest.raises(DupmaeError, match="an element has more than 2,000 attributes"):
+        list(read_passages(tmp_path / "x.html"))
+    (tmp_path / "x.html").write_text(f"<svg><path d='{'M 1 2 ' * 20_000}'/></svg>x<img src='data:{'0' * 20_000}'>")
+    assert [passage.text for passage in read_passages(tmp_path / "x.html")] == ["x"]
 
 
 def test_entities_that_are_made_of_entities_are_not_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def read(path: Path, **fields: str) -> Read:
     assert {passage for grades in pairs.qrels.values() for passage in grades} <= pairs.corpus.keys()
     return {
         pairs.queries[query]: tuple(
-            [pairs.corpus[passage].text for passage, grade in grades.items() if grade == wanted] for wanted in (1, 0)
+            [pairs.corpus[passage].text for passage, grade in grades.items() if grade == wanted] for wanted in (1, -1)
         )
         for query, grades in pairs.qrels.items()
     }
@@ -45,7 +45,10 @@ def lines(path: Path, *records: dict[str, Any]) -> Path:
 
 
 EXPECTED: Read = {"q": (["a"], ["n"]), "r": (["b"], [])}
-ROWS = [{"query": "q", "positive": "a", "negative": "n"}, {"query": "r", "positive": "b", "negative": None}]
+ROWS: list[dict[str, Any]] = [
+    {"query": "q", "positive": "a", "negative": "n"},
+    {"query": "r", "positive": "b", "negative": None},
+]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.parquet", "x.xlsx", "saved"])

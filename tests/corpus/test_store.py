@@ -179,8 +179,8 @@ def test_a_store_of_the_same_files_is_used_again(tmp_path: Path) -> None:
         again(never(), max_length=7)
     with pytest.raises(AssertionError, match="a text was read"):
         build_token_store(never(), TOKENIZER, folder, StoreConfig(max_length=8, min_length=1))
+    config = StoreConfig(max_length=8, min_length=1)
     with pytest.raises(AssertionError, match="a text was read"):
-        config = StoreConfig(max_length=8, min_length=1)
         build_token_store(never(), TOKENIZER, folder, config, [source.parent], read_as={"text_field": "body"})
     source.write_text("a b c d", encoding="utf-8")
     with pytest.raises(AssertionError, match="a text was read"):

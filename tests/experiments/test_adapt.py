@@ -21,6 +21,7 @@ from dupmae.cli.parsing import parse_command
 from dupmae.config import (
     AdaptConfig,
     DuplexConfig,
+    FieldsConfig,
     FinetuneConfig,
     FurtherStageConfig,
     MiningConfig,
@@ -373,13 +374,14 @@ def test_the_commands_defaults_are_those_of_the_settings() -> None:
 
 def test_the_command_hands_on_what_it_is_given(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
     calls: list[tuple[Any, ...]] = []
-    adapter: Callable[..., Any] = lambda *call: calls.append(call) or call[2]  # noqa: E731
+    adapter: Callable[..., Any] = lambda *call, **named: calls.append((*call, named)) or call[2]  # noqa: E731
     monkeypatch.setattr(adapting, "adapt", adapter)
     monkeypatch.setattr(cli, "silence", lambda: None)
     (tmp_path / "pairs.jsonl").write_text('{"query": "q", "positive": "p"}\n')
     words = ["adapt", "texts", "--output", "o", "--model", "m", "--pairs", str(tmp_path / "pairs.jsonl"), "--seed", "5"]
-    assert cli.main(words) == 0
-    ((corpus, model, output, settings, given),) = calls
+    assert cli.main([*words, "--text_field", "body", "--strict"]) == 0
+    ((corpus, model, output, settings, given, named),) = calls
+    assert named == {"fields": FieldsConfig(text_field="body"), "strict": True, "dry_run": False}
     assert (corpus, model, output, settings.seed) == ("texts", "m", Path("o"), 5)
     assert list(given.queries.values()) == ["q"]
     assert capsys.readouterr().out == "Written: o\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,37 @@ def test_reranking_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     words = ["rerank", "--model", "m", "--run", "r", "--benchmark", "b", "--output", "o", "--depth", "0"]
     assert cli.main(words) == 2
     assert "--depth counts the passages to score" in capsys.readouterr().err
+
+
+def test_pairs_in_a_sheet_are_trained_on_and_the_held_out_ones_end_in_a_table(
+    folder: str, make_encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_encoder().save_pretrained(str(tmp_path / "model"))
+    train = read_benchmark(folder, "train")
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["Ask", "Answer", "Negative"])
+        others = list(train.corpus.values())
+        for number, (query, grades) in enumerate(train.qrels.items()):
+            positive = next(passage for passage, grade in grades.items() if grade > 0)
+            negative = others[number - 1].text if others[number - 1].id not in grades else ""
+            rows.writerow([train.queries[query], train.corpus[positive].text, negative])
+    words = [
+        "finetune",
+        "--model",
+        str(tmp_path / "model"),
+        "--pairs",
+        str(tmp_path / "pairs.csv"),
+        "--query_field",
+        "Ask",
+    ]
+    words += ["--output", str(tmp_path / "run"), "--epochs", "1", "--batch_size", "3", "--eval_steps", "2"]
+    assert cli.main([*words, "--dev_fraction", "0.3", "--hold_out", "queries"]) == 0
+    told = capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "run" / "held_out.jsonl").read_text().splitlines()]
+    best = max(line["ndcg@10"] for line in lines)
+    rows = {row.split()[1]: row for row in told.splitlines() if row.startswith(("│ before", "│ after", "│ bm25"))}
+    assert f"{lines[0]['ndcg@10']:.4f}" in rows["before"]
+    assert f"{best:.4f}" in rows["after"]
+    assert rows.keys() == {"before", "after", "bm25"}
+    assert f"{tmp_path / 'run' / 'model'}" in told

@@ -335,7 +335,7 @@ class FinetuneConfig(CheckedSettings):
     """Tokens of a passage in training; shorter than at encoding, for speed."""
     negatives: Count = 1
     """Hard negatives of each pair, drawn afresh each epoch from its query's candidate list, or without lists from the
-    negatives that are given with it (grade 0), or else from the best passages of BM25; 0 leaves in-batch negatives
+    negatives that are given with it (--pairs), or else from the best passages of BM25; 0 leaves in-batch negatives
     alone."""
     negative_depth: Positive = 20
     """How many of the best candidates, positives not counted, a hard negative is drawn from."""

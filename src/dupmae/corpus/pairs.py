@@ -23,6 +23,8 @@ QUERIES = ("query", "question", "anchor")
 """What the field of the query may be called where no name is asked for, whatever its case; the first counts."""
 POSITIVES = ("positive", "pos", "positives", "passage", "document", "answer")
 """The same of the passages that answer it."""
+NEGATIVE = -1
+"""The grade of a negative that was given with its query: 0 is that of any passage that somebody judged."""
 _NEGATIVES = re.compile(r"negatives?|neg|negative_\d+")
 _LABELS, _SCORES = ("label", "labels"), ("score", "scores")
 
@@ -118,7 +120,8 @@ def read_pairs(
     without a heading has queries, positives and, in a third column, negatives.
 
     Equal texts become one passage and equal queries one query. Ids are `q1`, `q2`, ... and `p1`, `p2`, ... in the order
-    in which texts are first met. A negative has the grade 0, unless it is a positive of the same query elsewhere.
+    in which texts are first met. A negative has the grade -1, which measures count as 0, unless it is a positive of the
+    same query elsewhere.
 
     Args:
         path: The file or folder; its name tells the format, and JSON Lines may have any.
@@ -135,7 +138,7 @@ def read_pairs(
     Example:
         >>> from pathlib import Path
         >>> from dupmae.corpus import read_pairs
-        >>> _ = Path("pairs.csv").write_text("Question,Answer\\nwhat burns,A lamp.\\nwhat swims,A fish.\\n")
+        >>> _ = Path("pairs.csv").write_text("Question,Answer\nwhat burns,A lamp.\nwhat swims,A fish.\n")
         >>> pairs = read_pairs("pairs.csv")
         >>> pairs.queries, pairs.qrels
         ({'q1': 'what burns', 'q2': 'what swims'}, {'q1': {'p1': 1}, 'q2': {'p2': 1}})
@@ -148,12 +151,12 @@ def read_pairs(
     for query, positives, negatives in _pairs(path, _PairColumns(query_field, positive_field, negative_field)):
         name = queries.setdefault(query, f"q{len(queries) + 1}")
         grades = qrels.setdefault(name, {})
-        for text, grade in (*((text, 1) for text in positives), *((text, 0) for text in negatives)):
+        for text, grade in (*((text, 1) for text in positives), *((text, NEGATIVE) for text in negatives)):
             passage = passages.setdefault(text, f"p{len(passages) + 1}")
             if grades.get(passage, grade) != grade:
                 both.add((name, passage))
-            grades[passage] = max(grade, grades.get(passage, 0))
-    without = [query for query, grades in qrels.items() if not any(grades.values())]
+            grades[passage] = max(grade, grades.get(passage, NEGATIVE))
+    without = [query for query, grades in qrels.items() if max(grades.values()) < 1]
     if len(without) == len(qrels):
         raise DupmaeError(f"{path} holds no pairs.")
     if without:

@@ -221,7 +221,7 @@ class Adaptation(Training):
             for query, grades in train.qrels.items():
                 answers = [train.corpus[passage].full_text for passage, grade in grades.items() if grade > 0]
                 record: dict[str, object] = {"query": train.queries[query], "positive": answers}
-                if others := [train.corpus[passage].full_text for passage, grade in grades.items() if grade <= 0]:
+                if others := [train.corpus[passage].full_text for passage, grade in grades.items() if grade < 0]:
                     record["negative"] = others
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 

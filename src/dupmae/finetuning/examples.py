@@ -75,7 +75,7 @@ def make_examples(
     before any query's second, so that queries with hundreds of positives leave room for the others.
 
     Negatives come from the `negative_depth` best candidates, a fresh draw an epoch. Without lists these are the
-    passages that are judged not to answer the query (grade 0, such as the negatives of pairs), all of them; of a query
+    passages of the query with a negative grade, all of them, which is what the negatives of pairs have; of a query
     without such judgements, the best passages of BM25 that are not judged positive, nor read like one that is or like
     the query. Where there are too few, any other passages serve; but what is to be distilled has to have a score, so
     there the places stay empty.
@@ -156,7 +156,7 @@ def candidate_pools(
     _warn_of_titles(train, [passage for _, passage in pairs])
     if lists is None:
         judged_not = {
-            query: [one for one, grade in train.qrels[query].items() if grade <= 0 and one not in answers[query]]
+            query: [one for one, grade in train.qrels[query].items() if grade < 0 and one not in answers[query]]
             for query in positives
         }
         given = {query: found for query, found in judged_not.items() if found}

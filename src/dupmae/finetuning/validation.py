@@ -25,6 +25,7 @@ from dupmae.index.scoring.query import UNCHANGED, Weights
 from dupmae.retrievers import bm25_run
 from dupmae.retrievers.brute_force import QUERY_BLOCK, as_run, best_rows
 from dupmae.runtime.best import BestCheckpoint, Measurement
+from dupmae.runtime.log import HELD_OUT_FILE, read_metrics
 from dupmae.runtime.processes import is_first_process
 from dupmae.runtime.step_log import StepLog
 
@@ -108,6 +109,28 @@ class Validation(TrainerCallback):  # type: ignore[misc]
         """Make the encoder, within the context, what it would be if training ended now."""
         with reading(self.encoder, self.length), interpolated(self.encoder, self.before, self.config.interpolation):
             yield
+
+
+def compared(output: Path, dev: Benchmark, config: FinetuneConfig) -> dict[str, dict[str, float]]:
+    """Compare what a finished run measured before its first step and of the state that it kept, with BM25.
+
+    Args:
+        output: Folder of the run, which measured the held-out queries.
+        dev: These queries; all look among the same passages (:func:`dev_pool`).
+        config: The run's settings.
+
+    Returns:
+        `before`, `after` and `bm25` -> metric -> value.
+    """
+    measured = read_metrics(output / HELD_OUT_FILE)
+    best = max(measured, key=lambda line: float(line[METRIC]))  # of equal ones the first, which was kept
+    found = {"before": measured[0], "after": best}
+    pool = dev_pool(dev, config.dev_pool_size, config.seed)
+    figures = evaluate_run(bm25_run(pool), pool.qrels)
+    return {
+        **{name: {metric: float(line[metric]) for metric in figures} for name, line in found.items()},
+        "bm25": figures,
+    }
 
 
 def _better(found: Measurement, best: Measurement | None) -> bool:

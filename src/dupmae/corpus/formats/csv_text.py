@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _heading(first: str, rest: Iterator[str], columns: Columns, place: str) -> t
             columns.chosen(names, place)
         except DupmaeError:
             continue
-        if twice := next((name for name in names if name and names.count(name) > 1), None):
+        if twice := next((name for name, count in Counter(names).items() if name and count > 1), None):
             raise DupmaeError(f"{place}: two columns are called {twice!r}: rename one.")
         return delimiter, names
     columns.chosen(max(splits.values(), key=len), place)  # says what is missing

@@ -29,6 +29,8 @@ _LINES = {
     "div", "li", "tr", "dt", "dd", "caption", "figcaption", "summary", "address", "br", "option", "legend", "center",
 }
 # fmt: on
+_LONG_TAG, _ATTRIBUTES = re.compile(r"<[A-Za-z][^<>]{10000,}"), 2000
+"""A tag of more characters has its attributes counted: the parser's time grows with the square of their number."""
 _BEGINNING = 4096
 """Bytes of a page in which it may say its encoding."""
 
@@ -80,6 +82,9 @@ def page_of(markup: str, source: str) -> Page:
     """
     from lxml import etree
 
+    for tag in _LONG_TAG.finditer(markup):
+        if len(re.findall(r"[^\s=/]+", re.sub(r"\"[^\"]*\"|'[^']*'", " ", tag[0]))) > _ATTRIBUTES:
+            raise DupmaeError(f"{source}: an element has more than {_ATTRIBUTES:,} attributes, as in no page.")
     # HTML knows no entities of its own, and nothing outside of the text is looked for.
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True, no_network=True)
     content = re.sub("[\x00\ud800-\udfff]", "\ufffd", markup).encode()

@@ -32,7 +32,7 @@ def _parser() -> Any:
     """Make the parser."""
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    return MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"])
 
 
 def _without_front_matter(text: str) -> tuple[Mapping[str, Any], str]:
@@ -46,9 +46,11 @@ def _without_front_matter(text: str) -> tuple[Mapping[str, Any], str]:
         return {}, text
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         return {}, text
-    plain = {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else value
-        for name, value in fields.items()
-        if not isinstance(value, dict)
-    }
+    plain: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, list):
+            # One that holds lists, some of them many times over by its aliases, may be of any size.
+            plain[name] = ", ".join(str(one) for one in value if not isinstance(one, list | dict))
+        elif not isinstance(value, dict):
+            plain[name] = value
     return plain, text[found.end() :]
