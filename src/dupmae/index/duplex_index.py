@@ -125,7 +125,7 @@ class DuplexIndex:
 
     def __contains__(self, identifier: object) -> bool:
         """Tell whether a passage or a document has an id."""
-        return isinstance(identifier, str) and bool(self.snapshot.get([identifier]))
+        return isinstance(identifier, str) and bool(self.snapshot.places([identifier]))
 
     def get(self, ids: Iterable[str]) -> list[Passage]:
         """Read passages by id.
@@ -141,7 +141,7 @@ class DuplexIndex:
         """
         refuse_string(ids, "ids")
         ids, snapshot = list(ids), self.snapshot
-        places = snapshot.get(ids)
+        places = snapshot.places(ids)
         self._refuse_missing(ids, places)
         return [
             snapshot.segments[number].passages.passage(row) for identifier in ids for number, row in places[identifier]
@@ -287,7 +287,7 @@ class DuplexIndex:
         """
         refuse_string(ids, "ids")
         snapshot = self.snapshot
-        places = snapshot.get(ids)
+        places = snapshot.places(ids)
         self._refuse_missing(ids, places)
         (prepared,) = _prepared(snapshot, self.encoder.embed_queries([query]), "all", weights)
         hits, tokenizer, names = [], self.encoder.tokenizer, words_by_dimension(self.encoder, query)
