@@ -66,7 +66,7 @@ class Condition:
     def __post_init__(self) -> None:
         for text in (self.field, *self.values):
             if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-                raise DupmaeError(f"The filter on {ascii(self.field)} holds half a character: {ascii(text)[:100]}.")
+                raise DupmaeError(f"The filter on {self.field!a} holds half a character: {ascii(text)[:100]}.")
 
 
 @dataclass(frozen=True, slots=True)
