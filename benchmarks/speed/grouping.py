@@ -66,7 +66,7 @@ def measure(index: DuplexIndex, queries: DuplexEmbeddings, k: int) -> dict[str, 
             work[group] += time.process_time() - begun
             walls[group].append(seconds)
     batch = dict.fromkeys(groups, 0.0)
-    for turn in range(4):
+    for turn in range(10):
         for group in groups if turn % 2 else groups[::-1]:
             begun = time.process_time()
             index.search_embeddings(queries, k, group=group)  # type: ignore[arg-type]

@@ -276,6 +276,12 @@ def test_metadata_keep_their_kinds_through_compaction_and_mixed_ones_become_text
     assert found(index, "year=unknown") == "g"
 
 
+@pytest.mark.parametrize("where", ["lang='\ud800'", {"lang": "\udfff"}, {"\ud800": 1}])
+def test_half_a_character_is_one_sentence(books: DuplexIndex, where: Any) -> None:
+    with pytest.raises(DupmaeError, match="holds half a character"):
+        found(books, where)
+
+
 def test_a_filter_is_read_once_and_may_be_given_again() -> None:
     read = read_filter(["lang=en", "year>=2020"])
     assert read == Every((Condition("lang", "=", ("en",)), Condition("year", ">=", ("2020",))))

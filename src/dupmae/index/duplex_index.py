@@ -143,7 +143,7 @@ class DuplexIndex:
 
     def __contains__(self, identifier: object) -> bool:
         """Tell whether a passage or a document has an id."""
-        return isinstance(identifier, str) and bool(self.snapshot.get([identifier]))
+        return isinstance(identifier, str) and bool(self.snapshot.places([identifier]))
 
     def get(self, ids: Iterable[str]) -> list[Passage]:
         """Read passages by id.
@@ -159,7 +159,7 @@ class DuplexIndex:
         """
         refuse_string(ids, "ids")
         ids, snapshot = list(ids), self.snapshot
-        places = snapshot.get(ids)
+        places = snapshot.places(ids)
         self._refuse_missing(ids, places)
         return [
             snapshot.segments[number].passages.passage(row) for identifier in ids for number, row in places[identifier]
@@ -371,7 +371,7 @@ class DuplexIndex:
         """
         refuse_string(ids, "ids")
         snapshot = self.snapshot
-        places = snapshot.get(ids)
+        places = snapshot.places(ids)
         self._refuse_missing(ids, places)
         (prepared,) = _prepared(snapshot, self.encoder.embed_queries([query]), "all", weights)
         hits, tokenizer, names = [], self.encoder.tokenizer, words_by_dimension(self.encoder, query)

@@ -63,6 +63,11 @@ class Condition:
     values: tuple[str, ...]
     """One; of `=` several, any of which will do."""
 
+    def __post_init__(self) -> None:
+        for text in (self.field, *self.values):
+            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+                raise DupmaeError(f"The filter on {self.field!a} holds half a character: {ascii(text)[:100]}.")
+
 
 @dataclass(frozen=True, slots=True)
 class Every:
