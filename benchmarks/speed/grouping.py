@@ -4,8 +4,8 @@
 
 Synthetic documents with a seed: of geometrically many chunks, `--mean` on average, whose dense halves lie around their
 document's and whose terms are half of its; one in a hundred has 500. Each query is answered by both, one after the
-other in turns; a batch of all queries, too. The ratio is that of the processor time, and what documents give is compared with
-the grouped ranking of all that a ranking of chunks ten times as deep has found.
+other in turns; a batch of all queries, too. The ratio is that of the processor time. `same` is how many of the rankings
+begin as the documents of a ranking of chunks that is ten times as deep.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def measure(index: DuplexIndex, queries: DuplexEmbeddings, k: int) -> dict[str, 
             work[group] += time.process_time() - begun
             walls[group].append(seconds)
     batch = dict.fromkeys(groups, 0.0)
-    for turn in range(4):
+    for turn in range(10):
         for group in groups if turn % 2 else groups[::-1]:
             begun = time.process_time()
             index.search_embeddings(queries, k, group=group)  # type: ignore[arg-type]

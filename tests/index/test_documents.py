@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fake_index import (
 from dupmae.corpus import Chunk, Passage
 from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.errors import DupmaeError
+from dupmae.files import fingerprint
 from dupmae.index import Approximate, DuplexIndex
 from dupmae.index.explanation import explain
 from dupmae.index.scoring import exact
@@ -254,8 +256,8 @@ def test_fingerprints_see_where_a_chunk_stands() -> None:
             for chunk in (Chunk("b", ("x",), 0, 4), Chunk("a", ("y",), 0, 4), Chunk("a", ("x",), 1, 4))
         ),
     ]
-    for fingerprint in (lambda one: fingerprint_of([one]), lambda one: corpus_fingerprint([one])):
-        assert len({fingerprint(one) for one in (passage, *others)}) == 5
+    for taken in (lambda one: fingerprint_of([one]), lambda one: corpus_fingerprint([one])):
+        assert len({taken(one) for one in (passage, *others)}) == 5
 
 
 def test_how_documents_were_cut_is_kept_and_another_cut_is_refused(tmp_path: Path) -> None:
@@ -266,6 +268,31 @@ def test_how_documents_were_cut_is_kept_and_another_cut_is_refused(tmp_path: Pat
     build_segments(tmp_path / "i", encoder, corpus, chunks={"tokens": 200, "overlap": 40}, **options)
     with pytest.raises(DupmaeError, match="chunks of 200 tokens with an overlap of 40, not as asked now"):
         build_segments(tmp_path / "i", encoder, corpus, chunks={"tokens": 100, "overlap": 40}, **options)
+
+
+def test_an_index_of_the_former_format_takes_chunks_and_metadata_of_all_kinds(tmp_path: Path) -> None:
+    years = {name: str(2000 + number) for number, name in enumerate(DOCUMENTS)}
+    index = built(tmp_path / "i", {name: rows[:1] for name, rows in DOCUMENTS.items()}, segment=100, year=years)
+    path = index.folder / "manifest.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("format", "format_version", "check", "chunks"):
+        del values[key]
+    head = {"format": "dupmae-index", "format_version": 4, "check": fingerprint(values)}
+    path.write_text(json.dumps(head | values), encoding="utf-8")
+    former = DuplexIndex.open(index.folder)
+    former.encoder = index.encoder
+    former.verify()
+    assert (list(former), grouped(former, 9)) == (list(index), grouped(index, 9))
+    assert {hit.id for hit in former.search(["1"], 50, "year>=2025")[0]} == set(list(DOCUMENTS)[25:])
+    assert former.add(chunked({"d00": [1, 2, 3], "new": [4, 5]}, year={"d00": 2030, "new": 1999})) == 2
+    former.compact()
+    former.verify()
+    assert len(former.manifest.segments) == 1
+    found = {hit.document for hit in former.search(["1"], 50, "year>=2025")[0]}
+    assert found == {*list(DOCUMENTS)[25:], "d00"}
+    assert [passage.metadata for passage in former.get(["d00"])] == [{"year": "2030"}] * 3
+    assert grouped(former, 9) == by_hand(former, 9)
+    assert json.loads(path.read_text(encoding="utf-8"))["format_version"] == 5
 
 
 def test_passages_are_read_by_their_ids_and_documents_with_all_their_chunks(index: DuplexIndex) -> None:

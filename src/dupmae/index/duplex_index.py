@@ -21,7 +21,7 @@ from dupmae.index.scoring.explaining import explain_hit
 from dupmae.index.scoring.query import UNCHANGED, Part, Query, Weights, prepare_queries
 from dupmae.index.scoring.snapshot import Snapshot
 from dupmae.index.scoring.words import with_rarity
-from dupmae.index.storage.manifest import MAX_PASSAGES, Manifest
+from dupmae.index.storage.manifest import CHUNKS_FILE, MAX_PASSAGES, Manifest
 from dupmae.index.storage.passages import IDS_FILE, TEXTS_FILE
 from dupmae.index.storage.segments import VECTORS_FILE
 from dupmae.index.where import Where, fields_of, read_filter
@@ -140,7 +140,7 @@ class DuplexIndex:
 
     def __contains__(self, identifier: object) -> bool:
         """Tell whether a passage or a document has an id."""
-        return isinstance(identifier, str) and bool(self.snapshot.get([identifier]))
+        return isinstance(identifier, str) and bool(self.snapshot.places([identifier]))
 
     def get(self, ids: Iterable[str]) -> list[Passage]:
         """Read passages by id.
@@ -156,7 +156,7 @@ class DuplexIndex:
         """
         refuse_string(ids, "ids")
         ids, snapshot = list(ids), self.snapshot
-        places = snapshot.get(ids)
+        places = snapshot.places(ids)
         self._refuse_missing(ids, places)
         return [
             snapshot.segments[number].passages.passage(row) for identifier in ids for number, row in places[identifier]
@@ -319,7 +319,7 @@ class DuplexIndex:
         """
         refuse_string(ids, "ids")
         snapshot = self.snapshot
-        places = snapshot.get(ids)
+        places = snapshot.places(ids)
         self._refuse_missing(ids, places)
         (prepared,) = _prepared(snapshot, self.encoder.embed_queries([query]), "all", weights)
         hits, tokenizer, names = [], self.encoder.tokenizer, words_by_dimension(self.encoder, query)
@@ -386,8 +386,8 @@ class DuplexIndex:
         snapshot = self.snapshot
         manifest, segments = snapshot.manifest, snapshot.segments
         sizes = {
-            name: sum(entry.files[name]["bytes"] for entry in manifest.segments)
-            for name in (VECTORS_FILE, IDS_FILE, TEXTS_FILE)
+            name: sum(entry.files[name]["bytes"] for entry in manifest.segments if name in entry.files)
+            for name in (VECTORS_FILE, IDS_FILE, TEXTS_FILE, CHUNKS_FILE)
         }
         stored, words = sum(map(len, segments)), manifest.word_space
         parts = {part: sum(segment.part_bytes[part] for segment in segments) for part in ("dense", "lexical", "word")}
@@ -407,6 +407,7 @@ class DuplexIndex:
             "bytes_of_vectors": sizes[VECTORS_FILE],
             "bytes_of_ids": sizes[IDS_FILE],
             "bytes_of_texts": sizes[TEXTS_FILE],
+            "bytes_of_chunks": sizes[CHUNKS_FILE],
             "vector_bytes_per_passage": round(sizes[VECTORS_FILE] / max(1, stored)),
         } | {f"{part}_bytes_per_passage": round(size / max(1, stored)) for part, size in parts.items()}
 

@@ -127,7 +127,15 @@ def best(parts: Sequence[Found], k: int) -> Found:
 
 def best_documents(segments: Sequence[Segment], parts: Sequence[Found], k: int) -> Found:
     """Pick the best passage of each of the k best documents among what several blocks found."""
-    found = best(parts, max(1, sum(map(len, parts))))
+    limit, total = k + len(parts), sum(map(len, parts))  # few documents lie in several blocks
+    while len(order := _in_order(segments, found := best(parts, min(limit, max(1, total))))) < k and limit < total:
+        limit *= 2
+    kept = np.array(order[:k], np.int64)
+    return Found(found.scores[kept], found.segments[kept], found.rows[kept])
+
+
+def _in_order(segments: Sequence[Segment], found: Found) -> list[int]:
+    """Order documents by their best passages, ties by id; return the places of these among what was found."""
     documents, starts = np.empty(len(found), object), np.empty(len(found), np.int64)
     for number in np.unique(found.segments):
         chosen = found.segments == number
@@ -138,8 +146,7 @@ def best_documents(segments: Sequence[Segment], parts: Sequence[Found], k: int) 
     first: dict[str, int] = {}
     for _, document, _, place in order:
         first.setdefault(document, place)
-    kept = np.array([*first.values()][:k], np.int64)
-    return Found(found.scores[kept], found.segments[kept], found.rows[kept])
+    return list(first.values())
 
 
 def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:

@@ -148,7 +148,7 @@ class Snapshot:
         """Tell the id of the document of a passage."""
         return str(self.segments[number].passages.documents[row])
 
-    def get(self, ids: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+    def places(self, ids: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
         """Find what ids name, passages or else documents: id to number of the segment and row of each of its passages.
 
         What is not there is left out.

@@ -38,10 +38,12 @@ def matching(condition: Filter, columns: Mapping[str, Any], count: int) -> NDArr
         return np.asarray(_met(column, condition).fill_null(False))
     if isinstance(condition, Not):
         return ~matching(condition.part, columns, count)
-    marks = [matching(part, columns, count) for part in condition.parts]
-    if isinstance(condition, Every):
-        return np.all([np.ones(count, np.bool_), *marks], axis=0)
-    return np.any(marks, axis=0)
+    marks = (matching(part, columns, count) for part in condition.parts)
+    together = np.logical_and if isinstance(condition, Every) else np.logical_or
+    met = np.full(count, isinstance(condition, Every))
+    for mark in marks:
+        together(met, mark, out=met)
+    return met
 
 
 def _met(column: Any, condition: Condition) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,7 @@ _IN_TABLE = [f"chunk:{name}" for name in _CHUNKS.names]
 _METADATA = (pa.large_string(), pa.int64(), pa.float64(), pa.bool_())
 _EXACT = 1 << 53  # whole numbers up to here are the same as doubles
 _MAGIC = 8  # bytes before a file's first message
+_FEW = 64  # ids that are looked up one by one
 _READ_TOGETHER = 1024  # passages, by whoever reads all of them
 
 
@@ -207,6 +209,12 @@ class StoredPassages:
 
     def rows_of(self, ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Find which of the given ids are here: their places among those given, and their rows."""
+        if len(ids) <= _FEW:  # the ids rise, and no table of all of them need be made
+            wanted = ids.to_pylist()
+            near = [bisect_left(self.ids, one, key=lambda other: other.as_py()) for one in wanted]
+            pairs = zip(wanted, near, strict=True)
+            places = [place for place, (one, row) in enumerate(pairs) if self.ids[row : row + 1].to_pylist() == [one]]
+            return np.array(places, np.int64), np.array([near[place] for place in places], np.int64)
         rows = pc.index_in(ids, value_set=self.ids)
         found = np.flatnonzero(np.asarray(rows.is_valid()))
         return found, np.asarray(rows.fill_null(0))[found].astype(np.int64)
