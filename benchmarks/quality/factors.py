@@ -47,7 +47,9 @@ def main() -> None:
     for named in options.benchmark:
         source, _, split = named.rpartition(":")
         benchmark = read_benchmark(Path(source), split)
-        index = DuplexIndex.build(options.indexes / Path(source).name, encoder, benchmark.corpus.values(), model=folder)
+        index = DuplexIndex.build(
+            options.indexes / Path(source).name, encoder, benchmark.corpus.values(), model=folder, chunk_tokens=0
+        )
         figures: dict[str, Any] = {half: ndcg(index, benchmark, half) for half in HALVES}
         for factor in options.factors:
             with torch.no_grad():
