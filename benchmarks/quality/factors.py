@@ -48,7 +48,9 @@ def main() -> None:
     for named in options.benchmark:
         source, _, split = named.rpartition(":")
         benchmark = read_benchmark(Path(source), split)
-        index = DuplexIndex.build(options.indexes / Path(source).name, encoder, benchmark.corpus.values(), model=folder)
+        index = DuplexIndex.build(
+            options.indexes / Path(source).name, encoder, benchmark.corpus.values(), model=folder, chunk_tokens=0
+        )
         queries = encoder.embed_queries([benchmark.queries[query] for query in benchmark.qrels])
         columns: dict[str, tuple[Part, Weights]] = {name: (part, UNCHANGED) for name, part in parts.items()}
         columns |= {name: ("all", weights) for name, weights in names.items()}

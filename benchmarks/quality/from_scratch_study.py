@@ -123,7 +123,7 @@ def measured_row(options: argparse.Namespace, row: Row, folder: Path, seed: int,
     if file.is_file():
         return dict(parse_json(file.read_text(encoding="utf-8")))
     encoder = finetuned(options, row, read_benchmark(folder, "train"), seed, place)
-    index = DuplexIndex.build(place / "index", encoder, queries.corpus.values())
+    index = DuplexIndex.build(place / "index", encoder, queries.corpus.values(), chunk_tokens=0)
     values = {
         name: per_query(duplex_run(index, queries, part=part), queries.qrels, METRIC)
         for name, part in PARTS.items()

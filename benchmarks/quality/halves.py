@@ -22,7 +22,7 @@ def ndcg_of_halves(encoder: DuplexEncoder, sets: Sequence[Benchmark]) -> list[di
     with tempfile.TemporaryDirectory() as folder:
         model = f"{folder}/model"
         encoder.save(model)
-        index = DuplexIndex.build(Path(folder) / "index", encoder, sets[0].corpus.values(), model=model)
+        index = DuplexIndex.build(Path(folder) / "index", encoder, sets[0].corpus.values(), model=model, chunk_tokens=0)
         return [{name: ndcg(index, one, part) for name, part in PARTS.items()} for one in sets]
 
 

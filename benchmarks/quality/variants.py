@@ -121,7 +121,7 @@ def main() -> None:
 
 def weighted_runs(model: str, queries: Benchmark, folder: Path) -> list[Run]:
     """Rank with each factor of the lexical half, through an index in a folder; queries carry the factor."""
-    index = DuplexIndex.build(folder, DuplexEncoder(model), queries.corpus.values(), model=model)
+    index = DuplexIndex.build(folder, DuplexEncoder(model), queries.corpus.values(), model=model, chunk_tokens=0)
     rules = definition_of(queries.name, queries.split)
     embedded, runs = index.encoder.embed_queries(list(queries.queries.values())), list[Run]()
     for factor in FACTORS:

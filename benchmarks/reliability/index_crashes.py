@@ -22,7 +22,7 @@ import signal
 import tempfile
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +45,10 @@ class Hashing:
 
     pooling = SimpleNamespace(vocabulary_size=V)
     tokenizer = None
+
+    def chunks(self, documents: Iterable[Passage], tokens: int, overlap: int | None) -> Iterator[Passage]:
+        """Leave passages as they are."""
+        return iter(documents)
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False

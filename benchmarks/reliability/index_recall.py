@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +64,10 @@ class Encodings(Sequence[DuplexEmbeddings]):
         margin = ((0, 0), (0, self.terms - chunk.ids.shape[1]))
         ids: Any = np.pad(chunk.ids, margin)
         return DuplexEmbeddings(chunk.cls, ids, np.pad(chunk.weights, margin))
+
+    def chunks(self, documents: Iterable[Passage], tokens: int, overlap: int | None) -> Iterator[Passage]:
+        """Leave passages as they are."""
+        return iter(documents)
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False

@@ -48,7 +48,7 @@ def dupmae(model: str, length: int) -> Make:
 
     def make(passages: list[Passage]) -> tuple[Callable[[str], object], int]:
         place = tempfile.TemporaryDirectory()  # goes with the search, which reads from it
-        index = DuplexIndex.build(Path(place.name) / "index", encoder, passages, model=folder)
+        index = DuplexIndex.build(Path(place.name) / "index", encoder, passages, model=folder, chunk_tokens=0)
         return lambda query, _=place: index.search([query], k=BEST), index.info()["bytes_of_vectors"]
 
     return make

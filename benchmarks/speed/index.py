@@ -16,7 +16,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +67,10 @@ class Encoded:
     def __init__(self, embeddings: DuplexEmbeddings, vocabulary_size: int) -> None:
         self.embeddings, self.pooling = embeddings, SimpleNamespace(vocabulary_size=vocabulary_size)
         self.words = None if embeddings.words is None else SimpleNamespace(space=WordSpace())
+
+    def chunks(self, documents: Iterable[Passage], tokens: int, overlap: int | None) -> Iterator[Passage]:
+        """Leave passages as they are."""
+        return iter(documents)
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,10 @@ class Random:
     def __init__(self) -> None:
         self.draw = np.random.default_rng(0)
         self.pooling = SimpleNamespace(vocabulary_size=VOCABULARY)
+
+    def chunks(self, documents: Iterable[Passage], tokens: int, overlap: int | None) -> Iterator[Passage]:
+        """Leave passages as they are."""
+        return iter(documents)
 
     def embed_documents(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False

@@ -35,7 +35,7 @@ from dupmae.cli.parsing import parse_command
         (["pretrain", "--corpus", "c", "--output", "o"], "either --model NAME or --from_scratch: give one of the two"),
         (["encode", "--task", "both"], "--task takes one of query, document, not 'both'"),
         (["run", "missing.yaml"], "missing.yaml: no such settings file"),
-        (["search", "i", "--k", "0"], "--k counts the passages to show, at least 1, not 0"),
+        (["search", "i", "--k", "0"], "--k counts the documents to show, at least 1, not 0"),
         (["explain", "i", "q", "--k", "-147"], "--k counts the passages to explain, at least 1, not -147"),
         (["finetune", "--model", "m", "--output", "o"], "either --benchmark FOLDER or --pairs FILE"),
         (

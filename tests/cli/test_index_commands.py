@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from dupmae.cli import entry as cli
+from dupmae.corpus import Passage, chunks
+from dupmae.duplex import DuplexEncoder
+from dupmae.index import DuplexIndex
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +164,92 @@ def test_a_model_that_did_not_build_the_index_is_refused(
     more = corpus("more.jsonl", range(8, 10))
     assert cli.main(["index", "add", index, "--corpus", more, "--model", str(bert_folder)]) == 2
     assert "is not the one that built the index" in capsys.readouterr().err
+
+
+def documents(folder: Path, **parts: list[str]) -> str:
+    """Writes documents of several texts each."""
+    lines = [{"_id": name, "title": "T", "text": "\n\n".join(texts)} for name, texts in parts.items()]
+    (folder / "long.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return str(folder / "long.jsonl")
+
+
+def test_long_documents_are_cut_found_by_their_chunks_and_replaced_whole(
+    model: str, texts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, index = documents(tmp_path, a=texts[:9], b=texts[9:10]), str(tmp_path / "long")
+    words = ["index", "build", "--model", model, "--corpus", long, "--output", index]
+    assert cli.main([*words, "--chunk_tokens", "20", "--chunk_overlap", "0"]) == 0
+    opened = DuplexIndex.open(Path(index))
+    assert opened.manifest.chunks == {"tokens": 20, "overlap": 0}
+    whole = "\n\n".join(texts[:9])
+    for passage in opened.get(["a"]):
+        assert passage.chunk is not None
+        assert passage.text == whole[passage.chunk.start : passage.chunk.end]
+    before = len(opened)
+    assert before > 5
+    capsys.readouterr()
+    assert cli.main(["search", index, texts[7], "--json", "--k", "9"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {hit["document"] for hit in found} == {"a", "b"}
+    hit = next(hit for hit in found if hit["document"] == "a")
+    assert hit["id"].startswith("a::")
+    assert all(hit["start"] <= start < end <= hit["end"] for start, end in hit["highlights"])
+    documents(tmp_path, a=texts[:4], b=texts[9:10])
+    assert cli.main(["index", "add", index, "--corpus", long]) == 0
+    opened.refresh()
+    assert {passage.document for passage in opened} == {"a", "b"}
+    shorter = [passage.id for passage in opened.get(["a"])]
+    assert shorter == [f"a::{number}" for number in range(1, len(shorter) + 1)]
+    assert len(opened) < before
+    assert cli.main(["index", "add", index, "--corpus", long, "--chunk_tokens", "0"]) == 0
+    opened.refresh()
+    assert [passage.id for passage in opened] == ["a", "b"]
+
+
+def test_texts_that_are_left_whole_and_long_queries_are_said_once_to_be_cut(
+    model: str, texts: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "silence", lambda: None)
+    chunks._warn_once.cache_clear()
+    long, index = documents(tmp_path, a=texts[:9], b=texts[9:10]), str(tmp_path / "whole")
+    words = ["index", "build", "--model", model, "--corpus", long, "--output", index, "--chunk_tokens"]
+    assert cli.main([*words, "0"]) == 0
+    assert [record.getMessage()[:60] for record in caplog.records if "reads" in record.getMessage()] == [
+        "1 of 2 passages have more than the 62 tokens that the model "
+    ]
+    assert DuplexIndex.open(Path(index)).manifest.chunks is None
+    caplog.clear()
+    assert cli.main(["search", index, " ".join(texts[:9])]) == 0
+    assert "1 of 1 queries have more than the 62 tokens" in caplog.text
+    assert "counts by its whole words alone." in caplog.text
+    caplog.clear()
+    assert cli.main(["search", index, texts[0][:20]]) == 0
+    assert "queries" not in caplog.text
+
+
+def test_chunks_are_never_longer_than_the_model_reads_and_too_long_ones_are_refused_in_a_sentence(
+    model: str, texts: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder, whole = DuplexEncoder(model), Passage("a", "T", " ".join(texts[:9]))
+    found = list(encoder.chunks([whole], 500, 0))
+    assert "chunk_tokens is 500, and the model reads 62 of a document: chunks are that long." in caplog.text
+    lengths = [len(encoder.tokenizer(one.full_text)["input_ids"]) for one in found]
+    assert 40 < max(lengths) <= 64
+    out = tmp_path / "never"
+    words = ["index", "build", "--model", model, "--corpus", documents(tmp_path, a=texts[:9]), "--output", str(out)]
+    assert cli.main([*words, "--chunk_tokens", "20", "--chunk_overlap", "11"]) == 2
+    assert "chunk_overlap is 11: a chunk of 20 tokens repeats at most half of them, 10." in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_encoded_chunks_say_where_they_stand(model: str, texts: list[str], tmp_path: Path) -> None:
+    words = ["encode", "--model", model, "--input", documents(tmp_path, a=texts[:9], b=[texts[9][:25]])]
+    assert cli.main([*words, "--output", str(tmp_path / "cut"), "--chunk_tokens", "20"]) == 0
+    ids, places = (json.loads((tmp_path / "cut" / name).read_text()) for name in ("ids.json", "chunks.json"))
+    assert ids[0] == "a::1"
+    assert places[0]["document"] == "a"
+    assert places[0]["start"] == 0
+    assert [ids[-1], places[-1]] == ["b", None]
+    assert cli.main([*words, "--output", str(tmp_path / "whole"), "--chunk_tokens", "0"]) == 0
+    assert json.loads((tmp_path / "whole" / "ids.json").read_text()) == ["a", "b"]
+    assert not (tmp_path / "whole" / "chunks.json").exists()

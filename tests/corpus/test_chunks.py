@@ -151,7 +151,7 @@ def test_title_prompt_and_text_never_exceed_what_is_read(tokenizer: Any, caplog:
         long = chunk_document(Passage("a", "long " * 30, text), tokenizer, 200, 0, limit=20)
     assert {one.title for one in long} == {"long " * 9 + "long"}
     assert max(length(tokenizer, one.full_text) for one in long) == 20
-    assert "1 titles were cut" in caplog.text
+    assert "The titles of 1 documents were cut" in caplog.text
 
 
 def test_a_chunk_that_has_more_tokens_alone_than_in_its_text_is_halved() -> None:

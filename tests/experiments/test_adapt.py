@@ -34,7 +34,8 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run
 from dupmae.experiments import adapt as adapting
 from dupmae.experiments import stages
-from dupmae.experiments.adapt import adapt, with_pairs
+from dupmae.experiments.adapt import adapt, passages_to_train_on, with_pairs
+from dupmae.models import open_model
 from dupmae.retrievers import bm25_run, dense_run, hybrid_run
 from dupmae.retrievers.hybrid import FORMS
 
@@ -491,3 +492,20 @@ def test_questions_and_captions_are_adapted_to_by_runs_of_their_words(
     pairs = (folder / "0-queries" / "pairs.jsonl").read_text().splitlines()
     assert len(pairs) >= 70
     assert len(read_pairs(folder / "0-queries" / "pairs.jsonl").queries) == len(pairs)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "duplex"])
+def test_long_documents_are_trained_on_in_parts_that_repeat_nothing_and_share_no_title(
+    kind: str, bert_folder: Path, duplex_folder: Path, words: list[str]
+) -> None:
+    base_model = open_model(str({"encoder": bert_folder, "duplex": duplex_folder}[kind]))
+    text = " ".join(" ".join(words[start : start + 8]).capitalize() + "." for start in range(0, 80, 8))
+    documents = [Passage("long", "A title", text), Passage("short", "Its title", "One sentence.")]
+    found = passages_to_train_on(documents, base_model, AdaptConfig(chunk_tokens=20))
+    assert found.pop("short") == documents[1]
+    parts = list(found.values())
+    assert len(parts) > 3
+    assert {part.chunk for part in parts} == {None}  # each is a passage to find by itself
+    assert [part.title for part in parts] == ["A title", *[""] * (len(parts) - 1)]
+    assert " ".join(part.text for part in parts) == text
+    assert list(passages_to_train_on(documents, base_model, AdaptConfig(chunk_tokens=0)).values()) == documents

@@ -13,6 +13,7 @@ from dupmae.corpus import read_benchmark
 from dupmae.errors import DupmaeError
 from dupmae.index import Weights
 from dupmae.index.explanation import explain, explanation_as_record
+from dupmae.index.highlights import highlight
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,8 @@ def test_whole_words_are_weighed_counted_and_ranked_by(
     assert set(ranking[:2]) <= {explained.hit.id for explained in explanation.hits}
     record = explanation_as_record(explanation)
     assert record["hits"][0].keys() >= {"word_rank", "word_score", "words"}
-    show_explanation(PlainConsole(), explanation)
+    shown = [highlight(explained.hit, query, encoder.tokenizer, "english") for explained in explanation.hits]
+    show_explanation(PlainConsole(), explanation, shown)
     printed = capsys.readouterr().out
     assert "whole words: " in printed
     assert "unheard (in 0) 0.000" in printed

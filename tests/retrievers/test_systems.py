@@ -57,10 +57,12 @@ def test_an_index_that_is_there_is_used_again_unless_it_holds_other_passages_or_
     data = read_benchmark(benchmark_folder, "test")
     name, encodings = str(duplex_folder), tmp_path / "encodings"
     encoder = DuplexEncoder(name)
-    index = DuplexIndex.build(tmp_path / "index", encoder, data.corpus.values(), model=name)
+    index = DuplexIndex.build(tmp_path / "index", encoder, data.corpus.values(), model=name, chunk_tokens=0)
+    cut = DuplexIndex.build(tmp_path / "cut", encoder, data.corpus.values(), model=name)
     other = replace(data, corpus=dict(list(data.corpus.items())[1:]))
     reuse_index(index.folder, other, UNCHANGED, encodings)
     reuse_index(index.folder, data, Lengths(document=8), encodings)
+    reuse_index(cut.folder, data, UNCHANGED, encodings)
     assert not encodings.exists()
     reuse_index(index.folder, data, UNCHANGED, encodings)
     monkeypatch.setattr(DuplexEncoder, "embed_documents", None)  # encoding would fail

@@ -11,7 +11,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -32,6 +32,8 @@ LONGER = 4
 """A chunk may have one in so many tokens more if its section, or its document, ends there."""
 TINY = 4
 """A section of less than one in so many of a chunk's tokens does not end at the next heading."""
+SURE = 16
+"""Tokens that a chunk, whose words are whole, stays below what is read for its own number not to be counted."""
 PIECE = 200_000
 """Characters of a long text that are tokenised at a time."""
 SEPARATOR = "::"
@@ -155,7 +157,7 @@ class Unread:
             )
 
 
-@cache
+@lru_cache(1024)
 def _warn_once(sentence: str) -> None:
     """Log a warning, unless it was logged before."""
     logger.warning("%s", sentence)
@@ -168,7 +170,7 @@ def _chunked(
     cut = 0
     for batch in _batches(documents):
         titles = backend.encode_batch([prompt + document.title for document in batch], add_special_tokens=False)
-        pieces: list[_Cutting] = []
+        pieces, unsure = list[_Cutting](), list[tuple[_Cutting, tuple[int, int]]]()
         for document, title, (starts, words) in zip(
             batch, titles, _token_starts([document.text for document in batch], backend), strict=True
         ):
@@ -177,17 +179,17 @@ def _chunked(
                 shown = document.title[: max(title.offsets[limit // 2][0] - len(prompt), 0)].rstrip()
                 document, room, cut = replace(document, title=shown), limit - limit // 2, cut + 1
             pieces.append(_Cutting(document, starts, words, tokens, overlap, max(room, 1)))
+            unsure += [(pieces[-1], span) for span in pieces[-1].spans if limit and pieces[-1].is_unsure(span)]
         if limit is not None:
-            _shorten([piece for piece in pieces if piece.document.chunk is None], backend, limit, prompt)
+            _shorten(unsure, backend, limit, prompt)
         for piece in pieces:
             yield from piece.passages()
     if cut:
-        _warn_once(f"{cut:,} titles were cut: they alone have more tokens than half of what the model reads.")
+        _warn_once(f"The titles of {cut:,} documents were cut: each has more tokens than half of what the model reads.")
 
 
-def _shorten(pieces: Sequence[_Cutting], backend: Any, limit: int, prompt: str) -> None:
+def _shorten(waiting: list[tuple[_Cutting, tuple[int, int]]], backend: Any, limit: int, prompt: str) -> None:
     """Halve the chunks that have more tokens behind their title than they had in their text, until all fit."""
-    waiting = [(piece, span) for piece in pieces for span in piece.spans]
     while waiting:
         long = []
         for group in grouped(waiting, lambda one: len(one[0].text(one[1]))):
@@ -209,7 +211,7 @@ class _Cutting:
         overlap: int,
         room: int,
     ) -> None:
-        self.document, self.starts, self.word_starts = document, starts, word_starts
+        self.document, self.starts, self.word_starts, self.room = document, starts, word_starts, room
         budget = min(tokens, room)
         most = min(budget + budget // LONGER, room)
         self.spans = [(0, len(starts))]
@@ -233,6 +235,14 @@ class _Cutting:
             earliest = int(np.searchsorted(sentences, max(end - overlap, begin + 1)))
             repeats = end not in tops and earliest < len(sentences) and sentences[earliest] < end
             begin, done = int(sentences[earliest]) if repeats else end, end
+
+    def is_unsure(self, span: tuple[int, int]) -> bool:
+        """Tell whether a chunk may have too many tokens by itself: it is nearly full, or cuts a word, whose pieces
+        depend on where it begins.
+        """
+        begin, end = span
+        whole = self.word_starts[begin:][:1].all() and self.word_starts[end:][:1].all()
+        return self.document.chunk is None and (not whole or end - begin > self.room - SURE)
 
     def halve(self, span: tuple[int, int]) -> list[tuple[int, int]]:
         """Cut a chunk in two where a word starts, in place, if it has more than one token."""

@@ -167,7 +167,7 @@ def reuse_index(index: Path, benchmark: Benchmark, lengths: Lengths, encodings: 
     """Let :func:`open_retrievers` find an index that is there, instead of encoding the same corpus again.
 
     Args:
-        index: A finished index; one of other passages, or read to another length, is left alone.
+        index: A finished index; one of other passages, of chunks, or read to another length, is left alone.
         benchmark: The corpus.
         lengths: The benchmark's rules on lengths.
         encodings: Folder in which encoded corpora are kept; the index is copied there.
@@ -179,6 +179,8 @@ def reuse_index(index: Path, benchmark: Benchmark, lengths: Lengths, encodings: 
     from dupmae.index.writing.joining import recognise
 
     found = DuplexIndex.open(index)
+    if found.manifest.chunks is not None:
+        return
     read_to = found.encoder[0].document_length  # type: ignore[index]
     copy = encodings / _index_fingerprint(found.manifest.model_fingerprint, found.encoder, lengths, benchmark)
     if copy.exists() or found.encoder[0].document_length != read_to:  # type: ignore[index]
