@@ -174,6 +174,39 @@ def _folder_of_texts() -> None:
         Path("texts", *(["inner"] if number % 2 else []), f"{number}.txt").write_text(text, encoding="utf-8")
 
 
+def _folder_of_documents() -> None:
+    import csv
+    import zipfile
+
+    import docx
+    import openpyxl
+    from matplotlib.figure import Figure
+
+    folder, texts = Path("documents"), _texts()
+    folder.mkdir()
+    page = f"<html lang=en><head><title>{texts[0][:20]}</title></head><body><h1>{texts[1][:20]}</h1><p>{texts[2]}</p>"
+    (folder / "a.html").write_text(page, encoding="utf-8")
+    (folder / "b.md").write_text(f"---\nyear: 2020\n---\n# {texts[3][:20]}\n\n- {texts[4]}\n", encoding="utf-8")
+    (folder / "c.rst").write_text(f"Title\n=====\n\n.. note:: {texts[5]}\n", encoding="utf-8")
+    (folder / "d.json").write_text(json.dumps(_records()[:4]), encoding="utf-8")
+    with (folder / "e.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "text"], *([f"e{n}", text] for n, text in enumerate(texts[:4]))])
+    document, book, figure = docx.Document(), openpyxl.Workbook(), Figure()
+    document.add_heading(texts[6][:20])
+    document.add_paragraph(texts[6])
+    document.save(str(folder / "f.docx"))
+    for row in (["_id", "text"], ["g1", texts[7]]):
+        book.active.append(row)
+    book.save(folder / "g.xlsx")
+    figure.text(0.1, 0.5, texts[8][:60])
+    figure.savefig(folder / "h.pdf")
+    with zipfile.ZipFile(folder / "i.epub", "w") as archive:
+        archive.writestr("META-INF/container.xml", '<c><rootfile full-path="b.opf"/></c>')
+        item = '<manifest><item id="a" href="a.html" media-type="text/html"/></manifest>'
+        archive.writestr("b.opf", f'<p>{item}<spine><itemref idref="a"/></spine></p>')
+        archive.writestr("a.html", page)
+
+
 def _benchmark() -> None:
     _lines("benchmark/corpus.jsonl", _records())
     _lines("benchmark/queries.jsonl", _queries())
@@ -337,10 +370,15 @@ BUILDERS: dict[str, Callable[[], None]] = {
     "corpus.parquet": _parquet,
     "dataset": _dataset,
     "texts": _folder_of_texts,
+    "documents": _folder_of_documents,
     "benchmark": _benchmark,
     "queries.jsonl": lambda: _lines("queries.jsonl", _queries()),
     "queries.txt": lambda: Path("queries.txt").write_text("".join(f"{q['text']}\n" for q in _queries())),
     "ids.txt": lambda: Path("ids.txt").write_text("p1\np2\np20\n"),
+    "pairs.csv": lambda: Path("pairs.csv").write_text("".join(
+        f'"{query}","{text}"\n'
+        for query, text in [("query", "answer"), *zip((q["text"] for q in _queries()), _texts(), strict=False)]
+    )),
     "pairs.jsonl": lambda: _lines("pairs.jsonl", [
         {"query": query["text"], "positive": text} for query, text in zip(_queries(), _texts(), strict=False)
     ]),

@@ -524,3 +524,19 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     assert "closed cannot be read (permission denied)" in unread.reasons[0]
     with pytest.raises(DupmaeError, match=r"closed cannot be read \(permission denied\)"):
         read_passages(tmp_path, unread=Unread(strict=True))
+
+
+def test_a_link_into_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    (tmp_path / "c.txt").symlink_to("a.txt")
+    exists = Path.exists
+
+    def refuse(path, **settings):
+        if path.name == "c.txt":
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **settings)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    unread = Unread()
+    assert len(list(read_passages(tmp_path, unread=unread))) == 1
+    assert "c.txt cannot be read ([Errno 13] Permission denied" in unread.reasons[0]

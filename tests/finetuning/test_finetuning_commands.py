@@ -91,13 +91,13 @@ def test_pairs_in_a_sheet_are_trained_on_and_the_held_out_ones_end_in_a_table(
     make_encoder().save_pretrained(str(tmp_path / "model"))
     train = read_benchmark(folder, "train")
     with (tmp_path / "pairs.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["Ask", "Answer", "Negative"])
+        sheet = csv.writer(file)
+        sheet.writerow(["Ask", "Answer", "Negative"])
         others = list(train.corpus.values())
         for number, (query, grades) in enumerate(train.qrels.items()):
             positive = next(passage for passage, grade in grades.items() if grade > 0)
             negative = others[number - 1].text if others[number - 1].id not in grades else ""
-            rows.writerow([train.queries[query], train.corpus[positive].text, negative])
+            sheet.writerow([train.queries[query], train.corpus[positive].text, negative])
     words = [
         "finetune",
         "--model",

@@ -83,14 +83,22 @@ def files_of(folder: Path, unread: Unread) -> list[Path]:
     for path, problem in _walk(folder, unread):
         if problem:
             unread.kinds[problem] += 1
-        elif path.name.startswith("."):
+            continue
+        if path.name.startswith("."):
             unread.kinds["hidden"] += 1
-        elif not path.is_dir() and not is_known(path):
+            continue
+        try:
+            known = path.is_dir() or is_known(path)
+            leads_nowhere = path.is_symlink() and not path.exists()
+        except OSError as error:  # such as a link into a folder that may not be entered
+            unread.refuse(path, DupmaeError(f"{path} cannot be read ({error})."))
+            continue
+        if not known:
             unread.kinds[_kind_of(path)] += 1
         elif not _is_utf8(path):
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
             unread.refuse(path, DupmaeError(f"{shown}: its name is not UTF-8: rename it."))
-        elif path.is_symlink() and not path.exists():
+        elif leads_nowhere:
             unread.refuse(
                 path, DupmaeError(f"{path} is a link that leads nowhere: delete it, or bring back what it leads to.")
             )

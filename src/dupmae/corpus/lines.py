@@ -209,23 +209,24 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DupmaeError: A line is not a JSON object, or see :func:`numbered_lines`.
     """
     for number, line in numbered_lines(path):
-        if line and not line.isspace():
-            yield number, json_object(line, f"{path}, line {number}")
+        if not line or line.isspace():
+            continue
+        try:
+            record = parse_strict_json(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise not_an_object(line, f"{path}, line {number}")
+        yield number, record
 
 
-def json_object(line: str, place: str) -> dict[str, Any]:
-    """Parse a line that holds a JSON object.
-
-    Raises:
-        DupmaeError: It holds anything else; the sentence begins with `place`.
-    """
+def not_an_object(line: str, place: str) -> DupmaeError:
+    """Make the sentence about a line that holds no JSON object, which begins with its place."""
     try:
         record = parse_strict_json(line)
     except ValueError as error:
-        raise DupmaeError(f"{place}: not valid JSON ({error}); each line must hold one object.") from None
-    if not isinstance(record, dict):
-        raise DupmaeError(f"{place}: expected a JSON object, found {json_kind(record)}.")
-    return record
+        return DupmaeError(f"{place}: not valid JSON ({error}); each line must hold one object.")
+    return DupmaeError(f"{place}: expected a JSON object, found {json_kind(record)}.")
 
 
 def json_kind(value: object) -> str:

@@ -120,9 +120,10 @@ def compared(output: Path, dev: Benchmark, config: FinetuneConfig) -> dict[str, 
         config: The run's settings.
 
     Returns:
-        `before`, `after` and `bm25` -> metric -> value.
+        `before`, `after` and `bm25` -> metric -> value; nothing where the log is gone.
     """
-    measured = read_metrics(output / HELD_OUT_FILE)
+    if not (measured := read_metrics(output / HELD_OUT_FILE)):
+        return {}
     best = max(measured, key=lambda line: float(line[METRIC]))  # of equal ones the first, which was kept
     found = {"before": measured[0], "after": best}
     pool = dev_pool(dev, config.dev_pool_size, config.seed)

@@ -103,8 +103,9 @@ def finetune(
     mined, taught = (None if file is None else Path(file) for file in (lists, scores))
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     if dev is not None and settings.eval_steps and is_first_process():
-        figures = compared(Path(output), dev, settings)
-        show_metrics(PlainConsole(), f"{len(dev.queries)} held-out queries of {train.name}", list(figures.items()))
+        title = f"{len(dev.queries)} held-out queries of {train.name}"
+        if figures := compared(Path(output), dev, settings):
+            show_metrics(PlainConsole(), title, list(figures.items()))
     say(f"Written: {Path(output) / 'model'}")
 
 

@@ -144,7 +144,7 @@ def from_records(source: str, table: Table, rows: Iterable[Row], fields: Fields,
                 else _identifier(record[id_field], id_field, place),
                 "" if title is None else string_field(title, fields.title, place),
                 string_field(record[fields.text], fields.text, place),
-                metadata_of(record, fields.metadata, place, typed=table.typed),
+                metadata_of(record, fields.metadata, place, typed=table.typed) if fields.metadata else {},
             )
         except DupmaeError as error:
             yield error

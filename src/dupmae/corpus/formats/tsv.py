@@ -16,14 +16,17 @@ def rows(path: Path, columns: Columns) -> Iterator[Row]:
     for number, line in numbered_lines(path):
         if not line:
             continue
-        cells, place = line.split("\t"), f"{path}, line {number}"
+        cells = line.split("\t")
         if not names:
+            place = f"{path}, line {number}"
             if columns.heading(cells, place):
                 names = cells
                 continue
             names = columns.without_heading(cells, place)
         if len(cells) != len(names):
             hint = "; quotes mean nothing, so that no cell holds a tab or a line break" if '"' in line else ""
-            yield DupmaeError(f"{place}: {columns_in(cells)} where the first line has {len(names)}{hint}.")
+            yield DupmaeError(
+                f"{path}, line {number}: {columns_in(cells)} where the first line has {len(names)}{hint}."
+            )
         else:
             yield number, dict(zip(names, cells, strict=True))
