@@ -1,12 +1,13 @@
-"""Kills, full disks and concurrent readers: does an index ever lose or invent a passage?
+"""Kills, full disks and concurrent readers: does an index ever lose or invent a document, or keep a part of one?
 
     python benchmarks/reliability/index_crashes.py [--kills 200] [--failures 50] [--readers 20]
 
-A process adds, replaces and deletes passages and compacts at random; before each change it notes down what it is about
-to do. It is killed (SIGKILL) at random moments, or its writes fail beyond a random file size. After each, the index
-must open, verify, hold exactly the passages of the last committed change (or of the one under way, if that was
-committed), and rank them like exhaustive search. Then readers open and read the index while it is being changed: what
-each sees must be one of the committed states, never an older one than before. Linux and macOS.
+A process adds, replaces and deletes documents of one to five chunks and compacts at random; before each change it notes
+down what it is about to do. It is killed (SIGKILL) at random moments, or its writes fail beyond a random file size.
+After each, the index must open, verify, hold exactly the documents of the last committed change (or of the one under
+way, if that was committed), each with all its chunks and no former ones, and rank them like exhaustive search. Then
+readers open and read the index while it is being changed: what each sees must be one of the committed states, never an
+older one than before. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from typing import Any
 
 import numpy as np
 
-from dupmae.corpus import Passage
+from dupmae.corpus import Chunk, Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 
 D, K, V, IDS = 12, 6, 80, 120
 State = dict[str, str]
+"""The text of each document, by its id."""
 
 
 class Hashing:
@@ -68,16 +70,26 @@ def opened(folder: Path) -> DuplexIndex:
     return index
 
 
+def passages_of(name: str, text: str) -> list[Passage]:
+    """Cut a document into one to five chunks, as many as its text tells."""
+    count = zlib.crc32(text.encode()) % 5 + 1
+    if count == 1:
+        return [Passage(name, "", f"{text} 0")]
+    return [
+        Passage(f"{name}::{number + 1}", "", f"{text} {number}", {}, Chunk(name, ("part",), number, number + 1))
+        for number in range(count)
+    ]
+
+
 def contents(index: DuplexIndex) -> State:
-    """Read id and text of every passage."""
-    found: State = {}
-    for segment, alive in zip(index.snapshot.segments, index.snapshot.alive, strict=True):
-        table = segment.passages.table().select(["id", "text"]).to_pylist()
-        for row in np.flatnonzero(alive):
-            assert table[row]["id"] not in found, "a passage is there twice"
-            found[table[row]["id"]] = table[row]["text"]
-    assert len(found) == len(index)
-    return found
+    """Read id and text of every document."""
+    found: dict[str, list[Passage]] = {}
+    for passage in index:
+        found.setdefault(passage.document, []).append(passage)
+    state = {name: passages[0].text.rpartition(" ")[0] for name, passages in found.items()}
+    for name, passages in found.items():
+        assert passages == passages_of(name, state[name]), f"the document {name} is not whole, or has former chunks"
+    return state
 
 
 def check_ranking(index: DuplexIndex, state: State, query: str) -> None:
@@ -85,13 +97,18 @@ def check_ranking(index: DuplexIndex, state: State, query: str) -> None:
     names = sorted(state)
     if not names:
         return
-    documents, wanted = Hashing().embed_documents([state[name] for name in names]), Hashing().embed_queries([query])
+    passages = [passage for name in names for passage in passages_of(name, state[name])]
+    documents = Hashing().embed_documents([passage.text for passage in passages])
+    wanted = Hashing().embed_queries([query])
     scores = documents.cls @ wanted.cls[0]
-    for row in range(len(names)):
+    for row in range(len(passages)):
         weights = dict(zip(documents.ids[row].tolist(), documents.weights[row].tolist(), strict=True))
         pairs = zip(wanted.ids[0].tolist(), wanted.weights[0].tolist(), strict=True)
         scores[row] += sum(weight * weights.get(term, 0) for term, weight in pairs)
-    ranking = sorted(zip(-scores, names, strict=True))[:10]
+    best: dict[str, float] = {}
+    for passage, score in zip(passages, scores.tolist(), strict=True):
+        best[passage.document] = max(best.get(passage.document, -np.inf), score)
+    ranking = sorted((-score, name) for name, score in best.items())[:10]
     ids, found = index.search_embeddings(wanted, 10)
     assert ids[0] == [name for _, name in ranking], "another ranking than exhaustive search"
     assert found[0] == [-score for score, _ in ranking], "other scores than exhaustive search"
@@ -101,22 +118,22 @@ def draw_change(rng: random.Random, state: State) -> dict[str, Any]:
     kind = rng.choice(["add", "add", "delete", "compact"])
     if kind == "add":
         names = rng.sample(range(IDS), rng.randint(1, 40))
-        return {"kind": kind, "passages": {f"p{name}": f"text {rng.random()}" for name in names}}
+        return {"kind": kind, "documents": {f"p{name}": f"text {rng.random()}" for name in names}}
     if kind == "delete":
         return {"kind": kind, "ids": rng.sample(sorted(state), min(len(state), rng.randint(1, 30)))}
     return {"kind": kind}
 
 
 def after(state: State, change: dict[str, Any]) -> State:
-    """Tell the passages once a change is committed."""
+    """Tell the documents once a change is committed."""
     if change["kind"] == "add":
-        return state | change["passages"]
+        return state | change["documents"]
     return {name: text for name, text in state.items() if name not in change.get("ids", ())}
 
 
 def apply(index: DuplexIndex, change: dict[str, Any]) -> None:
     if change["kind"] == "add":
-        index.add([Passage(name, "", text) for name, text in change["passages"].items()])
+        index.add([passage for name, text in change["documents"].items() for passage in passages_of(name, text)])
     elif change["kind"] == "delete":
         index.delete(change["ids"])
     else:
@@ -264,7 +281,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "index"
         state = {f"p{name}": f"text {name}" for name in range(60)}
-        corpus = [Passage(name, "", text) for name, text in state.items()]
+        corpus = [passage for name, text in state.items() for passage in passages_of(name, text)]
         DuplexIndex.build(folder, Hashing(), corpus, model="hashing")
         state, kills = disturb(context, folder, state, change_until_killed, options.kills, options.seed, True)
         seed = options.seed + 1

@@ -9,7 +9,7 @@ import dupmae.index
 
 ROOT = Path(dupmae.index.__file__).parent
 FLOORS = (
-    ("hits", "storage"),
+    ("hits", "where", "storage"),
     ("scoring",),
     ("writing",),
     ("duplex_index",),

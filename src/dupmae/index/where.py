@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
 from typing import Any, Literal, cast
 
 from dupmae.corpus.passage import value_text
@@ -24,7 +23,7 @@ Sign = Literal["=", "<", "<=", ">", ">=", "^="]
 LONGEST = 10_000
 """Characters of a filter, at most."""
 DEEPEST = 50
-"""Parentheses within each other, at most."""
+"""Parts of a filter within each other, at most: whoever evaluates one goes down into them."""
 NUMBER = r"-?\d{1,200}(\.\d{1,200})?([eE][+-]?\d{1,2})?"
 """What is compared as a number; no such text overflows a double."""
 DATE = r"\d{4}-\d\d-\d\d"
@@ -62,6 +61,11 @@ class Condition:
     """`^=` is how a value begins."""
     values: tuple[str, ...]
     """One; of `=` several, any of which will do."""
+
+    def __post_init__(self) -> None:
+        for text in (self.field, *self.values):
+            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+                raise DupmaeError(f"The filter on {self.field!a} holds half a character: {ascii(text)[:100]}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +169,13 @@ def _read(text: str) -> Filter:
     """Read one expression, or `FIELD=VALUE` with a value of any characters but those of comparisons."""
     from lark.exceptions import UnexpectedInput
 
-    outside = re.sub(r"'[^']*'|\"[^\"]*\"", "", text)
-    depth = accumulate((character == "(") - (character == ")") for character in outside)
-    if len(text) > LONGEST or max(depth, default=0) > DEEPEST:
-        raise DupmaeError(
-            f"The filter {text[:50]!r}... is too long: it may have {LONGEST:,} characters, and {DEEPEST} parentheses"
-            " within each other."
-        )
     try:
-        found: Any = _parser().parse(text)
-        return found  # type: ignore[no-any-return]
+        if len(text) <= LONGEST and not _is_deep(found := _parser().parse(text)):
+            return found  # type: ignore[no-any-return]
+        raise DupmaeError(
+            f"The filter {text[:50]!r}... is too long: it may have {LONGEST:,} characters, and {DEEPEST} parts within"
+            " each other."
+        )
     except UnexpectedInput as error:
         ends = getattr(getattr(error, "token", None), "type", "") == "$END"
         rest = "" if ends or error.pos_in_stream is None else text[error.pos_in_stream :]
@@ -188,6 +189,18 @@ def _read(text: str) -> Filter:
         f"The filter {text[:120]!r} cannot be read ({place}): write FIELD=VALUE, also with != < <= > >= or ^= (begins"
         " with), or FIELD in (A, B), joined by and, or, not; a value with such words or signs in quotes."
     )
+
+
+def _is_deep(condition: Filter) -> bool:
+    """Tell whether a filter has too many parts within each other; it takes no more memory for deep ones."""
+    left = [(condition, 1)]
+    while left:
+        part, depth = left.pop()
+        if depth > DEEPEST:
+            return True
+        if not isinstance(part, Condition):
+            left += [(inner, depth + 1) for inner in ((part.part,) if isinstance(part, Not) else part.parts)]
+    return False
 
 
 @cache

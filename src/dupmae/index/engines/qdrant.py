@@ -202,7 +202,7 @@ def _point(document: Document, push_id: str) -> dict[str, Any]:
             "text": passage.text,
             "metadata": dict(passage.metadata),
             "numbers": {  # texts that read as one are compared as numbers, too
-                field: number
+                field: float(number)
                 for field, value in passage.metadata.items()
                 if (number := as_number(value_text(value))) is not None
             },

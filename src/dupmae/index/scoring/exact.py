@@ -140,7 +140,7 @@ def _in_order(segments: Sequence[Segment], found: Found) -> list[int]:
     for number in np.unique(found.segments):
         chosen = found.segments == number
         passages, rows = segments[number].passages, found.rows[chosen]
-        documents[chosen] = passages.documents.take(pa.array(rows)).to_pylist()
+        documents[chosen] = passages.documents.take(pa.array(rows)).to_numpy(zero_copy_only=False)
         starts[chosen] = passages.starts[rows]
     order = sorted(zip((-found.scores).tolist(), documents.tolist(), starts.tolist(), range(len(found)), strict=True))
     first: dict[str, int] = {}

@@ -175,6 +175,6 @@ class Snapshot:
         for number in np.unique(found.segments):
             chosen, passages = found.segments == number, self.segments[number].passages
             column = passages.documents if grouped else passages.ids
-            ids[chosen] = column.take(pa.array(found.rows[chosen])).to_pylist()
+            ids[chosen] = column.take(pa.array(found.rows[chosen])).to_numpy(zero_copy_only=False)
         ranking = zip(ids.tolist(), found.scores.tolist(), found.segments.tolist(), found.rows.tolist(), strict=True)
         return sorted(ranking, key=lambda place: (-place[1], place[0]))
