@@ -371,7 +371,7 @@ def on_long_documents(encoder: DuplexEncoder, kept: Kept, settings: Sequence[Any
     plain = [dataclasses.replace(one, headings=()) for one in documents]
     for size, overlap in settings:
         measure_passages(f"chunks {size}/{overlap}", cut(documents, encoder, size, overlap))
-    if len(settings) > 1 and not tune:
+    if len(settings) > 2:
         measure_passages("chunks 200/40, headings ignored", cut(plain, encoder, 200, 40))
         for tiny in (1000, 1):
             cutting.TINY = tiny

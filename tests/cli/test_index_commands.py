@@ -181,6 +181,7 @@ def test_long_documents_are_cut_found_by_their_chunks_and_replaced_whole(
     assert cli.main([*words, "--chunk_tokens", "20", "--chunk_overlap", "0"]) == 0
     opened = DuplexIndex.open(Path(index))
     assert opened.manifest.chunks == {"tokens": 20, "overlap": 0}
+    assert (opened.info()["chunk_tokens"], opened.info()["chunk_overlap"]) == (20, 0)
     whole = "\n\n".join(texts[:9])
     for passage in opened.get(["a"]):
         assert passage.chunk is not None

@@ -77,3 +77,11 @@ def test_pieces_become_the_words_of_the_passage_that_they_stand_in(tokenizer: An
         ("-er", 0.1),
     ]
     assert sum(weight for _, weight in highlight(found, "", tokenizer, "english").matches) == pytest.approx(2.05)
+
+
+def test_near_the_end_of_the_text_a_snippet_begins_earlier(tokenizer: Any) -> None:
+    text = "Flour and water. " * 40 + "The lamp."
+    _, snippet = shown(hit(text, words=[("lamp", 1.0)]), "lamp", tokenizer)
+    assert snippet.startswith("Flour")
+    assert snippet.endswith("The lamp.")
+    assert SNIPPET_LENGTH - 20 <= len(snippet) <= SNIPPET_LENGTH

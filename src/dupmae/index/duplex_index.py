@@ -454,6 +454,8 @@ class DuplexIndex:
             "terms_per_passage": manifest.top_k,
             "words": "none" if words is None else words.language,
             "precision": manifest.precision or "not kept",
+            "chunk_tokens": 0 if manifest.chunks is None else manifest.chunks["tokens"],
+            "chunk_overlap": 0 if manifest.chunks is None else manifest.chunks["overlap"],
             "metadata": snapshot.metadata_fields,
             "clusters": "yes" if manifest.clusters else "no",
             "bytes_of_vectors": sizes[VECTORS_FILE],

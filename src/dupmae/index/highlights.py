@@ -125,18 +125,18 @@ def _window(text: str, words: Sequence[tuple[int, int, str, float]]) -> tuple[in
 
 
 def _widened(text: str, first: int, last: int) -> tuple[int, int]:
-    """Widen a stretch to a whole snippet: back to its sentence or some words, and on to the end of a word."""
-    start = max(0, first - CONTEXT)
+    """Widen a stretch to a whole snippet: back to where a sentence begins, or some words, and on to a word's end."""
+    start = max(0, min(first - CONTEXT, len(text) - SNIPPET_LENGTH))
     if start:
-        ends = [match.end() for match in SENTENCE_END.finditer(text, start, first)]
-        start = ends[-1] if ends else text.find(" ", start, first) + 1 or start
+        end = SENTENCE_END.search(text, start, first)
+        start = end.end() if end else text.find(" ", start, first) + 1 or start
     while start < len(text) and text[start].isspace():
         start += 1
-    end = min(len(text), max(start + SNIPPET_LENGTH, last))
-    if end < len(text) and not text[end].isspace():
-        space = text.rfind(" ", max(last, start), end)
-        end = space if space > start else end
-    return start, start + len(text[start:end].rstrip())
+    stop = min(len(text), max(start + SNIPPET_LENGTH, last))
+    if stop < len(text) and not text[stop].isspace():
+        space = text.rfind(" ", max(last, start), stop)
+        stop = space if space > start else stop
+    return start, start + len(text[start:stop].rstrip())
 
 
 def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
