@@ -235,7 +235,7 @@ def _embeddings() -> Door:
             found = DuplexEmbeddings(
                 np.ones((count, 4), np.float32), np.ones((count, 2), np.uint16), np.ones((count, 2), np.float32)
             )
-            encoder = SimpleNamespace(embed_documents=lambda *_, **__: found)
+            encoder = SimpleNamespace(embed_documents=lambda *_, **__: found, chunks=lambda documents, *_: documents)
             with mock.patch("dupmae.duplex.DuplexEncoder", return_value=encoder):
                 model.encode(model="m", input=str(texts), output=str(folder / "out"), fields=FieldsConfig())
 

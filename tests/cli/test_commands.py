@@ -185,7 +185,7 @@ def test_index_build_streams_the_passages_of_every_corpus(stand_in, corpus, dupl
     assert read == ["p0", "p1", "p2", "p3"]
     assert build.call_args.args[0] == Path("o")
     options = {"batch_size": 4, "segment_passages": passages_within(7), "process": (0, 1)}
-    options |= {"chunks": {"tokens": 200, "overlap": 40}}
+    options |= {"chunks": {"tokens": 200, "overlap": 40}, "total": 4}
     assert build.call_args.kwargs == {"model": Model(str(duplex_folder)), **options}
 
 
