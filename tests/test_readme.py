@@ -94,6 +94,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     articles = [{"number": n, "headline": "", "body": text} for n, text in enumerate(texts)]
     Path("articles.jsonl").write_text("".join(json.dumps(line) + "\n" for line in articles), encoding="utf-8")
 
+    Path("documents").mkdir()
+    Path("documents/device.md").write_text("# Device\n\n" + ". ".join(texts), encoding="utf-8")
+
     recipe = yaml.safe_load((ROOT / "recipes" / "scifact.yaml").read_text(encoding="utf-8"))
     recipe |= {section: recipe[section] | settings for section, settings in SMALL.items()}
     Path("recipes").mkdir()

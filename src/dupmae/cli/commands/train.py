@@ -242,6 +242,7 @@ def pretrain(
     if (model is None) != from_scratch:
         raise DupmaeError("dupmae pretrain starts from either --model NAME or --from_scratch: give one of the two")
     from dupmae.corpus import build_token_store
+    from dupmae.corpus.pieces import in_pieces
     from dupmae.pretraining import pretrain as train
     from dupmae.pretraining.checks import refuse_impossible, refuse_no_tracker, tokenizer_and_length
     from dupmae.pretraining.trainer import RUN_FILE
@@ -262,7 +263,7 @@ def pretrain(
             start = open_model(model, option="--model")
         tokenizer, longest = tokenizer_and_length(start, settings)
         token_store = build_token_store(
-            passages_of(corpus, fields, strict=strict),
+            in_pieces(passages_of(corpus, fields, strict=strict)),
             tokenizer,
             folder / "store",
             store,
