@@ -79,16 +79,18 @@ def test_the_k_best_documents_are_those_of_all_passages_ranked(index: DuplexInde
     assert len(grouped(index, k)[0]) == min(k, 27)
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize(("different", "seed"), [(4, 0), (4, 1), (20, 2), (100, 3)])
+@pytest.mark.parametrize("k", [1, 4, 30])
 def test_many_ties_are_broken_by_the_documents_ids_and_the_chunks_places(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, k: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, different: int, seed: int, k: int
 ) -> None:
-    """Ids of chunks are in another order than those of their documents, and than the chunks stand there."""
+    """Ids of chunks are in another order than those of their documents, and than the chunks stand there: those of one
+    document lie in several blocks.
+    """
     monkeypatch.setattr(segments_module, "BLOCK_PASSAGES", 16)
     monkeypatch.setattr(exact, "_TASK_QUERIES", 2)
     rng = np.random.default_rng(seed)
-    cls, sparse = ROWS[0][:4].repeat(25, axis=0), ROWS[1][:4].repeat(25, axis=0)  # four different passages
+    cls, sparse = (part[:different].repeat(100 // different, axis=0) for part in ROWS)
     corpus = []
     for name in rng.permutation([f"{letter}{end}" for letter in "abcdefgh" for end in ("", "!", "::1", "~", "é")]):
         names = rng.permutation(1000)[: rng.integers(1, 9)]
