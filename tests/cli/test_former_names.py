@@ -153,3 +153,9 @@ def test_a_record_of_a_whole_recipe_is_read_under_the_new_names():
         "finetune": {"interpolation": 0.5},
         "pretrain": {"cls_weight": 1},
     }
+
+
+def test_windows_of_words_are_chunks_of_tokens_now_and_the_warning_says_so(caplog):
+    assert parsed("evaluate", "--model", "bm25", "--benchmark", "b", "--window_words", "8")["chunk_tokens"] == 8
+    (message,) = caplog.messages
+    assert message.startswith("window_words is now called chunk_tokens, and counts tokens, of which three words")

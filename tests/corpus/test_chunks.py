@@ -184,6 +184,17 @@ def test_documents_are_cut_one_batch_after_the_other(tokenizer: Any, monkeypatch
     assert [before[0], *stream] == before
 
 
+def test_a_text_that_is_repeated_is_tokenised_once(tokenizer: Any, monkeypatch: Any) -> None:
+    long, read = words(50), []
+    monkeypatch.setattr("dupmae.corpus.tokenising.BATCH_TEXTS", 2)
+    token_starts = cutting._token_starts
+    monkeypatch.setattr(cutting, "_token_starts", lambda texts, *rest: read.extend(texts) or token_starts(texts, *rest))
+    many = [Passage(f"d{n}", "", long) for n in range(9)]
+    found = list(chunk_documents(many, tokenizer, 10, 0))
+    assert read == [long]
+    assert [one.text for one in found] == 9 * [one.text for one in chunk_document(many[0], tokenizer, 10, 0)]
+
+
 @pytest.mark.parametrize(("tokens", "overlap"), [(0, 0), (-1, None), (10, 6), (10, -1)])
 def test_impossible_sizes_are_refused_at_the_call(tokens: int, overlap: int | None, tokenizer: Any) -> None:
     with pytest.raises(DupmaeError, match=r"chunk_tokens is|repeats at most half of them, 5\."):

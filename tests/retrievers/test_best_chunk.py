@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from dupmae.corpus import Passage, Run
+import pytest
+
+from dupmae.corpus import Benchmark, Passage, Run
 from dupmae.retrievers.best_chunk import by_best_chunk, cut_corpus
+from dupmae.retrievers.lengths import UNCHANGED
+from dupmae.retrievers.several import Systems
 
 
 def test_a_corpus_is_cut_into_chunks_that_know_their_documents_and_short_ones_stay() -> None:
@@ -33,3 +38,21 @@ def test_a_document_scores_what_its_best_chunk_scores_however_many_chunks_come_b
     assert found["r"] == found["q"]
     assert asked == [6, 12, 24, 48, 96]
     assert list(by_best_chunk(search, documents)({"q": "text"}, 9)["q"]) == ["long", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("system", ["bm25", "duplex"])
+def test_every_system_ranks_documents_by_their_best_chunk(
+    system: str, duplex_folder: Path, words: list[str], tmp_path: Path
+) -> None:
+    name = str(duplex_folder) if system == "duplex" else system
+    corpus = {f"d{n}": Passage(f"d{n}", "", " ".join(words[n : n + 5 + 20 * n])) for n in range(4)}
+    data = Benchmark("b", "test", corpus, {"q": " ".join(words[40:43])}, {"q": {"d3": 1}})
+    (documents,) = Systems(data, [name], UNCHANGED, tmp_path, chunks=(12, 3)).open(name)
+    chunks = cut_corpus(corpus, 12, 3)
+    alone = {key: Passage(key, one.title, one.text) for key, one in chunks.items()}  # which know no document
+    (passages,) = Systems(Benchmark("c", "test", alone, {}, {}), [name], UNCHANGED, tmp_path).open(name)
+    best: dict[str, float] = {}
+    for chunk, score in passages.search(data.queries, 99)["q"].items():
+        best[chunks[chunk].document] = max(score, best.get(chunks[chunk].document, score))
+    assert len(best) > 1
+    assert documents.search(data.queries, 9)["q"] == pytest.approx(best, rel=1e-5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
@@ -122,10 +122,9 @@ def whole_documents(
         words: Whether all of a text's whole words count nevertheless.
     """
     backend, unread = whole_backend(tokenizer), Unread(limit)
-    for batch in _batches(documents):
-        texts = [prompt + document.full_text for document in batch]
-        unread.count(len(starts) for starts, _ in _token_starts(texts, backend))
-        yield from batch
+    for batch in _tokenised(documents, backend, lambda document: prompt + document.full_text):
+        unread.count(len(starts) for _, starts, _ in batch)
+        yield from (document for document, _, _ in batch)
     unread.warn("passages", words, ": cut them into chunks (chunk_tokens)")
 
 
@@ -168,12 +167,10 @@ def _chunked(
 ) -> Iterator[Passage]:
     """Cut documents, a batch at a time; what is a chunk already stays as it is."""
     cut = 0
-    for batch in _batches(documents):
-        titles = backend.encode_batch([prompt + document.title for document in batch], add_special_tokens=False)
+    for batch in _tokenised(documents, backend, lambda document: document.text):
+        titles = backend.encode_batch([prompt + document.title for document, _, _ in batch], add_special_tokens=False)
         pieces, unsure = list[_Cutting](), list[tuple[_Cutting, tuple[int, int]]]()
-        for document, title, (starts, words) in zip(
-            batch, titles, _token_starts([document.text for document in batch], backend), strict=True
-        ):
+        for (document, starts, words), title in zip(batch, titles, strict=True):
             room = len(starts) + tokens if limit is None else limit - len(title)
             if len(starts) > room and limit is not None and len(title) > limit // 2:
                 shown = document.title[: max(title.offsets[limit // 2][0] - len(prompt), 0)].rstrip()
@@ -296,13 +293,6 @@ def headings_above(document: Passage, starts: Sequence[int]) -> list[tuple[str, 
     return [tuple(heading.text for heading in paths[bisect_right(tops, start)]) for start in starts]
 
 
-def _batches(documents: Iterable[Passage]) -> Iterator[list[Passage]]:
-    """Group documents to be tokenised together, and refuse what is not valid Unicode."""
-    for batch in grouped(documents, lambda document: len(document.text)):
-        refuse_surrogates((document.full_text for document in batch), "Text")
-        yield batch
-
-
 def _headings(document: Passage) -> Sequence[Heading]:
     """Give the headings of a document; a record has none."""
     return document.headings if isinstance(document, Document) else ()
@@ -311,6 +301,23 @@ def _headings(document: Passage) -> Sequence[Heading]:
 def _below(path: tuple[Heading, ...], heading: Heading) -> tuple[Heading, ...]:
     """Add a heading to those that it stands below."""
     return (*(one for one in path if one.level < heading.level), heading)
+
+
+def _tokenised(
+    documents: Iterable[Passage], backend: Any, text_of: Callable[[Passage], str]
+) -> Iterator[list[tuple[Passage, Tokens, npt.NDArray[np.bool_]]]]:
+    """Tokenise a text of each document, a batch at a time, as :func:`_token_starts` does.
+
+    What stands in the batch before, too, is not tokenised again: a small file can hold one long text a thousand times.
+    """
+    known: dict[str, tuple[Tokens, npt.NDArray[np.bool_]]] = {}
+    for batch in grouped(documents, lambda document: len(document.text)):
+        refuse_surrogates((document.full_text for document in batch), "Text")
+        texts = [text_of(document) for document in batch]
+        known = {text: known[text] for text in texts if text in known}
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        known |= zip(new, _token_starts(new, backend), strict=True)
+        yield [(document, *known[text]) for document, text in zip(batch, texts, strict=True)]
 
 
 def _token_starts(texts: Sequence[str], backend: Any) -> Iterator[tuple[Tokens, npt.NDArray[np.bool_]]]:
