@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dupmae.cli import entry as cli
-from dupmae.corpus import Passage, chunks
+from dupmae.corpus import Passage, unread
 from dupmae.duplex import DuplexEncoder
 from dupmae.index import DuplexIndex
 
@@ -211,7 +211,7 @@ def test_texts_that_are_left_whole_and_long_queries_are_said_once_to_be_cut(
     model: str, texts: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "silence", lambda: None)
-    chunks._warn_once.cache_clear()
+    unread._warn_once.cache_clear()
     long, index = documents(tmp_path, a=texts[:9], b=texts[9:10]), str(tmp_path / "whole")
     words = ["index", "build", "--model", model, "--corpus", long, "--output", index, "--chunk_tokens"]
     assert cli.main([*words, "0"]) == 0

@@ -12,8 +12,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dupmae.corpus import chunks as cutting
-from dupmae.corpus.chunks import chunk_document, chunk_documents, whole_documents
+from dupmae.corpus import unread
+from dupmae.corpus.chunks import chunk_document, chunk_documents
 from dupmae.corpus.passage import Chunk, Document, Heading, Passage
+from dupmae.corpus.unread import whole_documents
 from dupmae.errors import DupmaeError
 
 
@@ -202,7 +204,7 @@ def test_impossible_sizes_are_refused_at_the_call(tokens: int, overlap: int | No
 
 
 def test_of_documents_left_whole_one_warning_says_what_is_not_read(tokenizer: Any, caplog: Any) -> None:
-    cutting._warn_once.cache_clear()
+    unread._warn_once.cache_clear()
     many = [Passage("a", "", words(9)), Passage("b", "T", words(28)), Passage("c", "", words(29))]
     with caplog.at_level(logging.WARNING):
         assert list(whole_documents(many, tokenizer, limit=20)) == many

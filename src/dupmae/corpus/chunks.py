@@ -11,7 +11,6 @@ import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -109,65 +108,12 @@ def chunk_settings(tokens: int, overlap: int | None) -> dict[str, int] | None:
     return {"tokens": tokens, "overlap": tokens // OVERLAP_SHARE if overlap is None else overlap} if tokens else None
 
 
-def whole_documents(
-    documents: Iterable[Passage], tokenizer: Any, *, limit: int, prompt: str = "", words: bool = False
-) -> Iterator[Passage]:
-    """Yield documents as they are, and warn at the end, once, of what an encoder does not read of them.
-
-    Args:
-        documents: As they were read.
-        tokenizer: Of the encoder.
-        limit: Tokens that it reads of prompt, title and text together, special ones left out.
-        prompt: What it puts before each text.
-        words: Whether all of a text's whole words count nevertheless.
-    """
-    backend, unread = whole_backend(tokenizer), Unread(limit)
-    for batch in _tokenised(documents, backend, lambda document: prompt + document.full_text):
-        unread.count(len(starts) for _, starts, _ in batch)
-        yield from (document for document, _, _ in batch)
-    unread.warn("passages", words, ": cut them into chunks (chunk_tokens)")
-
-
-class Unread:
-    """Counts what is not read of texts that have more tokens than an encoder reads.
-
-    Args:
-        limit: Tokens that it reads of one.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.texts, self.long, self.tokens, self.unread = limit, 0, 0, 0, 0
-
-    def count(self, lengths: Iterable[int]) -> None:
-        """Count texts of so many tokens."""
-        for length in lengths:
-            self.texts += 1
-            self.tokens += length
-            self.long += length > self.limit
-            self.unread += max(0, length - self.limit)
-
-    def warn(self, kind: str, words: bool, advice: str = "") -> None:
-        """Say of texts of a kind, such as `passages`, how much is not read, if it is anything; the same but once."""
-        if self.unread:
-            rest = "counts by its whole words alone" if words else "does not count"
-            _warn_once(
-                f"{self.long:,} of {self.texts:,} {kind} have more than the {self.limit:,} tokens that the model reads "
-                f"of one: the rest of them, {self.unread / self.tokens:.1%} of all tokens, {rest}{advice}."
-            )
-
-
-@lru_cache(1024)
-def _warn_once(sentence: str) -> None:
-    """Log a warning, unless it was logged before."""
-    logger.warning("%s", sentence)
-
-
 def _chunked(
     documents: Iterable[Passage], backend: Any, tokens: int, overlap: int, limit: int | None, prompt: str
 ) -> Iterator[Passage]:
     """Cut documents, a batch at a time; what is a chunk already stays as it is."""
     cut = 0
-    for batch in _tokenised(documents, backend, lambda document: document.text):
+    for batch in tokenised(documents, backend, lambda document: document.text):
         titles = backend.encode_batch([prompt + document.title for document, _, _ in batch], add_special_tokens=False)
         pieces, unsure = list[_Cutting](), list[tuple[_Cutting, tuple[int, int]]]()
         for (document, starts, words), title in zip(batch, titles, strict=True):
@@ -303,7 +249,7 @@ def _below(path: tuple[Heading, ...], heading: Heading) -> tuple[Heading, ...]:
     return (*(one for one in path if one.level < heading.level), heading)
 
 
-def _tokenised(
+def tokenised(
     documents: Iterable[Passage], backend: Any, text_of: Callable[[Passage], str]
 ) -> Iterator[list[tuple[Passage, Tokens, npt.NDArray[np.bool_]]]]:
     """Tokenise a text of each document, a batch at a time, as :func:`_token_starts` does.

@@ -28,8 +28,9 @@ from dupmae.backbones.opening import (
 from dupmae.config import CHUNK_TOKENS, DuplexConfig
 from dupmae.config.renamed import with_new_names
 from dupmae.corpus import Passage
-from dupmae.corpus.chunks import chunk_documents, whole_documents
+from dupmae.corpus.chunks import chunk_documents
 from dupmae.corpus.cutting import cut_texts
+from dupmae.corpus.unread import whole_documents
 from dupmae.duplex.card import write_card
 from dupmae.duplex.declared import check_declared
 from dupmae.duplex.embeddings import DuplexEmbeddings

@@ -19,8 +19,8 @@ import torch
 from torch.func import functional_call
 from tqdm.auto import tqdm
 
-from dupmae.corpus.chunks import Unread
 from dupmae.corpus.unknown_words import warn_of_unknown_words
+from dupmae.corpus.unread import Unread
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
 from dupmae.duplex.screening import screened
