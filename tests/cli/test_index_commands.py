@@ -211,7 +211,7 @@ def test_texts_that_are_left_whole_and_long_queries_are_said_once_to_be_cut(
     model: str, texts: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "silence", lambda: None)
-    unread._warn_once.cache_clear()
+    unread.warn_once.cache_clear()
     long, index = documents(tmp_path, a=texts[:9], b=texts[9:10]), str(tmp_path / "whole")
     words = ["index", "build", "--model", model, "--corpus", long, "--output", index, "--chunk_tokens"]
     assert cli.main([*words, "0"]) == 0

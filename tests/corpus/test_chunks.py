@@ -204,7 +204,7 @@ def test_impossible_sizes_are_refused_at_the_call(tokens: int, overlap: int | No
 
 
 def test_of_documents_left_whole_one_warning_says_what_is_not_read(tokenizer: Any, caplog: Any) -> None:
-    unread._warn_once.cache_clear()
+    unread.warn_once.cache_clear()
     many = [Passage("a", "", words(9)), Passage("b", "T", words(28)), Passage("c", "", words(29))]
     with caplog.at_level(logging.WARNING):
         assert list(whole_documents(many, tokenizer, limit=20)) == many

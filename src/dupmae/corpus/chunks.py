@@ -22,6 +22,7 @@ from dupmae.corpus.chunking import UNSPACED, Tokens, best_cut, borders_of, unspa
 from dupmae.corpus.passage import Chunk, Document, Heading, Passage
 from dupmae.corpus.tokenising import grouped, whole_backend
 from dupmae.errors import DupmaeError, refuse_surrogates
+from dupmae.runtime.once import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,9 @@ def _chunked(
         for piece in pieces:
             yield from piece.passages()
     if cut:
-        _warn_once(f"The titles of {cut:,} documents were cut: each has more tokens than half of what the model reads.")
+        warn_once(
+            logger, f"The titles of {cut:,} documents were cut: each has more tokens than half of what the model reads."
+        )
 
 
 def _shorten(waiting: list[tuple[_Cutting, tuple[int, int]]], backend: Any, limit: int, prompt: str) -> None:

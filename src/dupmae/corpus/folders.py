@@ -13,6 +13,7 @@ from dupmae.corpus.formats import is_known
 from dupmae.corpus.formats.arrow import is_dataset
 from dupmae.corpus.lines import file_type
 from dupmae.errors import DupmaeError
+from dupmae.runtime.once import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +50,12 @@ class Unread:
         self.refused[path] += 1
         if len(self.reasons) < NAMED:
             self.reasons.append(str(error))
-            _say_once(f"Not read: {error}")
+            warn_once(logger, f"Not read: {error}")
 
     def say(self, folder: Path) -> None:
         """Say in one line what was not read of a folder, if there was anything."""
         if found := self.summary():
-            _say_once(f"Not read of {folder}: {found}.")
+            warn_once(logger, f"Not read of {folder}: {found}.")
 
     def summary(self) -> str:
         """Count in words what was not read: `3 .png, 1 .zip`."""
@@ -181,13 +182,3 @@ def _is_utf8(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-_said: set[str] = set()
-
-
-def _say_once(sentence: str) -> None:
-    """Warn, once a process: commands that need a corpus several times read it as often."""
-    if sentence not in _said:
-        _said.add(sentence)
-        logger.warning("%s", sentence)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import Any
 
 from dupmae.corpus.chunks import tokenised
 from dupmae.corpus.passage import Passage
 from dupmae.corpus.tokenising import whole_backend
+from dupmae.runtime.once import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +55,8 @@ class Unread:
         """Say of texts of a kind, such as `passages`, how much is not read, if it is anything; the same but once."""
         if self.unread:
             rest = "counts by its whole words alone" if words else "does not count"
-            _warn_once(
+            warn_once(
+                logger,
                 f"{self.long:,} of {self.texts:,} {kind} have more than the {self.limit:,} tokens that the model reads "
-                f"of one: the rest of them, {self.unread / self.tokens:.1%} of all tokens, {rest}{advice}."
+                f"of one: the rest of them, {self.unread / self.tokens:.1%} of all tokens, {rest}{advice}.",
             )
-
-
-@lru_cache(1024)
-def _warn_once(sentence: str) -> None:
-    """Log a warning, unless it was logged before."""
-    logger.warning("%s", sentence)
