@@ -27,11 +27,12 @@ def test_an_untuned_model_is_ranked_with_its_lexical_half_multiplied(
     assert (model / "README.md").read_text(encoding="utf-8") == "# A card\n"
 
     words = ["--benchmark", f"{data}:train", "--indexes", tmp_path / "indexes", "--json", tmp_path / "factors.json"]
-    run_script("factors", model, *words, "--factors", 1, "1e-6", 100)
+    run_script("factors", model, *words, "--lexical", 1, "1e-6", 100)
     (row,) = json.loads((tmp_path / "factors.json").read_text(encoding="utf-8"))
     benchmark = read_benchmark(data, "train")
     (index,) = (DuplexIndex.open(folder) for folder in (tmp_path / "indexes").iterdir())
-    for name, part in (("x 1", "all"), ("dense", "dense"), ("lexical", "lexical")):
+    for name, part in (("sum", "all"), ("dense", "dense"), ("lexical", "lexical")):
         run = duplex_run(index, benchmark, part=part)  # type: ignore[arg-type]
         assert row[name] == evaluate_run(run, benchmark.qrels)["ndcg@10"]
-    assert row["x 1e-06"] == row["dense"] != row["x 100"]
+    assert row["1e-06:1"] == row["dense"] != row["100:1"]
+    assert "words" not in row

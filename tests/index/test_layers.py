@@ -9,7 +9,7 @@ import dupmae.index
 
 ROOT = Path(dupmae.index.__file__).parent
 FLOORS = (
-    ("hits", "where", "storage"),
+    ("hits", "highlights", "where", "storage"),
     ("scoring",),
     ("writing",),
     ("duplex_index",),

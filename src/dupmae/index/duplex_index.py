@@ -258,7 +258,7 @@ class DuplexIndex:
             >>> from dupmae import DuplexEncoder, DuplexIndex
             >>> from dupmae.corpus import Passage
             >>> encoder, bees = DuplexEncoder("dupmae-small"), Passage("bees", "", "They dance.")
-            >>> index = DuplexIndex.build("index", encoder, [bees, Passage("ants", "", "They march.")])
+            >>> index = DuplexIndex.build("insects", encoder, [bees, Passage("ants", "", "They march.")])
             >>> print(index.sync(lambda: [bees, Passage("wasps", "", "They sting.")]).difference)
             1 new, 0 changed, 1 gone, 1 as they are
         """
