@@ -32,7 +32,7 @@ PIECES = [
 GAPS = [" ", "  ", "\n", "\t", " " * 700, "\n\n", "\r\n", "\u3000", "", "\x1c", "\u2028"]
 
 
-def texts_of(seed: int, count: int = 60) -> list[str]:
+def texts_of(seed: int, count: int = 30) -> list[str]:
     """Texts of pieces and gaps, of up to some ten thousand characters."""
     draw = random.Random(seed)
     made = []
@@ -81,7 +81,7 @@ def test_the_first_tokens_of_a_cut_text_are_those_of_the_whole(
 
     assert first(cut) == first(texts)
     shorter = sum(len(one) < len(other) for one, other in zip(cut, texts, strict=True))
-    assert shorter > 20 or kind == "one word"
+    assert shorter > 10 or kind == "one word"
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "byte-level", "unigram"])

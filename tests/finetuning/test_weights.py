@@ -42,8 +42,7 @@ def weighed(encoder: DuplexEncoder, factor: float) -> DuplexEncoder:
     return encoder
 
 
-@pytest.mark.parametrize("before", [0.02, 1.0, 50.0])
-@pytest.mark.parametrize("language", ["none", "english"])
+@pytest.mark.parametrize(("before", "language"), [(0.02, "none"), (1.0, "none"), (50.0, "none"), (0.02, "english")])
 def test_the_factors_are_those_whose_model_ranks_best(
     make_encoder: Maker, benchmark: Benchmark, before: float, language: str
 ) -> None:

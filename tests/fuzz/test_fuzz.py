@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from forked import forked
 
-INPUTS = 100
+INPUTS = 60
 
 
 @pytest.fixture(scope="module")

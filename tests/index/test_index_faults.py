@@ -21,8 +21,8 @@ from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 
 ROWS = random_rows(np.random.default_rng(7), 100)
-STEP = 3
-"""Every third operation is tried with each kind of fault, each kind beginning at another; 1 tries all of them."""
+STEP = 4
+"""Every fourth operation is tried with each kind of fault, each kind beginning at another; 1 tries all of them."""
 
 
 def build(folder: Path, rows: range, **options: Any) -> DuplexIndex:
