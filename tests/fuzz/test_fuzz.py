@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from forked import forked
 
-INPUTS = 60
+INPUTS = 40
 
 
 @pytest.fixture(scope="module")
