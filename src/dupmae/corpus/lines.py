@@ -208,6 +208,14 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DupmaeError: A line is not a JSON object, or see :func:`numbered_lines`.
     """
+    for found in json_objects_or_errors(path):
+        if isinstance(found, DupmaeError):
+            raise found
+        yield found
+
+
+def json_objects_or_errors(path: Path) -> Iterator[tuple[int, dict[str, Any]] | DupmaeError]:
+    """Yield what :func:`json_objects` does, and instead of raising for a line that holds no object its error."""
     for number, line in numbered_lines(path):
         if not line or line.isspace():
             continue
@@ -215,12 +223,10 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             record = parse_strict_json(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict):
-            raise not_an_object(line, f"{path}, line {number}")
-        yield number, record
+        yield (number, record) if isinstance(record, dict) else _not_an_object(line, f"{path}, line {number}")
 
 
-def not_an_object(line: str, place: str) -> DupmaeError:
+def _not_an_object(line: str, place: str) -> DupmaeError:
     """Make the sentence about a line that holds no JSON object, which begins with its place."""
     try:
         record = parse_strict_json(line)

@@ -8,24 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.corpus.formats.records import Columns, Row
-from dupmae.corpus.lines import json_kind, not_an_object, numbered_lines, read_text
+from dupmae.corpus.lines import json_kind, json_objects_or_errors, numbered_lines, read_text
 from dupmae.errors import DupmaeError
 from dupmae.runtime.json_text import parse_strict_json
 
 
 def rows_of_lines(path: Path, columns: Columns) -> Iterator[Row]:
-    """Yield a record a line; blank lines are passed over."""
-    for number, line in numbered_lines(path):
-        if not line or line.isspace():
-            continue
-        try:
-            record = parse_strict_json(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict):
-            yield number, record
-        else:
-            yield not_an_object(line, f"{path}, line {number}")
+    """Read a record a line; blank lines are passed over."""
+    return json_objects_or_errors(path)
 
 
 def rows_of_value(path: Path, columns: Columns) -> Iterator[Row]:

@@ -67,7 +67,7 @@ def passage_table(passages: Sequence[Passage]) -> pa.Table:
     refuse_reserved(fields)
     columns = {name: pa.array([getattr(passage, name) for passage in passages], pa.large_string()) for name in FIXED}
     columns |= {field: _typed([passage.metadata.get(field) for passage in passages]) for field in fields}
-    columns["check"] = pa.array(np.array([_check(passage.title, passage.text) for passage in passages], np.uint64))
+    columns["check"] = pa.array(checks_of(passages))
     if any(passage.chunk is not None for passage in passages):
         for name, field in zip(_IN_TABLE, _CHUNKS, strict=True):
             values = [None if passage.chunk is None else getattr(passage.chunk, field.name) for passage in passages]
@@ -219,9 +219,11 @@ class StoredPassages:
         found = np.flatnonzero(np.asarray(rows.is_valid()))
         return found, np.asarray(rows.fill_null(0))[found].astype(np.int64)
 
-    def rows_of_texts(self, passages: Sequence[Passage]) -> list[tuple[int, int]]:
-        """Find passages with the same title and text: places among those given, and a row for each."""
-        checks = np.array([_check(passage.title, passage.text) for passage in passages], np.uint64)
+    def rows_of_texts(self, passages: Sequence[Passage], checks: NDArray[np.uint64]) -> list[tuple[int, int]]:
+        """Find passages with the same title and text: places among those given, and a row for each.
+
+        `checks` are those of :func:`checks_of`, to be computed once for many segments.
+        """
         rows = np.asarray(pc.index_in(pa.array(checks), value_set=self._texts.column("check")).fill_null(-1))
         found = []
         for place in np.flatnonzero(rows >= 0).tolist():
@@ -354,6 +356,11 @@ def _validate(path: Path, batch: pa.RecordBatch) -> None:
         batch.validate(full=True)
     except pa.ArrowException as error:
         raise damaged(path, f"cannot be read ({str(error)[:100]})") from error
+
+
+def checks_of(passages: Sequence[Passage]) -> NDArray[np.uint64]:
+    """Compute the checksum of each passage's title and text (n,)."""
+    return np.array([_check(passage.title, passage.text) for passage in passages], np.uint64)
 
 
 def _check(title: str, text: str) -> int:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.index.scoring.snapshot import Snapshot
+from dupmae.index.storage.passages import checks_of
 from dupmae.index.storage.quantise import Rows, concatenate_rows
 from dupmae.index.writing.encoding import Encoder, encode_window
 
@@ -70,8 +71,9 @@ def find_texts(snapshot: Snapshot, passages: Sequence[Passage]) -> dict[int, tup
         The number of each of `passages` that has one -> number of the segment and row.
     """
     found: dict[int, tuple[int, int]] = {}
+    checks = checks_of(passages)
     for segment, opened in enumerate(snapshot.segments):
         waiting = [number for number in range(len(passages)) if number not in found]
-        for number, row in opened.passages.rows_of_texts([passages[number] for number in waiting]):
+        for number, row in opened.passages.rows_of_texts([passages[number] for number in waiting], checks[waiting]):
             found[waiting[number]] = (segment, row)
     return found

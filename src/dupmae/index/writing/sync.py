@@ -69,10 +69,11 @@ def compare(snapshot: Snapshot, documents: Iterable[Passage], kept: Callable[[Pa
             else:
                 found.changed.append(document.id)
     for number, segment in enumerate(snapshot.segments):
-        for passage, alive in zip(segment.passages, snapshot.alive[number].tolist(), strict=True):
-            if alive and passage.document not in seen and not kept(passage):
-                seen.add(passage.document)
-                found.gone.append(passage.document)
+        for row, document_id in enumerate(segment.passages.documents.to_pylist()):
+            is_lost = snapshot.alive[number][row] and document_id not in seen
+            if is_lost and not kept(segment.passages.passage(row)):
+                seen.add(document_id)
+                found.gone.append(document_id)
     if found.gone and not found.same and not found.changed:
         raise DupmaeError(
             f"None of the {len(found.gone):,} documents of the index is in the corpus: that is another one, or its ids"
