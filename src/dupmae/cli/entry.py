@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rerank": evaluate.rerank,
     "encode": model.encode,
     "pack": model.pack,
+    "distil-queries": model.distil_queries,
     "sync": index.sync,
     "index build": index.build,
     "index add": index.add,

@@ -20,9 +20,9 @@ from torch.func import functional_call
 from tqdm.auto import tqdm
 
 from dupmae.corpus.unknown_words import warn_of_unknown_words
-from dupmae.corpus.unread import Unread
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.pooling import DuplexPooling
+from dupmae.duplex.queries.reading import warn_of_long_queries
 from dupmae.duplex.screening import screened
 from dupmae.duplex.words import Words
 from dupmae.errors import DupmaeError, refuse_string, refuse_surrogates
@@ -98,7 +98,13 @@ def embed(
     if task == "document":
         warn_of_unknown_words(encoder.tokenizer, texts)
     else:
-        _warn_of_long_queries(encoder, texts)
+        warn_of_long_queries(
+            encoder.tokenizer,
+            texts,
+            encoder.prompts.get("query") or "",
+            encoder.reads("query"),
+            words=encoder.words is not None,
+        )
     encoder.eval()
     forward = _forward(encoder, screening=task == "document" and len(texts) >= SCREENED_TEXTS)
     vocabulary = encoder.pooling.vocabulary_size
@@ -120,16 +126,6 @@ def embed(
             if encoder.on_batch is not None:
                 encoder.on_batch(len(rows), int(features["attention_mask"].sum()))
     return DuplexEmbeddings(cls, ids, weights, _words(encoder, texts, task))
-
-
-def _warn_of_long_queries(encoder: Encoder, texts: Sequence[str]) -> None:
-    """Say how much of queries is not read."""
-    prompt, unread = encoder.prompts.get("query") or "", Unread(encoder.reads("query"))
-    long = [prompt + text for text in texts if len(prompt + text) > unread.limit]  # as many characters at least
-    if long:
-        unread.count(map(len, encoder.tokenizer(long, add_special_tokens=False, verbose=False)["input_ids"]))
-        unread.texts = len(texts)
-        unread.warn("queries", encoder.words is not None)
 
 
 def _words(encoder: Encoder, texts: Sequence[str], task: Task) -> sp.csr_array | None:

@@ -13,6 +13,7 @@ from dupmae.config import CHUNK_TOKENS
 from dupmae.corpus import Passage
 from dupmae.corpus.chunks import chunk_settings
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.queries import QueryEncoder, QueryEncoderName, open_queries
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.hits import Hit
 from dupmae.index.scoring.approximate import Approximate, approximate_top_k
@@ -30,7 +31,7 @@ from dupmae.index.writing.changes import build_clusters, compact_segments, delet
 from dupmae.index.writing.encoding import Encoder, fitted, word_space_of
 from dupmae.index.writing.progress import count_passages
 from dupmae.index.writing.sync import Synced, compare
-from dupmae.models import model_fingerprint, open_model
+from dupmae.models import Model, model_fingerprint, open_model
 
 Group = Literal["document", "none"]
 """What a search ranks: documents, each by the best of its chunks, or every passage by itself."""
@@ -40,8 +41,9 @@ class DuplexIndex:
     """An index folder, opened for exact search by Eq. 12 and, if its model has them, whole words.
 
     Use :meth:`build` or :meth:`open`. Opening maps one committed state of the folder, which later changes by other
-    processes do not touch (:meth:`refresh` moves on to the newest); texts are read only for hits, and the encoder is
-    loaded when the first text comes. Threads may share an index: each search keeps to the state it began with.
+    processes do not touch (:meth:`refresh` moves on to the newest); texts are read only for hits, and what encodes
+    queries is opened when the first one comes: the model in ONNX Runtime, or in PyTorch if it is loaded. Threads may
+    share an index: each search keeps to the state it began with.
 
     Example:
         >>> from pathlib import Path
@@ -65,7 +67,11 @@ class DuplexIndex:
         self.folder = folder
         self.snapshot = Snapshot.open(folder)
         """The committed state that is searched."""
+        self.query_encoder: QueryEncoderName | None = None
+        """What encodes queries: None takes PyTorch if the model is loaded in it, and else ONNX Runtime."""
+        self._model: Model | None = None
         self._encoder = None if encoder is None else fitted(encoder, folder, self.manifest)
+        self._queries: QueryEncoder | None = None
 
     @classmethod
     def build(
@@ -118,14 +124,30 @@ class DuplexIndex:
         return cls(folder, encoder)
 
     @classmethod
-    def open(cls, folder: Path) -> DuplexIndex:
+    def open(
+        cls, folder: Path, *, model: Model | str | None = None, query_encoder: QueryEncoderName | None = None
+    ) -> DuplexIndex:
         """Open a finished index.
 
+        Args:
+            folder: The index.
+            model: The model that built it, where it is no longer where it was.
+            query_encoder: What encodes queries: the model in ONNX Runtime (`onnx`) or in PyTorch (`torch`), or the
+                table that was made of it (`static`, :func:`dupmae.duplex.distilling.distil_queries`). None takes
+                PyTorch if the model is loaded in it, and else ONNX Runtime where that can run it.
+
         Raises:
-            DupmaeError: Not an index, an unfinished one, one of another format, or one with missing or truncated files.
+            DupmaeError: Not an index, an unfinished one, one of another format, or one with missing or truncated files;
+                or the model is not the one that built it.
         """
         index = cls(Path(folder))
         require_finished(index.folder, index.manifest)
+        index.query_encoder = query_encoder
+        if model is not None:
+            found = model if isinstance(model, Model) else open_model(model)
+            if found.fingerprint != index.manifest.model_fingerprint:
+                raise DupmaeError(f"the model {found.name} is not the one that built the index {folder}")
+            index._model = found
         return index
 
     @property
@@ -173,21 +195,44 @@ class DuplexIndex:
             DupmaeError: The model's files are not those that built the index.
         """
         if self._encoder is None:
-            path = self.manifest.model_path(self.folder)
-            if model_fingerprint(path) != self.manifest.model_fingerprint:
-                raise DupmaeError(
-                    f"The model {path} is not the one that built the index {self.folder} (or is missing):"
-                    " put it back or build the index again."
-                )
             from dupmae.duplex import DuplexEncoder
 
-            self.encoder = cast(Encoder, DuplexEncoder(path))
+            self.encoder = cast(Encoder, DuplexEncoder(self._found_model()))
             assert self._encoder is not None
         return self._encoder
 
     @encoder.setter
     def encoder(self, encoder: Encoder) -> None:
         self._encoder = fitted(encoder, self.folder, self.manifest)
+
+    @property
+    def queries(self) -> QueryEncoder:
+        """What encodes queries, opened when first asked for, as :attr:`query_encoder` says.
+
+        Raises:
+            DupmaeError: The model's files are not those that built the index, or it cannot be opened as is asked for.
+        """
+        if self._encoder is not None and self.query_encoder in (None, "torch"):
+            return self._encoder
+        if self._queries is None:
+            opened = open_queries(self._found_model(), self.query_encoder)
+            if hasattr(opened, "embed_documents"):  # in PyTorch, where the model can do all that an index needs
+                self.encoder = cast(Encoder, opened)
+                return self.encoder
+            self._queries = fitted(opened, self.folder, self.manifest)
+        return self._queries
+
+    def _found_model(self) -> Model:
+        """Find the model that built the index, and verify that it is the one."""
+        if self._model is None:
+            path = self.manifest.model_path(self.folder)
+            if model_fingerprint(path) != self.manifest.model_fingerprint:
+                raise DupmaeError(
+                    f"The model {path} is not the one that built the index {self.folder} (or is missing):"
+                    " put it back or build the index again."
+                )
+            self._model = open_model(path)
+        return self._model
 
     def refresh(self) -> None:
         """Move on to the newest committed state of the folder.
@@ -343,15 +388,15 @@ class DuplexIndex:
         refuse_string(queries, "queries")
         if not queries:
             return []
-        snapshot, tokenizer = self.snapshot, self.encoder.tokenizer
-        prepared = _prepared(snapshot, self.encoder.embed_queries(list(queries)), "all", weights)
+        snapshot, encoder = self.snapshot, self.queries
+        prepared = _prepared(snapshot, encoder.embed_queries(list(queries)), "all", weights)
         rankings = self._ranked(snapshot, prepared, k, where, approximate, group)
         found = []
         for text, query, ranking in zip(queries, prepared, rankings, strict=True):
-            names = words_by_dimension(self.encoder, text)
+            names = words_by_dimension(encoder, text)
             found.append(
                 [
-                    explain_hit(snapshot.segments[number], row, query, tokenizer, names, score)
+                    explain_hit(snapshot.segments[number], row, query, encoder.tokenizer, names, score)
                     for _, score, number, row in ranking
                 ]
             )
@@ -370,17 +415,17 @@ class DuplexIndex:
                 used, or a file is damaged.
         """
         refuse_string(ids, "ids")
-        snapshot = self.snapshot
+        snapshot, encoder = self.snapshot, self.queries
         places = snapshot.places(ids)
         self._refuse_missing(ids, places)
-        (prepared,) = _prepared(snapshot, self.encoder.embed_queries([query]), "all", weights)
-        hits, tokenizer, names = [], self.encoder.tokenizer, words_by_dimension(self.encoder, query)
+        (prepared,) = _prepared(snapshot, encoder.embed_queries([query]), "all", weights)
+        hits, names = list[Hit](), words_by_dimension(encoder, query)
         for identifier in ids:
             (number, row), *others = places[identifier]
             snapshot.segments[number].check()
             if others:
                 number, row = _best_of(snapshot, prepared, places[identifier])
-            hits.append(explain_hit(snapshot.segments[number], row, prepared, tokenizer, names))
+            hits.append(explain_hit(snapshot.segments[number], row, prepared, encoder.tokenizer, names))
         return hits
 
     def _refuse_missing(self, ids: Sequence[str], places: Mapping[str, Any]) -> None:
@@ -513,7 +558,7 @@ def _count(encoder: Encoder, passages: Iterable[Passage], tokens: int, overlap: 
     return count_passages(encoder.chunks(passages, tokens, overlap)) if tokens else len(passages)
 
 
-def words_by_dimension(encoder: Encoder, query: str) -> dict[int, str]:
+def words_by_dimension(encoder: QueryEncoder, query: str) -> dict[int, str]:
     """Name the words of a query by their dimensions; of an encoder without words there are none."""
     space = word_space_of(encoder)
     return {} if space is None else space.names([query])

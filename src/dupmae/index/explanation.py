@@ -104,7 +104,7 @@ def explain(
     if k < 1:
         raise DupmaeError(f"k is {k}: ask for at least one passage.")
     refuse_string(ids, "ids")
-    plain = index.encoder.embed_queries([query])
+    plain = index.queries.embed_queries([query])
     whole, *parts = PARTS if index.manifest.words is not None else PARTS[:-1]
     limits: dict[str, Any] = {"k": max(k, DEPTH), "where": where, "group": group}
     rankings = [index.search_embeddings(plain, part=whole, weights=weights, **limits)[0][0]]
@@ -114,7 +114,7 @@ def explain(
     shown = list(dict.fromkeys([*(passage for ranking in rankings for passage in ranking[:k]), *ids]))
     asked = _tokens(index, query)
     heaviest = np.flatnonzero(embeddings.weights[0])
-    names = index.encoder.tokenizer.convert_ids_to_tokens(embeddings.ids[0][heaviest].tolist())
+    names = index.queries.tokenizer.convert_ids_to_tokens(embeddings.ids[0][heaviest].tolist())
     term_weights = embeddings.weights[0][heaviest].tolist()
     return Explanation(
         query,
@@ -151,7 +151,7 @@ def _words(index: DuplexIndex, query: str, embeddings: DuplexEmbeddings, weights
         return []
     snapshot = index.snapshot
     (prepared,) = with_rarity(snapshot, prepare_queries(embeddings, snapshot.manifest, "words", weights))
-    names = words_by_dimension(index.encoder, query)
+    names = words_by_dimension(index.queries, query)
     having = passages_with(snapshot, prepared.word_ids)
     found = zip(prepared.word_ids.tolist(), prepared.word_weights.tolist(), having.tolist(), strict=True)
     words = [Word(names.get(dimension, f"word {dimension}"), weight, count) for dimension, weight, count in found]
@@ -174,6 +174,6 @@ def _explained(index: DuplexIndex, hit: Hit, asked: set[str], ranks: Ranks) -> E
 
 def _tokens(index: DuplexIndex, text: str) -> set[str]:
     """Name all of a text's tokens, however long it is."""
-    tokenizer = index.encoder.tokenizer
+    tokenizer = index.queries.tokenizer
     ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return set(tokenizer.convert_ids_to_tokens(ids))

@@ -141,7 +141,16 @@ def read_modules(folder: Path, label: str) -> list[dict[str, str]] | None:
 
 
 def read_header(file: Path, label: str, root: Path) -> Tensors:
-    """Read data type and shape of each tensor in a safetensors file, and verify that its bytes are all there.
+    """Read data type and shape of each tensor in a safetensors file; see :func:`read_places`."""
+    _, tensors = read_places(file, label, root)
+    return {tensor: (entry["dtype"], entry["shape"]) for tensor, entry in tensors.items()}
+
+
+def read_places(file: Path, label: str, root: Path) -> tuple[int, dict[str, Any]]:
+    """Read what a safetensors file says of its tensors, and verify that its bytes are all there.
+
+    Returns:
+        Where the tensors begin, and by name their `dtype`, `shape` and, from there on, `data_offsets`.
 
     Raises:
         DupmaeError: It is no such file, or a damaged or cut one.
@@ -163,7 +172,7 @@ def read_header(file: Path, label: str, root: Path) -> Tensors:
         found, right = size - 8 - length, ends
         what = f"holds {found:,} of {right:,} bytes" if found < right else f"holds {found - right:,} bytes too many"
         raise DupmaeError(f"{label}: {name} {what}: {AGAIN}")
-    return {tensor: (entry["dtype"], entry["shape"]) for tensor, entry in tensors.items()}
+    return 8 + length, tensors
 
 
 def _places(tensors: dict[str, Any]) -> int:

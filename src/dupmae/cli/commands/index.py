@@ -348,7 +348,7 @@ def tune(
     texts = [passage.full_text for passage in islice(read_queries(Path(queries)), 200)]
     if clusters:
         opened.cluster()
-    trials = measure(opened, opened.encoder.embed_queries(texts), k)
+    trials = measure(opened, opened.queries.embed_queries(texts), k)
     best = propose(trials, recall)
     if json:
         print(trials_as_json(trials, best))

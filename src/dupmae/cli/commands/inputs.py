@@ -17,26 +17,20 @@ from dupmae.files import is_standard_output
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark, Passage
+    from dupmae.duplex.queries import QueryEncoderName
     from dupmae.index import DuplexIndex
     from dupmae.index.engines import Engine
 
 logger = logging.getLogger(__name__)
 
 
-def open_index(folder: Path, model: str | None) -> DuplexIndex:
+def open_index(folder: Path, model: str | None, query_encoder: QueryEncoderName | None = None) -> DuplexIndex:
     """Open an index, with the model that built it taken from where it was or from the folder given."""
     from dupmae.index import DuplexIndex
+    from dupmae.models import open_model
 
-    index = DuplexIndex.open(folder)
-    if model is not None:
-        from dupmae.duplex import DuplexEncoder
-        from dupmae.models import open_model
-
-        found = open_model(model, option="--model")
-        if found.fingerprint != index.manifest.model_fingerprint:
-            raise DupmaeError(f"the model {model} is not the one that built the index {folder}")
-        index.encoder = DuplexEncoder(found)
-    return index
+    found = None if model is None else open_model(model, option="--model")
+    return DuplexIndex.open(folder, model=found, query_encoder=query_encoder)
 
 
 def open_engine_at(url: str, api_key_file: str | None) -> Engine:

@@ -20,7 +20,7 @@ from dupmae.config.ranges import Count, Factor, Positive
 from dupmae.errors import DupmaeError
 
 if TYPE_CHECKING:
-    from dupmae.duplex import DuplexEncoder
+    from dupmae.duplex.queries import QueryEncoder, QueryEncoderName
     from dupmae.index import Hit
 
 
@@ -40,6 +40,7 @@ def search(
     group: Literal["document", "none"] = "document",
     json: bool = False,
     model: str | None = None,
+    query_encoder: Literal["onnx", "static", "torch"] | None = None,
     engine: str | None = None,
     api_key_file: str | None = None,
 ) -> None:
@@ -73,6 +74,9 @@ def search(
         group: What is ranked: each document by the best of its chunks, or with none every chunk by itself.
         json: Print one JSON object a line and hit, for programs, and nothing else (docs/file-formats.md).
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        query_encoder: What encodes the query: the model in ONNX Runtime or in PyTorch, which takes seconds to load, or
+            the table that `dupmae distil-queries` made of it, a little less exact; `onnx` if not given, or `torch` with
+            a model that ONNX Runtime cannot run.
         engine: URL of a search engine that `dupmae index push` filled, to search instead of INDEX; needs --model.
         api_key_file: File with the API key of that engine, where the environment variable QDRANT_API_KEY or
             DUPMAE_API_KEY does not hold it.
@@ -81,7 +85,7 @@ def search(
     from dupmae.index import Weights
     from dupmae.index.highlights import highlight
     from dupmae.index.where import read_filter
-    from dupmae.index.writing.encoding import Encoder, word_language_of
+    from dupmae.index.writing.encoding import word_language_of
 
     if k < 1:
         raise DupmaeError(f"--k counts the documents to show, at least 1, not {k}")
@@ -94,16 +98,16 @@ def search(
 
         options["approximate"] = Approximate(terms, candidates, probes)
     find: Callable[..., list[list[Hit]]]
-    encoder: Encoder
+    encoder: QueryEncoder
     if engine is not None:
         if model is None or query is not None or terms is not None:
             raise DupmaeError("dupmae search --engine URL takes --model and QUERY, and neither INDEX nor --terms")
-        query, (find, encoder) = index, _engine_search(engine, api_key_file, model)
+        query, (find, encoder) = index, _engine_search(engine, api_key_file, model, query_encoder)
     elif index is None:
         raise DupmaeError("dupmae search needs INDEX (see dupmae search --help)")
     else:
-        opened = open_index(Path(index), model)
-        find, encoder = opened.search, opened.encoder
+        opened = open_index(Path(index), model, query_encoder)
+        find, encoder = opened.search, opened.queries
     console, language = PlainConsole(), word_language_of(encoder)
     for text in _queries(query, interactive=not json and sys.stdin.isatty()):
         hits = find([text], k, **options)[0]
@@ -116,15 +120,15 @@ def search(
 
 
 def _engine_search(
-    url: str, api_key_file: str | None, model: str
-) -> tuple[Callable[..., list[list[Hit]]], DuplexEncoder]:
+    url: str, api_key_file: str | None, model: str, query_encoder: QueryEncoderName | None
+) -> tuple[Callable[..., list[list[Hit]]], QueryEncoder]:
     """Make the function that searches an engine as `DuplexIndex.search` does an index, and the encoder it takes."""
-    from dupmae.duplex import DuplexEncoder
+    from dupmae.duplex.queries import open_queries
     from dupmae.index.engines.exchange import search as search_engine
     from dupmae.models import open_model
 
     opened, found = open_engine_at(url, api_key_file), open_model(model, option="--model")
-    encoder = DuplexEncoder(found)
+    encoder = open_queries(found, query_encoder)
     return partial(search_engine, opened, encoder, found.fingerprint), encoder
 
 
@@ -168,6 +172,7 @@ def explain(
     lexical_weight: Factor = 1.0,
     word_weight: Factor = 1.0,
     model: str | None = None,
+    query_encoder: Literal["onnx", "static", "torch"] | None = None,
     json: bool = False,
 ) -> None:
     """Show why an index finds what it finds: what each part contributes, and which words are matched or only meant.
@@ -191,6 +196,9 @@ def explain(
         lexical_weight: The same for the learned terms.
         word_weight: The same for whole words.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        query_encoder: What encodes the query: the model in ONNX Runtime or in PyTorch, which takes seconds to load, or
+            the table that `dupmae distil-queries` made of it, a little less exact; `onnx` if not given, or `torch` with
+            a model that ONNX Runtime cannot run.
         json: Print one JSON document instead, for programs.
     """
     if k < 1:
@@ -206,11 +214,11 @@ def explain(
     if not query.strip():
         raise DupmaeError("the query is empty: give the words that were searched for")
     condition = None if where is None else read_filter(where)
-    weights, opened = Weights(dense_weight, lexical_weight, word_weight), open_index(Path(index), model)
+    weights, opened = Weights(dense_weight, lexical_weight, word_weight), open_index(Path(index), model, query_encoder)
     explanation = explain_query(opened, query, k, ids or [], weights, condition, group)
     if json:
         print(json_text.dumps(explanation_as_record(explanation), indent=2, ensure_ascii=False))
     else:
-        tokenizer, language = opened.encoder.tokenizer, word_language_of(opened.encoder)
+        tokenizer, language = opened.queries.tokenizer, word_language_of(opened.queries)
         shown = [highlight(explained.hit, query, tokenizer, language) for explained in explanation.hits]
         show_explanation(PlainConsole(), explanation, shown)

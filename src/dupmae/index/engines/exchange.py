@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.queries import QueryEncoder
 from dupmae.duplex.words import STEPS, WORD_DIMENSIONS
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.duplex_index import DuplexIndex, Group, words_by_dimension
@@ -22,7 +23,6 @@ from dupmae.index.scoring.query import UNCHANGED, Weights
 from dupmae.index.scoring.words import all_rarities
 from dupmae.index.storage.quantise import Rows, restore_dense
 from dupmae.index.where import Filter, Where, read_filter
-from dupmae.index.writing.encoding import Encoder
 
 
 def push(index: DuplexIndex, engine: Engine) -> int:
@@ -35,7 +35,7 @@ def push(index: DuplexIndex, engine: Engine) -> int:
 
 def search(
     engine: Engine,
-    encoder: Encoder,
+    encoder: QueryEncoder,
     model: str,
     queries: Sequence[str],
     k: int,
@@ -170,7 +170,7 @@ def _hit(
     score: float,
     query: SparseVector,
     dense: range,
-    encoder: Encoder,
+    encoder: QueryEncoder,
     names: Mapping[int, str],
 ) -> Hit:
     """Take an engine's score apart; `dense` are the dimensions of the dense half, terms before and words behind it."""

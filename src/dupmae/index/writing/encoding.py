@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from dupmae.corpus import Passage
 from dupmae.corpus.passage import value_text
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.queries import QueryEncoder
 from dupmae.duplex.words import WordSpace
 from dupmae.errors import DupmaeError
 from dupmae.index.storage.manifest import MAX_PASSAGES, Manifest
@@ -33,19 +34,11 @@ WORKING_BYTES = 18_000
 _BATCHES_PER_UNIT = 8  # encoded between two flushes to disk; what a kill loses at most
 
 
-class Encoder(Protocol):
-    """What the index needs of a duplex encoder."""
+class Encoder(QueryEncoder, Protocol):
+    """What changing an index needs of a duplex encoder, beside what a search does."""
 
     path: str | None
     """What its model is found by, if it was loaded or saved."""
-
-    @property
-    def pooling(self) -> Any:
-        """Knows `vocabulary_size`, V."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """Gives terms their names (`convert_ids_to_tokens`)."""
 
     def chunks(self, documents: Iterable[Passage], tokens: int, overlap: int | None) -> Iterator[Passage]:
         """Cut documents into chunks, or with 0 tokens leave them whole."""
@@ -55,13 +48,11 @@ class Encoder(Protocol):
     ) -> DuplexEmbeddings:
         """Embed passages, cut to the k heaviest terms (Eq. 11)."""
 
-    def embed_queries(
-        self, texts: Sequence[str], batch_size: int = ..., show_progress_bar: bool = ...
-    ) -> DuplexEmbeddings:
-        """Embed queries with all their terms."""
+
+Fitted = TypeVar("Fitted", bound=QueryEncoder)
 
 
-def precision_of(encoder: Encoder) -> str | None:
+def precision_of(encoder: QueryEncoder) -> str | None:
     """Tell the arithmetic that an encoder computes in on this machine; None of one that has no such setting."""
     chosen = getattr(encoder, "precision", None)
     if chosen is None:
@@ -71,7 +62,7 @@ def precision_of(encoder: Encoder) -> str | None:
     return "bfloat16" if bfloat16_pays(chosen) else "float32"
 
 
-def in_precision(encoder: Encoder, precision: str | None) -> Encoder:
+def in_precision(encoder: Fitted, precision: str | None) -> Fitted:
     """Take an encoder that computes in the arithmetic that an index was encoded in, if that is known.
 
     Where it is another one than the encoder's, a copy is returned that shares its parameters.
@@ -83,19 +74,19 @@ def in_precision(encoder: Encoder, precision: str | None) -> Encoder:
     return other  # type: ignore[no-any-return]
 
 
-def word_space_of(encoder: Encoder) -> WordSpace | None:
+def word_space_of(encoder: QueryEncoder) -> WordSpace | None:
     """Tell how an encoder reads whole words; None of one that has none."""
     words = getattr(encoder, "words", None)
     return None if words is None else words.space
 
 
-def word_language_of(encoder: Encoder) -> str:
+def word_language_of(encoder: QueryEncoder) -> str:
     """Tell the language that words are stemmed in, to find those of a query in a text."""
     space = word_space_of(encoder)
     return "english" if space is None else space.language
 
 
-def fitted(encoder: Encoder, folder: Path, manifest: Manifest, *, quiet: bool = False) -> Encoder:
+def fitted(encoder: Fitted, folder: Path, manifest: Manifest, *, quiet: bool = False) -> Fitted:
     """Take an encoder that computes as an index does, and reads words as it does.
 
     Args:
