@@ -15,8 +15,8 @@ NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", 
 """What safetensors calls data types -> what NumPy does; it does not know bfloat16, of which these are the bits."""
 
 
-def map_tensors(file: Path, label: str, root: Path) -> dict[str, tuple[str, NDArray[Any]]]:
-    """Map the tensors of a safetensors file: by name its data type and the array; of other types than `NUMPY` none.
+def map_tensors(file: Path, label: str, root: Path) -> dict[str, tuple[str, int, NDArray[Any]]]:
+    """Map the tensors of a safetensors file: by name the data type, where it begins, the array; only those of `NUMPY`.
 
     Args:
         file: The file.
@@ -27,12 +27,13 @@ def map_tensors(file: Path, label: str, root: Path) -> dict[str, tuple[str, NDAr
         DupmaeError: A damaged or cut file.
     """
     start, places = read_places(file, label, root)
-    content = np.asarray(np.memmap(file, np.uint8, "r", offset=start)) if places else np.empty(0, np.uint8)
-    return {
-        name: (kind, content[slice(*place["data_offsets"])].view(NUMPY[kind]).reshape(place["shape"]))
-        for name, place in places.items()
-        if (kind := place["dtype"]) in NUMPY
-    }
+    content = np.asarray(np.memmap(file, np.uint8, "r"))
+    found = {}
+    for name, place in places.items():
+        if (kind := place["dtype"]) in NUMPY:
+            begin, end = (start + offset for offset in place["data_offsets"])
+            found[name] = kind, begin, content[begin:end].view(NUMPY[kind]).reshape(place["shape"])
+    return found
 
 
 class MappedWeights:
@@ -48,7 +49,7 @@ class MappedWeights:
     """
 
     def __init__(self, file: Path, label: str, root: Path) -> None:
-        self._where = f"{label}: {file.relative_to(root).as_posix()}"
+        self._file, self._where = file, f"{label}: {file.relative_to(root).as_posix()}"
         if not file.is_file():
             raise DupmaeError(f"{self._where} is missing: the weights are in a file of another kind.")
         self._tensors = map_tensors(file, label, root)
@@ -62,9 +63,14 @@ class MappedWeights:
         Raises:
             DupmaeError: There is none, or one of whole numbers.
         """
-        kind, values = self._tensors.get(name, ("none", np.empty(0)))
+        kind, _, values = self._tensors.get(name, ("none", 0, np.empty(0)))
         if kind == "BF16":  # the upper half of a float32
             return (values.astype(np.uint32) << 16).view(np.float32)
         if not kind.startswith("F"):
             raise DupmaeError(f"{self._where} holds no {name} of floating-point numbers.")
-        return np.require(values, np.float32, "A")  # aligned, as whoever takes it from memory expects
+        return values.astype(np.float32, copy=False)
+
+    def origin(self, name: str) -> tuple[Path, int] | None:
+        """Tell in which file a tensor stands as float32, and where it begins there; None if it does not."""
+        kind, start, _ = self._tensors[name]
+        return (self._file, start) if kind == "F32" else None

@@ -41,11 +41,10 @@ class OnnxQueries:
         self.reader = QueryReader(model)
         self.pooling, self.tokenizer, self.words = self.reader.pooling, self.reader.tokenizer, self.reader.words
         self._session: Any = None
-        self._weights: dict[str, NDArray[Any]] = {}  # the session reads them where they lie
         self._outputs = list[str]()
         if self.pooling.dense_dimension or (self.pooling.has_terms and not self.pooling.own_tokens):
             graph = query_graph(self.reader)
-            self._weights, self._session = graph.weights, _session(graph, model.label)
+            self._session = _session(graph, model.label)
             self._outputs = [output.name for output in self._session.get_outputs()]
 
     def embed_queries(
@@ -140,7 +139,7 @@ def query_graph(reader: QueryReader) -> OnnxGraph:
             sums = graph.node("Mul", by_text, graph.node("Unsqueeze", present, last))
             counts = graph.node("ReduceSum", present, first)
             pooled = graph.node("Div", graph.node("ReduceSum", sums, first, keepdims=0), counts)
-        projection = graph.weight("cls_projection.weight", reader.weights["cls_projection.weight"])
+        projection = _of_pooling(graph, reader, "cls_projection.weight")
         dense = _scaled(graph, reader, graph.node("Gemm", pooled, projection, transB=1), "cls")
         graph.output(dense, "dense", np.float32, ["queries", pooling.dense_dimension])
     if pooling.has_terms and not pooling.own_tokens:
@@ -154,7 +153,7 @@ def _lexical(graph: OnnxGraph, reader: QueryReader, states: str, read: Input, pr
     weights, settings, label = reader.weights, reader.pooling.settings, reader.label
 
     def named(name: str) -> str:
-        return graph.weight(f"pooling.{name}", weights[name])
+        return _of_pooling(graph, reader, name)
 
     if settings["lexical_projection"] == "mlm_head":
         states = graph.node("Gemm", states, named("transform.0.weight"), named("transform.0.bias"), transB=1)
@@ -183,6 +182,11 @@ def _lexical(graph: OnnxGraph, reader: QueryReader, states: str, read: Input, pr
     return graph.node("Mul", terms, graph.node("ReduceMax", pooled, first))
 
 
+def _of_pooling(graph: OnnxGraph, reader: QueryReader, name: str) -> str:
+    """Name a weight of the pooling module."""
+    return graph.weight(f"pooling.{name}", reader.weights[name], reader.weights.origin(name))
+
+
 def _scaled(graph: OnnxGraph, reader: QueryReader, value: str, half: str) -> str:
     """Scale a half of queries (B, d) to unit length, if the model does, and with its learned scale."""
     if reader.pooling.normalize:
@@ -192,7 +196,7 @@ def _scaled(graph: OnnxGraph, reader: QueryReader, value: str, half: str) -> str
 
 
 def _session(graph: OnnxGraph, label: str) -> Any:
-    """Open a graph in ONNX Runtime, its weights given as they lie in memory.
+    """Open a graph in ONNX Runtime, which maps its weights from the model's files.
 
     Raises:
         DupmaeError: ONNX Runtime is missing or too old, or does not take the graph.
@@ -207,8 +211,9 @@ def _session(graph: OnnxGraph, label: str) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what is wrong is raised
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # queries come one by one
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array)) for array in graph.weights.values()]
-        options.add_external_initializers(list(graph.weights), values)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.folder))
+        # Packed anew they would take their size once more, in each process, to save a millisecond or two a query.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         return onnxruntime.InferenceSession(graph.serialised(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's are of no common kind
         raise DupmaeError(

@@ -145,7 +145,7 @@ class _Parts:
 
     def weight(self, name: str) -> str:
         """Name one of the encoder's weights."""
-        return self.graph.weight(name, self.weights[name])
+        return self.graph.weight(name, self.weights[name], self.weights.origin(name))
 
     def linear(self, value: str, name: str) -> str:
         """Apply a linear layer to rows: (n, D) -> (n, E)."""

@@ -1,4 +1,4 @@
-"""Write an ONNX graph: its nodes in the order of computation, its weights named and kept beside it.
+"""Write an ONNX graph: its nodes in the order of computation, its weights as places in other files.
 
 The few messages of the format (https://onnx.ai/onnx/repo-docs/IR.html) that a graph needs are written as they stand in
 protocol buffers, whose numbers of fields never change: to write ten of them takes less than to import a library that
@@ -7,8 +7,10 @@ can read and write all, at every start of a search.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,9 @@ class OnnxGraph:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.weights: dict[str, NDArray[Any]] = {}
-        """What has to be given with the graph, by name."""
         self._nodes: list[bytes] = []
         self._constants: dict[str, bytes] = {}
+        self._weights: dict[str, tuple[NDArray[Any], Path, int]] = {}
         self._inputs: list[bytes] = []
         self._outputs: list[bytes] = []
 
@@ -56,28 +57,42 @@ class OnnxGraph:
         self._add("Identity", [value], name, {})
         self._outputs.append(_value_info(name, np.dtype(dtype), shape))
 
-    def weight(self, name: str, values: NDArray[Any]) -> str:
-        """Name an array that is given with the graph, once for all runs."""
-        self.weights[name] = values
+    def weight(self, name: str, values: NDArray[Any], origin: tuple[Path, int] | None = None) -> str:
+        """Name an array, which is read from a file, if it stands there as it is.
+
+        Args:
+            name: Of the value.
+            values: The array.
+            origin: The file, and where in it the array begins; None keeps it within the graph.
+        """
+        if origin is None:
+            self._constants[name] = _tensor(name, values, [_field(9, values.tobytes())])
+        else:
+            file, start = origin
+            self._weights[name] = values, file.resolve(), start
         return name
 
     def constant(self, values: Any, dtype: Any = np.float32) -> str:
         """Keep a few numbers within the graph."""
         array = np.asarray(values, dtype)
-        name = f"constant_{array.dtype}_{'x'.join(map(str, array.shape))}_{array.tobytes().hex()}"
-        self._constants[name] = _tensor(name, array, [_field(9, array.tobytes())])
-        return name
+        return self.weight(f"constant_{array.dtype}_{'x'.join(map(str, array.shape))}_{array.tobytes().hex()}", array)
 
     def node(self, operator: str, *inputs: str, **attributes: Attribute) -> str:
         """Apply an operator of the standard to values."""
         return self._add(operator, inputs, f"{operator}_{len(self._nodes)}", attributes)
 
+    @property
+    def folder(self) -> Path:
+        """The folder that holds all files of weights, links followed; what opens the graph has to be told of it."""
+        return Path(os.path.commonpath([file.parent for _, file, _ in self._weights.values()] or ["."]))
+
     def serialised(self) -> bytes:
-        """Write the graph; its weights are said to lie in other files, so that they can be given from memory."""
-        weights = [
-            _tensor(name, values, [_field(13, _field(1, b"location") + _field(2, b"weights")), _number(14, 1)])
-            for name, values in self.weights.items()
-        ]
+        """Write the graph, places of weights as they lie in :attr:`folder`."""
+        weights, folder = [], self.folder
+        for name, (values, file, start) in self._weights.items():
+            place = {"location": file.relative_to(folder).as_posix(), "offset": start, "length": values.nbytes}
+            entries = [_field(1, key.encode()) + _field(2, str(value).encode()) for key, value in place.items()]
+            weights.append(_tensor(name, values, [*(_field(13, entry) for entry in entries), _number(14, 1)]))
         parts = [_field(1, node) for node in self._nodes]
         parts += [_field(2, self.name.encode())]
         parts += [_field(5, tensor) for tensor in (*self._constants.values(), *weights)]

@@ -100,8 +100,8 @@ class StaticTable:
             raise DupmaeError(f"{file} was written by a later version of dupmae: install that, or {again}")
         if header.get("model") != model.fingerprint:
             raise DupmaeError(f"{file} was made for another state of the model: {again}")
-        kinds = {name: kind for name, (kind, _) in tensors.items()}
-        arrays = {name: array for name, (_, array) in tensors.items()}
+        kinds = {name: kind for name, (kind, _, _) in tensors.items()}
+        arrays = {name: array for name, (_, _, array) in tensors.items()}
         if kinds != TENSORS or _checksum(arrays) != header.get("checksum"):
             raise DupmaeError(f"{file} is damaged: {again}")
         return cls(**arrays)
