@@ -163,7 +163,7 @@ def test_an_index_moved_together_with_its_model_finds_it_and_a_changed_model_is_
     (tmp_path / "run").rename(tmp_path / "moved")
     index = DuplexIndex.open(tmp_path / "moved" / "index")
     assert index.encoder == "encoder"
-    assert loaded == [str(tmp_path / "moved" / "model")]
+    assert [model.path for model in loaded] == [str(tmp_path / "moved" / "model")]
     save_file({"weight": np.ones(2, np.float32)}, tmp_path / "moved" / "model" / "model.safetensors")
     with pytest.raises(DupmaeError, match="not the one that built the index"):
         _ = DuplexIndex.open(tmp_path / "moved" / "index").encoder

@@ -38,6 +38,11 @@ _IGNORED = dict.fromkeys(map(ord, "\u00ad\u034f\u200c\u200d\u2060\ufeff")) | dic
 """Marks that are not seen (soft hyphens, joiners), and signs that NFKC would glue to the word before them as "tm"."""
 
 
+STOP_WORDS = frozenset(
+    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was "
+    "will with".split()
+)
+"""Lucene's stop words for English, those that `bm25s` leaves out; to import its list would bring numba in with it."""
 CACHED_WORDS = 1 << 18
 """Words of a language whose stems are remembered."""
 
@@ -122,10 +127,7 @@ def stemmer(language: str) -> Callable[[str], str]:
     stem = Stemmer.Stemmer("porter" if language == "english" else language, 0).stemWord
     if language != "english":
         return lru_cache(CACHED_WORDS)(stem)
-    from bm25s.stopwords import STOPWORDS_EN
-
-    stop = frozenset(STOPWORDS_EN)
-    return lru_cache(CACHED_WORDS)(lambda word: "" if word in stop else stem(word))
+    return lru_cache(CACHED_WORDS)(lambda word: "" if word in STOP_WORDS else stem(word))
 
 
 def pieces_of(text: str) -> list[str]:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from dupmae.index.scoring.loops import add_words, dense_scores, lexical_scores, search_block
+from dupmae.index.scoring.choice import loops_for
 from dupmae.index.scoring.query import Query
-from dupmae.index.scoring.scanning import scan_dense
 from dupmae.index.scoring.threads import cores, in_parallel
+from dupmae.index.storage.arrays import arrow_rows
 from dupmae.index.storage.segments import NO_GROUPS, Block, Groups, Segment
 
 QUERY_GROUP = 64
@@ -79,19 +78,21 @@ def _search_blocks(
     blocks: Sequence[tuple[int, Block, Groups]], alive: Sequence[NDArray[np.uint8]], queries: Sequence[Query], k: int
 ) -> list[list[Found]]:
     """Search for up to `QUERY_GROUP` queries; return for each what every block has found."""
+    loops = loops_for(len(queries) * sum(len(block) for _, block, _ in blocks))
     floors = [np.full(1, -np.inf) for _ in queries]
     pieces: list[list[Found]] = [[] for _ in queries]
 
     def work(task: tuple[int, Block, Groups, range]) -> None:
         number, block, groups, places = task
         if any(queries[place].length for place in places):
-            scanned = scan_dense(np.stack([queries[place].dense for place in places]), block.high, block.dense_units)
+            dense = np.stack([queries[place].dense for place in places])
+            scanned = loops.scan_dense(dense, block.high, block.dense_units)
         else:
             scanned = np.zeros((len(places), len(block)), np.float32)
         living = alive[number][block.first : block.first + len(block)]
         for place, row in zip(places, scanned, strict=True):
             query = queries[place]
-            scores, rows = search_block(
+            scores, rows = loops.search_block(
                 query.dense,
                 query.length,
                 query.terms,
@@ -140,7 +141,7 @@ def _in_order(segments: Sequence[Segment], found: Found) -> list[int]:
     for number in np.unique(found.segments):
         chosen = found.segments == number
         passages, rows = segments[number].passages, found.rows[chosen]
-        documents[chosen] = passages.documents.take(pa.array(rows)).to_numpy(zero_copy_only=False)
+        documents[chosen] = passages.documents.take(arrow_rows(rows)).to_pylist()
         starts[chosen] = passages.starts[rows]
     order = sorted(zip((-found.scores).tolist(), documents.tolist(), starts.tolist(), range(len(found)), strict=True))
     first: dict[str, int] = {}
@@ -151,13 +152,14 @@ def _in_order(segments: Sequence[Segment], found: Found) -> list[int]:
 
 def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:
     """Score chosen passages exactly: for each segment number, rising rows."""
+    loops = loops_for(sum(map(len, places.values())))
 
     def work(task: tuple[int, Block, NDArray[np.int64]]) -> Found:
         number, block, rows = task
-        scores = lexical_scores(query.terms, block.lists, rows)
-        add_words(query.words, block.words, rows, scores)
+        scores = loops.lexical_scores(query.terms, block.lists, rows)
+        loops.add_words(query.words, block.words, rows, scores)
         if query.length:
-            scores += dense_scores(query.dense, block.dense, rows)
+            scores += loops.dense_scores(query.dense, block.dense, rows)
         return Found(scores, np.full(len(rows), number), rows + block.first)
 
     tasks = []

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.index.hits import Hit
-from dupmae.index.scoring.loops import contributions, dense_scores, word_contributions
+from dupmae.index.scoring.choice import loops_for
 from dupmae.index.scoring.query import Query
 from dupmae.index.storage.segments import Segment
 
@@ -34,12 +34,13 @@ def explain_hit(
     """
     block = next(block for block in segment.blocks if row < block.first + len(block))
     rows = np.array([row - block.first])
-    parts: Any = contributions(query.terms, block.lists, rows[0])  # (m,)
+    loops = loops_for(1)
+    parts: Any = loops.contributions(query.terms, block.lists, rows[0])  # (m,)
     shared = np.flatnonzero(parts)
     heaviest = shared[np.argsort(-parts[shared], kind="stable")]
     tokens = tokenizer.convert_ids_to_tokens(query.ids[heaviest].tolist())
-    dense: Any = dense_scores(query.dense, block.dense, rows)
-    words: Any = word_contributions(query.words, block.words, rows[0])  # (w,)
+    dense: Any = loops.dense_scores(query.dense, block.dense, rows)
+    words: Any = loops.word_contributions(query.words, block.words, rows[0])  # (w,)
     return Hit.of(
         segment.passages.passage(row),
         float(dense[0] + parts.sum() + words.sum()) if score is None else score,

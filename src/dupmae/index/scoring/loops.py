@@ -15,6 +15,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from dupmae.index.scoring.scanning import scan_dense as scan_dense
+
 RUN = 64
 """Passages that are passed over together when the best of them is not good enough."""
 STEP = 1 / 256

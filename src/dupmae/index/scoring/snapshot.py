@@ -16,7 +16,7 @@ from dupmae.corpus import Passage
 from dupmae.errors import DupmaeError
 from dupmae.index.scoring.clusters import Clusters
 from dupmae.index.scoring.exact import Found
-from dupmae.index.storage.arrays import MappedFile, damaged, refuse_other_arrays
+from dupmae.index.storage.arrays import MappedFile, arrow_rows, damaged, refuse_other_arrays
 from dupmae.index.storage.manifest import Manifest
 from dupmae.index.storage.segments import Segment
 
@@ -175,6 +175,6 @@ class Snapshot:
         for number in np.unique(found.segments):
             chosen, passages = found.segments == number, self.segments[number].passages
             column = passages.documents if grouped else passages.ids
-            ids[chosen] = column.take(pa.array(found.rows[chosen])).to_numpy(zero_copy_only=False)
+            ids[chosen] = column.take(arrow_rows(found.rows[chosen])).to_pylist()
         ranking = zip(ids.tolist(), found.scores.tolist(), found.segments.tolist(), found.rows.tolist(), strict=True)
         return sorted(ranking, key=lambda place: (-place[1], place[0]))

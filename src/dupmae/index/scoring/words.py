@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.duplex.words import brevity, rarity
-from dupmae.index.scoring.loops import count_passages
+from dupmae.index.scoring.choice import loops_for
 from dupmae.index.scoring.query import Query
 from dupmae.index.scoring.snapshot import Snapshot
 from dupmae.index.scoring.threads import in_parallel
@@ -35,11 +35,12 @@ def passages_with(snapshot: Snapshot, words: NDArray[np.int64]) -> NDArray[np.in
     if not len(words):
         return counts
     in_parallel(Segment.check, [segment for segment in snapshot.segments if not segment.checked])
+    loops = loops_for(0)
     for segment, alive in zip(snapshot.segments, snapshot.alive, strict=True):
         whole = alive.all()
         for block in segment.blocks:
             living = _ALL_ALIVE if whole else alive[block.first : block.first + len(block)]
-            count_passages(words, block.words, living, counts)
+            loops.count_passages(words, block.words, living, counts)
     return counts
 
 

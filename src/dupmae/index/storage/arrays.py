@@ -33,6 +33,11 @@ _TYPES = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "U16": np.uint16, "U32
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 
+def arrow_rows(rows: NDArray[np.int64]) -> pa.Array:
+    """Hand numbers of rows to Arrow; `pa.array` would first import pandas, to see whether they are some of its own."""
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows, np.int64))])
+
+
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays of the types this module reads to a new safetensors file."""
     header, position = dict[str, Any](), 0
