@@ -8,9 +8,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from bm25s.stopwords import STOPWORDS_EN
 
 from dupmae.corpus import Benchmark, Passage
-from dupmae.corpus.words import fold, join_pieces, pieces_of, reading_length, terms_of, words_of
+from dupmae.corpus.words import STOP_WORDS, fold, join_pieces, pieces_of, reading_length, terms_of, words_of
 from dupmae.retrievers import bm25_run
 
 SETS = json.loads((Path(__file__).parent / "scripts" / "sets.json").read_text(encoding="utf-8"))
@@ -92,3 +93,7 @@ def test_pieces_of_spaced_text_are_its_words() -> None:
     assert [piece.strip() for piece in pieces_of(text.strip())] == text.split()
     assert join_pieces(pieces_of(text)) == "Keepers light the lamps"
     assert pieces_of("the灯塔的光") == ["the", "灯塔", "的光"]
+
+
+def test_stop_words_are_those_that_bm25_leaves_out() -> None:
+    assert frozenset(STOPWORDS_EN) == STOP_WORDS

@@ -169,7 +169,8 @@ SEARCH = """
 import sys
 from dupmae.cli import main
 assert main(["search", sys.argv[1], "ba be", "--k", "1"]) == 0
-heavy = {"torch", "transformers", "sentence_transformers", "huggingface_hub", "datasets"} & set(sys.modules)
+heavy = {"torch", "transformers", "sentence_transformers", "huggingface_hub", "datasets", "numba", "pandas", "bm25s"}
+heavy &= set(sys.modules)
 print("heavy:", sorted(heavy))
 """
 

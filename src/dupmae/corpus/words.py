@@ -37,11 +37,11 @@ _IGNORED = dict.fromkeys(map(ord, "\u00ad\u034f\u200c\u200d\u2060\ufeff")) | dic
 )
 """Marks that are not seen (soft hyphens, joiners), and signs that NFKC would glue to the word before them as "tm"."""
 
-
-STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was "
-    "will with".split()
+_STOP_WORDS = (
+    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
+    "to was will with"
 )
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 """Lucene's stop words for English, those that `bm25s` leaves out; to import its list would bring numba in with it."""
 CACHED_WORDS = 1 << 18
 """Words of a language whose stems are remembered."""

@@ -82,7 +82,7 @@ def _remembered() -> dict[str, str]:
 
 
 def _remember(key: str, sha256: str) -> None:
-    """Add a checksum to those of before, the last `MOST_KNOWN` of which are kept; of no use, but no harm, if it fails."""
+    """Add a checksum to those of before, the last `MOST_KNOWN` of which are kept; if it fails, no harm is done."""
     with contextlib.suppress(OSError, DupmaeError):
         kept = dict(list(_remembered().items())[1 - MOST_KNOWN :]) | {key: sha256}
         write_json(cache_folder() / KNOWN_FILE, kept)

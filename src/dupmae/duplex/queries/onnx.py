@@ -76,8 +76,8 @@ class OnnxQueries:
                 for place, weights in zip(places, found.get("lexical", ()), strict=False):
                     ids = np.flatnonzero(weights)
                     terms[place] = ids, weights[ids]
-        ids, weights = as_rows(terms, pooling.vocabulary_size)
-        return DuplexEmbeddings(dense, ids, weights, self.reader.word_shares(texts))
+        names, weights = as_rows(terms, pooling.vocabulary_size)
+        return DuplexEmbeddings(dense, names, weights, self.reader.word_shares(texts))
 
     def _run(self, rows: Sequence[NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:
         """Run the graph over queries of similar length: its results by name."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dupmae.duplex.queries.onnx_graph import OnnxGraph
 from dupmae.duplex.queries.reading import first_position
@@ -127,9 +128,8 @@ def encode(graph: OnnxGraph, config: Mapping[str, Any], weights: MappedWeights, 
             return _Bert(graph, config, weights, read, label, LAYOUTS[kind]).states()
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DupmaeError(f"{label}: its config.json lacks what its encoder needs ({str(error)[:80]}).") from error
-    raise DupmaeError(
-        f"{label}: encoders of the kind {str(kind)[:40]!r} run in PyTorch alone (not among {', '.join(LAYOUTS)}, {MODERN})."
-    )
+    known = ", ".join((*LAYOUTS, MODERN))
+    raise DupmaeError(f"{label}: encoders of the kind {str(kind)[:40]!r} run in PyTorch alone, none of {known}.")
 
 
 class _Parts:
@@ -216,8 +216,10 @@ class _Bert(_Parts):
     def layer(self, state: str, at: str, heads: int, bias: str | None) -> str:
         """Compute a layer whose weights' names begin with `at`."""
         layout, graph = self.layout, self.graph
-        parts = (self.heads(self.linear(state, at + name), heads) for name in (layout.query, layout.key, layout.value))
-        attended = self.linear(self.attended(*parts, heads=heads, bias=bias), at + layout.output)
+        query, key, value = (
+            self.heads(self.linear(state, at + name), heads) for name in (layout.query, layout.key, layout.value)
+        )
+        attended = self.linear(self.attended(query, key, value, heads, bias), at + layout.output)
         state = self.norm(graph.node("Add", attended, state), at + layout.attention_norm, self.epsilon)
         inner = self.activated(self.linear(state, at + layout.inner), self.config[layout.activation])
         return self.norm(
@@ -251,10 +253,8 @@ class _Bert(_Parts):
         numbers = graph.node("Mul", graph.node("Add", numbers, graph.constant(first - 1, np.int64)), counted)
         if not first:
             return numbers
-        rest = graph.node(
-            "Mul", graph.node("Sub", graph.constant(1, np.int64), counted), graph.constant(first - 1, np.int64)
-        )
-        return graph.node("Add", numbers, rest)
+        uncounted = graph.node("Sub", graph.constant(1, np.int64), counted)
+        return graph.node("Add", numbers, graph.node("Mul", uncounted, graph.constant(first - 1, np.int64)))
 
     def distances(self) -> str:
         """Look up what distances of tokens add to the scores, (1, H, L, L)."""
@@ -363,7 +363,7 @@ def activation(graph: OnnxGraph, value: str, name: str, label: str) -> str:
     return ACTIVATIONS[name](graph, value)
 
 
-def distance_buckets(length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def distance_buckets(length: int) -> NDArray[np.int64]:
     """Number distances of tokens as MPNet (and T5) does: near ones each, far ones by their logarithm, (length, length).
 
     Those ahead have the numbers of the upper half.
@@ -374,4 +374,4 @@ def distance_buckets(length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     distance = np.abs(ahead)
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(most / exact))
     far = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
-    return np.where(distance < exact, distance, far) + half * (ahead > 0)
+    return np.asarray(np.where(distance < exact, distance, far) + half * (ahead > 0), np.int64)

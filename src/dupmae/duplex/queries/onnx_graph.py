@@ -84,7 +84,7 @@ class OnnxGraph:
     @property
     def folder(self) -> Path:
         """The folder that holds all files of weights, links followed; what opens the graph has to be told of it."""
-        return Path(os.path.commonpath([file.parent for _, file, _ in self._weights.values()] or ["."]))
+        return Path(os.path.commonpath([file.parent for _, file, _ in self._weights.values()] or [Path()]))
 
     def serialised(self) -> bytes:
         """Write the graph, places of weights as they lie in :attr:`folder`."""

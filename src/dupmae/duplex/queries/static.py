@@ -145,8 +145,8 @@ class StaticQueries:
         terms = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(rows)
         if self.pooling.has_terms:
             terms = self.reader.looked_up_terms(rows)
-        ids, weights = as_rows(terms, self.pooling.vocabulary_size)
-        return DuplexEmbeddings(self.reader.scaled(sums, "cls"), ids, weights, self.reader.word_shares(texts))
+        names, weights = as_rows(terms, self.pooling.vocabulary_size)
+        return DuplexEmbeddings(self.reader.scaled(sums, "cls"), names, weights, self.reader.word_shares(texts))
 
 
 def table_of(model: Model) -> Path:
@@ -180,5 +180,5 @@ def _checksum(tensors: dict[str, NDArray[Any]]) -> str:
     hasher = xxhash.xxh3_128()
     for name in sorted(tensors):
         hasher.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        hasher.update(np.ascontiguousarray(tensors[name]))
+        hasher.update(np.ascontiguousarray(tensors[name]).data)
     return str(hasher.hexdigest())

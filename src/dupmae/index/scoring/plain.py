@@ -70,7 +70,7 @@ def scan_dense(queries: Any, high: Any, units: Any) -> NDArray[np.float32]:
     out = np.empty((len(queries), len(high)), np.float32)
     for first in range(0, len(high), ROWS):
         out[:, first : first + ROWS] = queries @ high[first : first + ROWS].astype(np.float32).T
-    return out * (np.float32(256) * units)
+    return np.asarray(out * (np.float32(256) * units), np.float32)
 
 
 def dense_scores(query: Any, dense: Any, rows: Any) -> NDArray[np.float64]:
@@ -89,7 +89,7 @@ def lexical_scores(terms: Any, lists: Any, rows: Any) -> NDArray[np.float64]:
     sums = np.zeros(len(rows), np.float64)
     for term, weight in zip(*terms, strict=True):
         _add_term(term, weight, lists, rows, sums)
-    return sums * lists[5][rows].astype(np.float64)
+    return np.asarray(sums * lists[5][rows].astype(np.float64))
 
 
 def add_words(words: Any, lists: Any, rows: Any, sums: Any) -> None:
