@@ -75,20 +75,6 @@ def show_hits(console: Console, query: str, hits: Sequence[Hit], shown: Sequence
         console.print()
 
 
-def hit_as_json(query: str, rank: int, hit: Hit, highlights: Highlights) -> str:
-    """Write a hit as one line of JSON; docs/file-formats.md has its fields."""
-    start, end = highlights.snippet
-    record = asdict(hit) | {
-        "matches": [{"term": term, "contribution": weight} for term, weight in highlights.matches],
-        "words": [{"word": word, "contribution": weight} for word, weight in hit.words],
-        "metadata": dict(hit.metadata),
-        "snippet": hit.text[start - hit.start : end - hit.start],
-        "snippet_start": start,
-        "highlights": highlights.words,
-    }
-    return json.dumps({"query": query, "rank": rank} | record, ensure_ascii=False)
-
-
 def _indented(text: Text) -> Padding:
     """Set a line in, without spaces behind it."""
     return Padding(text, (0, 0, 0, 4), expand=False)

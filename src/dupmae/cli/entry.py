@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dupmae.cli.commands import evaluate, experiments, index, model, search, train
+from dupmae.cli.commands import evaluate, experiments, index, model, search, serve, train
 from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
 from dupmae.cli.places import refuse_outputs, tidied
@@ -40,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "index push": index.push,
     "search": search.search,
     "explain": search.explain,
+    "serve": serve.serve,
     "evaluate": evaluate.evaluate,
     "reproduce": experiments.reproduce,
 }

@@ -165,7 +165,10 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
         if parameter.kind is parameter.POSITIONAL_ONLY:
             # A plain string where any will do: jsonargparse would take the word null of an optional one for no value.
             options |= {"type": hint if get_origin(hint) is Literal else str, "metavar": _placeholder(key, hint)}
-            options |= {"nargs": "?"} if optional or not strict else {}
+            if _takes_several(hint):
+                options["nargs"] = "+" if strict else "*"
+            else:
+                options |= {"nargs": "?"} if optional or not strict else {}
         elif not optional:
             options["required"] = strict
         elif hint is not bool:

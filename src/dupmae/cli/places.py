@@ -31,6 +31,8 @@ ROLES: dict[str, Role] = {
     "api_key_file": "read",
     **dict.fromkeys(("output", "encodings"), "folder"),
     "json": "file",
+    "indexes": "read",
+    **dict.fromkeys(("host", "origins", "hosts"), "text"),
     **dict.fromkeys(("query", "ids", "where", "metadata", "url", "engine", "name", "table"), "text"),
     **dict.fromkeys(("split", "train_split", "dev_split", "test_split"), "text"),
     **dict.fromkeys(("query_prompt", "document_prompt"), "text"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dupmae.corpus.chunking import SENTENCE_END
@@ -63,6 +63,20 @@ def highlight(hit: Hit, query: str, tokenizer: Any, language: str) -> Highlights
     first, last = _window(hit.text, sorted(weighted))
     places = [(start + hit.start, end + hit.start) for start, end in _joined(marked)]
     return Highlights(places, (first + hit.start, last + hit.start), matches)
+
+
+def hit_as_record(query: str, rank: int, hit: Hit, highlights: Highlights) -> dict[str, Any]:
+    """Lay a hit out as JSON; docs/file-formats.md has its fields."""
+    start, end = highlights.snippet
+    record = asdict(hit) | {
+        "matches": [{"term": term, "contribution": weight} for term, weight in highlights.matches],
+        "words": [{"word": word, "contribution": weight} for word, weight in hit.words],
+        "metadata": dict(hit.metadata),
+        "snippet": hit.text[start - hit.start : end - hit.start],
+        "snippet_start": start,
+        "highlights": highlights.words,
+    }
+    return {"query": query, "rank": rank} | record
 
 
 def whole_words(hit: Hit, tokenizer: Any) -> list[tuple[str, float]]:

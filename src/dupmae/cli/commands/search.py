@@ -81,9 +81,9 @@ def search(
         api_key_file: File with the API key of that engine, where the environment variable QDRANT_API_KEY or
             DUPMAE_API_KEY does not hold it.
     """
-    from dupmae.cli.display import PlainConsole, hit_as_json, show_hits
+    from dupmae.cli.display import PlainConsole, show_hits
     from dupmae.index import Weights
-    from dupmae.index.highlights import highlight
+    from dupmae.index.highlights import highlight, hit_as_record
     from dupmae.index.where import read_filter
     from dupmae.index.writing.encoding import word_language_of
 
@@ -115,7 +115,7 @@ def search(
         if not json:
             show_hits(console, text, hits, shown)
         for rank, (hit, highlights) in enumerate(zip(hits, shown, strict=True) if json else (), start=1):
-            print(hit_as_json(text, rank, hit, highlights))
+            print(json_text.dumps(hit_as_record(text, rank, hit, highlights), ensure_ascii=False))
         sys.stdout.flush()  # a reader of a pipe waits for the answer before it asks on
 
 
