@@ -24,6 +24,7 @@ FLOORS = [
     {"evaluation"},
     {"finetuning"},
     {"experiments"},
+    {"serving"},
     {"cli"},
     {"__init__", "__main__"},
 ]

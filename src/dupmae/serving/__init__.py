@@ -1,1 +1,1 @@
-"""The HTTP server: search, explanations and embeddings for applications, and a page for people; needs the extra `serve`."""
+"""The HTTP server (extra `serve`): search, explanations and vectors for programs, and a page for people."""

@@ -36,7 +36,13 @@ from dupmae.serving.searching import Options, Searcher, ServedIndex
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-PAGE_FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css", "/docs": "docs.html", "/docs.js": "docs.js"}
+PAGE_FILES = {
+    "/": "index.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/docs": "docs.html",
+    "/docs.js": "docs.js",
+}
 """Path -> file of the page."""
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -104,9 +110,7 @@ def make_app(
 class _Service:
     """What the routes share."""
 
-    def __init__(
-        self, served: Mapping[str, ServedIndex], limits: Limits, metrics: Metrics, log_queries: bool
-    ) -> None:
+    def __init__(self, served: Mapping[str, ServedIndex], limits: Limits, metrics: Metrics, log_queries: bool) -> None:
         self.served, self.limits, self.metrics, self.log_queries = served, limits, metrics, log_queries
         self.searcher: Searcher
         self.ready = False
@@ -199,7 +203,11 @@ class _Service:
         records = []
         for name, served in self.served.items():
             index = served.index
-            sizes = {"dense": index.manifest.cls_dimension, "lexical": index.manifest.top_k, "words": index.manifest.words}
+            sizes = {
+                "dense": index.manifest.cls_dimension,
+                "lexical": index.manifest.top_k,
+                "words": index.manifest.words,
+            }
             records.append(
                 {
                     "name": name,
@@ -278,10 +286,10 @@ class _Service:
         """Check what a search is asked for."""
         refuse_long("queries", queries, self.limits.characters)
         refuse_more("k", k, self.limits.k)
-        given = asked.weights
-        weights = Weights(given.dense, given.lexical, given.words)
-        if not any((given.dense, given.lexical, given.words)):
-            raise HTTPException(422, "weights: all three are 0, which leaves nothing to rank by.")
+        try:
+            weights = Weights(asked.weights.dense, asked.weights.lexical, asked.weights.words)
+        except DupmaeError as error:
+            raise HTTPException(422, f"weights: {error}") from None
         return Options(k, self._filter(name, asked.where), asked.group, weights)
 
     def _filter(self, name: str, where: str | list[str] | None) -> Filter | None:
@@ -300,9 +308,7 @@ class _Service:
             raise HTTPException(422, f"where: there is no metadata field {unknown[0]!r:.100}; the index has {listed}.")
         return condition
 
-    async def _explained(
-        self, name: str, query: str, k: int, ids: list[str], options: Options
-    ) -> dict[str, Any]:
+    async def _explained(self, name: str, query: str, k: int, ids: list[str], options: Options) -> dict[str, Any]:
         """Explain a query's hits."""
 
         def work(index: DuplexIndex) -> dict[str, Any]:

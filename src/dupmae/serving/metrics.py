@@ -16,9 +16,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "dupmae_requests", "Requests answered.", ["route", "status"], registry=self._registry
-        )
+        self._requests = Counter("dupmae_requests", "Requests answered.", ["route", "status"], registry=self._registry)
         self._seconds = Histogram(
             "dupmae_request_seconds",
             "Time from a request's headers to its answer's end.",

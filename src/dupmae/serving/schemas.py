@@ -27,7 +27,7 @@ class PartWeights(_Strict):
 class _Asked(_Strict):
     """What searches and explanations have in common."""
 
-    index: str | None = Field(None, description="Name of the index, as /indexes lists it; may be left out of one alone.")
+    index: str | None = Field(None, description="Its name, as /indexes lists it; not needed where there is one.")
     where: str | list[str] | None = Field(
         None,
         description='Only passages with these metadata, such as "year>=2020 and lang in (en, de)"; several all count.',
@@ -147,7 +147,7 @@ class EmbedRequest(BaseModel):
     """Texts to embed, as text-embeddings-inference takes them; other fields of its requests are ignored."""
 
     inputs: Text | list[Text]
-    prompt_name: Literal["query", "document"] | None = Field(None, description="Whether they are queries; else documents.")
+    prompt_name: Literal["query", "document"] | None = Field(None, description="`query` or, by default, `document`.")
     truncate: Literal[True] = Field(True, description="Longer texts are cut at the model's length.")
 
 

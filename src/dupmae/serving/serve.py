@@ -87,7 +87,7 @@ def serve(serving: Serving) -> None:
     except SystemExit as end:
         if end.code:
             raise DupmaeError(
-                f"The server did not start on {serving.host}:{serving.port}: is the port taken? Choose another (--port)."
+                f"The server did not start on {serving.host}:{serving.port}: is the port taken? Choose one (--port)."
             ) from None
     finally:
         del os.environ[VARIABLE]
