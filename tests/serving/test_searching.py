@@ -39,7 +39,8 @@ def test_requests_that_wait_share_batches_and_get_their_own_answers(built: Path,
     asked = [([texts[number % 10], texts[(3 * number) % 10]], options[number % 2]) for number in range(80)]
     sizes: list[int] = []
     answers, index = found_by(served, asked, sizes), DuplexIndex.open(built)
-    assert sizes == [64, 64, 16, 16] and BATCH == 64
+    assert sizes == [64, 64, 16, 16]
+    assert BATCH == 64
     for (queries, option), answer in zip(asked, answers, strict=True):
         alone = index.search(queries, option.k, group=option.group)  # type: ignore[arg-type]
         assert [[hit for hit, _ in hits] for hits in answer] == alone
@@ -83,4 +84,5 @@ def test_an_index_of_another_model_is_opened_anew(built: Path, tmp_path: Path, m
     served = ServedIndex("small", open_index)
     monkeypatch.setattr(served, "_stamp", None)
     served.index.manifest.model_fingerprint = "another"
-    assert served.newest().manifest.model_fingerprint != "another" and len(opened) == 2
+    assert served.newest().manifest.model_fingerprint != "another"
+    assert len(opened) == 2
