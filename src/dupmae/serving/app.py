@@ -331,7 +331,10 @@ class _Service:
         index = next(iter(self.served.values())).index
 
         def work() -> tuple[Any, int]:
-            encoder = index.queries if queries else index.encoder
+            try:
+                encoder = index.queries if queries else index.encoder
+            except ImportError:
+                raise HTTPException(501, "Only queries are embedded here: passages need PyTorch, too.") from None
             return embedded(encoder, texts, queries=queries), int(encoder.pooling.vocabulary_size)
 
         return await asyncio.get_running_loop().run_in_executor(self._embedding, work)

@@ -30,6 +30,7 @@ REASONS = {
     422: "Validation",
     429: "Overloaded",
     500: "Internal",
+    501: "NotImplemented",
     503: "Unavailable",
     504: "Timeout",
 }
