@@ -170,6 +170,7 @@ def rooms() -> Figure:
     figure, axes = canvas(100, 65)
     floors: list[list[tuple[str, str, Colour]]] = [
         [("cli", "what people type", GREY)],
+        [("serving", "the HTTP server, its page, tools of assistants", GREEN)],
         [("experiments", "run, adapt, variants, reproduce: stages, folders, reports", GREY)],
         [("finetuning", "stages 1 to 3, mining, the teacher", BLUE)],
         [("evaluation", "what measures: benchmarks' rules, metrics, significance, reports", GREEN)],
@@ -182,7 +183,7 @@ def rooms() -> Figure:
         [("config", "every setting", GREY), ("files", "whole or not at all", GREY)],
         [("errors", "DupmaeError", GREY), ("kernels", "vocabulary-sized loops", GREY)],
     ]  # fmt: skip
-    height, gap, whole = 4.3, 1.0, 84.0
+    height, gap, whole = 3.9, 0.95, 84.0
     for floor, parts in enumerate(floors):
         y = 65 - 1.5 - (floor + 1) * height - floor * gap
         width = (whole - gap * (len(parts) - 1)) / len(parts)
