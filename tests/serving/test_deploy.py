@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 
-from dupmae.cli.parsing import parse_command
 from dupmae.cli.commands.serve import serve
+from dupmae.cli.parsing import parse_command
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 TESTS_ALONE = {"httpx", "httpx2", "httpcore", "certifi"}
@@ -75,7 +75,8 @@ def needed(asked: Requirement, seen: set[str]) -> set[str]:
 def test_the_image_has_two_stages_and_its_user_is_not_root() -> None:
     steps = instructions()
     stages = [arguments for name, arguments in steps if name == "FROM"]
-    assert len(stages) == 2 and stages[0].endswith(" AS built")
+    assert len(stages) == 2
+    assert stages[0].endswith(" AS built")
     copied = [arguments.split()[:-1] for name, arguments in steps if name == "COPY" and "--from" not in arguments]
     assert all((DEPLOY.parent / source).exists() for sources in copied for source in sources)
     last = steps[max(place for place, (name, _) in enumerate(steps) if name == "FROM") :]
@@ -94,9 +95,11 @@ def test_the_commands_in_deploy_are_commands_of_ours() -> None:
     assert entry == ["dupmae", "serve"] == [Path(started[0]).name, started[1]]
     for words in (image, compose["command"], started[2:]):
         positional, keyword = parse_command("serve", serve, words)
-        assert len(positional[0]) == 1 and (keyword["host"] == "127.0.0.1" or "0.0.0.0" in words)
+        assert len(positional[0]) == 1
+        assert keyword["host"] == "127.0.0.1" or "0.0.0.0" in words
     assert (DEPLOY / compose["build"]["context"] / compose["build"]["dockerfile"]).resolve() == DEPLOY / "Containerfile"
-    assert int(unit["Service"]["TimeoutStopSec"]) > 30 and compose["stop_grace_period"] == "40s"
+    assert int(unit["Service"]["TimeoutStopSec"]) > 30
+    assert compose["stop_grace_period"] == "40s"
 
 
 def test_the_images_packages_suffice_without_pytorch(built: Path) -> None:
@@ -107,5 +110,7 @@ def test_the_images_packages_suffice_without_pytorch(built: Path) -> None:
             needed(Requirement(line), there)
     assert not there & {"torch", "transformers", "sentence-transformers"}
     allowed = " ".join(there | TESTS_ALONE | {"dupmae"})
-    run = subprocess.run([sys.executable, "-c", SEARCH, str(built), allowed], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", SEARCH, str(built), allowed], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
