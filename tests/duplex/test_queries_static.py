@@ -19,10 +19,12 @@ from dupmae.duplex import DuplexEncoder
 from dupmae.duplex.distilling import distil_queries, fit
 from dupmae.duplex.queries import open_queries
 from dupmae.duplex.queries.onnx import OnnxQueries
-from dupmae.duplex.queries.static import FILE, StaticTable
+from dupmae.duplex.queries.static import StaticTable
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 from dupmae.models import model_fingerprint, open_model
+from dupmae.models.files import STATIC_FILE as FILE
+from dupmae.models.packing import pack, unpack
 
 SETTINGS: dict[str, Any] = {
     "query_terms": "tokens", "dense_pooling": "mean", "words": "english", "query_prompt": "ba be: ",
@@ -30,12 +32,10 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def passages() -> list[Passage]:
+def passages(words: list[str]) -> list[Passage]:
     """Sixty passages of three sentences, of words that are one token each."""
-    from tests.conftest import WORDS
-
     draw = random.Random(2)
-    sentences = [" ".join(draw.choices(WORDS, k=8)).capitalize() + "." for _ in range(180)]
+    sentences = [" ".join(draw.choices(words, k=8)).capitalize() + "." for _ in range(180)]
     return [Passage(str(n), "", " ".join(sentences[3 * n : 3 * n + 3])) for n in range(60)]
 
 
@@ -95,6 +95,7 @@ def test_terms_and_words_are_the_models_own_and_the_dense_half_is_near_it(
     found, exact = (open_queries(model, name).embed_queries(texts) for name in ("static", "onnx"))
     np.testing.assert_array_equal(found.ids, exact.ids)
     np.testing.assert_allclose(found.weights, exact.weights, rtol=1e-5)
+    assert found.words is not None
     assert abs(found.words - exact.words).max() < 1e-6
     cosines = (
         (found.cls * exact.cls).sum(axis=1) / np.linalg.norm(found.cls, axis=1) / np.linalg.norm(exact.cls, axis=1)
@@ -177,3 +178,9 @@ def test_a_query_of_one_token_stands_between_what_surrounds_every_query(distille
     reader = OnnxQueries(open_model(str(distilled))).reader
     token = int(reader.tokenizer("ba")["input_ids"][0])
     np.testing.assert_array_equal(reader.around(token), reader.token_ids(["ba"])[0])
+
+
+def test_a_packed_model_leaves_the_table_behind(distilled: Path, tmp_path: Path) -> None:
+    pack(distilled, tmp_path / "packed.safetensors")
+    unpack(tmp_path / "packed.safetensors", tmp_path / "unpacked")
+    assert not (tmp_path / "unpacked" / FILE).exists()

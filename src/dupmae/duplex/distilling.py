@@ -26,9 +26,10 @@ from dupmae.config.sections import PseudoQueryConfig
 from dupmae.corpus import Passage
 from dupmae.corpus.pseudo_queries import draw_queries
 from dupmae.duplex.queries.onnx import OnnxQueries
-from dupmae.duplex.queries.static import FILE, StaticTable, refuse_output_matrix, unit_rows
+from dupmae.duplex.queries.static import StaticTable, refuse_output_matrix, unit_rows
 from dupmae.errors import DupmaeError
 from dupmae.models import Model
+from dupmae.models.files import STATIC_FILE
 
 PER_PASSAGE = 12
 """Texts drawn from a passage, at most."""
@@ -91,7 +92,7 @@ def distil_queries(
     table = StaticTable.of(vectors)
     sums = np.stack([table.sum(ids) for ids in rows[fitted:]])
     cosine = float((unit_rows(sums) * wanted[fitted : len(drawn)]).sum(axis=1).mean())
-    file = Path(model.path) / FILE
+    file = Path(model.path) / STATIC_FILE
     table.save(file, model.fingerprint, cosine)
     return Distilled(file, fitted, cosine)
 

@@ -32,11 +32,10 @@ from dupmae.duplex.queries.reading import QueryReader, as_rows
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_path
 from dupmae.models import Model
+from dupmae.models.files import STATIC_FILE
 from dupmae.models.mapped import map_tensors
 from dupmae.models.names import shipped_table
 
-FILE = "queries.static"
-"""Name of the file in a model's folder; what ends so does not count for the model's fingerprint."""
 FORMAT = "dupmae-static-queries"
 """What its header's `format` says."""
 VERSION = 1
@@ -130,12 +129,12 @@ def table_of(model: Model) -> Path:
     Raises:
         DupmaeError: There is none.
     """
-    own = Path(model.path) / FILE
+    own = Path(model.path) / STATIC_FILE
     found = own if own.is_file() else shipped_table(model.fingerprint)
     if found is None:
         raise DupmaeError(
-            f"{model.label} has no table for static queries ({FILE}): make one with `dupmae distil-queries`, or take "
-            "--query_encoder onnx."
+            f"{model.label} has no table for static queries ({STATIC_FILE}): make one with `dupmae "
+            "distil-queries`, or take --query_encoder onnx."
         )
     return found
 
