@@ -2,9 +2,9 @@
 
     python benchmarks/speed/startup.py [--index INDEX] [--runs 5] [--query TEXT] [--json]
 
-Without --index an index of the first 500 bundled SciFact abstracts is built with dupmae-small, and a table for static
-queries is fitted to their sentences, both in a temporary folder. Each search is a process of its own; one of each is
-run first, so that files are cached and the loops compiled. The encoders take turns, and medians are printed.
+Without --index an index of the first 500 bundled SciFact abstracts is built with dupmae-small in a temporary folder.
+Each search is a process of its own; one of each is run first, so that files are cached. The encoders take turns, and
+medians are printed.
 """
 
 from __future__ import annotations
@@ -26,19 +26,14 @@ SEARCH = "import sys; from dupmae.cli import main; sys.exit(main(sys.argv[1:]))"
 PASSAGES = 500
 
 
-def build(folder: Path) -> tuple[Path, Path]:
-    """Build a small index of a copy of dupmae-small, with a table beside the model: the index and the model."""
-    import shutil
-
+def build(folder: Path) -> Path:
+    """Build a small index with dupmae-small."""
     from dupmae import DuplexEncoder, DuplexIndex
     from dupmae.corpus import read_passages
-    from dupmae.models import resolve_model
 
-    model = Path(shutil.copytree(resolve_model("dupmae-small"), folder / "model"))
     passages = list(islice(read_passages(str(SCIFACT)), PASSAGES))
-    DuplexIndex.build(folder / "index", DuplexEncoder(str(model)), passages)
-    run("distil-queries", str(model), "--corpus", str(SCIFACT), "--texts", "2000")
-    return folder / "index", model
+    DuplexIndex.build(folder / "index", DuplexEncoder("dupmae-small"), passages)
+    return folder / "index"
 
 
 def run(*words: str) -> tuple[float, float, float]:
@@ -61,7 +56,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        index = options.index or build(Path(folder))[0]
+        index = options.index or build(Path(folder))
         figures: dict[str, list[tuple[float, float, float]]] = {encoder: [] for encoder in options.encoders}
         for number in range(options.runs + 1):
             for encoder in options.encoders:

@@ -48,6 +48,7 @@ def opened(stand_in: Callable[..., Mock]) -> Mock:
     words = [("vitamin", 0.25)]
     passage = ("On [bold]bones", "Vitamin D and fractures.", {"lang": "en"})
     index.encoder.words = None
+    index.queries = index.encoder
     index.search.side_effect = lambda queries, k, **_: [
         [
             Hit(f"p{rank}", 3.25, 1.0, 2.0, 0.25, matches, words, *passage, f"p{rank}", (), 0, 24)

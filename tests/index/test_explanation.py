@@ -84,7 +84,8 @@ def test_the_command_prints_both_shares_or_json(
         assert text in printed
     assert cli.main(["explain", str(index.folder), query, "--k", "1", "--ids", "p00", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert record == json.loads(json.dumps(explanation_as_record(explain(index, query, 1, ["p00"]))))
+    opened = DuplexIndex.open(index.folder)  # with the encoder of queries that the command takes
+    assert record == json.loads(json.dumps(explanation_as_record(explain(opened, query, 1, ["p00"]))))
     assert record["hits"][0]["rank"] == 1
     assert {"dense_rank", "lexical_rank", "matched", "expanded", "dense_score"} <= record["hits"][0].keys()
 

@@ -13,6 +13,8 @@ RECORD_FILE = "dupmae.json"
 """Name of the record in a checkpoint."""
 WEIGHTS = "model.safetensors"
 """Name of the file with a model's weights."""
+STATIC_FILE = "queries.static"
+"""Name of the table for static queries beside a model; what ends so does not count for the model's fingerprint."""
 
 
 def model_file(model: str, file: str, **hub: Any) -> Path | None:

@@ -130,6 +130,12 @@ def edition_of(name: str, fingerprint: str) -> str:
     return next((other for other, edition in EDITIONS.items() if edition.fingerprint == fingerprint), name)
 
 
+def shipped_table(fingerprint: str) -> Path | None:
+    """Find the table for static queries that comes with the package for a model; None if there is none."""
+    file = _WEIGHTS_FOLDER / f"{SMALL}.static"
+    return file if fingerprint == EDITIONS[SMALL].fingerprint and file.is_file() else None
+
+
 def _unpacked(file: Path, edition: Edition | None = None) -> Path:
     """Find a packed model's folder in the user's cache; unpack it now if it is not there, or not as it was unpacked.
 

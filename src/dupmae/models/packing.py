@@ -33,6 +33,7 @@ from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, atomic_path, file_sha256
 from dupmae.models.checks import leads_out, read_header
 from dupmae.models.checksums import write_checksums
+from dupmae.models.files import STATIC_FILE
 from dupmae.runtime.checksums import CHECKSUMS_FILE
 from dupmae.runtime.json_text import parse_json
 
@@ -188,7 +189,8 @@ def _content(tensor: npt.NDArray[Any]) -> str:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """List the files of a model's folder that are packed: none that is hidden, and no checksums, which it gets anew.
+    """List the files of a model's folder that are packed: none that is hidden, no checksums, which it gets anew, and no
+    table for static queries, which was made for other weights than rounded ones.
 
     Raises:
         DupmaeError: A link leads out of the folder, or is no file.
@@ -199,7 +201,7 @@ def _files_of(folder: Path) -> list[Path]:
     files = []
     for path in sorted(folder.rglob("*")):
         within = path.relative_to(folder)
-        if any(part.startswith(".") for part in within.parts) or path.name == CHECKSUMS_FILE:
+        if any(part.startswith(".") for part in within.parts) or path.name in (CHECKSUMS_FILE, STATIC_FILE):
             continue
         if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in places):
             raise DupmaeError(f"{path} is a link that leads out of the folder: delete it, or put the file in its place")

@@ -105,8 +105,8 @@ def distil_queries(
     /,
     *,
     corpus: list[str],
-    texts: Positive = 60_000,
-    pairs: Count = 20_000,
+    queries: str | None = None,
+    texts: Positive = 40_000,
     seed: Seed = 42,
     strict: bool = False,
     fields: FieldsConfig,
@@ -118,16 +118,17 @@ def distil_queries(
       dupmae search index "does vitamin D prevent fractures?" --query_encoder static
 
     Writes queries.static into the model's folder, in place of what was there. The dense half of a query is then a sum
-    of vectors of its tokens, fitted to what the model makes of titles, sentences and runs of words of the corpus: the
-    one that is searched, or else general text. Prints how close the table comes to the model on texts that it was not
-    fitted to; measure rankings on queries of your own before you trust it. A model whose queries need its output matrix
-    (query_terms logits) is refused.
+    of vectors of its tokens, fitted to what the model makes of titles, sentences and runs of words of the corpus (the
+    one that is searched, or else general text), and of every token by itself. Prints how close the table comes to the
+    model on texts that it was not fitted to; measure rankings on queries of your own before you trust it. A model whose
+    queries need its output matrix (query_terms logits) is refused.
 
     Args:
         model: Folder of a duplex model.
         corpus: Texts, in any format that `dupmae index build` takes.
-        texts: Titles, sentences and runs of words that are encoded, at most; 10,000 take a minute or two on two cores.
-        pairs: Frequent pairs of tokens that get a vector of their own, at most; d' bytes each.
+        queries: File with queries of the kind that will be asked, without judgements, to fit to as well; of a text file
+            every line is one.
+        texts: Titles, sentences and runs of words that are drawn and encoded, at most.
         seed: Seeds all draws.
         strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
         fields: The names of the corpus's fields.
@@ -136,9 +137,7 @@ def distil_queries(
     from dupmae.models import open_model
 
     opened = open_model(model)
-    passages = passages_of(corpus, fields, strict=strict)
-    made = distil(opened, passages, texts=texts, pairs=pairs, seed=seed)
-    say(
-        f"Written: {made.file} ({made.file.stat().st_size / 1e6:.1f} MB, fitted to {made.texts:,} texts, {made.pairs:,} "
-        f"pairs; cosine with the model on others: {made.cosine:.3f})"
-    )
+    asked = [] if queries is None else [query.full_text for query in read_queries(Path(queries), fields)]
+    made = distil(opened, passages_of(corpus, fields, strict=strict), asked, texts=texts, seed=seed)
+    close = f"{made.texts:,} texts; cosine with the model on others {made.cosine:.3f}"
+    say(f"Written: {made.file} ({made.file.stat().st_size / 1e6:.1f} MB, {close})")

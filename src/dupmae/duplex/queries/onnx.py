@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.queries.onnx_encoders import FAR, Input, activation, encode
 from dupmae.duplex.queries.onnx_graph import OnnxGraph
-from dupmae.duplex.queries.reading import TINY, QueryReader, as_rows
+from dupmae.duplex.queries.reading import TINY, QueryReader, Terms, as_rows
 from dupmae.errors import DupmaeError
 from dupmae.models import Model
 from dupmae.models.files import WEIGHTS
@@ -63,11 +63,17 @@ class OnnxQueries:
         """
         if batch_size < 1:
             raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
-        rows, pooling = self.reader.token_ids(texts), self.pooling
+        dense, terms = self.halves(self.reader.token_ids(texts), batch_size)
+        names, weights = as_rows(terms, self.pooling.vocabulary_size)
+        return DuplexEmbeddings(dense, names, weights, self.reader.word_shares(texts))
+
+    def halves(
+        self, rows: Sequence[NDArray[np.int64]], batch_size: int = 32
+    ) -> tuple[NDArray[np.float32], list[Terms]]:
+        """Compute both halves of n queries that are given as token ids: (n, d'), and the terms of each."""
+        pooling = self.pooling
         dense = np.zeros((len(rows), pooling.dense_dimension), np.float32)
-        terms = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(rows)
-        if pooling.has_terms and pooling.own_tokens:
-            terms = self.reader.looked_up_terms(rows)
+        terms = self.reader.looked_up_terms(rows)
         if self._session is not None:
             for places in self._batches(rows, batch_size):
                 found = self._run([rows[place] for place in places])
@@ -76,8 +82,7 @@ class OnnxQueries:
                 for place, weights in zip(places, found.get("lexical", ()), strict=False):
                     ids = np.flatnonzero(weights)
                     terms[place] = ids, weights[ids]
-        names, weights = as_rows(terms, pooling.vocabulary_size)
-        return DuplexEmbeddings(dense, names, weights, self.reader.word_shares(texts))
+        return dense, terms
 
     def _run(self, rows: Sequence[NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:
         """Run the graph over queries of similar length: its results by name."""

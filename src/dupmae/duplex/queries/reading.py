@@ -23,6 +23,8 @@ from dupmae.models.mapped import MappedWeights
 
 FROM_PADDING = {"roberta": None, "xlm-roberta": None, "mpnet": 1}
 """Families whose first position is the one behind the padding token's id, and that id where settings do not say it."""
+Terms = tuple[NDArray[Any], NDArray[np.float32]]
+"""Ids and weights of a query's learned terms, each (m,)."""
 TINY = 1e-12
 """What a length is divided by at least, as PyTorch does."""
 
@@ -115,15 +117,23 @@ class QueryReader:
         found.data *= self.scale("word")
         return found
 
-    def looked_up_terms(self, rows: Sequence[NDArray[np.int64]]) -> list[tuple[NDArray[Any], NDArray[np.float32]]]:
-        """Look up the learned terms of queries whose terms are their own tokens: ids and weights of each."""
+    def looked_up_terms(self, rows: Sequence[NDArray[np.int64]]) -> list[Terms]:
+        """Look up the learned terms of queries whose terms are their own tokens; of others there are none to be had."""
+        if not (self.pooling.has_terms and self.pooling.own_tokens):
+            return [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(rows)
         weights, found = self.weights["token_log_scale"], []
         for ids in rows:
             terms = np.unique(ids)
             terms = terms[self.ordinary[terms]]
-            values = np.exp(weights[terms])
-            found.append((terms, self.scaled(values[None], "ot")[0]))
+            found.append((terms, self.scaled(np.exp(weights[terms])[None], "ot")[0]))
         return found
+
+    def around(self, token: int) -> NDArray[np.int64]:
+        """Give the token ids of a query of one token: the prompt before it, special tokens around both."""
+        prompt = self.tokenizer.ids(self.prompt, self.limit)
+        behind = self.tokenizer.special_behind
+        end = len(prompt) - behind
+        return np.concatenate([prompt[:end], [token], prompt[end:]])
 
     def _limit(self) -> int:
         """Tell how many tokens of a query are read, special ones included."""
@@ -176,6 +186,9 @@ class PlainTokenizer:
         self.truncation_side = str(self.settings.get("truncation_side", "right"))
         self.special_around: int = self.backend.num_special_tokens_to_add(is_pair=False)
         """Special tokens that stand around a text."""
+        marks = self.backend.encode("a").special_tokens_mask
+        self.special_behind: int = next((place for place, mark in enumerate(reversed(marks)) if not mark), 0)
+        """Those of them that stand behind it."""
 
     def __call__(self, text: str | Sequence[str], **_: Any) -> Tokenised:
         """Tokenise all of a text, or of several, without special tokens."""
@@ -229,9 +242,7 @@ def warn_of_long_queries(tokenizer: Any, texts: Sequence[str], prompt: str, read
         unread.warn("queries", words)
 
 
-def as_rows(
-    terms: Sequence[tuple[NDArray[Any], NDArray[np.float32]]], vocabulary: int
-) -> tuple[NDArray[Any], NDArray[np.float32]]:
+def as_rows(terms: Sequence[Terms], vocabulary: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Lay terms of queries out as :class:`dupmae.DuplexEmbeddings` has them: ids and weights (n, k), heaviest first."""
     width = max((len(ids) for ids, _ in terms), default=0)
     ids = np.zeros((len(terms), width), np.uint16 if vocabulary <= 2**16 - 1 else np.uint32)

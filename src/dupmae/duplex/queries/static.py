@@ -1,15 +1,16 @@
-"""Encode queries without any network: their dense half is a sum of vectors of their tokens, and of pairs of these.
+"""Encode queries without any network: their dense half is a sum of vectors of their tokens.
 
 The vectors are fitted to what the model makes of many texts (:mod:`dupmae.duplex.distilling`). Learned terms, where
-queries have their own tokens alone, and whole words are look-ups anyway.
+queries have their own tokens alone, and whole words are look-ups anyway. The sum is scaled to the length that the
+model's dense half has, times the cosine of the two on texts that were held out: of a direction that is off by so much,
+that is the part to be relied on.
 
 | tensor of `queries.static`, a safetensors file | what |
 |---|---|
-| `tokens`, (V, d') int8; `token_scales`, (V,) float16 | the vectors of tokens, special ones included |
-| `pairs`, (P,) int64 | pairs of tokens that follow each other, first V + second, rising |
-| `pair_vectors`, (P, d') int8; `pair_scales`, (P,) float16 | what such a pair adds |
+| `tokens`, (V, d') int8 | the vectors of tokens, special ones included |
+| `scales`, (V,) float16 | what each row is multiplied by |
 
-Its header holds the fingerprint of the model and the checksum of all numbers.
+Its header holds the fingerprint of the model, the cosine, and the checksum of all numbers.
 """
 
 from __future__ import annotations
@@ -31,99 +32,74 @@ from dupmae.duplex.queries.reading import QueryReader, as_rows
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_path
 from dupmae.models import Model
+from dupmae.models.files import STATIC_FILE
 from dupmae.models.mapped import map_tensors
+from dupmae.models.names import shipped_table
 
-FILE = "queries.static"
-"""Name of the file in a model's folder; what ends so does not count for the model's fingerprint."""
 FORMAT = "dupmae-static-queries"
 """What its header's `format` says."""
 VERSION = 1
 """Of the layout."""
-TENSORS = {"tokens": "I8", "token_scales": "F16", "pairs": "I64", "pair_vectors": "I8", "pair_scales": "F16"}
+TENSORS = {"tokens": "I8", "scales": "F16"}
 """What it holds, and the data types."""
+AGAIN = "make it again with `dupmae distil-queries`."
+"""What to do about one that is of no use."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StaticTable:
-    """Vectors of V tokens and P pairs of tokens, whose sum over a query points where its dense half does."""
+    """Vectors of V tokens, whose sum over a query points about where its dense half does."""
 
     tokens: NDArray[np.int8]
     """(V, d')."""
-    token_scales: NDArray[np.float16]
+    scales: NDArray[np.float16]
     """What each row is multiplied by, (V,)."""
-    pairs: NDArray[np.int64]
-    """First token times V plus second token, rising, (P,)."""
-    pair_vectors: NDArray[np.int8]
-    """(P, d')."""
-    pair_scales: NDArray[np.float16]
-    """What each row is multiplied by, (P,)."""
-
-    def sum(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Add up the vectors of a text's tokens and pairs, (d',)."""
-        total = self.token_scales[ids].astype(np.float32) @ self.tokens[ids].astype(np.float32)
-        places = self.places(ids)
-        pairs = self.pair_scales[places].astype(np.float32) @ self.pair_vectors[places].astype(np.float32)
-        return np.asarray(total + pairs, np.float32)
-
-    def places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Find the rows of those pairs of a text that the table has."""
-        keys = ids[:-1] * len(self.tokens) + ids[1:]
-        found = np.searchsorted(self.pairs, keys)
-        known = found < len(self.pairs)
-        known[known] = self.pairs[found[known]] == keys[known]
-        return found[known]
-
-    def save(self, file: Path, fingerprint: str) -> None:
-        """Write the table of the model of a fingerprint, whole or not at all."""
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSORS}
-        header = {"format": FORMAT, "version": str(VERSION), "model": fingerprint, "checksum": _checksum(tensors)}
-        with atomic_path(file) as temporary:
-            save_file(tensors, temporary, metadata=header)
 
     @classmethod
-    def load(cls, file: Path, model: Model) -> StaticTable:
-        """Map the table of a model.
+    def of(cls, vectors: NDArray[np.float32]) -> StaticTable:
+        """Round vectors (V, d') to a byte a number."""
+        scales = (np.abs(vectors).max(axis=1, initial=0) / 127).astype(np.float16)
+        steps = np.maximum(scales.astype(np.float32), np.finfo(np.float16).tiny)[:, None]
+        return cls(np.clip(np.rint(vectors / steps), -127, 127).astype(np.int8), scales)
 
-        Raises:
-            DupmaeError: There is none, or one of another model, of a later version, or a damaged one.
+    def sum(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Add up the vectors of a text's tokens, (d',)."""
+        return np.asarray(self.scales[ids].astype(np.float32) @ self.tokens[ids].astype(np.float32), np.float32)
+
+    def save(self, file: Path, fingerprint: str, cosine: float) -> None:
+        """Write the table, whole or not at all.
+
+        Args:
+            file: Where to.
+            fingerprint: Of the model.
+            cosine: Of its sums and the model's dense halves.
         """
-        again = "make it again with `dupmae distil-queries`."
-        if not file.is_file():
-            raise DupmaeError(
-                f"{model.label} has no table for static queries ({file.name}): make one with `dupmae distil-queries`."
-            )
-        tensors = map_tensors(file, model.label, file.parent)
-        header = _metadata(file)
-        if header.get("format") != FORMAT or not header.get("version", "").isdigit():
-            raise DupmaeError(f"{file} is no table for static queries: {again}")
-        if int(header["version"]) > VERSION:
-            raise DupmaeError(f"{file} was written by a later version of dupmae: install that, or {again}")
-        if header.get("model") != model.fingerprint:
-            raise DupmaeError(f"{file} was made for another state of the model: {again}")
-        kinds = {name: kind for name, (kind, _, _) in tensors.items()}
-        arrays = {name: array for name, (_, _, array) in tensors.items()}
-        if kinds != TENSORS or _checksum(arrays) != header.get("checksum"):
-            raise DupmaeError(f"{file} is damaged: {again}")
-        return cls(**arrays)
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSORS}
+        header = {"format": FORMAT, "version": str(VERSION), "model": fingerprint, "cosine": f"{cosine:.4f}"}
+        with atomic_path(file) as temporary:
+            save_file(tensors, temporary, metadata=header | {"checksum": _checksum(tensors)})
 
 
 class StaticQueries:
     """Encodes queries by look-ups alone.
 
     Args:
-        model: A duplex model whose queries have their own tokens as terms, beside which there is a table.
+        model: A duplex model whose queries have their own tokens as terms, beside which there is a table; or the newest
+            edition of `dupmae-small`, whose table comes with the package.
 
     Raises:
-        DupmaeError: There is no table, one that does not fit, or the model's queries need its output matrix.
+        DupmaeError: There is no table, or one of another model, of a later version, or a damaged one; or the model's
+            queries need its output matrix.
     """
 
     def __init__(self, model: Model) -> None:
         self.reader = QueryReader(model)
         self.pooling, self.tokenizer, self.words = self.reader.pooling, self.reader.tokenizer, self.reader.words
         refuse_output_matrix(self.reader)
-        self.table = StaticTable.load(table_of(model), model)
+        file = table_of(model)
+        self.table, self.cosine = _load(file, model)
         if self.table.tokens.shape != (self.pooling.vocabulary_size, self.pooling.dense_dimension):
-            raise DupmaeError(f"{table_of(model)} does not fit the model: make it again with `dupmae distil-queries`.")
+            raise DupmaeError(f"{file} does not fit the model: {AGAIN}")
 
     def embed_queries(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
@@ -142,20 +118,29 @@ class StaticQueries:
         sums = np.zeros((len(rows), self.pooling.dense_dimension), np.float32)
         for row, ids in enumerate(rows):
             sums[row] = self.table.sum(ids)
-        terms = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(rows)
-        if self.pooling.has_terms:
-            terms = self.reader.looked_up_terms(rows)
-        names, weights = as_rows(terms, self.pooling.vocabulary_size)
-        return DuplexEmbeddings(self.reader.scaled(sums, "cls"), names, weights, self.reader.word_shares(texts))
+        dense = unit_rows(sums) * (self.reader.scale("cls") * np.float32(self.cosine))
+        names, weights = as_rows(self.reader.looked_up_terms(rows), self.pooling.vocabulary_size)
+        return DuplexEmbeddings(dense, names, weights, self.reader.word_shares(texts))
 
 
 def table_of(model: Model) -> Path:
-    """Name the file of a model's table, whether it is there or not."""
-    return Path(model.path) / FILE
+    """Find a model's table: beside it, or what the package has for it.
+
+    Raises:
+        DupmaeError: There is none.
+    """
+    own = Path(model.path) / STATIC_FILE
+    found = own if own.is_file() else shipped_table(model.fingerprint)
+    if found is None:
+        raise DupmaeError(
+            f"{model.label} has no table for static queries ({STATIC_FILE}): make one with `dupmae "
+            "distil-queries`, or take --query_encoder onnx."
+        )
+    return found
 
 
 def refuse_output_matrix(reader: QueryReader) -> None:
-    """Refuse a model whose queries' terms cannot be looked up.
+    """Refuse a model whose queries' terms, or the length of whose dense half, cannot be looked up.
 
     Raises:
         DupmaeError: It is one.
@@ -165,6 +150,37 @@ def refuse_output_matrix(reader: QueryReader) -> None:
             f"{reader.label} reads the terms of a query off its output matrix (query_terms logits), which no table can "
             "stand in for: take --query_encoder onnx or torch."
         )
+    if not reader.pooling.normalize:
+        raise DupmaeError(
+            f"{reader.label} does not scale the halves of a query to unit length (normalize false), and a table knows "
+            "directions alone: take --query_encoder onnx or torch."
+        )
+
+
+def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale rows (n, d) to unit length; of zeros they stay."""
+    lengths = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), np.float32)
+
+
+def _load(file: Path, model: Model) -> tuple[StaticTable, float]:
+    """Map a table, and read its cosine."""
+    tensors, header = map_tensors(file, model.label, file.parent), _metadata(file)
+    if header.get("format") != FORMAT or not header.get("version", "").isdigit():
+        raise DupmaeError(f"{file} is no table for static queries: {AGAIN}")
+    if int(header["version"]) > VERSION:
+        raise DupmaeError(f"{file} was written by a later version of dupmae: install that, or {AGAIN}")
+    if header.get("model") != model.fingerprint:
+        raise DupmaeError(f"{file} was made for another state of the model: {AGAIN}")
+    kinds = {name: kind for name, (kind, _, _) in tensors.items()}
+    arrays = {name: array for name, (_, _, array) in tensors.items()}
+    try:
+        cosine = float(header["cosine"])
+    except (KeyError, ValueError):
+        cosine = 0.0
+    if kinds != TENSORS or _checksum(arrays) != header.get("checksum") or not 0 < cosine <= 1:
+        raise DupmaeError(f"{file} is damaged: {AGAIN}")
+    return StaticTable(**arrays), cosine
 
 
 def _metadata(file: Path) -> dict[str, str]:
@@ -172,7 +188,7 @@ def _metadata(file: Path) -> dict[str, str]:
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         found = json.loads(opened.read(length)).get("__metadata__")
-    return found if isinstance(found, dict) else {}
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 
 def _checksum(tensors: dict[str, NDArray[Any]]) -> str:
