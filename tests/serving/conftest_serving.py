@@ -47,6 +47,6 @@ def app_of(folder: Path, **options: Any) -> Any:
 @pytest.fixture(scope="module")
 def client(built: Path) -> Iterator[TestClient]:
     """A server with small limits."""
-    limits = Limits(queries=4, k=20, texts=3, characters=500, body_bytes=20_000)
+    limits = Limits(queries=4, k=20, hits=60, explained=5, texts=3, characters=500, body_bytes=20_000)
     with TestClient(app_of(built, limits=limits), raise_server_exceptions=False) as found:
         yield found

@@ -15,7 +15,7 @@ from dupmae import DuplexEncoder, DuplexIndex, Passage
 from dupmae.errors import DupmaeError
 from dupmae.index import Weights
 from dupmae.index.explanation import explain, explanation_as_record
-from dupmae.serving.app import PAGE
+from dupmae.serving.app import PAGE, make_app
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,24 @@ def test_explanations_are_those_of_the_index(client: TestClient, index: DuplexIn
             422,
             "no metadata field 'colour'; the index has lang, year",
         ),
+        ("/search", {"queries": ["a"] * 4, "k": 20}, 422, "hits (queries times k): 80 are more than the 60"),
+        ("/search", {"queries": ["a"], "k": 6, "explain": True}, 422, "6 are more than the 5"),
+        ("/search", {"queries": ["a"], "where": ["year=2000"] * 60}, 422, "characters of where: 540"),
+        ("/search", {"queries": ["a"], "index": "\ud800"}, 422, "index: "),
         ("/search", {"queries": ["a"], "weights": {"dense": -1}}, 422, "weights.dense: "),
         ("/search", {"queries": ["a"], "weights": {"dense": 0, "lexical": 0, "words": 0}}, 422, "weights: "),
         ("/search", {"queries": ["a"], "index": "../small"}, 404, "Name one of these indexes: small"),
         ("/explain", {"query": "a", "ids": ["nobody"]}, 404, "no passage 'nobody'"),
+        ("/explain", {"query": "a", "k": 2, "ids": ["p01"] * 4}, 422, "6 are more than the 5"),
+        ("/explain", {"query": "a", "where": "colour=red"}, 422, "no metadata field 'colour'"),
         ("/embed", {"inputs": []}, 422, "no text"),
         ("/embed", {"inputs": ["a"] * 4}, 422, "texts: 4 are more than the 3"),
         ("/rerank", {"query": "a", "texts": []}, 422, "texts"),
         ("/v1/embeddings", {"input": "a", "dimensions": 5}, 422, "dimensions: "),
+        ("/v1/embeddings", {"input": "a", "model": "\ud800"}, 422, "model: "),
+        ("/embed", {"inputs": "a", "dimensions": 5}, 422, "dimensions: "),
+        ("/embed", {"inputs": "a", "truncate": False}, 422, "truncate: "),
+        ("/embed", {"inputs": "a", "pooling": "mean"}, 422, "pooling: "),
         ("/nothing", {}, 404, "Not Found"),
     ],
 )
@@ -102,11 +112,18 @@ def test_what_cannot_be_done_gets_a_status_and_a_sentence(
     assert record.keys() == {"error", "error_type"}
 
 
-@pytest.mark.parametrize("body", ["", "{", "[]", '{"queries": "a"}', "null", '{"queries": [NaN]}'])
-def test_bodies_that_are_no_request_are_refused(client: TestClient, body: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        *((body, 422) for body in (b"", b"{", b"[]", b'{"queries": "a"}', b"null", b'{"queries": [NaN]}')),
+        *((body, 400) for body in (b"[" * 15_000, b'{"queries": ["\xff"]}', b'{"k": ' + b"9" * 6000 + b"}")),
+    ],
+    ids=repr,
+)
+def test_bodies_that_are_no_request_are_refused(client: TestClient, body: bytes, status: int) -> None:
     answer = client.post("/search", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    assert answer.json()["error_type"] == "Validation"
+    assert answer.status_code == status
+    assert answer.json()["error_type"] == {400: "BadRequest", 422: "Validation"}[status]
 
 
 def test_large_bodies_are_refused_whether_they_say_so_or_not(client: TestClient) -> None:
@@ -153,18 +170,45 @@ def test_vectors_and_ranks_are_those_of_the_model(client: TestClient, duplex_fol
     assert [one["text"] for one in ranks] == [passages[one["index"]] for one in ranks]
 
 
-def test_openais_form_has_the_same_vectors(client: TestClient, texts: list[str]) -> None:
+def test_openais_form_has_the_same_vectors(client: TestClient, duplex_folder: Path, texts: list[str]) -> None:
     dense = client.post("/embed", json={"inputs": texts[:2]}).json()
     plain = client.post("/v1/embeddings", json={"input": texts[:2], "model": "any"}).json()
     packed = client.post("/v1/embeddings", json={"input": texts[:2], "encoding_format": "base64"}).json()
     assert [one["embedding"] for one in plain["data"]] == dense
     assert plain["model"] == "any"
+    tokenizer = DuplexEncoder(str(duplex_folder)).tokenizer
+    assert plain["usage"]["prompt_tokens"] == sum(map(len, tokenizer(texts[:2])["input_ids"]))
     decoded = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in packed["data"]]
     np.testing.assert_array_equal(np.array(decoded), np.array(dense, np.float32))
 
 
+def test_vectors_are_scaled_if_that_is_asked_for(client: TestClient, texts: list[str]) -> None:
+    asked = {"inputs": texts[:2], "prompt_name": "query"}
+    plain, scaled = (
+        np.array(client.post("/embed", json=asked | {"normalize": choice}).json()) for choice in (False, True)
+    )
+    assert not np.allclose(np.linalg.norm(plain, axis=1), 1)
+    np.testing.assert_allclose(scaled, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-6)
+
+
+def test_passages_that_are_embedded_leave_searches_as_they_were(built: Path, texts: list[str]) -> None:
+    opened: list[DuplexIndex] = []
+
+    def open_index() -> DuplexIndex:
+        opened.append(DuplexIndex.open(built))
+        return opened[-1]
+
+    with TestClient(make_app({"small": open_index})) as client:
+        before, encoder = searched(client, queries=texts[:3]), opened[0].queries
+        assert client.post("/embed", json={"inputs": texts[0]}).status_code == 200
+        assert client.post("/embed", json={"inputs": texts[1]}).status_code == 200
+        assert opened[0].queries is encoder
+        assert searched(client, queries=texts[:3]) == before
+        assert len(opened) == 2
+
+
 def test_keys_are_wanted_for_all_that_tells_of_the_index(built: Path) -> None:
-    with TestClient(app_of(built, keys=["secret", "other"]), raise_server_exceptions=False) as client:
+    with TestClient(app_of(built, keys=["secret", "other", "schlüssel"]), raise_server_exceptions=False) as client:
         assert client.get("/health").status_code == client.get("/").status_code == 200
         for headers in (
             {},
@@ -176,18 +220,27 @@ def test_keys_are_wanted_for_all_that_tells_of_the_index(built: Path) -> None:
                 answer = client.get(path, headers=headers)
                 assert answer.status_code == 401
                 assert answer.headers["www-authenticate"] == "Bearer"
-        assert client.get("/indexes", headers={"Authorization": "bearer other"}).status_code == 200
+        for key in (b"bearer other", "Bearer  schlüssel".encode()):
+            assert client.get("/indexes", headers={"Authorization": key}).status_code == 200
 
 
 def test_other_names_and_other_sites_are_refused(built: Path) -> None:
-    with TestClient(app_of(built, hosts=["localhost"]), base_url="http://evil.example") as client:
-        assert client.get("/indexes").status_code == 400
-        assert client.get("/indexes", headers={"Host": "localhost:80"}).status_code == 200
+    with TestClient(app_of(built, hosts=["localhost", "::1"]), base_url="http://evil.example") as client:
+        assert client.get("/indexes").status_code == client.get("/").status_code == 400
+        assert client.get("/indexes").json()["error_type"] == "BadRequest"
+        for name in ("localhost:80", "LOCALHOST", "[::1]:8000"):
+            assert client.get("/indexes", headers={"Host": name}).status_code == 200
     asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     with TestClient(app_of(built)) as client:
         assert "access-control-allow-origin" not in client.get("/health", headers=asked).headers
-    with TestClient(app_of(built, origins=["https://a.example"])) as client:
-        assert client.options("/search", headers=asked).headers["access-control-allow-origin"] == "https://a.example"
+    with TestClient(app_of(built, origins=["https://a.example"], keys=["secret"])) as client:
+        before = client.options("/search", headers=asked | {"Access-Control-Request-Headers": "authorization"})
+        assert before.status_code == 200  # without a key: browsers bring none
+        assert client.get("/indexes", headers=asked).status_code == 401
+        for answer in (before, client.get("/indexes", headers=asked)):
+            assert answer.headers["access-control-allow-origin"] == "https://a.example"
+        other = client.options("/search", headers=asked | {"Origin": "https://b.example"})
+        assert "access-control-allow-origin" not in other.headers
 
 
 def test_changes_are_found_and_a_broken_state_is_not_searched(
@@ -207,8 +260,12 @@ def test_changes_are_found_and_a_broken_state_is_not_searched(
         assert searched(client, queries=[texts[0]]) == before
         assert "stays as it was" in caplog.text
         manifest.write_bytes(whole)
-        writer.add([Passage("newer", "", texts[0])])
-        assert "newer" in [document for document, _ in searched(client, queries=[texts[0]], k=30)[0]]
+        writer.add([Passage("newer", "", texts[0], {"colour": "red"})])
+        assert searched(client, queries=[texts[0]], where="colour=red")[0][0][0] == "newer"
+        writer.add([Passage("newest", "", texts[0], {"shape": "round"})])
+        described = client.get("/indexes").json()["indexes"][0]
+        assert described["metadata"] == ["colour", "lang", "shape", "year"]
+        assert (described["values"]["shape"], described["documents"]) == (["round"], 16)
 
 
 def test_a_fault_of_the_server_names_no_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +320,7 @@ def test_indexes_are_listed(client: TestClient, index: DuplexIndex) -> None:
     assert client.get("/indexes").json()["indexes"] == [
         {"name": "small", "documents": len({passage.document for passage in index}), "passages": len(index)}
         | {"metadata": ["lang", "year"], "parts": ["dense", "lexical", "words"]}
+        | {"values": {"lang": ["de", "en"], "year": list(range(1998, 2012))}}
     ]
     hit = client.post("/search", json={"queries": [HOSTILE], "k": 1}).json()["results"][0]["hits"][0]
     assert hit["title"] == HOSTILE

@@ -21,7 +21,7 @@ async def asked(
     async def receive() -> dict[str, Any]:
         if left:
             return {"type": "http.request"} | left.pop(0)
-        return await after
+        return await (asyncio.sleep(60) if after is None else after)
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -106,3 +106,81 @@ def test_a_declared_length_is_refused_before_the_body_is_read(declared: str) -> 
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-length", declared.encode())]}
     asyncio.run(guarded(echo, body_bytes=20)(scope, receive, send))
     assert sent[0]["status"] == 413
+
+
+def test_who_sends_slowly_keeps_nobody_else_from_being_answered() -> None:
+    async def several() -> list[tuple[int, bytes]]:
+        guard = guarded(echo, requests=1, seconds=0.2)
+        unfinished = [{"body": b"a", "more_body": True}]
+        slow = [asyncio.create_task(asked(guard, unfinished)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        return [await asked(guard), *await asyncio.gather(*slow)]
+
+    assert [status for status, _ in asyncio.run(several())] == [200, 408, 408, 408]
+
+
+def test_bodies_may_not_fill_the_memory_together() -> None:
+    async def several() -> list[int]:
+        guard = guarded(echo, incoming_bytes=10, seconds=0.2)
+        unfinished = [{"body": b"a" * 8, "more_body": True}]
+        slow = asyncio.create_task(asked(guard, unfinished))
+        await asyncio.sleep(0.01)
+        refused, _ = await asked(guard, [{"body": b"b" * 4}])
+        return [refused, (await slow)[0], (await asked(guard, [{"body": b"b" * 4}]))[0]]
+
+    assert asyncio.run(several()) == [503, 408, 200]
+
+
+def test_who_takes_an_answer_in_slowly_keeps_nobody_else_from_being_answered() -> None:
+    async def both() -> tuple[int, bytes]:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b""} if scopes.pop() else await asyncio.sleep(60)
+
+        async def clogged(message: Any) -> None:
+            await asyncio.sleep(60)
+
+        scopes, guard = [False, False, True], guarded(echo, requests=1, seconds=0.2)
+        scope = {"type": "http", "method": "POST", "path": "/search", "headers": []}
+        slow = asyncio.create_task(guard(scope, receive, clogged))
+        await asyncio.sleep(0.01)
+        found = await asked(guard)
+        await slow
+        return found
+
+    assert asyncio.run(both())[0] == 200
+
+
+def test_nobody_works_for_who_has_gone() -> None:
+    ended: list[str] = []
+
+    async def works(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def gone() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    lines: list[str] = []
+    assert asyncio.run(asked(guarded(works, lines), after=gone())) == (0, b"")
+    assert ended == ["cancelled"]
+    assert json.loads(lines[0])["status"] == 499
+
+
+def test_a_fault_of_the_application_is_not_hidden() -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        asyncio.run(asked(guarded(fails)))
+
+
+def test_a_log_that_nobody_reads_any_more_fails_no_request() -> None:
+    def broken(line: str) -> None:
+        raise BrokenPipeError
+
+    guard = Guard(echo, Limits(), [], Metrics(), broken)
+    assert asyncio.run(asked(guard)) == (200, b"")

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from dupmae import DuplexIndex
+from dupmae import DuplexEncoder, DuplexIndex, Passage
 from dupmae.errors import DupmaeError
-from dupmae.serving.searching import BATCH, Options, Searcher, ServedIndex
+from dupmae.index.storage.manifest import Manifest
+from dupmae.serving.searching import BATCH, BATCH_HITS, Options, Searcher, ServedIndex
 
 
 def found_by(served: dict[str, ServedIndex], asked: list[tuple[list[str], Options]], sizes: list[int]) -> list[Any]:
@@ -42,7 +46,7 @@ def test_requests_that_wait_share_batches_and_get_their_own_answers(built: Path,
     assert sizes == [64, 64, 16, 16]
     assert BATCH == 64
     for (queries, option), answer in zip(asked, answers, strict=True):
-        alone = index.search(queries, option.k, group=option.group)  # type: ignore[arg-type]
+        alone = index.search(queries, option.k, group=option.group)
         assert [[hit for hit, _ in hits] for hits in answer] == alone
 
 
@@ -74,15 +78,50 @@ def test_nobody_searches_for_who_has_gone(built: Path, texts: list[str]) -> None
     assert sizes == [1]
 
 
-def test_an_index_of_another_model_is_opened_anew(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[int] = []
+def test_large_answers_share_no_batch(built: Path, texts: list[str]) -> None:
+    served, sizes = {"small": ServedIndex("small", partial(DuplexIndex.open, built))}, list[int]()
+    found_by(served, [([texts[0]], Options(BATCH_HITS // 2))] * 5, sizes)
+    assert sizes == [2, 2, 1]
 
-    def open_index() -> DuplexIndex:
-        opened.append(1)
-        return DuplexIndex.open(built)
 
-    served = ServedIndex("small", open_index)
-    monkeypatch.setattr(served, "_stamp", None)
-    served.index.manifest.model_fingerprint = "another"
-    assert served.newest().manifest.model_fingerprint != "another"
-    assert len(opened) == 2
+@pytest.fixture
+def other_model(duplex_folder: Path, tmp_path: Path) -> Path:
+    """A model of other weights."""
+    from safetensors.numpy import load_file, save_file
+
+    place = Path(shutil.copytree(duplex_folder, tmp_path / "other"))
+    file = next(place.rglob("model.safetensors"))
+    weights = load_file(file)
+    name = next(name for name in weights if "word_embeddings" in name)
+    weights[name] = np.ascontiguousarray(weights[name][::-1])
+    save_file(weights, file, {"format": "pt"})
+    (place / "SHA256SUMS").unlink()
+    return place
+
+
+def test_an_index_that_is_built_anew_is_searched_once_it_is_whole(
+    folder: Path, other_model: Path, tmp_path: Path, texts: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    served = ServedIndex("small", partial(DuplexIndex.open, folder))
+    before = served.newest().search(texts[:2])
+    passages = [Passage(f"other{number}", "", text) for number, text in enumerate(texts)]
+    DuplexIndex.build(tmp_path / "anew", DuplexEncoder(str(other_model)), passages, chunk_tokens=0)
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "anew", folder)
+    manifest = folder / "manifest.json"
+    hidden = other_model.rename(tmp_path / "hidden")
+    assert served.newest().search(texts[:2]) == before  # the other model is not there
+    assert "stays as it was" in caplog.text
+    hidden.rename(other_model)
+    os.utime(manifest)
+    found = served.newest().search(texts[:2])
+    assert found == DuplexIndex.open(folder).search(texts[:2])
+    assert {hit.document[:5] for hits in found for hit in hits} == {"other"}
+
+
+def test_an_index_that_is_being_built_is_not_searched(folder: Path, texts: list[str]) -> None:
+    served = ServedIndex("small", partial(DuplexIndex.open, folder))
+    before = served.newest().search(texts[:2])
+    manifest = Manifest.read(folder)
+    Manifest(**vars(manifest) | {"complete": False, "segments": manifest.segments[:0]}).write(folder)
+    assert served.newest().search(texts[:2]) == before

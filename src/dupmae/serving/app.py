@@ -16,22 +16,30 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.cors import CORSMiddleware
 
+from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex, Weights
 from dupmae.index.explanation import explain, explanation_as_record
 from dupmae.index.highlights import hit_as_record
-from dupmae.index.where import Filter, fields_of, read_filter
+from dupmae.index.where import Filter, read_filter
 from dupmae.serving import schemas
 from dupmae.serving.embedding import embedded, scores, sparse_rows
 from dupmae.serving.guard import REASONS, Guard
 from dupmae.serving.limits import Limits, refuse_long, refuse_more
 from dupmae.serving.metrics import Metrics
-from dupmae.serving.searching import Options, Searcher, ServedIndex
+from dupmae.serving.searching import (
+    Found,
+    Options,
+    Searcher,
+    ServedIndex,
+    UnknownFieldError,
+    refuse_unknown_fields,
+    searched,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +55,12 @@ PAGE_FILES = {
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _FAILURES: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.Failure} for status in (401, 404, 408, 413, 422, 429, 500, 503, 504)
+    status: {"model": schemas.Failure} for status in (400, 401, 404, 408, 413, 422, 429, 500, 503, 504)
 }
 
 
@@ -63,7 +70,7 @@ def make_app(
     limits: Limits | None = None,
     keys: Sequence[str] = (),
     origins: Sequence[str] = (),
-    hosts: Sequence[str] = ("*",),
+    hosts: Sequence[str] = (),
     log: Callable[[str], None] | None = None,
     log_queries: bool = False,
 ) -> Any:
@@ -75,7 +82,7 @@ def make_app(
         keys: API keys, one of which each request has to bring; none if all may ask.
         origins: Other sites whose pages may ask from a browser.
         hosts: Names that the server goes by: a request for another one is refused, so that no web page reaches a server
-            of this machine under a name of its own.
+            of this machine under a name of its own. If none is given, any will do.
         log: Takes a line of JSON for each request; None writes none.
         log_queries: Whether the queries stand in it.
 
@@ -97,14 +104,14 @@ def make_app(
     service.add_routes(app)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(UnknownFieldError, _unknown_field)
     app.add_exception_handler(DupmaeError, _failed)
     app.add_exception_handler(Exception, _failed)
-    if origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
-        )
-    guarded: Any = Guard(app, limits, keys, metrics, log)
-    return guarded if "*" in hosts else TrustedHostMiddleware(guarded, list(hosts))
+    guarded: Any = Guard(app, limits, keys, metrics, log, hosts)
+    if not origins:
+        return guarded
+    # Outside of all, since what a browser asks beforehand brings no key, and pages are to read refusals, too.
+    return CORSMiddleware(guarded, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"])
 
 
 class _Service:
@@ -149,27 +156,30 @@ class _Service:
         """Find the best documents for each query."""
         name = self._chosen(asked.index)
         refuse_more("queries", len(asked.queries), self.limits.queries)
-        options = self._options(name, asked, asked.k, asked.queries)
+        options = self._options(asked, asked.k, asked.queries)
+        refuse_more("hits (queries times k)", len(asked.queries) * asked.k, self.limits.hits)
+        if asked.explain:
+            refuse_more("hits to be explained (queries times k)", len(asked.queries) * asked.k, self.limits.explained)
         self._note(request, name, asked.queries)
-        found = await self.searcher.search(name, asked.queries, options)
-        results = []
-        for query, hits in zip(asked.queries, found, strict=True):
-            result: dict[str, Any] = {
-                "query": query,
-                "hits": [hit_as_record(query, rank, *hit) for rank, hit in enumerate(hits, 1)],
-            }
-            if asked.explain:
-                result["explanation"] = await self._explained(name, query, len(hits), [], options)
-            results.append(result)
+        if asked.explain:
+            found, explanations = await self._searched_and_explained(name, asked.queries, options)
+        else:
+            found, explanations = await self.searcher.search(name, asked.queries, options), []
+        results: list[dict[str, Any]] = [
+            {"query": query, "hits": [hit_as_record(query, rank, *hit) for rank, hit in enumerate(hits, 1)]}
+            for query, hits in zip(asked.queries, found, strict=True)
+        ]
+        for result, explanation in zip(results, explanations, strict=False):
+            result["explanation"] = explanation
         return JSONResponse({"index": name, "results": results})
 
     async def explain(self, asked: schemas.ExplainRequest, request: Request) -> Response:
         """Show why an index finds what it finds for a query: ranks by each part of the score, terms and words."""
         name = self._chosen(asked.index)
-        refuse_more("ids", len(asked.ids), self.limits.k)
-        options = self._options(name, asked, asked.k, [asked.query])
+        refuse_more("hits to be explained (k and ids)", asked.k + len(asked.ids), self.limits.explained)
+        options = self._options(asked, asked.k, [asked.query])
         self._note(request, name, [asked.query])
-        return JSONResponse({"index": name} | await self._explained(name, asked.query, asked.k, asked.ids, options))
+        return JSONResponse({"index": name} | await self._explained(name, asked.query, asked.ids, options))
 
     async def document(self, document: str, index: str | None = None) -> Response:
         """Give a document's text, metadata and chunks."""
@@ -179,7 +189,7 @@ class _Service:
             if document not in opened:
                 return None
             passages = opened.get([document])
-            refuse_more(f"passages of {document}", len(passages), self.limits.k)
+            refuse_more("passages of the document", len(passages), self.limits.k)
             return [
                 {
                     "id": passage.id,
@@ -199,44 +209,38 @@ class _Service:
         return JSONResponse({"index": name, "id": document, "passages": passages})
 
     async def indexes(self) -> Response:
-        """List the indexes."""
-        records = []
-        for name, served in self.served.items():
-            index = served.index
-            sizes = {
-                "dense": index.manifest.cls_dimension,
-                "lexical": index.manifest.top_k,
-                "words": index.manifest.words,
-            }
-            records.append(
-                {
-                    "name": name,
-                    "documents": index.snapshot.documents,
-                    "passages": len(index),
-                    "metadata": list(index.snapshot.metadata_fields),
-                    "parts": [part for part, size in sizes.items() if size],
-                }
-            )
-        return JSONResponse({"indexes": records})
+        """List the indexes, as they are now, and what may be asked of each."""
 
-    async def embed(self, asked: schemas.EmbedRequest) -> Response:
+        async def described(served: ServedIndex) -> Any:
+            return await self.searcher.run(served.name, lambda _: served.described())
+
+        names = ("queries", "characters", "k", "hits", "explained")
+        limits = {name: getattr(self.limits, name) for name in names}
+        records = await asyncio.gather(*map(described, self.served.values()))
+        return JSONResponse({"indexes": records, "limits": limits})
+
+    async def embed(self, asked: schemas.EmbedDenseRequest) -> Response:
         """Embed texts as the dense half of their vectors, in the form of text-embeddings-inference."""
-        found, _ = await self._embedded(asked.inputs, asked.prompt_name == "query")
-        return JSONResponse(found.cls.tolist())
+        found, _, _ = await self._embedded(asked.inputs, asked.prompt_name == "query")
+        _refuse_other_width(asked.dimensions, found)
+        vectors = found.cls
+        if asked.normalize:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return JSONResponse(vectors.tolist())
 
     async def embed_sparse(self, asked: schemas.EmbedRequest) -> Response:
         """Embed texts as learned terms and words, in the form of text-embeddings-inference.
 
         The inner product of a query's dimensions with a document's, plus that of their dense halves, is their score.
         """
-        found, vocabulary = await self._embedded(asked.inputs, asked.prompt_name == "query")
+        found, vocabulary, _ = await self._embedded(asked.inputs, asked.prompt_name == "query")
         rows = sparse_rows(found, vocabulary)
         return JSONResponse([[{"index": place, "value": value} for place, value in row] for row in rows])
 
     async def rerank(self, asked: schemas.RerankRequest) -> Response:
         """Rank texts for a query by their duplex scores, in the form of text-embeddings-inference."""
-        query, vocabulary = await self._embedded(asked.query, True)
-        texts, _ = await self._embedded(asked.texts, False)
+        query, vocabulary, _ = await self._embedded(asked.query, True)
+        texts, _, _ = await self._embedded(asked.texts, False)
         found = scores(query, texts, vocabulary)
         ranks = [
             {"index": int(place), "score": float(found[place])}
@@ -247,16 +251,12 @@ class _Service:
 
     async def openai(self, asked: schemas.OpenAIRequest) -> Response:
         """Embed texts as the dense half of documents' vectors, in the form of OpenAI's interface."""
-        found, _ = await self._embedded(asked.input, False)
-        width = found.cls.shape[1]
-        if asked.dimensions not in (None, width):
-            raise HTTPException(422, f"dimensions: the model's dense half has {width} and cannot be cut.")
+        found, _, tokens = await self._embedded(asked.input, False)
+        _refuse_other_width(asked.dimensions, found)
         vectors: list[Any] = found.cls.tolist()
         if asked.encoding_format == "base64":
             vectors = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in found.cls]
         data = [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(vectors)]
-        characters = len(asked.input) if isinstance(asked.input, str) else sum(map(len, asked.input))
-        tokens = -(-characters // 4)  # as OpenAI's own rule of thumb has it
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return JSONResponse({"object": "list", "model": asked.model or "dupmae", "data": data, "usage": usage})
 
@@ -282,7 +282,7 @@ class _Service:
             raise HTTPException(404, f"Name one of these indexes: {', '.join(self.served)}.")
         return name
 
-    def _options(self, name: str, asked: Any, k: int, queries: list[str]) -> Options:
+    def _options(self, asked: Any, k: int, queries: list[str]) -> Options:
         """Check what a search is asked for."""
         refuse_long("queries", queries, self.limits.characters)
         refuse_more("k", k, self.limits.k)
@@ -290,52 +290,62 @@ class _Service:
             weights = Weights(asked.weights.dense, asked.weights.lexical, asked.weights.words)
         except DupmaeError as error:
             raise HTTPException(422, f"weights: {error}") from None
-        return Options(k, self._filter(name, asked.where), asked.group, weights)
+        return Options(k, self._filter(asked.where), asked.group, weights)
 
-    def _filter(self, name: str, where: str | list[str] | None) -> Filter | None:
-        """Read a filter, and refuse one for fields that the index lacks."""
+    def _filter(self, where: str | list[str] | None) -> Filter | None:
+        """Read a filter."""
         if not where:
             return None
-        refuse_long("where", [where] if isinstance(where, str) else where, self.limits.characters)
+        texts = [where] if isinstance(where, str) else where
+        refuse_long("where", texts, self.limits.characters)
+        refuse_more("characters of where", sum(map(len, texts)), self.limits.characters)
         try:
-            condition = read_filter(where)
+            return read_filter(where)
         except DupmaeError as error:
             raise HTTPException(422, f"where: {error}") from None
-        known = self.served[name].index.snapshot.metadata_fields
-        unknown = [field for field in fields_of(condition) if field not in known]
-        if unknown:
-            listed = ", ".join(known) or "none"
-            raise HTTPException(422, f"where: there is no metadata field {unknown[0]!r:.100}; the index has {listed}.")
-        return condition
 
-    async def _explained(self, name: str, query: str, k: int, ids: list[str], options: Options) -> dict[str, Any]:
+    async def _explained(self, name: str, query: str, ids: list[str], options: Options) -> dict[str, Any]:
         """Explain a query's hits."""
 
         def work(index: DuplexIndex) -> dict[str, Any]:
+            refuse_unknown_fields(index, options.where)
             missing = [one for one in ids if one not in index]
             if missing:
                 raise HTTPException(404, f"The index has no passage {missing[0]!r:.100}.")
-            found = explain(index, query, max(k, 1), ids, options.weights, options.where, options.group)  # type: ignore[arg-type]
-            return explanation_as_record(found)
+            return _explanation(index, query, ids, options)
 
         record: dict[str, Any] = await self.searcher.run(name, work)
         return record
 
-    async def _embedded(self, inputs: str | list[str], queries: bool) -> tuple[Any, int]:
-        """Embed texts by the first index' model, and tell the number of its learned terms."""
+    async def _searched_and_explained(
+        self, name: str, queries: list[str], options: Options
+    ) -> tuple[Found, list[dict[str, Any]]]:
+        """Search, and explain what is found in the same state of the index."""
+
+        def work(index: DuplexIndex) -> tuple[Found, list[dict[str, Any]]]:
+            found = searched(index, queries, options)
+            self.metrics.searched(name, len(queries))
+            return found, [_explanation(index, query, [], options) for query in queries]
+
+        both: tuple[Found, list[dict[str, Any]]] = await self.searcher.run(name, work)
+        return both
+
+    async def _embedded(self, inputs: str | list[str], queries: bool) -> tuple[DuplexEmbeddings, int, int]:
+        """Embed texts by the first index' model; tell the number of its learned terms, and of the texts' tokens."""
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not texts:
             raise HTTPException(422, "inputs: there is no text.")
         refuse_more("texts", len(texts), self.limits.texts)
         refuse_long("texts", texts, self.limits.body_bytes)
-        index = next(iter(self.served.values())).index
+        served = next(iter(self.served.values()))
 
-        def work() -> tuple[Any, int]:
+        def work() -> tuple[DuplexEmbeddings, int, int]:
             try:
-                encoder = index.queries if queries else index.encoder
+                encoder = served.query_encoder if queries else served.encoder
             except ImportError:
                 raise HTTPException(501, "Only queries are embedded here: passages need PyTorch, too.") from None
-            return embedded(encoder, texts, queries=queries), int(encoder.pooling.vocabulary_size)
+            tokens = sum(map(len, encoder.tokenizer(texts, truncation=False, verbose=False)["input_ids"]))
+            return embedded(encoder, texts, queries=queries), int(encoder.pooling.vocabulary_size), tokens
 
         return await asyncio.get_running_loop().run_in_executor(self._embedding, work)
 
@@ -343,6 +353,19 @@ class _Service:
         """Note for the log what a request asked for."""
         noted: dict[str, Any] = {"index": index, "queries": len(queries)}
         request.scope["noted"] = noted | ({"texts": queries} if self.log_queries else {})
+
+
+def _explanation(index: DuplexIndex, query: str, ids: list[str], options: Options) -> dict[str, Any]:
+    """Explain the first hits of a query, and those of some ids."""
+    found = explain(index, query, options.k, ids, options.weights, options.where, options.group)
+    return explanation_as_record(found)
+
+
+def _refuse_other_width(dimensions: int | None, found: DuplexEmbeddings) -> None:
+    """Refuse to cut vectors."""
+    width = found.cls.shape[1]
+    if dimensions not in (None, width):
+        raise HTTPException(422, f"dimensions: the model's dense half has {width} and cannot be cut.")
 
 
 def _page(name: str) -> Callable[[], Any]:
@@ -364,6 +387,11 @@ async def _refused(_: Request, error: Exception) -> Response:
     """Answer a request that asks for what is not there."""
     assert isinstance(error, HTTPException)
     return _answer(error.status_code, str(error.detail))
+
+
+async def _unknown_field(_: Request, error: Exception) -> Response:
+    """Answer a request with a filter for what the index lacks."""
+    return _answer(422, f"where: {error}")
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -27,8 +27,14 @@ class Limits:
     """Characters of a query; 422 beyond."""
     k: int = 1000
     """Hits of a query, and passages of a document; 422 beyond."""
+    hits: int = 1000
+    """Hits of all queries of a request together: to show one takes a millisecond, in which nobody else is answered."""
+    explained: int = 50
+    """Hits of a request that are explained, which takes longer; 422 beyond."""
     requests: int = 256
     """Requests that are worked on or wait, of a worker; 429 beyond."""
+    incoming_bytes: int = 128_000_000
+    """Bytes of all bodies that are being sent, of a worker; 503 beyond."""
     seconds: float = 30.0
     """Time for an answer, 504 after it; a request whose body has not come by then gets 408."""
 

@@ -20,18 +20,21 @@ MOST = 50
 """Hits of a search: what an assistant reads costs it."""
 
 
-def make_tools(folders: Mapping[str, str], query_encoder: QueryEncoderName | None = None) -> MCPServer:
+def make_tools(
+    folders: Mapping[str, str], model: str | None = None, query_encoder: QueryEncoderName | None = None
+) -> MCPServer:
     """Make a server of the tools.
 
     Args:
         folders: Name -> folder of the index.
+        model: Where the model is, if it is no longer where it was when the indexes were built.
         query_encoder: What encodes queries, see :meth:`DuplexIndex.open`.
 
     Raises:
         DupmaeError: An index cannot be opened.
     """
     indexes = {
-        name: ServedIndex(name, partial(DuplexIndex.open, Path(folder), query_encoder=query_encoder))
+        name: ServedIndex(name, partial(DuplexIndex.open, Path(folder), model=model, query_encoder=query_encoder))
         for name, folder in folders.items()
     }
     searcher = Searcher(indexes, lambda index, queries: None)
@@ -99,9 +102,11 @@ def make_tools(folders: Mapping[str, str], query_encoder: QueryEncoderName | Non
     return server
 
 
-def serve_tools(folders: Mapping[str, str], query_encoder: QueryEncoderName | None = None) -> None:
+def serve_tools(
+    folders: Mapping[str, str], model: str | None = None, query_encoder: QueryEncoderName | None = None
+) -> None:
     """Serve the tools until the standard input ends; arguments as for :func:`make_tools`."""
-    make_tools(folders, query_encoder).run("stdio")
+    make_tools(folders, model, query_encoder).run("stdio")
 
 
 def _query(query: str) -> str:

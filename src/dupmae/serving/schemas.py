@@ -27,7 +27,7 @@ class PartWeights(_Strict):
 class _Asked(_Strict):
     """What searches and explanations have in common."""
 
-    index: str | None = Field(None, description="Its name, as /indexes lists it; not needed where there is one.")
+    index: Text | None = Field(None, description="Its name, as /indexes lists it; not needed where there is one.")
     where: str | list[str] | None = Field(
         None,
         description='Only passages with these metadata, such as "year>=2020 and lang in (en, de)"; several all count.',
@@ -134,21 +134,48 @@ class IndexRecord(BaseModel):
     documents: int
     passages: int
     metadata: list[str]
+    values: dict[str, list[str | int | float | bool]] = Field(description="Of metadata fields that have few.")
     parts: list[Literal["dense", "lexical", "words"]]
 
 
+class LimitsRecord(BaseModel):
+    """What a search may ask for at most."""
+
+    queries: int
+    characters: int = Field(description="Of a query.")
+    k: int
+    hits: int = Field(description="Of all queries of a request together.")
+    explained: int = Field(description="Hits of a request that are explained.")
+
+
 class IndexesAnswer(BaseModel):
-    """All of them."""
+    """All of them, and what may be asked of each."""
 
     indexes: list[IndexRecord]
+    limits: LimitsRecord
 
 
-class EmbedRequest(BaseModel):
-    """Texts to embed, as text-embeddings-inference takes them; other fields of its requests are ignored."""
+class _Cut(_Strict):
+    """What text-embeddings-inference asks of long texts."""
+
+    truncate: Literal[True] | None = Field(None, description="Longer texts are cut at the model's length, always.")
+    truncation_direction: Literal["right", "Right"] | None = None
+
+
+class EmbedRequest(_Cut):
+    """Texts to embed, as text-embeddings-inference takes them."""
 
     inputs: Text | list[Text]
     prompt_name: Literal["query", "document"] | None = Field(None, description="`query` or, by default, `document`.")
-    truncate: Literal[True] = Field(True, description="Longer texts are cut at the model's length.")
+
+
+class EmbedDenseRequest(EmbedRequest):
+    """The same for dense vectors."""
+
+    normalize: bool | None = Field(
+        None, description="Scale vectors to length 1; by default they are not, since the scores are inner products."
+    )
+    dimensions: int | None = Field(None, description="As many as the model's dense half has, or none.")
 
 
 class SparseValue(BaseModel):
@@ -158,12 +185,13 @@ class SparseValue(BaseModel):
     value: float
 
 
-class RerankRequest(BaseModel):
-    """A query and texts to rank for it, as text-embeddings-inference takes them; other fields are ignored."""
+class RerankRequest(_Cut):
+    """A query and texts to rank for it, as text-embeddings-inference takes them."""
 
     query: Text
     texts: list[Text] = Field(min_length=1)
     return_text: bool = False
+    raw_scores: bool | None = Field(None, description="Changes nothing: scores are inner products either way.")
 
 
 class Rank(BaseModel):
@@ -174,13 +202,14 @@ class Rank(BaseModel):
     text: str | None = None
 
 
-class OpenAIRequest(BaseModel):
-    """Texts to embed, as OpenAI's interface takes them; other fields of its requests are ignored."""
+class OpenAIRequest(_Strict):
+    """Texts to embed, as OpenAI's interface takes them."""
 
     input: Text | list[Text]
-    model: str | None = None
+    model: Text | None = Field(None, description="Stands in the answer as it is given: there is one model.")
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
+    dimensions: int | None = Field(None, description="As many as the model's dense half has, or none.")
+    user: Text | None = None
 
 
 class OpenAIEmbedding(BaseModel):

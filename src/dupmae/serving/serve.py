@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-import sys
+import socket
 import tempfile
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,7 +19,9 @@ from dupmae.duplex.queries import QueryEncoderName
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 from dupmae.serving.app import make_app
+from dupmae.serving.connections import Connection
 from dupmae.serving.limits import Limits
+from dupmae.serving.logs import log_as_json, log_request
 from dupmae.serving.metrics import FOLDER
 
 VARIABLE = "DUPMAE_SERVING"
@@ -47,6 +49,8 @@ class Serving:
     hosts: list[str] = field(default_factory=list)
     """Names of the server beside those of this machine; where there are none, and it is not bound to this machine
     alone, any name will do."""
+    model: str | None = None
+    """Where the model is, if it is no longer where it was when the indexes were built."""
     query_encoder: QueryEncoderName | None = None
     log_queries: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -56,7 +60,7 @@ def serve(serving: Serving) -> None:
     """Serve until the process is told to end (SIGTERM, SIGINT); what is under way is answered before.
 
     Raises:
-        DupmaeError: An index cannot be opened, or the port is taken.
+        DupmaeError: An index or its model cannot be opened, or the address or the port is not to be had.
     """
     if serving.host not in LOCAL and not serving.keys:
         logger.warning(
@@ -65,8 +69,10 @@ def serve(serving: Serving) -> None:
             serving.host,
             serving.port,
         )
-    for folder in serving.indexes.values():
-        DuplexIndex.open(Path(folder))  # a fault is said once, before any worker begins
+    for name in serving.indexes:
+        open_index(serving, name).queries  # noqa: B018, a fault is said once, before any worker begins
+    refuse_taken(serving.host, serving.port)
+    log_as_json()
     counted = tempfile.mkdtemp(prefix="dupmae-metrics-") if serving.workers > 1 else None
     if counted is not None:
         os.environ[FOLDER] = counted
@@ -78,17 +84,20 @@ def serve(serving: Serving) -> None:
             host=serving.host,
             port=serving.port,
             workers=serving.workers,
+            http=Connection,
+            ws="none",
+            lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
+    except KeyboardInterrupt:  # as a server is ended at a terminal
+        return
     except SystemExit as end:
         if end.code:
-            raise DupmaeError(
-                f"The server did not start on {serving.host}:{serving.port}: is the port taken? Choose one (--port)."
-            ) from None
+            raise DupmaeError("The server did not start, or did not go on: its last lines say why.") from None
     finally:
         del os.environ[VARIABLE]
         if counted is not None:
@@ -96,22 +105,47 @@ def serve(serving: Serving) -> None:
             shutil.rmtree(counted, ignore_errors=True)
 
 
+def open_index(serving: Serving, name: str) -> DuplexIndex:
+    """Open one of the indexes.
+
+    Raises:
+        DupmaeError: As :meth:`DuplexIndex.open`.
+    """
+    folder = Path(serving.indexes[name])
+    return DuplexIndex.open(folder, model=serving.model, query_encoder=serving.query_encoder)
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Refuse an address that this machine has not, or a port that others have.
+
+    Raises:
+        DupmaeError: Why nobody can listen there.
+    """
+    try:
+        (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise DupmaeError(
+            f"Nobody can listen on {host}, port {port} ({reason}): choose an address of this machine (--host) and a"
+            " port that is free (--port)."
+        ) from None
+
+
 def app_of_environment() -> Any:
     """Make a worker's application of what :func:`serve` has left in the environment."""
+    log_as_json()
     values = json.loads(os.environ[VARIABLE])
     serving = Serving(**values | {"limits": Limits(**values["limits"])})
-    hosts = ["*"]
-    if serving.host in LOCAL or serving.hosts:
-        hosts = [*LOCAL, "[::1]", serving.host, *serving.hosts]
+    hosts = [*LOCAL, serving.host, *serving.hosts] if serving.host in LOCAL or serving.hosts else []
     return make_app(
-        {
-            name: partial(DuplexIndex.open, Path(folder), query_encoder=serving.query_encoder)
-            for name, folder in serving.indexes.items()
-        },
+        {name: partial(open_index, serving, name) for name in serving.indexes},
         limits=serving.limits,
         keys=serving.keys,
         origins=serving.origins,
         hosts=hosts,
-        log=partial(print, file=sys.stderr, flush=True),
+        log=log_request,
         log_queries=serving.log_queries,
     )

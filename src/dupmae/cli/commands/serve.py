@@ -9,6 +9,8 @@ from dupmae.config.ranges import Count, Positive
 from dupmae.duplex.queries.protocol import QueryEncoderName
 from dupmae.errors import DupmaeError
 
+LAST_PORT = 65_535
+
 
 def serve(
     indexes: list[str],
@@ -20,6 +22,7 @@ def serve(
     api_key_file: str | None = None,
     origins: list[str] | None = None,
     hosts: list[str] | None = None,
+    model: str | None = None,
     query_encoder: QueryEncoderName | None = None,
     max_k: Positive = 1000,
     max_queries: Positive = 32,
@@ -51,6 +54,7 @@ def serve(
             KEY`; or the environment variable DUPMAE_API_KEYS.
         origins: Other sites whose pages may ask from a browser, such as https://example.org.
         hosts: Names that the server goes by, where it is reached through a proxy; others are refused then.
+        model: Folder of the duplex model, where it is no longer where it was when the indexes were built.
         query_encoder: What encodes queries, as in `dupmae search`.
         max_k: Hits of a query at most.
         max_queries: Queries of a request at most.
@@ -68,8 +72,10 @@ def serve(
             from dupmae.serving.mcp import serve_tools
         except ImportError:
             raise DupmaeError("--mcp needs the protocol's library: pip install 'dupmae[mcp]'") from None
-        serve_tools(named(indexes), query_encoder)
+        serve_tools(named(indexes), model, query_encoder)
         return
+    if port > LAST_PORT:
+        raise DupmaeError(f"--port is {port}: the last one is {LAST_PORT}")
     try:
         from dupmae.serving.serve import KEYS_VARIABLE, Serving
         from dupmae.serving.serve import serve as run
@@ -89,12 +95,14 @@ def serve(
             keys=keys,
             origins=origins or [],
             hosts=hosts or [],
+            model=model,
             query_encoder=query_encoder,
             log_queries=log_queries,
             limits=Limits(
                 body_bytes=1_000_000 * max_body_mb,
                 queries=max_queries,
                 k=max_k,
+                hits=max(max_k, Limits.hits),
                 requests=max_requests,
                 seconds=timeout,
             ),

@@ -69,6 +69,20 @@ class Snapshot:
         """Metadata fields that at least one passage has, in the order of the alphabet."""
         return sorted({name for segment in self.segments for name in segment.passages.metadata_fields})
 
+    def metadata_values(self, field: str, most: int) -> list[str | int | float | bool]:
+        """List the values of a metadata field that living passages have, in order; none if there are more than `most`.
+
+        Numbers come before texts, where segments have either.
+        """
+        found: set[str | int | float | bool] = set()
+        for segment, alive in zip(self.segments, self.alive, strict=True):
+            if field in segment.passages.metadata_fields:
+                values = segment.passages.metadata_of(field).filter(pa.array(alive != 0)).unique().drop_null()
+                if len(values) > most:
+                    return []
+                found |= set(values.to_pylist())
+        return sorted(found, key=lambda value: (isinstance(value, str), value)) if len(found) <= most else []
+
     @classmethod
     def open(cls, folder: Path, before: Snapshot | None = None) -> Snapshot:
         """Open the state that the manifest tells of.

@@ -207,6 +207,10 @@ class StoredPassages:
         """Metadata fields that at least one passage of the segment had."""
         return [name for name in self._columns.schema.names if name != "id"]
 
+    def metadata_of(self, field: str) -> Any:
+        """Give the column of a metadata field, null where a passage has no value (n,)."""
+        return self._columns.column(field)
+
     def rows_of(self, ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Find which of the given ids are here: their places among those given, and their rows."""
         if len(ids) <= _FEW:  # the ids rise, and no table of all of them need be made
