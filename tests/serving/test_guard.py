@@ -21,7 +21,8 @@ async def asked(
     async def receive() -> dict[str, Any]:
         if left:
             return {"type": "http.request"} | left.pop(0)
-        return await (asyncio.sleep(60) if after is None else after)
+        found: dict[str, Any] = await (asyncio.sleep(60) if after is None else after)
+        return found
 
     async def send(message: Any) -> None:
         sent.append(message)

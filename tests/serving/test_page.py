@@ -14,6 +14,7 @@ import pytest
 from conftest_serving import HOSTILE, app_of
 
 from dupmae import DuplexEncoder, DuplexIndex, Passage
+from dupmae.serving.limits import Limits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)")
@@ -104,9 +105,15 @@ def test_balance_and_filter_rank_again_at_once(page: Any, folder: Path, texts: l
     page.click("summary")
     page.fill("#where", "year<2000")
     until(page, "document.querySelectorAll('#hits article').length == 2")
+    page.select_option("#choices select[name=lang]", "de")
+    until(page, "document.querySelector('#status').textContent.startsWith('1 hit ')")
     page.fill("#where", "year<")
     until(page, "document.querySelector('#status').className == 'failed'")
     page.fill("#where", "")
+    until(page, "document.querySelectorAll('#hits article').length > 2")
+    german = DuplexIndex.open(folder).search([texts[2]], where="lang=de")[0]
+    assert documents(page) == [hit.title or hit.document for hit in german]
+    page.select_option("#choices select[name=lang]", "")
     for part in ("lexical", "words"):
         page.locator(f"#{part}").fill("0")
     until(page, "[...document.querySelectorAll('.bar .words')].every((bar) => bar.style.width == '0%')")
@@ -139,6 +146,17 @@ def test_an_index_that_changes_and_a_server_that_stops(
     server.stop()
     page.fill("#query", texts[1])
     until(page, "document.querySelector('#status').textContent == 'The server does not answer.'")
+
+
+def test_a_server_that_gives_few_hits_gives_them_to_the_page(browser: Any, built: Path, texts: list[str]) -> None:
+    live = Live(app_of(built, limits=Limits(k=3)))
+    try:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{live.port}/?q={texts[2].split()[0]}")
+        until(page, "document.querySelectorAll('#hits article').length == 3")
+        page.close()
+    finally:
+        live.stop()
 
 
 def test_a_key_is_taken_and_the_interface_is_described(browser: Any, built: Path, texts: list[str]) -> None:

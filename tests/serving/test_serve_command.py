@@ -58,17 +58,22 @@ def test_a_server_answers_follows_the_index_and_ends_when_told(
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
     assert process.returncode in (0, -signal.SIGTERM)
-    records = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    assert [record["status"] for record in records if record["method"] == "POST"] == [200, 200, 200, 401, 200]
+    records = [json.loads(line) for line in log.splitlines()]
+    assert any(f"http://127.0.0.1:{port} " in record.get("message", "") for record in records)
+    assert [record["status"] for record in records if record.get("method") == "POST"] == [200, 200, 200, 401, 200]
     assert texts[2] not in log
     assert "Traceback" not in log
 
 
-def test_a_taken_port_is_one_sentence(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_is_not_to_be_had_is_one_sentence(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         status = main(["serve", str(built), "--port", str(taken.getsockname()[1])])
     assert status == 2
-    assert "is the port taken?" in capsys.readouterr().err
+    assert "address already in use" in capsys.readouterr().err
+    assert main(["serve", str(built), "--port", "70000"]) == 2
+    assert "--port is 70000" in capsys.readouterr().err
+    assert main(["serve", str(built), "--host", "no such host"]) == 2
+    assert "choose an address" in capsys.readouterr().err
 
 
 def test_what_cannot_be_served_is_said_first(
@@ -76,6 +81,8 @@ def test_what_cannot_be_served_is_said_first(
 ) -> None:
     assert main(["serve", str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
+    assert main(["serve", str(built), "--model", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
     (tmp_path / "keys").write_text("\n", encoding="utf-8")
     assert main(["serve", str(built), "--api_key_file", str(tmp_path / "keys")]) == 2
     assert "holds no API key" in capsys.readouterr().err
@@ -110,6 +117,11 @@ def test_assistants_get_what_the_index_finds(built: Path, texts: list[str]) -> N
     why = contents(call("explain", query=texts[2], document="p04"))
     assert why["document"] == "p04"
     assert why["rank"] >= 1
-    for wrong in ({"query": " "}, {"query": "a", "index": "other"}, {"query": "a", "where": "colour=red"}):
+    for wrong in (
+        {"query": " "},
+        {"query": "a" * 10_001},
+        {"query": "a", "index": "other"},
+        {"query": "a", "where": "colour=red"},
+    ):
         with pytest.raises(ToolError):
             call("search", **wrong)

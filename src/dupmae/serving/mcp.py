@@ -14,6 +14,7 @@ from dupmae.duplex.queries import QueryEncoderName
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 from dupmae.index.explanation import explain, explanation_as_record
+from dupmae.serving.limits import Limits
 from dupmae.serving.searching import Options, Searcher, ServedIndex
 
 MOST = 50
@@ -110,9 +111,11 @@ def serve_tools(
 
 
 def _query(query: str) -> str:
-    """Refuse an empty query."""
+    """Refuse an empty query, and one that is longer than any that is answered over HTTP."""
     if not query.strip():
         raise ToolError("The query is empty.")
+    if len(query) > Limits.characters:
+        raise ToolError(f"The query has {len(query):,} characters, of {Limits.characters:,} at most.")
     return query
 
 

@@ -32,8 +32,8 @@ BATCH = 64
 """Queries of a batch, at most, unless one request has more."""
 BATCH_HITS = 1000
 """Hits of a batch, at most, likewise: those who come after it wait until all of them are ready to be shown."""
-MOST_VALUES = 30
-"""Values of a metadata field from which one may be chosen; of a field with more none are listed."""
+MOST_VALUES, LONGEST_VALUE = 30, 100
+"""Values of a metadata field to choose from, and characters of one; of a field with more none are listed."""
 
 
 class UnknownFieldError(DupmaeError):
@@ -112,7 +112,7 @@ class ServedIndex:
     def described(self) -> dict[str, Any]:
         """Describe the state that is searched: sizes, parts of the score, metadata fields with values to choose from.
 
-        Of a field with more than `MOST_VALUES` different ones none are listed.
+        Values are listed of a field that has few, and short ones.
         """
         index = self.index
         if self._described is None or self._described[0] is not index.snapshot:
@@ -124,7 +124,11 @@ class ServedIndex:
                 "documents": snapshot.documents,
                 "passages": len(index),
                 "metadata": list(values),
-                "values": {name: found for name, found in values.items() if found},
+                "values": {
+                    name: found
+                    for name, found in values.items()
+                    if found and all(len(str(value)) <= LONGEST_VALUE for value in found)
+                },
                 "parts": [part for part, size in sizes.items() if size],
             }
             self._described = snapshot, record

@@ -10,6 +10,7 @@ let asked = 0; // number of the newest search: answers to older ones are dropped
 let waiting = null;
 let running = null;
 let indexes = [];
+let limits = { k: 10, hits: 10 };
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -36,8 +37,16 @@ async function call(path, body, signal) {
 
 function question() {
   const weights = Object.fromEntries(PARTS.map((part) => [part, Number(find(part).value)]));
-  const where = find("where").value.trim();
-  return { index: find("index").value || undefined, where: where || undefined, weights };
+  return { index: find("index").value || undefined, where: filter() || undefined, weights };
+}
+
+function filter() {
+  const written = find("where").value.trim();
+  const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
+  const chosen = [...document.querySelectorAll("#choices select")].filter((one) => one.selectedIndex > 0);
+  const parts = chosen.map((one) => `${quoted(one.name)}=${quoted(one.value)}`);
+  if (!parts.length) return written;
+  return [...(written ? [`(${written})`] : []), ...parts].join(" and ");
 }
 
 async function search() {
@@ -54,12 +63,12 @@ async function search() {
   running = new AbortController();
   const begun = performance.now();
   try {
-    const answer = await call("search", { queries: [query], k: 10, ...question() }, running.signal);
+    const answer = await call("search", { queries: [query], k: Math.min(10, limits.k, limits.hits), ...question() }, running.signal);
     if (number !== asked) return;
     const hits = answer.results[0].hits;
     show(query, hits);
     const seconds = ((performance.now() - begun) / 1000).toFixed(2);
-    say(hits.length ? `${hits.length} hits in ${seconds} seconds` : "Nothing is found.");
+    say(hits.length ? `${hits.length} hit${hits.length > 1 ? "s" : ""} in ${seconds} seconds` : "Nothing is found.");
   } catch (error) {
     if (number !== asked || error.name === "AbortError") return;
     find("hits").replaceChildren();
@@ -168,7 +177,8 @@ async function begin() {
   const wanted = new URL(window.location.href).searchParams.get("q");
   if (wanted) find("query").value = wanted;
   try {
-    ({ indexes } = await call("indexes"));
+    ({ indexes, limits } = await call("indexes"));
+    find("query").maxLength = limits.characters;
     find("index").replaceChildren(...indexes.map((index) => new Option(index.name, index.name)));
     find("index").hidden = indexes.length < 2;
     chosen();
@@ -184,6 +194,17 @@ function chosen() {
   const fields = index.metadata.length ? `Fields: ${index.metadata.join(", ")}.` : "This index has no fields to filter by.";
   find("fields").textContent = `${fields} ${index.documents.toLocaleString()} documents.`;
   for (const part of PARTS) find(part).disabled = !index.parts.includes(part);
+  find("choices").replaceChildren(...Object.entries(index.values).map(([field, values]) => choice(field, values)));
+}
+
+function choice(field, values) {
+  const label = element("label", field);
+  const select = element("select");
+  select.name = field;
+  select.append(new Option("any", ""), ...values.map((value) => new Option(String(value), String(value))));
+  select.addEventListener("change", search);
+  label.append(select);
+  return label;
 }
 
 find("form").addEventListener("submit", (event) => {
