@@ -95,6 +95,9 @@ def word_spans(text: str) -> Iterator[tuple[int, int, str]]:
         >>> list(word_spans("灯塔"))
         [(0, 1, '灯'), (1, 2, '塔'), (0, 2, '灯塔')]
     """
+    if text.isascii():
+        yield from ((*match.span(), match.group()) for match in _ASCII_WORD.finditer(text.lower()))
+        return
     for match in _WORD.finditer(text):
         if match.lastgroup in ("word", "emoji"):
             yield match.start(), match.end(), fold(match.group())

@@ -101,18 +101,14 @@ def _words_with(tokens: Mapping[str, float], text: str, tokenizer: Any) -> dict[
     if not getattr(tokenizer, "is_fast", False):
         return {}
     read = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).encodings[0]
-    pieces, offsets = read.tokens, read.offsets  # lists that are made each time they are asked for
-    places: dict[int, list[int]] = {}
-    for place, word in enumerate(read.word_ids):
-        if word is not None:
-            places.setdefault(word, []).append(place)
     words: dict[str, tuple[str, set[str]]] = {}
-    for inside in places.values():
-        shared = tokens.keys() & {pieces[place] for place in inside}
-        written = text[offsets[inside[0]][0] : offsets[inside[-1]][1]]
-        written = written.strip().strip(string.punctuation) or written.strip()
-        if shared and written:
-            words.setdefault(fold(written), (written, set()))[1].update(shared)
+    for place, piece in enumerate(read.tokens):
+        if piece in tokens and (word := read.token_to_word(place)) is not None:
+            first, end = read.word_to_tokens(word)
+            written = text[read.token_to_chars(first)[0] : read.token_to_chars(end - 1)[1]]
+            written = written.strip().strip(string.punctuation) or written.strip()
+            if written:
+                words.setdefault(fold(written), (written, set()))[1].add(piece)
     return words
 
 

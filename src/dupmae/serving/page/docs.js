@@ -27,6 +27,12 @@ function written(schema, all, depth = 0) {
   return schema.type || "any";
 }
 
+function pattern(schema, all) {
+  const made = element("pre", written(schema, all));
+  made.tabIndex = 0; // so that the keyboard reaches what is wider than the window
+  return made;
+}
+
 fetch("openapi.json").then((answer) => answer.json()).then((api) => {
   const all = api.components.schemas;
   for (const [path, methods] of Object.entries(api.paths)) {
@@ -34,12 +40,12 @@ fetch("openapi.json").then((answer) => answer.json()).then((api) => {
       const section = element("section", "");
       section.append(element("h2", `${method.toUpperCase()} ${path}`), element("p", route.description || route.summary));
       const body = route.requestBody?.content?.["application/json"]?.schema;
-      if (body) section.append(element("pre", written(body, all)));
+      if (body) section.append(pattern(body, all));
       for (const parameter of route.parameters || []) {
         section.append(element("p", `${parameter.in} ${parameter.name}: ${written(parameter.schema, all)}`));
       }
       const answer = route.responses?.["200"]?.content?.["application/json"]?.schema;
-      if (answer) section.append(element("p", "Answer:", "note"), element("pre", written(answer, all)));
+      if (answer) section.append(element("p", "Answer:", "note"), pattern(answer, all));
       routes.append(section);
     }
   }
