@@ -92,6 +92,22 @@ def test_what_cannot_be_served_is_said_first(
         assert f"pip install 'dupmae[{extra}]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--mcp", "--port", "9000"], "--port is for HTTP"),
+        (["--mcp", "--log_queries"], "--log_queries is for HTTP"),
+        (["--origins", "https://example.org/"], "no path behind it"),
+        (["--hosts", "example.org", "example.org:80"], "'example.org:80': give a name alone"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    built: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    assert main(["serve", str(built), *options]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_indexes_are_named_by_their_folders(tmp_path: Path) -> None:
     folders = [str(tmp_path / place) for place in ("a/docs", "b/docs", "mail")]
     assert list(named(folders)) == ["docs", "docs-2", "mail"]

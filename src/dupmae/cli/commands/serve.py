@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 from dupmae.config.ranges import Count, Positive
 from dupmae.duplex.queries.protocol import QueryEncoderName
 from dupmae.errors import DupmaeError
 
 LAST_PORT = 65_535
+_ORIGIN = r"\*|[a-z][a-z0-9+.-]*://[^/\s]+"
+_HOST = r"[\w.-]+|\[[0-9A-Fa-f:.]+\]"
 
 
 def serve(
@@ -65,9 +70,11 @@ def serve(
         mcp: Serve the tools `search` and `explain` by the Model Context Protocol over the standard input and output,
             instead of HTTP; needs the extra `mcp`.
     """
+    given = dict(locals())
     from dupmae.serving.names import named
 
     if mcp:
+        _refuse_others(given)
         try:
             from dupmae.serving.mcp import serve_tools
         except ImportError:
@@ -83,6 +90,8 @@ def serve(
         raise DupmaeError("the server needs its libraries: pip install 'dupmae[serve]'") from None
     from dupmae.serving.limits import Limits
 
+    _refuse_unmatched("--origins", origins or [], _ORIGIN, "an origin, such as https://example.org: no path behind it")
+    _refuse_unmatched("--hosts", hosts or [], _HOST, "a name alone, such as search.example.org: no scheme and no port")
     keys = os.environ.get(KEYS_VARIABLE, "").split()
     if api_key_file is not None:
         keys += _keys(Path(api_key_file))
@@ -108,6 +117,21 @@ def serve(
             ),
         )
     )
+
+
+def _refuse_others(given: dict[str, Any]) -> None:
+    """Refuse options that do nothing with --mcp."""
+    taken = ("indexes", "model", "query_encoder", "mcp")
+    for name, parameter in inspect.signature(serve).parameters.items():
+        if name not in taken and given[name] != parameter.default:
+            raise DupmaeError(f"--{name} is for HTTP, which --mcp serves nothing over: leave one of them out")
+
+
+def _refuse_unmatched(option: str, values: list[str], pattern: str, wanted: str) -> None:
+    """Refuse values that no request would ever bring."""
+    for value in values:
+        if not re.fullmatch(pattern, value):
+            raise DupmaeError(f"{option} has {value!r:.100}: give {wanted}")
 
 
 def _keys(path: Path) -> list[str]:
