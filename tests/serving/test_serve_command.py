@@ -54,13 +54,29 @@ def test_a_server_answers_follows_the_index_and_ends_when_told(
         DuplexIndex(folder, DuplexEncoder(str(duplex_folder))).add([Passage("new", "", texts[2])])
         hits = ask(port, "/search", {"queries": [texts[2]], "k": 30})["results"][0]["hits"]
         assert "new" in [hit["document"] for hit in hits]
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as under_way:
+            body = json.dumps({"queries": [texts[2]]}).encode()
+            head = (
+                "POST /search HTTP/1.1",
+                "Host: localhost",
+                "Content-Type: application/json",
+                "Authorization: Bearer k1",
+            )
+            size = "Content-Type: application/json", f"Content-Length: {len(body)}"
+            written = "\r\n".join([*head, *size, "", ""]).encode() + body
+            under_way.sendall(written[:-5])
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            under_way.sendall(written[-5:])
+            assert under_way.recv(100).startswith(b"HTTP/1.1 200")
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         _, log = process.communicate(timeout=30)
     assert process.returncode in (0, -signal.SIGTERM)
     records = [json.loads(line) for line in log.splitlines()]
     assert any(f"http://127.0.0.1:{port} " in record.get("message", "") for record in records)
-    assert [record["status"] for record in records if record.get("method") == "POST"] == [200, 200, 200, 401, 200]
+    assert [record["status"] for record in records if record.get("method") == "POST"] == [200, 200, 200, 401, 200, 200]
     assert texts[2] not in log
     assert "Traceback" not in log
 
