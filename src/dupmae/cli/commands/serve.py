@@ -6,10 +6,9 @@ import inspect
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dupmae.config.ranges import Count, Positive
-from dupmae.duplex.queries.protocol import QueryEncoderName
 from dupmae.errors import DupmaeError
 
 LAST_PORT = 65_535
@@ -28,7 +27,7 @@ def serve(
     origins: list[str] | None = None,
     hosts: list[str] | None = None,
     model: str | None = None,
-    query_encoder: QueryEncoderName | None = None,
+    query_encoder: Literal["onnx", "static", "torch"] | None = None,
     max_k: Positive = 1000,
     max_queries: Positive = 32,
     max_requests: Positive = 256,
