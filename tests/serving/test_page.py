@@ -59,7 +59,7 @@ def server(folder: Path) -> Iterator[Live]:
 def page(browser: Any, server: Live) -> Iterator[Any]:
     """The page at the width of a small telephone; it must log no error and ask no other machine."""
     opened = browser.new_page(viewport={"width": 360, "height": 640})
-    opened.set_default_timeout(5000)
+    opened.set_default_timeout(15_000)
     problems: list[str] = []
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("request", lambda request: problems.append(request.url) if str(server.port) not in request.url else None)
@@ -72,7 +72,7 @@ def page(browser: Any, server: Live) -> Iterator[Any]:
 
 def until(page: Any, condition: str) -> None:
     """Wait until an expression holds; the page's policy forbids the browser to do that itself."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, condition
         time.sleep(0.02)

@@ -56,12 +56,7 @@ def test_a_server_answers_follows_the_index_and_ends_when_told(
         assert "new" in [hit["document"] for hit in hits]
         with socket.create_connection(("127.0.0.1", port), timeout=20) as under_way:
             body = json.dumps({"queries": [texts[2]]}).encode()
-            head = (
-                "POST /search HTTP/1.1",
-                "Host: localhost",
-                "Content-Type: application/json",
-                "Authorization: Bearer k1",
-            )
+            head = "POST /search HTTP/1.1", "Host: localhost", "Authorization: Bearer k1"
             size = "Content-Type: application/json", f"Content-Length: {len(body)}"
             written = "\r\n".join([*head, *size, "", ""]).encode() + body
             under_way.sendall(written[:-5])
@@ -76,7 +71,8 @@ def test_a_server_answers_follows_the_index_and_ends_when_told(
     assert process.returncode in (0, -signal.SIGTERM)
     records = [json.loads(line) for line in log.splitlines()]
     assert any(f"http://127.0.0.1:{port} " in record.get("message", "") for record in records)
-    assert [record["status"] for record in records if record.get("method") == "POST"] == [200, 200, 200, 401, 200, 200]
+    statuses = [record["status"] for record in records if record.get("method") == "POST"]
+    assert sorted(statuses) == [200, 200, 200, 200, 200, 401]  # a line may come after the next request's
     assert texts[2] not in log
     assert "Traceback" not in log
 
