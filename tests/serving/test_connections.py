@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -51,3 +52,16 @@ def test_a_connection_that_asks_for_nothing_is_closed_and_one_that_waits_is_not(
     assert (nothing, half) == (b"", b"")
     assert whole.startswith(b"HTTP/1.1 200 OK")
     assert whole.endswith(b"ok")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_more_connections_are_allowed_than_are_usual() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 900), hard))
+        connections.allow_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, connections.MOST), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+MOST = 65_536
+"""Files that a process may have open, connections among them, where the system lets it have so many."""
 SECONDS = 30
 """Time that a request's head may take, from the connection or from the answer before it on."""
 
@@ -43,3 +46,15 @@ class Connection(H11Protocol):
         cycle: Any = self.cycle
         if not self.transport.is_closing() and (cycle is None or cycle.response_complete):
             self.transport.close()
+
+
+def allow_connections() -> None:
+    """Let this process, and those that it starts, have more connections than the 1,024 files that are usual."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

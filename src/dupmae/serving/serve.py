@@ -19,7 +19,7 @@ from dupmae.duplex.queries import QueryEncoderName
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 from dupmae.serving.app import make_app
-from dupmae.serving.connections import Connection
+from dupmae.serving.connections import Connection, allow_connections
 from dupmae.serving.limits import Limits
 from dupmae.serving.logs import log_as_json, log_request
 from dupmae.serving.metrics import FOLDER
@@ -72,6 +72,7 @@ def serve(serving: Serving) -> None:
     for name in serving.indexes:
         open_index(serving, name).queries  # noqa: B018, a fault is said once, before any worker begins
     refuse_taken(serving.host, serving.port)
+    allow_connections()
     log_as_json()
     counted = tempfile.mkdtemp(prefix="dupmae-metrics-") if serving.workers > 1 else None
     if counted is not None:
