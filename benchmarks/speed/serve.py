@@ -159,9 +159,11 @@ def alone(folder: Path, queries: Sequence[str], seconds: float) -> dict[str, Any
 
 
 def memory_mb(process: int) -> float:
-    """Read how much memory a process has to itself, the mapped index left out."""
+    """Read how much memory a process and its workers have to themselves, the mapped index left out."""
     lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1024
+    own = int(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1024
+    workers = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+    return own + sum(memory_mb(int(worker)) for worker in workers)
 
 
 def main() -> None:
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--index", type=Path, help="folder that keeps the index")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
@@ -190,9 +193,11 @@ def main() -> None:
         written.write_text(json.dumps(queries), encoding="utf-8")
         rows = [alone(folder, queries, min(options.seconds, SHORT))]
         command = [sys.executable, "-m", "dupmae", "serve", str(folder), "--port", str(options.port)]
+        command += ["--workers", str(options.workers)]
         server = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
         try:
             _wait(options.port)
+            time.sleep(2 * (options.workers - 1))  # for the others
             for clients, disturbed in [*((count, False) for count in options.clients), (8, True)]:
                 seconds = min(options.seconds, SHORT) if disturbed else options.seconds
                 own = [sys.executable, __file__, "--port", str(options.port), "--seconds", str(seconds)]
