@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    fine-tune dupmae-small on the bundled SciFact, and evaluate it (recipes/demo.yaml)"
+	@echo "make demo    pre-train and fine-tune dupmae-small on the bundled SciFact, and evaluate it (recipes/demo.yaml)"
 	@echo "make test    lint, types and tests"
 	@echo "make lint    lint and types only"
 	@echo "make bench   list the benchmarks; make bench NAME=... runs one"

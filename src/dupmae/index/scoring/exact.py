@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dupmae.index.scoring.choice import loops_for
@@ -131,23 +133,25 @@ def best_documents(segments: Sequence[Segment], parts: Sequence[Found], k: int) 
     limit, total = k + len(parts), sum(map(len, parts))  # few documents lie in several blocks
     while len(order := _in_order(segments, found := best(parts, min(limit, max(1, total))))) < k and limit < total:
         limit *= 2
-    kept = np.array(order[:k], np.int64)
+    kept = order[:k]
     return Found(found.scores[kept], found.segments[kept], found.rows[kept])
 
 
-def _in_order(segments: Sequence[Segment], found: Found) -> list[int]:
+def _in_order(segments: Sequence[Segment], found: Found) -> NDArray[np.int64]:
     """Order documents by their best passages, ties by id; return the places of these among what was found."""
-    documents, starts = np.empty(len(found), object), np.empty(len(found), np.int64)
-    for number in np.unique(found.segments):
-        chosen = found.segments == number
-        passages, rows = segments[number].passages, found.rows[chosen]
-        documents[chosen] = passages.documents.take(arrow_rows(rows)).to_pylist()
-        starts[chosen] = passages.starts[rows]
-    order = sorted(zip((-found.scores).tolist(), documents.tolist(), starts.tolist(), range(len(found)), strict=True))
-    first: dict[str, int] = {}
-    for _, document, _, place in order:
-        first.setdefault(document, place)
-    return list(first.values())
+    places, starts = [np.flatnonzero(found.segments == number) for number in range(len(segments))], []
+    names = []
+    for segment, chosen in zip(segments, places, strict=True):
+        rows = found.rows[chosen]
+        names.append(segment.passages.documents.take(arrow_rows(rows)))
+        starts.append(segment.passages.starts[rows])
+    encoded = pa.concat_arrays(names).dictionary_encode()
+    ranks = np.empty(len(encoded.dictionary), np.int64)
+    ranks[np.asarray(pc.sort_indices(encoded.dictionary))] = np.arange(len(ranks))
+    documents, scores = ranks[np.asarray(encoded.indices)], found.scores[np.concatenate(places)]
+    order = np.lexsort((np.concatenate(starts), documents, -scores))
+    _, first = np.unique(documents[order], return_index=True)
+    return np.concatenate(places)[order[np.sort(first)]]
 
 
 def rescore(segments: Sequence[Segment], query: Query, places: dict[int, NDArray[np.int64]]) -> Found:
