@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dupmae.cli import entry as cli
+from dupmae.cli.commands import train as train_commands
 from dupmae.corpus import read_benchmark, read_run, write_run
 from dupmae.evaluation import evaluate_run
 from dupmae.finetuning.candidates import read_lists, read_scores
@@ -86,8 +87,9 @@ def test_reranking_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_pairs_in_a_sheet_are_trained_on_and_the_held_out_ones_end_in_a_table(
-    folder: str, make_encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: str, make_encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(train_commands, "FEW_QUERIES", 4)
     make_encoder().save_pretrained(str(tmp_path / "model"))
     train = read_benchmark(folder, "train")
     with (tmp_path / "pairs.csv").open("w", newline="") as file:
@@ -108,8 +110,9 @@ def test_pairs_in_a_sheet_are_trained_on_and_the_held_out_ones_end_in_a_table(
         "Ask",
     ]
     words += ["--output", str(tmp_path / "run"), "--epochs", "1", "--batch_size", "3", "--eval_steps", "2"]
-    assert cli.main([*words, "--dev_fraction", "0.3", "--hold_out", "queries"]) == 0
+    assert cli.main([*words, "--hold_out", "queries"]) == 0
     told = capsys.readouterr().out
+    assert f"10% of the {len(train.queries)} queries are held out" in told
     lines = [json.loads(line) for line in (tmp_path / "run" / "held_out.jsonl").read_text().splitlines()]
     best = max(line["ndcg@10"] for line in lines)
     rows = {row.split()[1]: row for row in told.splitlines() if row.startswith(("│ before", "│ after", "│ bm25"))}
@@ -117,3 +120,10 @@ def test_pairs_in_a_sheet_are_trained_on_and_the_held_out_ones_end_in_a_table(
     assert f"{best:.4f}" in rows["after"]
     assert rows.keys() == {"before", "after", "bm25"}
     assert f"{tmp_path / 'run' / 'model'}" in told
+    card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "Fine-tuned from `model` on" in card
+    assert f"{lines[0]['ndcg@10']:.3f} before, {best:.3f} after" in card
+    assert str(tmp_path) not in card
+    trained = json.loads((tmp_path / "run" / "finetune.json").read_text(encoding="utf-8"))["trained_on"]
+    assert trained["stage"] == 1
+    assert trained["queries"] < len(train.queries)

@@ -40,6 +40,31 @@ def test_a_killed_build_goes_on_without_encoding_finished_segments_again(tmp_pat
     assert resumed.manifest == whole.manifest  # file checksums included
 
 
+def test_passages_are_counted_once_the_folder_is_known_to_be_the_right_one(tmp_path: Path) -> None:
+    corpus, counted = passages(23), list[int]()
+    vectors = random_rows(np.random.default_rng(0), 23)
+
+    def counting() -> int:
+        counted.append(1)
+        return 23
+
+    def built(folder: Path, model: str) -> None:
+        options: dict[str, Any] = {"model": Model(model), "batch_size": 4, "segment_passages": 10}
+        build_segments(folder, FakeEncoder(*vectors), corpus, **options, count=counting)
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.txt").write_text("a", encoding="utf-8")
+    with pytest.raises(DupmaeError):
+        built(tmp_path / "other", "m")
+    assert counted == []
+    built(tmp_path / "i", "m")
+    assert counted == [1]
+    with pytest.raises(DupmaeError):
+        built(tmp_path / "i", "another")
+    built(tmp_path / "i", "m")  # finished: its manifest tells the number
+    assert counted == [1]
+
+
 def test_a_kill_in_the_middle_of_a_segment_leaves_nothing_that_disturbs_the_next_build(tmp_path: Path) -> None:
     folder = tmp_path / "i"
     with pytest.raises(KeyboardInterrupt):

@@ -35,13 +35,14 @@ def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
     Args:
         folder: The saved model. Without a card it gets none.
         encoder: The model, a :class:`dupmae.duplex.DuplexEncoder`.
-        loaded: The card that it was loaded with; if it is what was written, and knows of dupmae, it stays.
+        loaded: The card that it was loaded with; if it is what was written, and knows of dupmae, it stays, unless the
+            model was trained since.
     """
     file = folder / CARD_FILE
     if not file.is_file():
         return
     written = file.read_text(encoding="utf-8")
-    if written == loaded and "dupmae" in written:
+    if written == loaded and "dupmae" in written and not encoder.history:
         return
     data: Any = ModelCard(written, ignore_metadata_errors=True).data
     data.tags = list(dict.fromkeys([*(data.tags or []), *TAGS]))
@@ -57,6 +58,7 @@ def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
         "of a query and a passage is the score, so that queries and passages have to be encoded as what they are: with "
         "`encode_query` and `encode_document`, never with `encode` for both.",
         *_of_words(encoder),
+        *(["## How it was made", encoder.history] if encoder.history else []),
         "## Use",
         "With sentence-transformers alone (6.2 or later):",
         USE,

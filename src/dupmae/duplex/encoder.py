@@ -75,6 +75,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
             what pays on the machine. An index sets it to what its passages were encoded in.
         words: How it reads whole words, and how rare they are where there is no index to tell; None if it has none.
         on_batch: Called with the texts and tokens of each batch that is embedded.
+        history: How it was trained since it was loaded, for its card.
 
     Raises:
         DupmaeError: There is no duplex model of this name, or its files are not whole
@@ -95,6 +96,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     words: Words | None
     on_batch: Callable[[int, int], None] | None = None
+    history: str = ""
 
     def __init__(self, model_name_or_path: str | Model | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.

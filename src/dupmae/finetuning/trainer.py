@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -31,11 +32,11 @@ from dupmae.finetuning.examples import Examples, make_examples, refuse_without_n
 from dupmae.finetuning.interpolation import interpolated, weights_of
 from dupmae.finetuning.loss import DuplexLoss
 from dupmae.finetuning.trainer_base import PlainTrainer, largest_rows, step_arguments
-from dupmae.finetuning.validation import Validation, dev_pool, reading
+from dupmae.finetuning.validation import METRIC, Validation, dev_pool, reading
 from dupmae.finetuning.weights import tune_weights
 from dupmae.runtime.checkpoints import last_checkpoint
 from dupmae.runtime.curves import CURVES_FILE, draw_curves
-from dupmae.runtime.log import METRICS_FILE
+from dupmae.runtime.log import METRICS_FILE, read_metrics
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
 from dupmae.runtime.progress import show_progress
@@ -128,6 +129,13 @@ def finetune(
             refuse_without_negatives(examples, config.batch_size * processes.num_processes)
             spread = islice(train.corpus.values(), 0, None, max(len(train.corpus) // FIRST_SAMPLE, 1))
             warn_of_unknown_words(encoder.tokenizer, [passage.full_text for passage in spread])
+            run.record["trained_on"] = {
+                "data": train.name,
+                "queries": len(train.queries),
+                "examples": len(examples),
+                "stage": 1 + (lists is not None) + (scores is not None),
+                "base_model": _name_of(encoder),
+            }
             _train(encoder, examples, output, config, run.record, measured, tuned_on)
     with silenced():
         return DuplexEncoder(str(target))
@@ -267,8 +275,34 @@ def _finish(
     if tuned_on is not None:
         pool = validation.pool if validation else dev_pool(tuned_on, config.dev_pool_size, config.seed)
         record["weights"] = tune_weights(encoder, pool)
+    measured = [] if held_out is None else read_metrics(held_out)
+    encoder.history = _history(record["trained_on"], config, measured)
     encoder.save_pretrained(str(output / "model"))
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
+
+
+def _name_of(encoder: DuplexEncoder) -> str:
+    """Name the model that is trained as others know it, without the folders of this machine."""
+    return Path(encoder.path or str(encoder[0].model.config._name_or_path)).name
+
+
+def _history(data: Mapping[str, Any], config: FinetuneConfig, measured: Sequence[Mapping[str, Any]]) -> str:
+    """Tell for the model's card how it was trained and, if that was measured, what came of it."""
+    kinds = {1: "BM25's and in-batch negatives", 2: "mined hard negatives", 3: "a teacher's scores of mined lists"}
+    lines = [
+        f"Fine-tuned from `{data['base_model']}` on {data['examples']:,} examples of {data['queries']:,} queries of "
+        f"`{data['data']}`, with {kinds[data['stage']]}: {config.epochs:g} epochs of batches of {config.batch_size}, "
+        f"learning rates {config.learning_rate:g} and, of the heads, {config.head_learning_rate:g}, seed {config.seed}. "
+        "All settings and figures are in `finetune.json` beside the model's folder. Data and licence of the base model "
+        "are in its own card."
+    ]
+    if measured:
+        best = max(measured, key=lambda line: float(line[METRIC]))
+        lines.append(
+            f"NDCG@10 of held-out queries, among a part of the passages: {float(measured[0][METRIC]):.3f} before, "
+            f"{float(best[METRIC]):.3f} after."
+        )
+    return "\n\n".join(lines)
 
 
 def _fingerprint(

@@ -113,7 +113,7 @@ class DuplexIndex:
             batch_size=batch_size,
             segment_passages=segment_passages,
             chunks=chunk_settings(chunk_tokens, chunk_overlap),
-            total=_count(encoder, passages, chunk_tokens, chunk_overlap),
+            count=lambda: _count(encoder, passages, chunk_tokens, chunk_overlap),
         )
         return cls(folder, encoder)
 
@@ -222,9 +222,8 @@ class DuplexIndex:
             DupmaeError: No passages, an id twice, embeddings that cannot be stored, or another writer.
         """
         if chunk_tokens is None:
-            built = self.manifest.chunks or {"tokens": 0, "overlap": 0}
-            chunk_tokens = built["tokens"]
-            chunk_overlap = built["overlap"] if chunk_overlap is None else chunk_overlap
+            chunk_tokens, built_overlap = self.manifest.cut
+            chunk_overlap = built_overlap if chunk_overlap is None else chunk_overlap
         chunks = self.encoder.chunks(passages, chunk_tokens, chunk_overlap)
         total = _count(self.encoder, passages, chunk_tokens, chunk_overlap)
         added, _ = add_passages(self.folder, self.encoder, chunks, batch_size=batch_size, total=total)
@@ -266,11 +265,10 @@ class DuplexIndex:
         if dry_run:
             return Synced(difference, 0)
         if wanted := {*difference.new, *difference.changed}:
-            built = self.manifest.chunks or {"tokens": 0, "overlap": 0}
 
             def chunks() -> Iterator[Passage]:
                 documents = (document for document in read() if document.id in wanted)
-                return self.encoder.chunks(documents, built["tokens"], built["overlap"])
+                return self.encoder.chunks(documents, *self.manifest.cut)
 
             total = count_passages(chunks())
             _, encoded = add_passages(self.folder, self.encoder, chunks(), batch_size=batch_size, total=total)
@@ -454,8 +452,8 @@ class DuplexIndex:
             "terms_per_passage": manifest.top_k,
             "words": "none" if words is None else words.language,
             "precision": manifest.precision or "not kept",
-            "chunk_tokens": 0 if manifest.chunks is None else manifest.chunks["tokens"],
-            "chunk_overlap": 0 if manifest.chunks is None else manifest.chunks["overlap"],
+            "chunk_tokens": manifest.cut[0],
+            "chunk_overlap": manifest.cut[1],
             "metadata": snapshot.metadata_fields,
             "clusters": "yes" if manifest.clusters else "no",
             "bytes_of_vectors": sizes[VECTORS_FILE],

@@ -89,7 +89,7 @@ def build(
         segment_passages=passages_within(memory_mb),
         process=process,
         chunks=chunk_settings(chunk_tokens, chunk_overlap),
-        total=count_passages(chunks()),
+        count=lambda: count_passages(chunks()),
     )
     say(f"Written: {output}" + (f" (share of process {process[0]})" if process[1] > 1 else ""))
 

