@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dupmae.cli.commands import evaluate, experiments, index, model, search, train
+from dupmae.cli.commands import evaluate, experiments, index, model, search, sync, train
 from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
 from dupmae.cli.places import refuse_outputs, tidied
@@ -28,7 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rerank": evaluate.rerank,
     "encode": model.encode,
     "pack": model.pack,
-    "sync": index.sync,
+    "sync": sync.sync,
     "index build": index.build,
     "index add": index.add,
     "index delete": index.delete,

@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -327,15 +328,13 @@ class RecipeRun(Training):
 
     def _cut(self, encoder: Any) -> dict[str, int]:
         """Count how many tokens of a passage the encoder reads, and how many passages are longer."""
-        from dupmae.index.writing.encoding import windows
+        from dupmae.corpus.unread import Unread
 
-        limit = encoder[0].document_length
-        cut = 0
-        for passages in windows(self.text.values(), 1000):
-            texts = [passage.full_text for passage in passages]
-            ids = encoder.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-            cut += sum(len(passage) > limit for passage in ids)
-        return {"tokens_read": limit, "passages_cut": cut}
+        unread, texts = Unread(encoder.reads("document")), (passage.full_text for passage in self.text.values())
+        while part := list(islice(texts, 1000)):
+            ids = encoder.tokenizer(part, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+            unread.count(map(len, ids))
+        return {"tokens_read": encoder[0].document_length, "passages_cut": unread.long}
 
     def _report(self) -> None:
         report(self.config, self.splits, self.stages, self.pretrains, self.baselines)

@@ -292,7 +292,7 @@ def _history(data: Mapping[str, Any], config: FinetuneConfig, measured: Sequence
     lines = [
         f"Fine-tuned from `{data['base_model']}` on {data['examples']:,} examples of {data['queries']:,} queries of "
         f"`{data['data']}`, with {kinds[data['stage']]}: {config.epochs:g} epochs of batches of {config.batch_size}, "
-        f"learning rates {config.learning_rate:g} and, of the heads, {config.head_learning_rate:g}, seed {config.seed}. "
+        f"learning rates {config.learning_rate:g} and {config.head_learning_rate:g} (heads), seed {config.seed}. "
         "All settings and figures are in `finetune.json` beside the model's folder. Data and licence of the base model "
         "are in its own card."
     ]

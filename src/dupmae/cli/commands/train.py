@@ -106,8 +106,8 @@ def finetune(
         if pairs is not None and settings.eval_steps:
             dev_fraction = HELD_OUT if len(train.queries) >= FEW_QUERIES else 0.0
             say(
-                f"{dev_fraction:.0%} of the {len(train.queries):,} queries are held out, to measure on: --dev_fraction 0"
-                " trains on all."
+                f"{dev_fraction:.0%} of the {len(train.queries):,} queries are held out, to measure on: "
+                "--dev_fraction 0 trains on all."
                 if dev_fraction
                 else f"{len(train.queries):,} queries are too few to hold some out: nothing is measured."
             )
