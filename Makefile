@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test pytest lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,9 +30,12 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python docs/generate_keys.py --check
 
-test: export HF_HUB_OFFLINE = 1
-test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line lint pytest
+
+pytest: export HF_HUB_OFFLINE = 1
+pytest: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP)
 ifdef NAME

@@ -28,6 +28,30 @@ WORDS = [SYLLABLES[i] + SYLLABLES[(7 * i + 3 * j) % len(SYLLABLES)] for j in ran
 PIECES = ["##s", "##ne", "##to", ".", ",", *"abcdefghijklmnopqrstuvwxyz"]
 VOCABULARY = [*SPECIAL, *WORDS, *PIECES]
 
+SLOWEST = (
+    "test_run",
+    "test_index_faults",
+    "test_finetune",
+    "test_pretrain",
+    "test_adapt",
+    "test_fault_doors",
+    "test_headers",
+    "test_fuzz",
+    "test_processes",
+    "test_damage",
+    "test_reproduce",
+    "test_variants",
+    "test_code",
+    "test_finetune_processes",
+)
+"""Files of tests that take longest; they come first, so that at the end no process is left with one of them alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first."""
+    place = {name: number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
 
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
