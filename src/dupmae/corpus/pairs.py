@@ -19,6 +19,7 @@ from dupmae.corpus.lines import columns_in, file_type
 from dupmae.corpus.passage import Passage
 from dupmae.corpus.trec import Qrels
 from dupmae.errors import DupmaeError
+from dupmae.runtime.bars import bar
 from dupmae.runtime.once import warn_once
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def _read(path: Path, columns: _PairColumns, scores: Scores | None) -> Benchmark
     passages: dict[str, str] = {}
     qrels: Qrels = {}
     both, rescored = set[tuple[str, str]](), set[tuple[str, str]]()
-    for query, graded in _pairs(path, columns, scored=scores is not None):
+    for query, graded in bar(_pairs(path, columns, scored=scores is not None), f"Read {path.name}", "records"):
         name = queries.setdefault(query, f"q{len(queries) + 1}")
         grades = qrels.setdefault(name, {})
         for text, grade, score in graded:

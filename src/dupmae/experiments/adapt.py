@@ -51,6 +51,7 @@ from dupmae.files import atomic_write
 from dupmae.models import Model, open_model
 from dupmae.retrievers import bm25_run, dense_run, duplex_run, hybrid_run
 from dupmae.retrievers.hybrid import CANDIDATES, FORMS, has_dense_half
+from dupmae.runtime.bars import bar
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Adaptation(Training):
     ) -> None:
         super().__init__(config, base_model)
         self.config: AdaptConfig = replace(self.config, queries=replace(config.queries, seed=config.seed))
-        self.documents = list(passages or read_passages(corpus))
+        self.documents = list(bar(passages or read_passages(corpus), "Read", "documents"))
         self.corpus = passages_to_train_on(self.documents, base_model, config)
         name = corpus.resolve().name.split(".")[0]
         self.items = known_items(self.corpus, name, config.known_items, config.known_item_pool, config.seed)

@@ -9,6 +9,7 @@ from dupmae.config import AdaptConfig
 from dupmae.corpus import Benchmark, Passage
 from dupmae.corpus.duplicates import normalized
 from dupmae.models import Model
+from dupmae.runtime.bars import bar
 
 
 def passages_to_train_on(documents: Sequence[Passage], base_model: Model, config: AdaptConfig) -> dict[str, Passage]:
@@ -32,7 +33,7 @@ def passages_to_train_on(documents: Sequence[Passage], base_model: Model, config
         prompt = config.duplex.document_prompt or ""
         chunks = chunk_documents(documents, tokenizer, config.chunk_tokens, 0, limit=length - 2, prompt=prompt)
     passages, titled = dict[str, Passage](), set[str]()
-    for chunk in chunks:
+    for chunk in bar(chunks, "Cut", "passages"):
         title = "" if chunk.document in titled else chunk.title
         passages[chunk.id] = chunk if chunk.chunk is None else replace(chunk, title=title, chunk=None)
         titled.add(chunk.document)
