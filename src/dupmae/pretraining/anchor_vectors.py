@@ -35,7 +35,7 @@ from dupmae.models import Model, open_model
 from dupmae.pretraining.anchor import isometry
 from dupmae.pretraining.data import Sequences, collator, shuffled
 from dupmae.pretraining.objective import DupMAE
-from dupmae.runtime.bars import bar
+from dupmae.runtime.bars import bar, shown
 from dupmae.runtime.precision import autocast, bfloat16_pays
 from dupmae.runtime.processes import is_first_process, join_processes, wait_for_others
 
@@ -142,7 +142,7 @@ def encode_store(store: Sequences, tokenizer: Any, model: Model, folder: Path, c
             desc="Anchor vectors",
             unit=" chunks",
             delay=2,
-            disable=not is_first_process(),
+            disable=not (is_first_process() and shown()),
         ) as bar:
             for start, size in missing.items():
                 texts, parts = _texts(store, tokenizer, start, start + size), list[torch.Tensor]()
