@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from dupmae.corpus import Benchmark
     from dupmae.corpus.pairs import Scores
 
-logger = logging.getLogger(__name__)
-
 HELD_OUT = 0.1
 """Share of the queries of pairs that is held out where nothing else is asked for."""
 FEW_QUERIES = 50
 """Queries of which none is held out then."""
+
+logger = logging.getLogger(__name__)
 
 
 def finetune(
