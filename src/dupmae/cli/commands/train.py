@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,6 @@ from dupmae.models import open_model
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark
-    from dupmae.corpus.pairs import Scores
 
 HELD_OUT = 0.1
 """Share of the queries of pairs that is held out where nothing else is asked for."""
@@ -98,7 +98,7 @@ def finetune(
         )
     from dupmae.cli.display import PlainConsole, show_metrics
 
-    taught: Path | Scores | None = None if scores is None else Path(scores)
+    taught: Path | Mapping[str, Mapping[str, float]] | None = None if scores is None else Path(scores)
     if taught is not None and lists is None and pairs is not None and benchmark is None and taught == Path(pairs):
         from dupmae.corpus.pairs import read_scored_pairs
 
