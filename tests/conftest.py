@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import random
 import shutil
@@ -60,6 +62,23 @@ def _seeds() -> None:
     np.random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_heap() -> None:
+    """Keep what was imported out of garbage collections: each training ends with one, over millions of objects."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_templates() -> Iterator[None]:
+    """Compile each template once: sentence-transformers does so for the model card of every checkpoint."""
+    import jinja2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", functools.lru_cache(64)(jinja2.Environment.compile))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,16 +52,22 @@ def imports_of(source: Path) -> dict[str, set[str]]:
 
 def _targets(name: str, file: Path, modules: dict[str, Path]) -> Iterator[str]:
     """Yield what a module imports, modules of other packages included."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _imports(file.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             package = name.split(".") if file.stem == "__init__" else name.split(".")[:-1]
             above = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
             for alias in node.names:
                 submodule = f"{base}.{alias.name}"
                 yield submodule if submodule in modules else base
+
+
+@cache
+def _imports(code: str) -> list[ast.Import | ast.ImportFrom]:
+    """Find the statements of a module that import; every test but for one module reads the same package."""
+    return [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def room_of(name: str) -> str:

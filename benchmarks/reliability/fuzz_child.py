@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import re
 import resource
@@ -68,6 +69,8 @@ def import_everything() -> None:
         "transformers.models.bert.tokenization_bert",
     ):  # fmt: skip
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # no fork is to go through what all of them share
 
 
 def run(

@@ -75,6 +75,57 @@ def test_finetune_trains_on_all_pairs_a_model_whose_new_layers_the_seed_decides(
     train_on.assert_called_once_with(begin.return_value, given, Path("o"), settings, dev=None, lists=None, scores=None)
 
 
+@pytest.mark.parametrize(
+    ("case", "held_out", "told"),
+    [
+        ("own passages", 6, "Held out: 6 of 60 queries, to measure on"),
+        ("not measured", 0, ""),
+        ("few", 0, "No queries are held out, so nothing is measured: 20 are too few"),
+        ("one passage", 0, "its queries share so many passages"),
+        ("large batches", 0, "gives 54 training pairs, fewer than one batch of 60"),
+    ],
+)
+def test_finetune_holds_a_tenth_of_pairs_out_where_training_and_measuring_can_do_with_it(
+    stand_in, write, duplex_folder, capsys, case, held_out, told
+):
+    stand_in("dupmae.duplex.starting.begin_duplex")
+    stand_in("dupmae.finetuning.validation.compared", return_value={})
+    train_on = stand_in("dupmae.finetuning.finetune")
+    records = [
+        {"query": f"q{n}", "positive": ["all", f"p{n}"] if case == "one passage" else f"p{n}"}
+        for n in range(20 if case == "few" else 60)
+    ]
+    pairs = write("pairs.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    words = ["finetune", "--model", str(duplex_folder), "--pairs", pairs, "--output", "o"]
+    words += ["--batch_size", "60" if case == "large batches" else "8"]
+    assert cli.main([*words, *(["--eval_steps", "0"] if case == "not measured" else [])]) == 0
+    dev = train_on.call_args.kwargs["dev"]
+    assert (len(train_on.call_args.args[1].queries), len(dev.queries) if dev else 0) == (
+        len(records) - held_out,
+        held_out,
+    )
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert ("held out" in printed.casefold()) == (case != "not measured")
+
+
+def test_finetune_distils_the_scores_of_a_file_that_is_given_for_pairs_and_for_scores(
+    stand_in, write, duplex_folder, caplog
+):
+    stand_in("dupmae.duplex.starting.begin_duplex")
+    train_on = stand_in("dupmae.finetuning.finetune")
+    pairs = write("mined.jsonl", '{"query": "a", "positive": "b", "negative": "c", "scores": [0.75, 0.5]}\n')
+    words = ["finetune", "--model", str(duplex_folder), "--pairs", pairs, "--scores", pairs, "--output", "o"]
+    assert cli.main([*words, "--teacher_temperature", "0.05"]) == 0
+    assert train_on.call_args.args[1] == read_pairs(pairs)
+    assert train_on.call_args.kwargs == {"dev": None, "lists": None, "scores": {"q1": {"p1": 0.75, "p2": 0.5}}}
+    assert "as of cosines" not in caplog.text
+    assert cli.main(words) == 0
+    assert "as of cosines" in caplog.text
+    assert cli.main([*words, "--lists", "n.jsonl"]) == 0
+    assert train_on.call_args.kwargs["scores"] == Path(pairs)
+
+
 def test_finetune_takes_held_out_queries_lists_and_scores(stand_in, write_data, duplex_folder, tmp_path):
     stand_in("dupmae.duplex.starting.begin_duplex")
     train_on = stand_in("dupmae.finetuning.finetune")
@@ -185,8 +236,10 @@ def test_index_build_streams_the_passages_of_every_corpus(stand_in, corpus, dupl
     assert read == ["p0", "p1", "p2", "p3"]
     assert build.call_args.args[0] == Path("o")
     options = {"batch_size": 4, "segment_passages": passages_within(7), "process": (0, 1)}
-    options |= {"chunks": {"tokens": 200, "overlap": 40}, "total": 4}
-    assert build.call_args.kwargs == {"model": Model(str(duplex_folder)), **options}
+    options |= {"chunks": {"tokens": 200, "overlap": 40}}
+    given = dict(build.call_args.kwargs)
+    assert given.pop("count")() == 4
+    assert given == {"model": Model(str(duplex_folder)), **options}
 
 
 def test_a_run_says_where_its_results_are(run_recipe, write, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from dupmae import FinetuneConfig
 from dupmae.corpus import read_pairs
+from dupmae.corpus.pairs import read_scored_pairs
 from dupmae.errors import DupmaeError
 from dupmae.finetuning.examples import candidate_pools
 
@@ -32,9 +34,9 @@ def read(path: Path, **fields: str) -> Read:
     }
 
 
-def error(path: Path, **fields: str) -> str:
+def error(path: Path, reader: Callable[..., Any] = read, **fields: str) -> str:
     with pytest.raises(DupmaeError) as caught:
-        read(path, **fields)
+        reader(path, **fields)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -117,6 +119,13 @@ MINED: dict[str, dict[str, list[Any]]] = {
         "scores": [[0.9, 0.2], [0.9, 0.1]],
     },
     "n-tuple": {"anchor": ["q"], "positive": ["a"], "negative_1": ["n"], "negative_2": ["m"]},
+    "n-tuple, scores": {
+        "anchor": ["q"],
+        "positive": ["a"],
+        "negative_1": ["n"],
+        "negative_2": ["m"],
+        "scores": [[0.9, 0.2, 0.1]],
+    },
     "labeled-pair": {"anchor": ["q", "q", "q"], "positive": ["a", "n", "m"], "label": [1, 0, 0]},
     "labeled-list": {"anchor": ["q"], "positive": [["a", "n", "m"]], "labels": [[1, 0, 0]]},
 }
@@ -127,6 +136,35 @@ def test_what_sentence_transformers_mines_is_read(kind: str, tmp_path: Path, cap
     datasets.Dataset.from_dict(MINED[kind]).save_to_disk(str(tmp_path / "mined"))
     assert read(tmp_path / "mined") == {"q": (["a"], ["n", "m"])}
     assert ("its scores are not used" in caplog.text) == ("scores" in kind)
+    if "scores" not in kind:
+        assert "mined has no scores" in error(tmp_path / "mined", read_scored_pairs)
+        return
+    caplog.clear()
+    pairs, scores = read_scored_pairs(tmp_path / "mined")
+    assert pairs == read_pairs(tmp_path / "mined")
+    assert {pairs.corpus[name].text: score for name, score in scores["q1"].items()} == {"a": 0.9, "n": 0.2, "m": 0.1}
+    assert not caplog.text
+
+
+def test_scores_are_read_from_tables_of_text_and_have_to_be_a_number_for_each_passage(
+    tmp_path: Path, caplog: Any
+) -> None:
+    path, rows = tmp_path / "x.csv", "query,positive,negative,scores\nr,b,,\nq,a,m,0.3\n"
+    path.write_text(rows.replace("0.3", '"[0.9, 1]"') + 'q,b,,-2\nq,a,n,"[0.5, 0]"\n')
+    pairs, scores = read_scored_pairs(path)
+    assert {pairs.corpus[name].text: score for name, score in scores["q2"].items()} == {
+        "a": 0.9,
+        "m": 1,
+        "b": -2,
+        "n": 0,
+    }
+    assert scores.keys() == {"q2"}
+    assert "1 passages have several scores of a query; the first of them counts" in caplog.text
+    path.write_text(rows)
+    assert "line 3: the field 'scores' has 1 scores for 2 passages" in error(path, read_scored_pairs)
+    for bad in ("[0.9 0.1]", "[0.9, NaN]", "[true, 0.1]", f"[1{'0' * 400}, 0]", "[" * 5000):
+        path.write_text(rows.replace("0.3", f'"{bad}"'))
+        assert "line 3: the field 'scores' must have a number for each passage" in error(path, read_scored_pairs)
 
 
 def test_scores_that_do_not_tell_which_passages_answer_are_refused(tmp_path: Path) -> None:

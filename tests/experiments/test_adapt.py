@@ -34,7 +34,8 @@ from dupmae.errors import DupmaeError
 from dupmae.evaluation import evaluate_run
 from dupmae.experiments import adapt as adapting
 from dupmae.experiments import stages
-from dupmae.experiments.adapt import adapt, passages_to_train_on, with_pairs
+from dupmae.experiments.adapt import adapt
+from dupmae.experiments.adapt_data import passages_to_train_on, with_pairs
 from dupmae.models import open_model
 from dupmae.retrievers import bm25_run, dense_run, hybrid_run
 from dupmae.retrievers.hybrid import FORMS

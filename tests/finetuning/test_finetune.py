@@ -15,7 +15,7 @@ from dupmae.corpus import Benchmark, Passage
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.finetuning import finetune, trainer, validation
-from dupmae.finetuning.candidates import CandidateList, write_lists, write_scores
+from dupmae.finetuning.candidates import CandidateList, read_lists, write_lists, write_scores
 from dupmae.runtime.resuming import sole_run
 
 STEPS = 9
@@ -326,10 +326,30 @@ def test_second_and_third_stage_learn_what_the_lists_and_the_teacher_say(
     assert all(ranked[query][f"p{query[1:]}a"] > ranked[query][f"p{(int(query[1:]) + 1) % 12}a"] for query in ranked)
 
 
-def test_scores_without_lists_are_refused(benchmark, config, make_encoder, scores, tmp_path):
-    with pytest.raises(DupmaeError, match="scores belong to candidate lists"):
+def test_scores_without_lists_are_those_of_judged_passages_or_refused(
+    benchmark, config, make_encoder, lists, scores, tmp_path, caplog
+):
+    with pytest.raises(DupmaeError, match="scores belongs to candidate lists"):
         finetune(make_encoder(), benchmark, tmp_path / "run", config, scores=scores)
     assert not (tmp_path / "run").exists()
+    config, found = replace(config, epochs=1), read_lists(lists, benchmark)
+    taught = {query: dict.fromkeys(one.positives, 3.0) | one.negatives for query, one in found.items()}
+    write_scores(scores, taught)
+    finetune(make_encoder(), benchmark, tmp_path / "lists", config, lists=lists, scores=scores)
+    judged = {
+        query: benchmark.qrels[query] | dict.fromkeys(one.negatives, -1) | dict.fromkeys(one.positives, 1)
+        for query, one in found.items()
+    }
+    judged |= {"alone": {"p0a": 1}}  # without scores
+    pairs = replace(benchmark, qrels=judged, queries=benchmark.queries | {"alone": "baba"})
+    finetune(make_encoder(), pairs, tmp_path / "pairs", config, scores=taught)
+    assert metrics(tmp_path / "pairs") == metrics(tmp_path / "lists")
+    assert json.loads((tmp_path / "pairs" / "finetune.json").read_text("utf-8"))["trained_on"]["stage"] == 3
+    assert "1 of 13 queries lack scores" in caplog.text
+    with pytest.raises(DupmaeError, match="with other settings, another base model or other data"):
+        finetune(make_encoder(), pairs, tmp_path / "pairs", config, scores=taught | {"q0": {}})
+    with pytest.raises(DupmaeError, match="no query with scores of both an answer and a negative"):
+        finetune(make_encoder(), pairs, tmp_path / "none", config, scores={"q0": {"p0a": 1.0}})
 
 
 def test_a_folder_that_another_run_is_at_work_in_is_refused(benchmark, config, make_encoder, tmp_path):

@@ -14,6 +14,7 @@ from dupmae.config import ScratchConfig
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.models import write_checksums
+from dupmae.runtime.bars import bar
 from dupmae.runtime.json_text import parse_json
 from dupmae.runtime.processes import is_first_process
 
@@ -95,7 +96,7 @@ def _normalizer(config: ScratchConfig) -> Any:
 def _survey(texts: Iterable[str], normalizer: Any) -> tuple[str, Counter[str]]:
     """Hash texts and count their characters after normalising, white space aside."""
     content, characters = hashlib.sha256(), Counter[str]()
-    for number, text in enumerate(texts, 1):
+    for number, text in enumerate(bar(texts, "Read", "texts"), 1):
         try:
             encoded = text.encode()
         except UnicodeEncodeError:
@@ -131,7 +132,7 @@ def _train_tokenizer(texts: Iterable[str], normalizer: Any, characters: Counter[
         show_progress=False,
     )
     trained = prepared(models.WordPiece(unk_token=SPECIAL["unk"]))
-    trained.train_from_iterator(texts, trainer)
+    trained.train_from_iterator(bar(texts, "Train a tokenizer", "texts"), trainer)
     # anew from the terms, because the trained one takes all it was given beforehand for special tokens
     tokenizer = prepared(models.WordPiece(trained.get_vocab(), unk_token=SPECIAL["unk"]))
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUES)

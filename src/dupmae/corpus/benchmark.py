@@ -15,6 +15,7 @@ from dupmae.corpus.readers import read_passages
 from dupmae.corpus.trec import Qrels, check_word, read_qrels
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_write
+from dupmae.runtime.bars import bar
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def write_benchmark(
 
 def _read_named(file: Path, what: str) -> Iterator[Passage]:
     """Read passages or queries whose ids can stand in a run."""
-    for passage in read_passages(file):
+    for passage in bar(read_passages(file), f"Read {file.name}", "records"):
         check_word(passage.id, what, file)
         yield passage
 

@@ -13,7 +13,6 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from tqdm import tqdm
 
 from dupmae.config import StoreConfig
 from dupmae.corpus.folders import files_within
@@ -22,6 +21,7 @@ from dupmae.corpus.tokenising import batches, prepare, text_bytes, tokenise, wit
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, fingerprint, write_json
+from dupmae.runtime.bars import bar
 from dupmae.runtime.json_text import parse_json
 
 FORMAT = "dupmae token store, version 2"
@@ -235,7 +235,7 @@ def build_token_store(
             pa.ipc.new_file(str(temporary / TOKENS_FILE), schema) as writer,
             pa.ipc.new_file(str(temporary / TEXTS_FILE), TEXTS_SCHEMA) if keep_texts else nullcontext() as texts_writer,
         ):
-            for batch in batches(tqdm(texts, desc="Tokenising", unit=" texts", unit_scale=True, delay=2)):
+            for batch in batches(bar(texts, "Tokenise", "texts")):
                 for number, (title, text) in enumerate(batch, counts["texts"] + 1):
                     content.update(text_bytes(text, title, number))
                 warn_of_unknown_words(tokenizer, [text for _, text in batch])

@@ -10,6 +10,7 @@ import torch
 
 from dupmae.corpus import Passage
 from dupmae.duplex.encoder import DuplexEncoder
+from dupmae.runtime.bars import bar
 from dupmae.runtime.precision import autocast
 
 ACTIVE = 2
@@ -114,7 +115,7 @@ def _token_states(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int)
 
 def _tokens(encoder: DuplexEncoder, texts: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
     """Yield what the encoder gets of each batch of documents, on its device."""
-    for start in range(0, len(texts), batch_size):
+    for start in bar(range(0, len(texts), batch_size), "Calibrate", "batches"):
         features = encoder.preprocess(
             list(texts[start : start + batch_size]), prompt=encoder.prompts.get("document") or None, task="document"
         )

@@ -27,6 +27,7 @@ from dupmae.duplex.screening import screened
 from dupmae.duplex.words import Words
 from dupmae.errors import DupmaeError, refuse_string, refuse_surrogates
 from dupmae.kernels.shapes import padded_length
+from dupmae.runtime.bars import shown
 from dupmae.runtime.precision import bfloat16_pays
 
 Task = Literal["query", "document"]
@@ -111,7 +112,14 @@ def embed(
     cls = np.zeros((len(texts), encoder.pooling.dense_dimension), np.float32)
     ids: npt.NDArray[Any] = np.zeros((len(texts), 0), np.uint16 if vocabulary <= 2**16 - 1 else np.uint32)
     weights = np.zeros((len(texts), 0), np.float32)
-    with tqdm(total=len(texts), desc=f"Encode ({task})", unit=" texts", disable=not show_progress_bar) as bar:
+    with tqdm(
+        total=len(texts),
+        desc=f"Encode ({task})",
+        unit=" texts",
+        delay=2,
+        leave=False,
+        disable=not (show_progress_bar and shown()),
+    ) as bar:
         for rows, features in _batches(encoder, texts, task, batch_size):
             vectors = forward(features, task)  # (B, V + d')
             pooled = vectors[:, :vocabulary]

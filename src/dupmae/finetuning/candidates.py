@@ -10,6 +10,7 @@ Both are JSON Lines, one query a line:
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from dupmae.corpus.formats.records import string_field
 from dupmae.corpus.lines import json_kind, json_objects
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,39 @@ def read_lists(path: Path, benchmark: Benchmark) -> dict[str, CandidateList]:
             if passage in positives or passage in judged:
                 raise DupmaeError(f"{place}: {passage!r} is among the negatives of {query!r}, but it is a positive.")
         lists[query] = CandidateList(query, positives, {name: float(score or 0.0) for name, score in negatives.items()})
+    return lists
+
+
+def lists_of(benchmark: Benchmark, scores: Mapping[str, Mapping[str, float]]) -> dict[str, CandidateList]:
+    """Make candidate lists of the judged passages that a teacher has scored, as mined pairs with scores have them.
+
+    Args:
+        benchmark: Queries and judgements; a negative grade makes a negative.
+        scores: Query id -> passage id -> score.
+
+    Returns:
+        Query id -> its list, of the queries that have both a positive and a negative with a score.
+
+    Raises:
+        DupmaeError: There is no such query.
+    """
+    lists: dict[str, CandidateList] = {}
+    for query in benchmark.queries:
+        scored = sorted(scores.get(query, {}).items(), key=lambda row: (-row[1], row[0]))
+        grades = benchmark.qrels[query]
+        positives: dict[str, float | None] = {passage: score for passage, score in scored if grades[passage] > 0}
+        negatives = {passage: score for passage, score in scored if grades[passage] < 0}
+        if positives and negatives:
+            lists[query] = CandidateList(query, positives, negatives)
+    if not lists:
+        raise DupmaeError(f"{benchmark.name} has no query with scores of both an answer and a negative.")
+    if left_out := len(benchmark.queries) - len(lists):
+        logger.warning(
+            "%s: %d of %d queries lack scores of an answer or of a negative and are left out.",
+            benchmark.name,
+            left_out,
+            len(benchmark.queries),
+        )
     return lists
 
 

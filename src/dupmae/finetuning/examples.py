@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from tqdm.auto import tqdm
 
 from dupmae.config import FinetuneConfig
 from dupmae.corpus import Benchmark
@@ -19,6 +18,7 @@ from dupmae.errors import DupmaeError
 from dupmae.finetuning.candidates import CandidateList
 from dupmae.finetuning.jsonl_blocks import BLOCK
 from dupmae.retrievers.bm25 import bm25_searcher, warn_of_unmatched
+from dupmae.runtime.bars import bar
 
 logger = logging.getLogger(__name__)
 
@@ -312,13 +312,13 @@ def _bm25_pools(train: Benchmark, answers: Mapping[str, frozenset[str]], depth: 
             "theirs. Mine negatives with an index (dupmae mine), or set negatives to 0."
         )
     pools: dict[str, list[str]] = {}
-    with tqdm(total=len(queries), desc="negatives", unit=" queries", dynamic_ncols=True, delay=2) as bar:
+    with bar(None, "Find negatives", "queries", len(queries)) as progress:
         for start in range(0, len(queries), BLOCK):
             block = queries[start : start + BLOCK]
             deepest = depth + max(len(answers[query]) for query in block)
             for query, ranking in search({query: train.queries[query] for query in block}, deepest).items():
                 pools[query] = [passage for passage in ranking if passage not in answers[query]][:depth]
-            bar.update(len(block))
+            progress.update(len(block))
     warn_of_unmatched(
         {query: pools[query] for query in queries if answers[query]},
         name,

@@ -27,7 +27,7 @@ from dupmae.corpus.unknown_words import FIRST_SAMPLE, warn_of_unknown_words
 from dupmae.duplex import DuplexEncoder
 from dupmae.errors import DupmaeError
 from dupmae.files import file_fingerprint, fingerprint
-from dupmae.finetuning.candidates import read_lists, read_scores
+from dupmae.finetuning.candidates import lists_of, read_lists, read_scores
 from dupmae.finetuning.examples import Examples, make_examples, refuse_without_negatives
 from dupmae.finetuning.interpolation import interpolated, weights_of
 from dupmae.finetuning.loss import DuplexLoss
@@ -58,7 +58,7 @@ def finetune(
     *,
     dev: Benchmark | None = None,
     lists: Path | None = None,
-    scores: Path | None = None,
+    scores: Path | Mapping[str, Mapping[str, float]] | None = None,
 ) -> DuplexEncoder:
     """Fine-tune a duplex encoder on query-passage pairs.
 
@@ -67,6 +67,7 @@ def finetune(
     | 1 | | | contrastive, in-batch and BM25's negatives (Eq. 13) |
     | 2 | yes | | contrastive, in-batch and mined negatives (Eq. 14) |
     | 3 | yes | yes | distance to a teacher's scores of the mined lists (Eq. 15) |
+    | 3 | | of `train` | distance to scores that came with the pairs |
 
     A run that was interrupted goes on from its last checkpoint and ends as if it had not been; one that is finished
     returns its model at once. Under `torchrun` every process calls this function with the same arguments, and the first
@@ -80,7 +81,8 @@ def finetune(
         config: The settings.
         dev: Held-out queries of the same corpus, to measure on while training and to choose the best state by.
         lists: File of candidate lists (:mod:`dupmae.finetuning.candidates`); its positives are the training pairs then.
-        scores: File of a teacher's scores of these lists.
+        scores: File of a teacher's scores of these lists; or scores of judged passages of `train`, query id -> passage
+            id -> score (:func:`dupmae.corpus.pairs.read_scored_pairs`), which are lists of their own.
 
     Returns:
         The trained model, as it stands in `output / "model"`.
@@ -108,8 +110,8 @@ def finetune(
         >>> sorted(path.name for path in Path("run").iterdir())
         ['curves.png', 'finetune.json', 'metrics.jsonl', 'model']
     """
-    if scores is not None and lists is None:
-        raise DupmaeError("A teacher's scores belong to candidate lists: give the lists, too.")
+    if scores is not None and isinstance(scores, Path) == (lists is None):
+        raise DupmaeError("A file of a teacher's scores belongs to candidate lists: give the lists, too.")
     held_out = dev if dev is not None and dev.queries else None
     measured = held_out if config.eval_steps else None
     parts = (encoder.pooling.dense_dimension > 0) + (encoder.pooling.top_k > 0) + (encoder.words is not None)
@@ -133,7 +135,7 @@ def finetune(
                 "data": train.name,
                 "queries": len(train.queries),
                 "examples": len(examples),
-                "stage": 1 + (lists is not None) + (scores is not None),
+                "stage": 3 if scores is not None else 1 + (lists is not None),
                 "base_model": _name_of(encoder),
             }
             _train(encoder, examples, output, config, run.record, measured, tuned_on)
@@ -237,10 +239,12 @@ def _examples(
     dev: Benchmark | None,
     config: FinetuneConfig,
     lists: Path | None,
-    scores: Path | None,
+    scores: Path | Mapping[str, Mapping[str, float]] | None,
     processes: int,
 ) -> Examples:
     """Read what is to be read and lay the rows out; the lists may know the held-out queries, too."""
+    if isinstance(scores, Mapping):
+        return make_examples(train, config, lists_of(train, scores), scores, processes)
     if lists is None:
         return make_examples(train, config, processes=processes)
     known = train
@@ -288,7 +292,7 @@ def _name_of(encoder: DuplexEncoder) -> str:
 
 def _history(data: Mapping[str, Any], config: FinetuneConfig, measured: Sequence[Mapping[str, Any]]) -> str:
     """Tell for the model's card how it was trained and, if that was measured, what came of it."""
-    kinds = {1: "BM25's and in-batch negatives", 2: "mined hard negatives", 3: "a teacher's scores of mined lists"}
+    kinds = {1: "BM25's and in-batch negatives", 2: "mined hard negatives", 3: "a teacher's scores"}
     lines = [
         f"Fine-tuned from `{data['base_model']}` on {data['examples']:,} examples of {data['queries']:,} queries of "
         f"`{data['data']}`, with {kinds[data['stage']]}: {config.epochs:g} epochs of batches of {config.batch_size}, "
@@ -306,7 +310,7 @@ def _history(data: Mapping[str, Any], config: FinetuneConfig, measured: Sequence
 
 
 def _fingerprint(
-    encoder: DuplexEncoder, train: Benchmark, dev: Benchmark | None, settings: Any, files: list[Path | None]
+    encoder: DuplexEncoder, train: Benchmark, dev: Benchmark | None, settings: Any, given: Sequence[object]
 ) -> str:
     """Take the fingerprint of all that the result depends on: settings, data, representation, every weight before."""
     weights = hashlib.sha256()
@@ -321,7 +325,7 @@ def _fingerprint(
         {
             "settings": settings,
             "data": [[part.queries, part.qrels] for part in data],
-            "files": [file if file is None or not file.is_file() else file_fingerprint(file) for file in files],
+            "files": [file_fingerprint(one) if isinstance(one, Path) and one.is_file() else one for one in given],
             "passages": [corpus_fingerprint(corpus.values()) for corpus in corpora],  # any may become a negative
             "representation": encoder.pooling.get_config_dict(),
             "words": None if encoder.words is None else asdict(encoder.words),

@@ -170,7 +170,7 @@ def rank(encoder: DuplexEncoder, benchmark: Benchmark, k: int = 100) -> Run:
         benchmark: Corpus and queries.
         k: Passages kept of each query, equal scores ordered by id.
     """
-    (run,) = rank_weighted(encoder, benchmark, [UNCHANGED], k)
+    (run,) = rank_weighted(encoder, benchmark, [UNCHANGED], k, show_progress_bar=True)
     return run
 
 

@@ -32,6 +32,7 @@ from dupmae.index.writing.encoding import Encoder, fitted, word_space_of
 from dupmae.index.writing.progress import count_passages
 from dupmae.index.writing.sync import Synced, compare
 from dupmae.models import Model, model_fingerprint, open_model
+from dupmae.runtime.bars import bar
 
 Group = Literal["document", "none"]
 """What a search ranks: documents, each by the best of its chunks, or every passage by itself."""
@@ -471,7 +472,7 @@ class DuplexIndex:
             DupmaeError: Names the first damaged file.
         """
         snapshot = self.snapshot
-        for segment in snapshot.segments:
+        for segment in bar(snapshot.segments, "Verify", "segments"):
             segment.verify()
         if snapshot.clusters is not None:
             snapshot.clusters.verify()

@@ -11,6 +11,7 @@ from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.errors import DupmaeError
 from dupmae.index.duplex_index import DuplexIndex
 from dupmae.index.scoring.approximate import Approximate
+from dupmae.runtime.bars import bar
 
 TERMS = (8, 16, 32, 64, 128)
 DEPTHS = (1, 4, 16)  # candidates, in multiples of k
@@ -52,7 +53,7 @@ def measure(index: DuplexIndex, queries: DuplexEmbeddings, k: int) -> list[Trial
     probes = (0, *PROBES) if index.manifest.clusters is not None else (0,)
     grid = [Approximate(terms, depth * k, probe) for probe in probes for terms in TERMS for depth in DEPTHS]
     exact, first = _trial(index, queries, k, None, None)
-    return [first, *(_trial(index, queries, k, settings, exact)[1] for settings in grid)]
+    return [first, *(_trial(index, queries, k, settings, exact)[1] for settings in bar(grid, "Tune", "settings"))]
 
 
 def propose(trials: list[Trial], recall: float) -> Trial:

@@ -34,6 +34,7 @@ from dupmae.files import atomic_folder, atomic_path, file_sha256
 from dupmae.models.checks import leads_out, read_header
 from dupmae.models.checksums import write_checksums
 from dupmae.models.files import STATIC_FILE
+from dupmae.runtime.bars import bar
 from dupmae.runtime.checksums import CHECKSUMS_FILE
 from dupmae.runtime.json_text import parse_json
 
@@ -98,7 +99,7 @@ def pack(
     known = {} if base is None else _known_of(base)
     inherited, worst = len(known), 0.0
     for source in sources:
-        for name, tensor in sorted(_tensors(source).items()):
+        for name, tensor in bar(sorted(_tensors(source).items()), "Pack", "tensors"):
             place = {"file": source.relative_to(folder).as_posix(), "name": name}
             content = _content(tensor)
             if content not in known:

@@ -35,6 +35,7 @@ from dupmae.models import Model, open_model
 from dupmae.pretraining.anchor import isometry
 from dupmae.pretraining.data import Sequences, collator, shuffled
 from dupmae.pretraining.objective import DupMAE
+from dupmae.runtime.bars import bar, shown
 from dupmae.runtime.precision import autocast, bfloat16_pays
 from dupmae.runtime.processes import is_first_process, join_processes, wait_for_others
 
@@ -141,7 +142,7 @@ def encode_store(store: Sequences, tokenizer: Any, model: Model, folder: Path, c
             desc="Anchor vectors",
             unit=" chunks",
             delay=2,
-            disable=not is_first_process(),
+            disable=not (is_first_process() and shown()),
         ) as bar:
             for start, size in missing.items():
                 texts, parts = _texts(store, tokenizer, start, start + size), list[torch.Tensor]()
@@ -273,7 +274,7 @@ def _own_vectors(objective: DupMAE, store: Sequences, rows: npt.NDArray[np.int64
     training, found = objective.training, []
     objective.eval()
     with autocast(device.type, objective.settings.precision):
-        for start in tqdm(range(0, len(rows), 32), desc="Find the anchor's projection", unit="batch", delay=2):
+        for start in bar(range(0, len(rows), 32), "Find the anchor's projection", "batches"):
             batch = collate([store[int(row)] for row in rows[order[start : start + 32]]])
             ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
             found.append(objective.h_cls(backbone.states(ids, mask), mask).float().cpu())

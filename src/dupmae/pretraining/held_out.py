@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
 
 from dupmae.pretraining.anchor import distances
 from dupmae.pretraining.data import NOTHING, TEXT, Sequences, collator, shuffled
 from dupmae.pretraining.masking import decoder_visibility, step_generator
 from dupmae.pretraining.objective import TERMS, DupMAE
 from dupmae.pretraining.probe import Pair, known_item_pairs, probe
+from dupmae.runtime.bars import bar
 from dupmae.runtime.precision import autocast
 
 LARGEST_SHARE = 10
@@ -98,7 +98,7 @@ class HeldOut:
         sums = torch.zeros(len(TERMS) + 1, 3, dtype=torch.float64, device=device)  # loss, hits, count
         starts = range(0, len(self), self.batch_size)
         with autocast(device.type, settings.precision):
-            for number, start in enumerate(tqdm(starts, desc="Held-out text", unit="batch", leave=False, delay=2)):
+            for number, start in enumerate(bar(starts, "Held-out text", "batches")):
                 batch = self.collate(self.items[start : start + self.batch_size])
                 sums += _sums(objective, {name: tensor.to(device) for name, tensor in batch.items()}, number)
             retrieval = probe(objective, self.pairs, self.collate, self.batch_size)

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from dupmae.backbones import Backbone
 from dupmae.kernels import linear_max_pool
 from dupmae.pretraining.data import NOTHING, Sequences, collator, shuffled, without
 from dupmae.pretraining.objective import DupMAE
+from dupmae.runtime.bars import bar
 from dupmae.runtime.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _accumulate(
     square = torch.zeros(size, size, dtype=torch.float64, device=device)
     training = objective.training
     objective.eval()
-    for batch in tqdm(batches, desc="Solve for the new head", unit="batch", delay=2):
+    for batch in bar(batches, "Solve for the new head", "batches"):
         states, ordinary = _states(objective, batch)
         states, ids = states[ordinary], batch["input_ids"][ordinary]  # (R, E), (R,)
         sums.index_add_(0, ids, states.double())

@@ -12,11 +12,14 @@ import numpy as np
 from dupmae.corpus import Benchmark, Passage, Run
 from dupmae.corpus.words import terms_of
 from dupmae.retrievers.brute_force import best_rows
+from dupmae.runtime.bars import bar, shown
 
 logger = logging.getLogger(__name__)
 
 BM25_K1 = 0.9
 BM25_B = 0.4
+MANY = 50_000
+"""Passages whose index takes bm25s more than two seconds."""
 
 
 def bm25_run(benchmark: Benchmark, k: int = 100) -> Run:
@@ -60,7 +63,8 @@ class Bm25:
     def __call__(self, queries: Mapping[str, str], k: int) -> Run:
         """Rank the k best passages of queries (id -> text); those without a word of the query are left out."""
         run: Run = {}
-        for query, tokens in zip(queries, terms_of(list(queries.values())), strict=True):
+        tokenised = zip(queries, terms_of(list(queries.values())), strict=True)
+        for query, tokens in bar(tokenised, "BM25: search", "queries", len(queries)):
             scores = np.zeros(len(self.ids), np.float32)
             for field in self.fields if tokens else ():
                 scores = scores + field.get_scores(tokens)
@@ -93,10 +97,10 @@ def bm25_searcher(corpus: Mapping[str, Passage], *, fields: bool = False) -> Bm2
         columns = [[passage.title for passage in passages], [passage.text for passage in passages]]
     models = []
     for column in columns:
-        words = terms_of(column)
+        words = terms_of(bar(column, "BM25: read", "passages"))
         if any(words):
             models.append(bm25s.BM25(method="lucene", k1=BM25_K1, b=BM25_B))
-            models[-1].index(words, show_progress=False)
+            models[-1].index(words, show_progress=shown() and len(words) > MANY)
     return Bm25(models, sorted(corpus))
 
 

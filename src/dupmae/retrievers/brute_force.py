@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.corpus import Run
+from dupmae.runtime.bars import bar
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -55,7 +56,7 @@ def search_slabs(
     """
     found = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in range(count)]
     before = 0
-    for slab in slabs:
+    for slab in bar(slabs, "Compare", "slabs"):
         width = 0
         for start in range(0, count, QUERY_BLOCK):
             block = score(take(queries, slice(start, start + QUERY_BLOCK)), slab)  # (q, n)

@@ -22,6 +22,7 @@ from dupmae.errors import DupmaeError
 from dupmae.models import Model, open_model
 from dupmae.retrievers.encodings import encode_corpus
 from dupmae.retrievers.vectors import load_encoder
+from dupmae.runtime.bars import shown
 from dupmae.runtime.precision import autocast
 
 Scorer = Callable[[Mapping[str, Sequence[str]]], Run]
@@ -172,7 +173,7 @@ def score_pairs(
     if not pairs:
         return {query: {} for query in passages}
     with autocast(model.device.type):
-        options = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+        options = {"batch_size": batch_size, "show_progress_bar": show_progress_bar and shown()}
         scores = iter(model.predict(pairs, activation_fn=nn.Identity(), **options).tolist())
     return {query: {passage: next(scores) for passage in candidates} for query, candidates in passages.items()}
 

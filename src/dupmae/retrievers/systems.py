@@ -19,6 +19,7 @@ from dupmae.files import atomic_folder, fingerprint, write_json
 from dupmae.retrievers.best_chunk import Search
 from dupmae.retrievers.bm25 import bm25_searcher
 from dupmae.retrievers.lengths import Lengths
+from dupmae.runtime.bars import bar
 from dupmae.runtime.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
 def search_index(index: DuplexIndex, queries: Mapping[str, str], k: int, part: Part = "all") -> Run:
     """Rank the k best passages of queries (id -> text) with an index; see :func:`duplex_run`."""
     names, run = list(queries), dict[str, dict[str, float]]()
-    for start in range(0, len(names), QUERIES_AT_A_TIME):
+    for start in bar(range(0, len(names), QUERIES_AT_A_TIME), "Search", f"times {QUERIES_AT_A_TIME:,} queries"):
         block = names[start : start + QUERIES_AT_A_TIME]
         ids, scores = index.search_embeddings(index.encoder.embed_queries([queries[query] for query in block]), k, part)
         run |= {query: dict(zip(*found, strict=True)) for query, *found in zip(block, ids, scores, strict=True)}

@@ -20,7 +20,11 @@ from dupmae.errors import DupmaeError
 from dupmae.files import fingerprint
 from dupmae.models import Kind, Model, open_model
 from dupmae.retrievers.lengths import UNCHANGED, Lengths
+from dupmae.runtime.bars import shown
 from dupmae.runtime.precision import autocast, bfloat16_pays
+
+FEW_TEXTS = 64
+"""Texts that are encoded without a bar."""
 
 Task = Literal["query", "document"]
 Matrix = Any
@@ -90,6 +94,11 @@ def limit_lengths(model: Any, lengths: Lengths) -> list[int | None]:
     return [queries or own, documents]
 
 
+def _needs_bar(texts: Sequence[str]) -> bool:
+    """Tell whether encoding may take more than two seconds."""
+    return len(texts) > FEW_TEXTS and shown()
+
+
 class DenseVectors:
     """One vector a text, with the model's own similarity (cosine unless it says otherwise).
 
@@ -109,7 +118,7 @@ class DenseVectors:
         if task == "document":
             warn_of_unknown_words(self.model.tokenizer, texts)
         texts = cut_texts(texts, self.model.tokenizer, self.limits[task == "document"])
-        vectors = encode(texts, convert_to_tensor=True, show_progress_bar=len(texts) > 1000, **self.options)
+        vectors = encode(texts, convert_to_tensor=True, show_progress_bar=_needs_bar(texts), **self.options)
         return vectors.float().cpu().numpy()
 
     def score(self, queries: Matrix, passages: Matrix) -> NDArray[np.float32]:
@@ -148,7 +157,7 @@ class SparseVectors:
             warn_of_unknown_words(self.model.tokenizer, texts)
         texts = cut_texts(texts, self.model.tokenizer, self.limits[task == "document"])
         with autocast(self.model.device.type):
-            vectors = encode(texts, show_progress_bar=len(texts) > 1000, **self.options)
+            vectors = encode(texts, show_progress_bar=_needs_bar(texts), **self.options)
         found = vectors.cpu().coalesce()
         matrix = csr_matrix((found.values().float().numpy(), found.indices().numpy()), shape=tuple(found.shape))
         if self.model.similarity_fn_name == "cosine":

@@ -57,13 +57,15 @@ def encode(
     refuse_foreign(folder, IDS_FILE)
     from dupmae.duplex import DuplexEncoder
     from dupmae.models import open_model
+    from dupmae.runtime.bars import bar
 
     encoder = DuplexEncoder(open_model(model, option="--model"))
     encoder.precision = precision
     if task == "query":
         passages = list(read_queries(Path(input), fields))
     else:
-        passages = list(encoder.chunks(passages_of([input], fields, strict=strict), chunk_tokens, chunk_overlap))
+        chunks = encoder.chunks(passages_of([input], fields, strict=strict), chunk_tokens, chunk_overlap)
+        passages = list(bar(chunks, "Read and cut", "passages"))
     texts = [passage.full_text for passage in passages]
     embed = encoder.embed_queries if task == "query" else encoder.embed_documents
     embeddings = embed(texts, batch_size=batch_size, show_progress_bar=True)

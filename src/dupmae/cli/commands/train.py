@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,8 @@ HELD_OUT = 0.1
 """Share of the queries of pairs that is held out where nothing else is asked for."""
 FEW_QUERIES = 50
 """Queries of which none is held out then."""
+
+logger = logging.getLogger(__name__)
 
 
 def finetune(
@@ -80,7 +84,8 @@ def finetune(
         hold_out: What is kept apart with them: passages, so that none of their answers is trained on as an answer, or
             the queries alone.
         lists: Candidate lists to train on, with their negatives.
-        scores: A teacher's scores of the lists, to be distilled.
+        scores: A teacher's scores of the lists, to be distilled; or the file of --pairs once more, if it has scores of
+            its own, as sentence-transformers mines them.
         pair_fields: The names of the fields of --pairs.
         representation: The representation.
         settings: The training.
@@ -93,7 +98,20 @@ def finetune(
         )
     from dupmae.cli.display import PlainConsole, show_metrics
 
-    train = read_train("finetune", benchmark, pairs, train_split, allow_unknown, pair_fields)
+    taught: Path | Mapping[str, Mapping[str, float]] | None = None if scores is None else Path(scores)
+    if taught is not None and lists is None and pairs is not None and benchmark is None and taught == Path(pairs):
+        from dupmae.corpus.pairs import read_scored_pairs
+
+        train, taught = read_scored_pairs(pairs, **asdict(pair_fields))
+        largest = max(abs(score) for found in taught.values() for score in found.values())
+        if largest <= 1 < 5 * settings.teacher_temperature:
+            logger.warning(
+                "%s: no score is beyond 1, as of cosines, so that all passages look alike to their softmax: "
+                "--teacher_temperature 0.05 tells them apart.",
+                pairs,
+            )
+    else:
+        train = read_train("finetune", benchmark, pairs, train_split, allow_unknown, pair_fields)
     from dupmae.corpus import read_benchmark, split_queries
     from dupmae.duplex.starting import begin_duplex
     from dupmae.finetuning import finetune as train_on
@@ -101,28 +119,44 @@ def finetune(
     from dupmae.runtime.processes import is_first_process
 
     dev: Benchmark | None = None
-    if dev_fraction is None:
-        dev_fraction = 0.0
-        if pairs is not None and settings.eval_steps:
-            dev_fraction = HELD_OUT if len(train.queries) >= FEW_QUERIES else 0.0
-            say(
-                f"{dev_fraction:.0%} of the {len(train.queries):,} queries are held out, to measure on: "
-                "--dev_fraction 0 trains on all."
-                if dev_fraction
-                else f"{len(train.queries):,} queries are too few to hold some out: nothing is measured."
-            )
-    if dev_fraction:
+    if dev_fraction is None and pairs is not None and settings.eval_steps:
+        train, dev = _hold_out_some(train, settings, hold_out)
+    elif dev_fraction:
         train, dev = split_queries(train, dev_fraction, settings.seed, hold_out)
     elif benchmark is not None and dev_split is not None:
         dev = read_benchmark(Path(benchmark), dev_split, allow_unknown=allow_unknown)
     encoder = begin_duplex(open_model(model, option="--model"), None, representation, train.corpus, settings.seed)
-    mined, taught = (None if file is None else Path(file) for file in (lists, scores))
+    mined = None if lists is None else Path(lists)
     train_on(encoder, train, Path(output), settings, dev=dev, lists=mined, scores=taught)
     if dev is not None and settings.eval_steps and is_first_process():
         title = f"{len(dev.queries)} held-out queries of {train.name}"
         if figures := compared(Path(output), dev, settings):
             show_metrics(PlainConsole(), title, list(figures.items()))
     say(f"Written: {Path(output) / 'model'}")
+
+
+def _hold_out_some(train: Benchmark, settings: FinetuneConfig, hold_out: HoldOut) -> tuple[Benchmark, Benchmark | None]:
+    """Hold a tenth of the queries of pairs out, unless training or measuring would then lack some; say which."""
+    from dupmae.corpus import split_queries
+    from dupmae.finetuning.examples import refuse_few
+    from dupmae.runtime.processes import join_processes
+
+    count = len(train.queries)
+    if count < FEW_QUERIES:
+        say(f"No queries are held out, so nothing is measured: {count:,} are too few; --dev_fraction holds some out.")
+        return train, None
+    try:
+        rest, dev = split_queries(train, HELD_OUT, settings.seed, hold_out)
+        answers = sum(grade > 0 for grades in rest.qrels.values() for grade in grades.values())
+        refuse_few(rest.name, answers, settings.epochs, settings.batch_size * join_processes().num_processes)
+    except DupmaeError as error:
+        say(f"No queries are held out, so nothing is measured: {error}")
+        return train, None
+    say(
+        f"Held out: {len(dev.queries):,} of {count:,} queries, to measure on and to keep the best state by; "
+        "--dev_fraction 0 trains on all."
+    )
+    return rest, dev
 
 
 def mine(

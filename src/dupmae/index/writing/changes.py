@@ -23,6 +23,7 @@ from dupmae.index.storage.manifest import FILE_NAME, Manifest, SegmentEntry
 from dupmae.index.storage.passages import concatenate_passages
 from dupmae.index.storage.quantise import Rows, concatenate_rows
 from dupmae.index.storage.segments import write_segment
+from dupmae.runtime.bars import bar
 
 LOCK_FILE = "lock"
 TIER_BITS = 3
@@ -202,7 +203,8 @@ def _rewrite(folder: Path, snapshot: Snapshot, chosen: Sequence[int]) -> None:
         return
     manifest, added = snapshot.manifest, []
     alive = {manifest.segments[number].name: rows for number, rows in enumerate(snapshot.alive) if number not in chosen}
-    for rows, passages in _regrouped((_living(snapshot, number) for number in chosen), manifest.segment_passages):
+    living = (_living(snapshot, number) for number in bar(chosen, "Rewrite", "segments"))
+    for rows, passages in _regrouped(living, manifest.segment_passages):
         name = manifest.new_name("segment")
         files = write_segment(folder, name, rows, passages)
         added.append(SegmentEntry(name=name, passages=len(rows), fingerprint="", files=files))

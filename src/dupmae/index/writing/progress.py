@@ -9,10 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dupmae.runtime.bars import bar
+
 
 def count_passages(passages: Iterable[Any]) -> int:
     """Count passages by reading them, to tell the time left; shows a bar if that takes longer than two seconds."""
-    return sum(1 for _ in tqdm(passages, desc="Read and cut", unit=" passages", delay=2, leave=False))
+    return sum(1 for _ in bar(passages, "Read and cut", "passages"))
 
 
 def passages_bar(total: int | None) -> tqdm[Any]:

@@ -11,6 +11,7 @@ from dupmae.corpus.chunks import headings_above
 from dupmae.corpus.passage import value_text
 from dupmae.errors import DupmaeError
 from dupmae.index.scoring.snapshot import Snapshot
+from dupmae.runtime.bars import bar
 
 TOGETHER = 256
 """Documents that are looked up at a time."""
@@ -56,7 +57,7 @@ def compare(snapshot: Snapshot, documents: Iterable[Passage], kept: Callable[[Pa
     Raises:
         DupmaeError: The corpus has none of the index's documents: it is another one.
     """
-    found, seen, stream = Difference(), set[str](), iter(documents)
+    found, seen, stream = Difference(), set[str](), iter(bar(documents, "Compare", "documents"))
     while block := list(islice(stream, TOGETHER)):
         places = snapshot.find_documents([document.id for document in block])
         for document in block:
