@@ -53,7 +53,7 @@ def _index(text: str) -> Any:
     index = create_autospec(DuplexIndex, instance=True)
     hit = Hit(text, 3.5, 1.0, 2.0, 0.5, [(text, 1.5)], [(text, 0.5)], text, text, {text: text}, text, (text,), 0, 9)
     index.search.side_effect = lambda queries, k, **_: [[hit] for _ in queries]
-    index.encoder.words = None
+    index.queries.words = None
     return index
 
 
@@ -136,7 +136,7 @@ def test_no_command_prints_what_acts_on_a_terminal(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(entry, "silence", lambda: None)
     if words[:3] == ["search", "index", "q"]:
-        monkeypatch.setattr(DuplexIndex, "open", lambda *_: _index(f"before{ACTING[acting]}after"))
+        monkeypatch.setattr(DuplexIndex, "open", lambda *_, **__: _index(f"before{ACTING[acting]}after"))
     try:
         main([word.replace("{}", f"before{ACTING[acting]}after") for word in words])
     except ValueError:  # a path with NUL, or with half a pair
