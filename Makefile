@@ -31,7 +31,7 @@ lint: $(STAMP)
 	$(BIN)/python docs/generate_keys.py --check
 
 test: $(STAMP)
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line lint pytest
+	@$(MAKE) --no-print-directory --jobs 2 lint pytest
 
 pytest: export HF_HUB_OFFLINE = 1
 pytest: $(STAMP)
