@@ -11,6 +11,7 @@ import pytest
 from dupmae.duplex import DuplexEncoder
 from dupmae.models import open_model
 from dupmae.retrievers import vectors
+from dupmae.runtime import bars
 from dupmae.runtime.bars import bar
 
 
@@ -33,20 +34,18 @@ def test_quiet_hides_the_bars_of_encoders_and_of_other_libraries(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from dupmae.duplex import inference
-
     monkeypatch.setenv("TQDM_DISABLE", str(int(quiet)))
     monkeypatch.setattr(vectors, "FEW_TEXTS", 1)
     dense, duplex = vectors.DenseVectors(open_model(str(embedder_folder))), DuplexEncoder(str(duplex_folder))
     capsys.readouterr()
     dense.embed(texts, "document")
     assert ("Batches" not in capsys.readouterr().err) == quiet
-    hidden, tqdm = list[bool](), inference.tqdm
+    hidden, tqdm = list[bool](), bars.tqdm
 
-    def look(**options: Any) -> Any:
-        hidden.append(options["disable"])
-        return tqdm(**options)
+    def look(items: Any, **options: Any) -> Any:
+        hidden.append(options.get("disable", False))
+        return tqdm(items, **options)
 
-    monkeypatch.setattr(inference, "tqdm", look)
+    monkeypatch.setattr(bars, "tqdm", look)
     duplex.embed_documents(texts, show_progress_bar=True)
     assert hidden == [quiet]

@@ -25,6 +25,9 @@ from dupmae.config.ranges import (
 CHUNK_TOKENS = 200
 """Tokens of a chunk's text, where nothing else is asked for (docs/long-documents.md)."""
 
+QueryEncoderName = Literal["onnx", "static", "torch"]
+"""The encoders of queries: that of the model, in ONNX Runtime or in PyTorch, or the table that stands in for it."""
+
 WordLanguage = Literal[
     "none",
     "unstemmed",

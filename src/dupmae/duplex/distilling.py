@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dupmae.config.sections import PseudoQueryConfig
 from dupmae.corpus import Passage
@@ -30,6 +29,7 @@ from dupmae.duplex.queries.static import StaticTable, refuse_output_matrix, unit
 from dupmae.errors import DupmaeError
 from dupmae.models import Model
 from dupmae.models.files import STATIC_FILE
+from dupmae.runtime.bars import bar
 
 PER_PASSAGE = 12
 """Texts drawn from a passage, at most."""
@@ -179,8 +179,8 @@ def _ridge(features: sp.csr_array, targets: NDArray[np.float32]) -> NDArray[np.f
 def _encoded(encoder: OnnxQueries, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
     """Let a model encode texts, given as token ids: unit vectors (n, d')."""
     found = np.zeros((len(rows), encoder.pooling.dense_dimension), np.float32)
-    with tqdm(total=len(rows), desc="encode", unit=" texts") as bar:
+    with bar(None, "Encode", "texts", len(rows)) as progress:
         for start in range(0, len(rows), SLAB):
-            found[start : start + SLAB], _ = encoder.halves(rows[start : start + SLAB])
-            bar.update(len(rows[start : start + SLAB]))
+            found[start : start + SLAB], _ = encoder.computed(rows[start : start + SLAB])
+            progress.update(len(rows[start : start + SLAB]))
     return unit_rows(found)

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 from torch.func import functional_call
-from tqdm.auto import tqdm
 
 from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.duplex.embeddings import DuplexEmbeddings
@@ -27,7 +26,7 @@ from dupmae.duplex.screening import screened
 from dupmae.duplex.words import Words
 from dupmae.errors import DupmaeError, refuse_string, refuse_surrogates
 from dupmae.kernels.shapes import padded_length
-from dupmae.runtime.bars import shown
+from dupmae.runtime.bars import bar
 from dupmae.runtime.precision import bfloat16_pays
 
 Task = Literal["query", "document"]
@@ -112,14 +111,7 @@ def embed(
     cls = np.zeros((len(texts), encoder.pooling.dense_dimension), np.float32)
     ids: npt.NDArray[Any] = np.zeros((len(texts), 0), np.uint16 if vocabulary <= 2**16 - 1 else np.uint32)
     weights = np.zeros((len(texts), 0), np.float32)
-    with tqdm(
-        total=len(texts),
-        desc=f"Encode ({task})",
-        unit=" texts",
-        delay=2,
-        leave=False,
-        disable=not (show_progress_bar and shown()),
-    ) as bar:
+    with bar(None, f"Encode ({task})", "texts", len(texts), show=show_progress_bar) as progress:
         for rows, features in _batches(encoder, texts, task, batch_size):
             vectors = forward(features, task)  # (B, V + d')
             pooled = vectors[:, :vocabulary]
@@ -130,7 +122,7 @@ def embed(
             cls[rows] = vectors[:, vocabulary:].cpu().numpy()
             ids[rows, :width] = heaviest.cpu().numpy()
             weights[rows, :width] = pooled.gather(1, heaviest).cpu().numpy()
-            bar.update(len(rows))
+            progress.update(len(rows))
             if encoder.on_batch is not None:
                 encoder.on_batch(len(rows), int(features["attention_mask"].sum()))
     return DuplexEmbeddings(cls, ids, weights, _words(encoder, texts, task))

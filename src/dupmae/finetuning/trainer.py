@@ -32,11 +32,12 @@ from dupmae.finetuning.examples import Examples, make_examples, refuse_without_n
 from dupmae.finetuning.interpolation import interpolated, weights_of
 from dupmae.finetuning.loss import DuplexLoss
 from dupmae.finetuning.trainer_base import PlainTrainer, largest_rows, step_arguments
-from dupmae.finetuning.validation import METRIC, Validation, dev_pool, reading
+from dupmae.finetuning.validation import METRIC, Validation, before_and_after, dev_pool, reading
 from dupmae.finetuning.weights import tune_weights
+from dupmae.runtime.best import Measurement
 from dupmae.runtime.checkpoints import last_checkpoint
 from dupmae.runtime.curves import CURVES_FILE, draw_curves
-from dupmae.runtime.log import METRICS_FILE, read_metrics
+from dupmae.runtime.log import METRICS_FILE
 from dupmae.runtime.precision import prepare_for_training
 from dupmae.runtime.processes import is_first_process, join_processes, on_one_device
 from dupmae.runtime.progress import show_progress
@@ -279,7 +280,7 @@ def _finish(
     if tuned_on is not None:
         pool = validation.pool if validation else dev_pool(tuned_on, config.dev_pool_size, config.seed)
         record["weights"] = tune_weights(encoder, pool)
-    measured = [] if held_out is None else read_metrics(held_out)
+    measured = {} if held_out is None else before_and_after(held_out)
     encoder.history = _history(record["trained_on"], config, measured)
     encoder.save_pretrained(str(output / "model"))
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
@@ -290,7 +291,7 @@ def _name_of(encoder: DuplexEncoder) -> str:
     return Path(encoder.path or str(encoder[0].model.config._name_or_path)).name
 
 
-def _history(data: Mapping[str, Any], config: FinetuneConfig, measured: Sequence[Mapping[str, Any]]) -> str:
+def _history(data: Mapping[str, Any], config: FinetuneConfig, measured: Mapping[str, Measurement]) -> str:
     """Tell for the model's card how it was trained and, if that was measured, what came of it."""
     kinds = {1: "BM25's and in-batch negatives", 2: "mined hard negatives", 3: "a teacher's scores"}
     lines = [
@@ -301,10 +302,9 @@ def _history(data: Mapping[str, Any], config: FinetuneConfig, measured: Sequence
         "are in its own card."
     ]
     if measured:
-        best = max(measured, key=lambda line: float(line[METRIC]))
+        before, after = (float(measured[state][METRIC]) for state in ("before", "after"))
         lines.append(
-            f"NDCG@10 of held-out queries, among a part of the passages: {float(measured[0][METRIC]):.3f} before, "
-            f"{float(best[METRIC]):.3f} after."
+            f"NDCG@10 of held-out queries, among a part of the passages: {before:.3f} before, {after:.3f} after."
         )
     return "\n\n".join(lines)
 

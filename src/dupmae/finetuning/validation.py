@@ -122,16 +122,23 @@ def compared(output: Path, dev: Benchmark, config: FinetuneConfig) -> dict[str, 
     Returns:
         `before`, `after` and `bm25` -> metric -> value; nothing where the log is gone.
     """
-    if not (measured := read_metrics(output / HELD_OUT_FILE)):
+    if not (found := before_and_after(output / HELD_OUT_FILE)):
         return {}
-    best = max(measured, key=lambda line: float(line[METRIC]))  # of equal ones the first, which was kept
-    found = {"before": measured[0], "after": best}
     pool = dev_pool(dev, config.dev_pool_size, config.seed)
     figures = evaluate_run(bm25_run(pool), pool.qrels)
     return {
         **{name: {metric: float(line[metric]) for metric in figures} for name, line in found.items()},
         "bm25": figures,
     }
+
+
+def before_and_after(log: Path) -> dict[str, Measurement]:
+    """Read what a run measured of its held-out queries `before` its first step and, of the state that it kept, `after`.
+
+    Of equal states the first was kept; nothing is found where the log is gone.
+    """
+    measured = read_metrics(log)
+    return {"before": measured[0], "after": max(measured, key=lambda line: float(line[METRIC]))} if measured else {}
 
 
 def _better(found: Measurement, best: Measurement | None) -> bool:

@@ -9,11 +9,11 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.config import CHUNK_TOKENS
+from dupmae.config import CHUNK_TOKENS, QueryEncoderName
 from dupmae.corpus import Passage
 from dupmae.corpus.chunks import chunk_settings
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.duplex.queries import QueryEncoder, QueryEncoderName, open_queries
+from dupmae.duplex.queries import QueryEncoder, open_queries
 from dupmae.errors import DupmaeError, refuse_string
 from dupmae.index.hits import Hit
 from dupmae.index.scoring.approximate import Approximate, approximate_top_k

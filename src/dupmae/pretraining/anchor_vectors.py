@@ -22,7 +22,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from sentence_transformers.base.modules import Transformer
-from tqdm.auto import tqdm
 
 from dupmae.backbones.embedder import encoding_options, open_embedder
 from dupmae.backbones.opening import opening
@@ -35,7 +34,7 @@ from dupmae.models import Model, open_model
 from dupmae.pretraining.anchor import isometry
 from dupmae.pretraining.data import Sequences, collator, shuffled
 from dupmae.pretraining.objective import DupMAE
-from dupmae.runtime.bars import bar, shown
+from dupmae.runtime.bars import bar
 from dupmae.runtime.precision import autocast, bfloat16_pays
 from dupmae.runtime.processes import is_first_process, join_processes, wait_for_others
 
@@ -136,19 +135,13 @@ def encode_store(store: Sequences, tokenizer: Any, model: Model, folder: Path, c
     if missing:
         encode = _encoder(model, config.precision, processes.device)
         logger.info("The vectors of %s are kept in %s.", model.label, kept)
-        with tqdm(
-            total=sum(sizes.values()),
-            initial=sum(sizes.values()) - sum(missing.values()),
-            desc="Anchor vectors",
-            unit=" chunks",
-            delay=2,
-            disable=not (is_first_process() and shown()),
-        ) as bar:
+        total, done = sum(sizes.values()), sum(sizes.values()) - sum(missing.values())
+        with bar(None, "Anchor vectors", "chunks", total, done=done, show=is_first_process()) as progress:
             for start, size in missing.items():
                 texts, parts = _texts(store, tokenizer, start, start + size), list[torch.Tensor]()
                 for begin in range(0, size, TOLD):
                     parts.append(encode(texts[begin : begin + TOLD]))
-                    bar.update(len(parts[-1]))
+                    progress.update(len(parts[-1]))
                 vectors = torch.cat(parts)
                 _refuse_no_vectors(vectors, model, start)
                 with atomic_write(_file(kept, start), "wb") as file:

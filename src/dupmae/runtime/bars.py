@@ -9,7 +9,9 @@ from typing import Any
 from tqdm import tqdm
 
 
-def bar(items: Iterable[Any] | None, what: str, unit: str, total: int | None = None) -> tqdm[Any]:
+def bar(
+    items: Iterable[Any] | None, what: str, unit: str, total: int | None = None, *, done: int = 0, show: bool = True
+) -> tqdm[Any]:
     """Show how far an iteration is, once it has taken two seconds; the bar is gone at its end.
 
     Args:
@@ -17,8 +19,22 @@ def bar(items: Iterable[Any] | None, what: str, unit: str, total: int | None = N
         what: What is done.
         unit: What is counted, in the plural.
         total: How many there are, where `items` do not tell.
+        done: How many of them were done before.
+        show: Whether there is a bar; false also where one was not asked for, or another process has it.
     """
-    return tqdm(items, desc=what, unit=f" {unit}", total=total, dynamic_ncols=True, delay=2, leave=False)
+    # Nothing is said where it is to be seen: tqdm then keeps to its own environment.
+    hidden: dict[str, Any] = {} if show and shown() else {"disable": True}
+    return tqdm(
+        items,
+        desc=what,
+        unit=f" {unit}",
+        total=total,
+        initial=done,
+        dynamic_ncols=True,
+        delay=2,
+        leave=False,
+        **hidden,
+    )
 
 
 def shown() -> bool:

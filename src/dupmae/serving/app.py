@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
+from dupmae.duplex.queries import QueryEncoder
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex, Weights
 from dupmae.index.explanation import explain, explanation_as_record
@@ -221,7 +222,7 @@ class _Service:
 
     async def embed(self, asked: schemas.EmbedDenseRequest) -> Response:
         """Embed texts as the dense half of their vectors, in the form of text-embeddings-inference."""
-        found, _, _ = await self._embedded(asked.inputs, asked.prompt_name == "query")
+        found, _ = await self._embedded(asked.inputs, asked.prompt_name == "query")
         _refuse_other_width(asked.dimensions, found)
         vectors = found.cls
         if asked.normalize:
@@ -233,15 +234,15 @@ class _Service:
 
         The inner product of a query's dimensions with a document's, plus that of their dense halves, is their score.
         """
-        found, vocabulary, _ = await self._embedded(asked.inputs, asked.prompt_name == "query")
-        rows = sparse_rows(found, vocabulary)
+        found, encoder = await self._embedded(asked.inputs, asked.prompt_name == "query")
+        rows = sparse_rows(found, encoder.pooling.vocabulary_size)
         return JSONResponse([[{"index": place, "value": value} for place, value in row] for row in rows])
 
     async def rerank(self, asked: schemas.RerankRequest) -> Response:
         """Rank texts for a query by their duplex scores, in the form of text-embeddings-inference."""
-        query, vocabulary, _ = await self._embedded(asked.query, True)
-        texts, _, _ = await self._embedded(asked.texts, False)
-        found = scores(query, texts, vocabulary)
+        query, encoder = await self._embedded(asked.query, True)
+        texts, _ = await self._embedded(asked.texts, False)
+        found = scores(query, texts, encoder.pooling.vocabulary_size)
         ranks = [
             {"index": int(place), "score": float(found[place])}
             | ({"text": asked.texts[place]} if asked.return_text else {})
@@ -251,12 +252,13 @@ class _Service:
 
     async def openai(self, asked: schemas.OpenAIRequest) -> Response:
         """Embed texts as the dense half of documents' vectors, in the form of OpenAI's interface."""
-        found, _, tokens = await self._embedded(asked.input, False)
+        found, encoder = await self._embedded(asked.input, False)
         _refuse_other_width(asked.dimensions, found)
         vectors: list[Any] = found.cls.tolist()
         if asked.encoding_format == "base64":
             vectors = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in found.cls]
         data = [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(vectors)]
+        tokens = await self._apart(lambda: _count_tokens(encoder, asked.input))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return JSONResponse({"object": "list", "model": asked.model or "dupmae", "data": data, "usage": usage})
 
@@ -330,8 +332,8 @@ class _Service:
         both: tuple[Found, list[dict[str, Any]]] = await self.searcher.run(name, work)
         return both
 
-    async def _embedded(self, inputs: str | list[str], queries: bool) -> tuple[DuplexEmbeddings, int, int]:
-        """Embed texts by the first index' model; tell the number of its learned terms, and of the texts' tokens."""
+    async def _embedded(self, inputs: str | list[str], queries: bool) -> tuple[DuplexEmbeddings, QueryEncoder]:
+        """Embed texts by the first index' model, and tell what has done it."""
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not texts:
             raise HTTPException(422, "inputs: there is no text.")
@@ -339,14 +341,18 @@ class _Service:
         refuse_long("texts", texts, self.limits.body_bytes)
         served = next(iter(self.served.values()))
 
-        def work() -> tuple[DuplexEmbeddings, int, int]:
+        def work() -> tuple[DuplexEmbeddings, QueryEncoder]:
             try:
                 encoder = served.query_encoder if queries else served.encoder
             except ImportError:
                 raise HTTPException(501, "Only queries are embedded here: passages need PyTorch, too.") from None
-            tokens = sum(map(len, encoder.tokenizer(texts, truncation=False, verbose=False)["input_ids"]))
-            return embedded(encoder, texts, queries=queries), int(encoder.pooling.vocabulary_size), tokens
+            return embedded(encoder, texts, queries=queries), encoder
 
+        found: tuple[DuplexEmbeddings, QueryEncoder] = await self._apart(work)
+        return found
+
+    async def _apart(self, work: Callable[[], Any]) -> Any:
+        """Do what has to do with embedding in the thread for it."""
         return await asyncio.get_running_loop().run_in_executor(self._embedding, work)
 
     def _note(self, request: Request, index: str, queries: list[str]) -> None:
@@ -359,6 +365,12 @@ def _explanation(index: DuplexIndex, query: str, ids: list[str], options: Option
     """Explain the first hits of a query, and those of some ids."""
     found = explain(index, query, options.k, ids, options.weights, options.where, options.group)
     return explanation_as_record(found)
+
+
+def _count_tokens(encoder: QueryEncoder, inputs: str | list[str]) -> int:
+    """Count all tokens of texts."""
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    return sum(map(len, encoder.tokenizer(texts, truncation=False, verbose=False)["input_ids"]))
 
 
 def _refuse_other_width(dimensions: int | None, found: DuplexEmbeddings) -> None:

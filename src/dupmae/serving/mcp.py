@@ -10,7 +10,7 @@ from typing import Any
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
-from dupmae.duplex.queries import QueryEncoderName
+from dupmae.config import QueryEncoderName
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 from dupmae.index.explanation import explain, explanation_as_record

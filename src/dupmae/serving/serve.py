@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-from dupmae.duplex.queries import QueryEncoderName
+from dupmae.config import QueryEncoderName
 from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 from dupmae.serving.app import make_app

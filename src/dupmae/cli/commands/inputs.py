@@ -11,13 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dupmae.config import FieldsConfig, PairsConfig
+from dupmae.config import FieldsConfig, PairsConfig, QueryEncoderName
 from dupmae.errors import DupmaeError, without_passwords
 from dupmae.files import is_standard_output
 
 if TYPE_CHECKING:
     from dupmae.corpus import Benchmark, Passage
-    from dupmae.duplex.queries import QueryEncoderName
     from dupmae.index import DuplexIndex
     from dupmae.index.engines import Engine
 

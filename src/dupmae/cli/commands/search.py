@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dupmae.cli.commands.inputs import open_engine_at, open_index
+from dupmae.config import QueryEncoderName
 from dupmae.config.ranges import Count, Factor, Positive
 from dupmae.errors import DupmaeError
 
 if TYPE_CHECKING:
-    from dupmae.duplex.queries import QueryEncoder, QueryEncoderName
+    from dupmae.duplex.queries import QueryEncoder
     from dupmae.index import Hit
 
 
@@ -40,7 +41,7 @@ def search(
     group: Literal["document", "none"] = "document",
     json: bool = False,
     model: str | None = None,
-    query_encoder: Literal["onnx", "static", "torch"] | None = None,
+    query_encoder: QueryEncoderName | None = None,
     engine: str | None = None,
     api_key_file: str | None = None,
 ) -> None:
@@ -172,7 +173,7 @@ def explain(
     lexical_weight: Factor = 1.0,
     word_weight: Factor = 1.0,
     model: str | None = None,
-    query_encoder: Literal["onnx", "static", "torch"] | None = None,
+    query_encoder: QueryEncoderName | None = None,
     json: bool = False,
 ) -> None:
     """Show why an index finds what it finds: what each part contributes, and which words are matched or only meant.

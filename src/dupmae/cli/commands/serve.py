@@ -6,8 +6,9 @@ import inspect
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from dupmae.config import QueryEncoderName
 from dupmae.config.ranges import Count, Positive
 from dupmae.errors import DupmaeError
 
@@ -27,7 +28,7 @@ def serve(
     origins: list[str] | None = None,
     hosts: list[str] | None = None,
     model: str | None = None,
-    query_encoder: Literal["onnx", "static", "torch"] | None = None,
+    query_encoder: QueryEncoderName | None = None,
     max_k: Positive = 1000,
     max_queries: Positive = 32,
     max_requests: Positive = 256,

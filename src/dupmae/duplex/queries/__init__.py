@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 
-from dupmae.duplex.queries.protocol import QueryEncoder, QueryEncoderName
+from dupmae.config import QueryEncoderName
+from dupmae.duplex.queries.protocol import QueryEncoder
 from dupmae.errors import DupmaeError
 from dupmae.models import Model
 
-__all__ = ["QueryEncoder", "QueryEncoderName", "open_queries"]
+__all__ = ["QueryEncoder", "open_queries"]
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.queries.onnx_encoders import FAR, Input, activation, encode
 from dupmae.duplex.queries.onnx_graph import OnnxGraph
-from dupmae.duplex.queries.reading import TINY, QueryReader, Terms, as_rows
+from dupmae.duplex.queries.reading import NO_TERMS, TINY, QueryReader, Terms, as_rows
 from dupmae.errors import DupmaeError
 from dupmae.models import Model
 from dupmae.models.files import WEIGHTS
@@ -63,17 +63,23 @@ class OnnxQueries:
         """
         if batch_size < 1:
             raise DupmaeError(f"A batch holds at least one text, not {batch_size}.")
-        dense, terms = self.halves(self.reader.token_ids(texts), batch_size)
+        rows = self.reader.token_ids(texts)
+        dense, terms = self.computed(rows, batch_size)
+        if self.pooling.own_tokens:
+            terms = self.reader.looked_up_terms(rows)
         names, weights = as_rows(terms, self.pooling.vocabulary_size)
         return DuplexEmbeddings(dense, names, weights, self.reader.word_shares(texts))
 
-    def halves(
+    def computed(
         self, rows: Sequence[NDArray[np.int64]], batch_size: int = 32
     ) -> tuple[NDArray[np.float32], list[Terms]]:
-        """Compute both halves of n queries that are given as token ids: (n, d'), and the terms of each."""
+        """Run the network over n queries that are given as token ids: (n, d'), and the terms of each.
+
+        There are no terms where queries have their own tokens alone, which are looked up.
+        """
         pooling = self.pooling
         dense = np.zeros((len(rows), pooling.dense_dimension), np.float32)
-        terms = self.reader.looked_up_terms(rows)
+        terms: list[Terms] = [NO_TERMS] * len(rows)
         if self._session is not None:
             for places in self._batches(rows, batch_size):
                 found = self._run([rows[place] for place in places])

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.words import Words
-
-QueryEncoderName = Literal["onnx", "static", "torch"]
-"""The encoders of queries: that of the model, in ONNX Runtime or in PyTorch, or the table that stands in for it."""
 
 
 class QueryEncoder(Protocol):

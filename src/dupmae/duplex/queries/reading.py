@@ -25,6 +25,8 @@ FROM_PADDING = {"roberta": None, "xlm-roberta": None, "mpnet": 1}
 """Families whose first position is the one behind the padding token's id, and that id where settings do not say it."""
 Terms = tuple[NDArray[Any], NDArray[np.float32]]
 """Ids and weights of a query's learned terms, each (m,)."""
+NO_TERMS: Terms = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+"""Those of a query that has none."""
 TINY = 1e-12
 """What a length is divided by at least, as PyTorch does."""
 
@@ -120,7 +122,7 @@ class QueryReader:
     def looked_up_terms(self, rows: Sequence[NDArray[np.int64]]) -> list[Terms]:
         """Look up the learned terms of queries whose terms are their own tokens; of others there are none to be had."""
         if not (self.pooling.has_terms and self.pooling.own_tokens):
-            return [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(rows)
+            return [NO_TERMS] * len(rows)
         weights, found = self.weights["token_log_scale"], []
         for ids in rows:
             terms = np.unique(ids)

@@ -15,11 +15,12 @@ from typing import Any
 import numba
 import numpy as np
 
+from dupmae.duplex.words import STEPS
 from dupmae.index.scoring.scanning import scan_dense as scan_dense
 
 RUN = 64
 """Passages that are passed over together when the best of them is not good enough."""
-STEP = 1 / 256
+STEP = 1 / STEPS
 """What a byte of a word's saturated frequency counts in, a power of two: nothing is rounded."""
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-STEP = 1 / 256
+from dupmae.duplex.words import STEPS
+
+STEP = 1 / STEPS
 """What a byte of a word's saturated frequency counts in."""
 ROWS = 1024
 """Passages whose bytes are made floats at a time."""
