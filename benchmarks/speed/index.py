@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ from dupmae.index.scoring.threads import cores
 from dupmae.index.storage.arrays import MappedFile
 from dupmae.index.storage.segments import VECTORS_FILE
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # the model "synthetic" is not to be looked for
 K = 100
 BLAS_REST = 0.1
 """Seconds between a search of scipy's and the next of ours: BLAS's threads keep the cores busy in case of more work."""
@@ -129,13 +131,15 @@ def cut(queries: DuplexEmbeddings, terms: int) -> DuplexEmbeddings:
 
 
 def scipy_search(
-    cls: NDArray[Any], matrix: sp.csr_array, query: DuplexEmbeddings, words: NDArray[np.float32], k: int
+    cls: NDArray[Any], parts: Sequence[sp.csr_array], query: DuplexEmbeddings, words: NDArray[np.float32], k: int
 ) -> NDArray[Any]:
-    """Find the numbers of the k best passages, best first; words have their rarity, behind the terms."""
-    vector = np.zeros(matrix.shape[1], np.float32)
+    """Find the numbers of the k best passages, best first; the parts are terms and words, which have their rarity."""
+    terms, *rest = parts
+    vector = np.zeros(terms.shape[1], np.float32)
     vector[query.ids[0]] = query.weights[0]
-    vector[len(vector) - len(words) :] = words
-    scores = cls @ query.cls[0] + matrix @ vector
+    scores = cls @ query.cls[0] + terms @ vector
+    for part in rest:
+        scores += part @ words
     best = np.argpartition(-scores, k - 1)[:k]
     return best[np.argsort(-scores[best])]
 
@@ -211,7 +215,7 @@ def bytes_needed(index: DuplexIndex, query: DuplexEmbeddings) -> int:
 def measure(
     index: DuplexIndex,
     documents: DuplexEmbeddings,
-    matrix: sp.csr_array,
+    parts: Sequence[sp.csr_array],
     queries: DuplexEmbeddings,
     rare_words: NDArray[np.float32],
     bandwidth: float,
@@ -227,7 +231,7 @@ def measure(
         searches: dict[str, Callable[[], Any]] = {
             "ours": lambda query=query: index.search_embeddings(query, K)[0][0],  # type: ignore[misc]
             "without words": lambda query=query: index.search_embeddings(query, K, weights=Weights(words=0)),  # type: ignore[misc]
-            "scipy": lambda query=query, row=row: scipy_search(documents.cls, matrix, query, rare_words[row], k),  # type: ignore[misc]
+            "scipy": lambda query=query, row=row: scipy_search(documents.cls, parts, query, rare_words[row], k),  # type: ignore[misc]
         }
         first, second, last = searches
         time.sleep(BLAS_REST)
@@ -281,10 +285,8 @@ def main() -> None:
         documents = draw(options.seed, options.passages, width, options.passage_terms, vocabulary)
         queries = draw(options.seed + 1, options.queries, width, options.query_terms, vocabulary)
     count, width = documents.ids.shape
-    matrix = sp.csr_array(
-        (documents.weights.ravel(), documents.ids.ravel().astype(np.int32), np.arange(count + 1) * width),
-        shape=(count, options.vocabulary),
-    )
+    terms = documents.ids.ravel().astype(np.int32), np.arange(count + 1) * width
+    parts = [sp.csr_array((documents.weights.ravel(), *terms), shape=(count, options.vocabulary))]
     if options.words and not options.documents:
         words, asked = draw_words(options.seed + 2, count, options.words), options.query_words
         steps = np.random.default_rng(options.seed + 2).integers(60, 220, words.shape)
@@ -298,9 +300,9 @@ def main() -> None:
         rare_words = np.zeros((options.queries, DISTINCT_WORDS), np.float32)
         np.put_along_axis(rare_words, query_words, (shares * rare[query_words]).astype(np.float32), axis=1)
         places = np.arange(count + 1) * words.shape[1]
-        theirs = sp.csr_array((own.ravel(), words.ravel().astype(np.int32), places), shape=(count, DISTINCT_WORDS))
-        matrix = sp.csr_array(sp.hstack([matrix, theirs], format="csr"))
-        del words, steps, own, theirs
+        numbers = words.ravel().astype(np.int32)
+        parts.append(sp.csr_array((own.ravel(), numbers, places), shape=(count, DISTINCT_WORDS)))
+        del words, steps, own, numbers, places, terms
     with tempfile.TemporaryDirectory() as place:
         folder = options.folder or Path(place) / "index"
         corpus = [Passage(str(row), "", str(row)) for row in range(count)]
@@ -326,7 +328,7 @@ def main() -> None:
             "bytes": spending,
             "bandwidth_gb_per_s": bandwidth / 1e9,
             "searches": [
-                {"terms": terms} | measure(index, documents, matrix, cut(queries, terms), rare_words, bandwidth)
+                {"terms": terms} | measure(index, documents, parts, cut(queries, terms), rare_words, bandwidth)
                 for terms in options.terms
             ],
         }

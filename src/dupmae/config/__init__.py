@@ -5,6 +5,7 @@ from dupmae.config.recipe import AdaptConfig, Baseline, DataConfig, Recipe
 from dupmae.config.sections import (
     CHUNK_TOKENS,
     NEUTRAL,
+    BackendName,
     DuplexConfig,
     FieldsConfig,
     FinetuneConfig,
@@ -26,6 +27,7 @@ __all__ = [
     "CHUNK_TOKENS",
     "NEUTRAL",
     "AdaptConfig",
+    "BackendName",
     "Baseline",
     "CheckedSettings",
     "DataConfig",

@@ -27,6 +27,8 @@ CHUNK_TOKENS = 200
 
 QueryEncoderName = Literal["onnx", "static", "torch"]
 """The encoders of queries: that of the model, in ONNX Runtime or in PyTorch, or the table that stands in for it."""
+BackendName = Literal["torch", "onnx", "onnx-int8"]
+"""What computes the passages of an index: PyTorch, or ONNX Runtime in float32 or with products of bytes."""
 
 WordLanguage = Literal[
     "none",

@@ -28,10 +28,9 @@ from dupmae.backbones.opening import (
 from dupmae.config import CHUNK_TOKENS, DuplexConfig
 from dupmae.config.renamed import with_new_names
 from dupmae.corpus import Passage
-from dupmae.corpus.chunks import chunk_documents
 from dupmae.corpus.cutting import cut_texts
-from dupmae.corpus.unread import whole_documents
 from dupmae.duplex.card import write_card
+from dupmae.duplex.chunks import cut_documents
 from dupmae.duplex.declared import check_declared
 from dupmae.duplex.embeddings import DuplexEmbeddings
 from dupmae.duplex.inference import embed
@@ -339,16 +338,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         Raises:
             DupmaeError: A negative number, or an overlap of more than half a chunk (at the call).
         """
-        limit = self.reads("document")
-        prompt = self.prompts.get("document") or ""
-        if not tokens:
-            words = self.words is not None
-            return whole_documents(documents, self.tokenizer, limit=limit, prompt=prompt, words=words)
-        if tokens > max(limit, CHUNK_TOKENS):
-            logger.warning(
-                "chunk_tokens is %d, and the model reads %d of a document: chunks are that long.", tokens, limit
-            )
-        return chunk_documents(documents, self.tokenizer, tokens, overlap, limit=limit, prompt=prompt)
+        return cut_documents(self, documents, tokens, overlap)
 
     def reads(self, task: Literal["query", "document"]) -> int:
         """Tell how many tokens of a text it reads, special ones left out."""

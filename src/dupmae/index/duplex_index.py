@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.config import CHUNK_TOKENS, QueryEncoderName
+from dupmae.config import CHUNK_TOKENS, BackendName, QueryEncoderName
 from dupmae.corpus import Passage
 from dupmae.corpus.chunks import chunk_settings
 from dupmae.duplex.embeddings import DuplexEmbeddings
@@ -70,6 +70,8 @@ class DuplexIndex:
         """The committed state that is searched."""
         self.query_encoder: QueryEncoderName | None = None
         """What encodes queries: None takes PyTorch if the model is loaded in it, and else ONNX Runtime."""
+        self.backend: BackendName | None = None
+        """What encodes passages that are added: None takes PyTorch, and the model's export for an index in int8."""
         self._model: Model | None = None
         self._encoder = None if encoder is None else fitted(encoder, folder, self.manifest)
         self._queries: QueryEncoder | None = None
@@ -196,9 +198,10 @@ class DuplexIndex:
             DupmaeError: The model's files are not those that built the index.
         """
         if self._encoder is None:
-            from dupmae.duplex import DuplexEncoder
+            from dupmae.duplex.backends import open_encoder
 
-            self.encoder = cast(Encoder, DuplexEncoder(self._found_model()))
+            backend = self.backend or ("onnx-int8" if self.manifest.precision == "int8" else "torch")
+            self.encoder = cast(Encoder, open_encoder(self._found_model(), backend))
             assert self._encoder is not None
         return self._encoder
 

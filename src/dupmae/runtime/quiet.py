@@ -30,6 +30,23 @@ def silenced() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def without_root_messages() -> Iterator[None]:
+    """Hide, within the context, what a library says under no name of its own, for which Python would set up logging."""
+
+    def is_named(record: logging.LogRecord) -> bool:
+        return record.name != "root"
+
+    root, nothing = logging.getLogger(), logging.NullHandler()
+    root.addHandler(nothing)
+    root.addFilter(is_named)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_named)
+        root.removeHandler(nothing)
+
+
 def silence() -> None:
     """Keep warnings, load reports and loading bars of the libraries off the screen; their errors still show."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

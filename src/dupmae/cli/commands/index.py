@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dupmae.cli.commands.inputs import open_engine_at, open_index, passages_of, read_queries, say
-from dupmae.config import CHUNK_TOKENS, FieldsConfig
+from dupmae.config import CHUNK_TOKENS, BackendName, FieldsConfig
 from dupmae.config.ranges import Count, Fraction, Positive
 from dupmae.errors import DupmaeError, without_passwords
 from dupmae.models import SMALL, open_model
@@ -34,6 +34,7 @@ def build(
     chunk_tokens: Count = CHUNK_TOKENS,
     chunk_overlap: Count | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    backend: BackendName = "torch",
     strict: bool = False,
     fields: FieldsConfig,
 ) -> None:
@@ -61,11 +62,13 @@ def build(
         chunk_overlap: Tokens that a chunk repeats of the one before it; a fifth of --chunk_tokens if not given.
         precision: Arithmetic of the encoder, for these passages, those added later, and queries; `auto` takes bfloat16
             where the machine multiplies in it (AMX, AVX-512, GPU).
+        backend: What computes the passages: PyTorch (`torch`), ONNX Runtime on the processor (`onnx`), or there with
+            products of bytes (`onnx-int8`), once `dupmae export` has made and measured them.
         strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
         fields: The names of the corpus's fields.
     """
     from dupmae.corpus.chunks import chunk_settings
-    from dupmae.duplex import DuplexEncoder
+    from dupmae.duplex.backends import open_encoder
     from dupmae.index.writing.build import build_segments
     from dupmae.index.writing.encoding import passages_within
     from dupmae.index.writing.joining import process_of
@@ -73,8 +76,7 @@ def build(
 
     _check_metadata(metadata, corpus, fields)
     found, process = open_model(model, option="--model"), process_of(os.environ)
-    encoder = DuplexEncoder(found)
-    encoder.precision = precision
+    encoder = open_encoder(found, backend, precision)
 
     def chunks() -> Iterator[Passage]:
         return encoder.chunks(passages_of(corpus, fields, metadata, strict=strict), chunk_tokens, chunk_overlap)
@@ -103,6 +105,7 @@ def add(
     chunk_tokens: Count | None = None,
     chunk_overlap: Count | None = None,
     model: str | None = None,
+    backend: BackendName | None = None,
     strict: bool = False,
     fields: FieldsConfig,
 ) -> None:
@@ -123,11 +126,13 @@ def add(
         chunk_tokens: Cut longer texts into chunks of so many tokens; as at building, if not given.
         chunk_overlap: Tokens that a chunk repeats of the one before it; as at building, if not given.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        backend: What computes the passages, as for `dupmae index build`; what fits the index, if not given.
         strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
         fields: The names of the corpus's fields.
     """
     _check_metadata(metadata, corpus, fields)
     opened = open_index(Path(index), model)
+    opened.backend = backend
     kept = opened.info()["metadata"] if metadata is None else metadata
     before = opened.snapshot.documents
     given = passages_of(corpus, fields, kept, need_ids=True, strict=strict)

@@ -1,4 +1,4 @@
-"""`dupmae encode`, `pack` and `distil-queries`: encode texts with a model, put it into one file, make a table of it."""
+"""`dupmae encode`, `pack`, `export` and `distil-queries`: encode texts with a model, and put it into other forms."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from dupmae.cli.commands.inputs import beside, passages_of, read_queries, say
-from dupmae.config import CHUNK_TOKENS, FieldsConfig
-from dupmae.config.ranges import Count, Positive, Seed
+from dupmae.config import CHUNK_TOKENS, BackendName, FieldsConfig
+from dupmae.config.ranges import Count, Positive, Seed, Weight
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 
 IDS_FILE = "ids.json"
@@ -25,6 +25,7 @@ def encode(
     chunk_tokens: Count = CHUNK_TOKENS,
     chunk_overlap: Count | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    backend: BackendName = "torch",
     strict: bool = False,
     fields: FieldsConfig,
 ) -> None:
@@ -50,17 +51,17 @@ def encode(
         chunk_overlap: Tokens that a chunk repeats of the one before it; a fifth of --chunk_tokens if not given.
         precision: Arithmetic of the encoder; `auto` takes bfloat16 where the machine multiplies in it. Encode queries
             as the documents were.
+        backend: What computes documents, as for `dupmae index build`.
         strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
         fields: The names of the corpus's fields.
     """
     folder = Path(output)
     refuse_foreign(folder, IDS_FILE)
-    from dupmae.duplex import DuplexEncoder
+    from dupmae.duplex.backends import open_encoder
     from dupmae.models import open_model
     from dupmae.runtime.bars import bar
 
-    encoder = DuplexEncoder(open_model(model, option="--model"))
-    encoder.precision = precision
+    encoder = open_encoder(open_model(model, option="--model"), backend, precision)
     if task == "query":
         passages = list(read_queries(Path(input), fields))
     else:
@@ -100,6 +101,62 @@ def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -
     figures = pack_into(Path(open_model(model).path), Path(file), bits, vocabulary_bits)
     with beside(file):
         say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")
+
+
+def export(
+    model: str,
+    /,
+    *,
+    to: Literal["onnx"] = "onnx",
+    corpus: list[str] | None = None,
+    most_loss: Weight = 0.005,
+    seed: Seed = 42,
+    strict: bool = False,
+    fields: FieldsConfig,
+) -> None:
+    """Write the side of a model that encodes passages as graphs that run without PyTorch, faster where it can be had.
+
+    Example:
+      dupmae export runs/finetuned/model --corpus articles.jsonl
+      dupmae index build --model runs/finetuned/model --corpus articles.jsonl --output index --backend onnx-int8
+
+    Writes the folder `onnx` in the model's folder: passages.onnx, one graph of encoder, both halves and top k, for
+    whatever runs ONNX (input_ids and attention_mask in; dense, ids and weights out); and with --corpus also
+    passages-int8.onnx, the same with products of bytes. What int8 costs is measured at once, with queries drawn from
+    the corpus: an index is built with it only if NDCG@10 falls by no more than --most_loss. (--backend onnx needs no
+    export: it takes the model's own weights.)
+
+    Args:
+        model: Folder of a duplex model.
+        to: The format.
+        corpus: Texts of the kind that will be indexed, in any format that `dupmae index build` takes, for int8; some
+            thousand do.
+        most_loss: By how much NDCG@10 may fall for an index to be built in int8.
+        seed: Seeds what is drawn.
+        strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
+        fields: The names of the corpus's fields.
+    """
+    del to  # there is one
+    from dupmae.experiments.export import export as write
+    from dupmae.models import open_model
+
+    opened = open_model(model)
+    made = write(
+        opened,
+        None if corpus is None else passages_of(corpus, fields, strict=strict),
+        most_loss=most_loss,
+        seed=seed,
+    )
+    for file in sorted(made.folder.glob("*.onnx")):
+        say(f"Written: {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    if (probed := made.probed) is None:
+        say("No int8: name texts to calibrate and measure it with (--corpus).")
+        return
+    verdict = "may" if probed.loss <= probed.most_loss else "may not (--most_loss)"
+    say(
+        f"int8: NDCG@10 {probed.int8:.4f}, float32 {probed.float32:.4f} ({probed.queries} queries drawn from the"
+        f" corpus, {probed.passages:,} passages); an index {verdict} be built with it."
+    )
 
 
 def distil_queries(

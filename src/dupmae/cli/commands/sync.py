@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dupmae.cli.commands.inputs import open_index, say
-from dupmae.config import FieldsConfig
+from dupmae.config import BackendName, FieldsConfig
 from dupmae.config.ranges import Positive
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def sync(
     watch: Positive | None = None,
     batch_size: Positive = 32,
     model: str | None = None,
+    backend: BackendName | None = None,
     strict: bool = False,
     fields: FieldsConfig,
 ) -> None:
@@ -48,10 +49,12 @@ def sync(
         watch: Do it again and again, with so many seconds between, until Ctrl-C.
         batch_size: Passages encoded at a time.
         model: Folder of the duplex model, where it is no longer where it was when the index was built.
+        backend: What computes the passages, as for `dupmae index build`; what fits the index, if not given.
         strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
         fields: The names of the corpus's fields.
     """
     opened = open_index(Path(index), model)
+    opened.backend = backend
     while True:
         _sync_once(opened, Path(corpus), dry_run, batch_size, strict, fields)
         if watch is None:

@@ -1,17 +1,18 @@
-"""Read queries as :class:`dupmae.DuplexEncoder` does, without PyTorch and transformers: tokens, terms, words."""
+"""Read texts as :class:`dupmae.DuplexEncoder` does, without PyTorch and transformers: tokens, terms, words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from dupmae.corpus.cutting import cut_texts
+from dupmae.corpus.unknown_words import warn_of_unknown_words
 from dupmae.corpus.unread import Unread
 from dupmae.duplex.declared import check_declared
 from dupmae.duplex.words import Words
@@ -21,6 +22,8 @@ from dupmae.models.checks import AGAIN
 from dupmae.models.files import WEIGHTS, read_settings
 from dupmae.models.mapped import MappedWeights
 
+Task = Literal["query", "document"]
+"""What a text is."""
 FROM_PADDING = {"roberta": None, "xlm-roberta": None, "mpnet": 1}
 """Families whose first position is the one behind the padding token's id, and that id where settings do not say it."""
 Terms = tuple[NDArray[Any], NDArray[np.float32]]
@@ -51,17 +54,19 @@ class Representation:
     """All that it declares."""
 
 
-class QueryReader:
-    """What all encoders of queries without PyTorch share: a model's settings, its tokenizer, its look-ups.
+class TextReader:
+    """What all encoders without PyTorch share: a model's settings, its tokenizer, its look-ups.
 
     Args:
         model: A duplex model.
+        task: What it reads.
 
     Raises:
         DupmaeError: The folder is none of a duplex model, or a file that reading needs is missing or damaged.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, task: Task) -> None:
+        self.task = task
         if model.kind != "duplex" or not Path(model.path).is_dir():
             raise DupmaeError(f"{model.label} is no folder of a duplex model.")
         check_declared(model)
@@ -80,7 +85,7 @@ class QueryReader:
         self.config = read_settings(str(self.encoder_folder), "config.json")
         self.weights = MappedWeights(pooling_folder(root) / WEIGHTS, model.label, root)
         self.words = Words.load(model) if settings.get("words") else None
-        self.prompt = model.prompts["query"]
+        self.prompt = model.prompts[task]
         self.tokenizer = PlainTokenizer(self.encoder_folder, model.label)
         self.limit = self._limit()
         self.ordinary = np.ones(self.pooling.vocabulary_size, bool)
@@ -99,22 +104,31 @@ class QueryReader:
         return values * self.scale(half)
 
     def token_ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Tokenise queries, prompt included, to what the model reads of them; special tokens stand around.
+        """Tokenise texts, prompt included, to what the model reads of them; special tokens stand around.
 
         Raises:
             DupmaeError: One string instead of a list, or a text that is not valid Unicode.
         """
         refuse_string(texts, "texts")
         refuse_surrogates(texts, "Text")
-        reads = self.limit - self.tokenizer.special_around
-        warn_of_long_queries(self.tokenizer, texts, self.prompt, reads, words=self.words is not None)
+        if self.task == "query":
+            warn_of_long_queries(self.tokenizer, texts, self.prompt, self.reads, words=self.words is not None)
+        else:
+            warn_of_unknown_words(self.tokenizer, texts)
         cut = cut_texts(texts, self.tokenizer, self.limit)
-        return [self.tokenizer.ids(self.prompt + text, self.limit) for text in cut]
+        return self.tokenizer.ids([self.prompt + text for text in cut], self.limit)
+
+    @property
+    def reads(self) -> int:
+        """Tokens that are read of a text, special ones left out."""
+        return self.limit - self.tokenizer.special_around
 
     def word_shares(self, texts: Sequence[str]) -> sp.csr_array | None:
-        """Weigh the whole words of queries without their rarity; None of a model without words."""
+        """Weigh the whole words of passages, or of queries without their rarity; None of a model without words."""
         if self.words is None:
             return None
+        if self.task == "document":
+            return self.words.space.passages(texts)
         found = self.words.space.queries(texts)
         found.data *= self.scale("word")
         return found
@@ -132,20 +146,20 @@ class QueryReader:
 
     def around(self, token: int) -> NDArray[np.int64]:
         """Give the token ids of a query of one token: the prompt before it, special tokens around both."""
-        prompt = self.tokenizer.ids(self.prompt, self.limit)
+        (prompt,) = self.tokenizer.ids([self.prompt], self.limit)
         behind = self.tokenizer.special_behind
         end = len(prompt) - behind
         return np.concatenate([prompt[:end], [token], prompt[end:]])
 
     def _limit(self) -> int:
-        """Tell how many tokens of a query are read, special ones included."""
+        """Tell how many tokens of a text are read, special ones included."""
         declared = read_settings(str(self.encoder_folder), "sentence_bert_config.json")
-        limit = declared.get("query_length") or declared.get("max_seq_length")
+        limit = declared.get(f"{self.task}_length") or declared.get("max_seq_length")
         most = self.config.get("max_position_embeddings")
         if limit is None:
             limit = self.tokenizer.settings.get("model_max_length", most)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 3 or not isinstance(most, int):
-            raise DupmaeError(f"{self.label} does not say how many tokens of a query it reads: {AGAIN}")
+            raise DupmaeError(f"{self.label} does not say how many tokens of a {self.task} it reads: {AGAIN}")
         return min(limit, most - first_position(self.config))
 
 
@@ -188,9 +202,17 @@ class PlainTokenizer:
         self.truncation_side = str(self.settings.get("truncation_side", "right"))
         self.special_around: int = self.backend.num_special_tokens_to_add(is_pair=False)
         """Special tokens that stand around a text."""
+        unknown = self.settings.get("unk_token")
+        self.unk_token_id: int | None = self.backend.token_to_id(unknown) if isinstance(unknown, str) else None
+        """The term that stands for what it does not know; None of one that knows everything."""
         marks = self.backend.encode("a").special_tokens_mask
         self.special_behind: int = next((place for place, mark in enumerate(reversed(marks)) if not mark), 0)
         """Those of them that stand behind it."""
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The tokenizer of the library, as transformers calls it."""
+        return self.backend
 
     def __call__(self, text: str | Sequence[str], **_: Any) -> Tokenised:
         """Tokenise all of a text, or of several, without special tokens."""
@@ -198,11 +220,13 @@ class PlainTokenizer:
         encodings = self.backend.encode_batch(texts, add_special_tokens=False)
         return Tokenised(encodings, single=isinstance(text, str))
 
-    def ids(self, text: str, limit: int) -> NDArray[np.int64]:
-        """Tokenise a text to so many tokens, special ones around it included."""
-        read = self.backend.encode(text, add_special_tokens=False)
-        read.truncate(limit - self.special_around, direction=self.truncation_side)
-        return np.array(self.backend.post_process(read).ids, np.int64)
+    def ids(self, texts: Sequence[str], limit: int) -> list[NDArray[np.int64]]:
+        """Tokenise texts to so many tokens, special ones around each included."""
+        found = []
+        for read in self.backend.encode_batch(texts, add_special_tokens=False):
+            read.truncate(limit - self.special_around, direction=self.truncation_side)
+            found.append(np.array(self.backend.post_process(read).ids, np.int64))
+        return found
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Name terms."""

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dupmae.duplex.embeddings import DuplexEmbeddings
-from dupmae.duplex.queries.reading import QueryReader, as_rows
+from dupmae.duplex.queries.reading import TextReader, as_rows
 from dupmae.errors import DupmaeError
 from dupmae.files import atomic_path
 from dupmae.models import Model
@@ -93,7 +93,7 @@ class StaticQueries:
     """
 
     def __init__(self, model: Model) -> None:
-        self.reader = QueryReader(model)
+        self.reader = TextReader(model, "query")
         self.pooling, self.tokenizer, self.words = self.reader.pooling, self.reader.tokenizer, self.reader.words
         refuse_output_matrix(self.reader)
         file = table_of(model)
@@ -139,7 +139,7 @@ def table_of(model: Model) -> Path:
     return found
 
 
-def refuse_output_matrix(reader: QueryReader) -> None:
+def refuse_output_matrix(reader: TextReader) -> None:
     """Refuse a model whose queries' terms, or the length of whose dense half, cannot be looked up.
 
     Raises:

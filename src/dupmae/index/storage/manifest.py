@@ -78,8 +78,8 @@ class Manifest:
     clusters: dict[str, Any] | None = None
     """File of the clusters for approximate search: `{"name", "bytes", "xxh3", "segments"}`; None without."""
     precision: str | None = None
-    """Arithmetic that passages were encoded in and queries are, `float32` or `bfloat16`; None where that was not kept,
-    which takes what pays on the machine."""
+    """Arithmetic that passages were encoded in, `float32`, `bfloat16` or `int8`, and queries are, but for `int8`; None
+    where that was not kept, which takes what pays on the machine."""
     words: dict[str, Any] | None = None
     """How words became terms, the values of a :class:`dupmae.duplex.words.WordSpace`; None in an index without."""
     chunks: dict[str, int] | None = None
@@ -276,7 +276,7 @@ _MANIFEST: dict[str, Callable[[Any], bool]] = {
             ),
         )
     ),
-    "precision": _or_none(_text("float32|bfloat16")),
+    "precision": _or_none(_text("float32|bfloat16|int8")),
     "words": _or_none(_is_word_space),
     "chunks": _or_none(
         lambda value: (

@@ -41,6 +41,7 @@ from dupmae.index.writing.encoding import (
     fitted,
     in_precision,
     precision_of,
+    refuse_other_arithmetic,
     spool_of,
     windows,
     word_space_of,
@@ -127,6 +128,7 @@ def add_passages(
     with changing(folder) as snapshot, passages_bar(total) as bar:
         precision = snapshot.manifest.precision
         encoder = fitted(encoder, folder, snapshot.manifest, quiet=True)
+        refuse_other_arithmetic(encoder, folder, snapshot.manifest)
         written: set[str] = set()
         for window in windows(passages, snapshot.manifest.segment_passages):
             documents = list(dict.fromkeys(passage.document for passage in window))
@@ -280,7 +282,7 @@ def _earlier_manifest(folder: Path, encoder: Encoder, model: Model, chunks: dict
             f"{folder} holds an index of chunks of {cut}, not as asked now: ask for the same, delete it or choose"
             " another folder."
         )
-    fitted(encoder, folder, manifest, quiet=True)
+    refuse_other_arithmetic(fitted(encoder, folder, manifest, quiet=True), folder, manifest)
     asked = getattr(encoder, "precision", "auto")
     if manifest.precision is not None and asked not in ("auto", manifest.precision):
         raise DupmaeError(

@@ -53,7 +53,9 @@ Fitted = TypeVar("Fitted", bound=QueryEncoder)
 
 
 def precision_of(encoder: QueryEncoder) -> str | None:
-    """Tell the arithmetic that an encoder computes in on this machine; None of one that has no such setting."""
+    """Tell the arithmetic that an encoder computes passages in on this machine; None of one that does not say."""
+    if (fixed := getattr(encoder, "arithmetic", None)) is not None:  # of an exported graph
+        return str(fixed)
     chosen = getattr(encoder, "precision", None)
     if chosen is None:
         return None
@@ -63,15 +65,30 @@ def precision_of(encoder: QueryEncoder) -> str | None:
 
 
 def in_precision(encoder: Fitted, precision: str | None) -> Fitted:
-    """Take an encoder that computes in the arithmetic that an index was encoded in, if that is known.
+    """Take an encoder that computes in the arithmetic that an index was encoded in, if that is known and it can.
 
     Where it is another one than the encoder's, a copy is returned that shares its parameters.
     """
-    if precision is None or precision_of(encoder) in (None, precision):
+    able = precision != "int8" and getattr(encoder, "precision", None) is not None
+    if precision is None or not able or precision_of(encoder) == precision:
         return encoder
     other: Any = copy.copy(encoder)
     other.precision = precision
     return other  # type: ignore[no-any-return]
+
+
+def refuse_other_arithmetic(encoder: QueryEncoder, folder: Path, manifest: Manifest) -> None:
+    """Refuse to add to an index what an encoder computes otherwise than its passages.
+
+    Raises:
+        DupmaeError: It computes in another arithmetic.
+    """
+    own, stored = precision_of(encoder), manifest.precision
+    if None not in (own, stored) and own != stored:
+        backend = "onnx-int8" if stored == "int8" else "torch"
+        raise DupmaeError(
+            f"The index {folder} was encoded in {stored}, not in {own}: take --backend {backend}, or build it again."
+        )
 
 
 def word_space_of(encoder: QueryEncoder) -> WordSpace | None:

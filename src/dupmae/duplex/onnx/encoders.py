@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.duplex.queries.onnx_graph import OnnxGraph
+from dupmae.duplex.onnx.graph import OnnxGraph
 from dupmae.duplex.queries.reading import first_position
 from dupmae.errors import DupmaeError
 from dupmae.models.mapped import MappedWeights
@@ -277,34 +277,42 @@ class _Modern(_Parts):
         config, graph = self.config, self.graph
         layers, epsilon = int(config["num_hidden_layers"]), float(config.get("norm_eps", 1e-5))
         window = int(config.get("local_attention", 128)) // 2
-        if self.read.limit > window:
-            raise DupmaeError(
-                f"{self.label} reads {self.read.limit} tokens of a query, more than the {window} that its local "
-                "layers look at to either side: such queries run in PyTorch alone."
-            )
         every = int(config.get("global_attn_every_n_layers", 3))
         kinds = config.get("layer_types") or [
             "sliding_attention" if number % every else "full_attention" for number in range(layers)
         ]
         rotations = {kind: self.rotations(kind) for kind in sorted(set(kinds))}
+        far = self.beyond(window) if self.read.limit > window + 1 else None
         embedded = graph.node("Gather", self.weight("embeddings.tok_embeddings.weight"), self.read.ids)
         state = self.rows(self.norm(embedded, "embeddings.norm", epsilon), self.width)
         for number in range(layers):
             at = f"layers.{number}."
             normed = self.norm(state, f"{at}attn_norm", epsilon) if number else state
-            state = graph.node("Add", state, self.attention(normed, at, *rotations[kinds[number]]))
+            kind = kinds[number]
+            bias = far if kind == "sliding_attention" else None
+            state = graph.node("Add", state, self.attention(normed, at, *rotations[kind], bias))
             inner = self.linear(self.norm(state, f"{at}mlp_norm", epsilon), f"{at}mlp.Wi")
             value, gate = self.parts(inner, 2)
             gated = graph.node("Mul", self.activated(value, config.get("hidden_activation", "gelu")), gate)
             state = graph.node("Add", state, self.linear(gated, f"{at}mlp.Wo"))
         return self.norm(state, "final_norm", epsilon)
 
-    def attention(self, state: str, at: str, cosines: str, sines: str) -> str:
+    def beyond(self, window: int) -> str:
+        """Compute what is added to the scores of tokens more than `window` places apart: `FAR`, or else 0, (L, L)."""
+        graph = self.graph
+        length = graph.node("Gather", self.read.shape, graph.constant(1, np.int64))
+        places = graph.node("Range", graph.constant(0, np.int64), length, graph.constant(1, np.int64))
+        first, second = (graph.node("Unsqueeze", places, graph.constant([axis], np.int64)) for axis in (0, 1))
+        distance = graph.node("Abs", graph.node("Sub", first, second))
+        beyond = graph.node("Cast", graph.node("Greater", distance, graph.constant(window, np.int64)), to=1)
+        return graph.node("Mul", beyond, graph.constant(FAR))
+
+    def attention(self, state: str, at: str, cosines: str, sines: str, bias: str | None) -> str:
         """Compute the attention of a layer, (B * L, D)."""
         heads = int(self.config["num_attention_heads"])
         query, key, value = (self.heads(part, heads) for part in self.parts(self.linear(state, f"{at}attn.Wqkv"), 3))
         query, key = self.rotated(query, cosines, sines), self.rotated(key, cosines, sines)
-        return self.linear(self.attended(query, key, value, heads), f"{at}attn.Wo")
+        return self.linear(self.attended(query, key, value, heads, bias), f"{at}attn.Wo")
 
     def parts(self, value: str, count: int) -> list[str]:
         """Cut rows into parts of equal width."""

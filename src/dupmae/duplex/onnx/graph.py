@@ -1,4 +1,4 @@
-"""Write an ONNX graph: its nodes in the order of computation, its weights as places in other files.
+"""Write an ONNX graph: its nodes in the order of computation, its weights as places in other files or in its own.
 
 The few messages of the format (https://onnx.ai/onnx/repo-docs/IR.html) that a graph needs are written as they stand in
 protocol buffers, whose numbers of fields never change: to write ten of them takes less than to import a library that
@@ -16,12 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dupmae.errors import DupmaeError
+from dupmae.files import atomic_path
+
 OPSET = 20
 """Version of the operators: the first that has Gelu."""
 IR_VERSION = 9
 """Version of the format that came with it."""
 TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}
 """Numbers of the data types."""
+
+MOST_BYTES = 2**31 - 1
+"""Of a graph in one file, which protocol buffers set."""
 
 Attribute = int | float | Sequence[int] | str
 
@@ -31,7 +37,7 @@ class OnnxGraph:
 
     Example:
         >>> import numpy as np
-        >>> from dupmae.duplex.queries.onnx_graph import OnnxGraph
+        >>> from dupmae.duplex.onnx.graph import OnnxGraph
         >>> graph = OnnxGraph("double")
         >>> numbers = graph.input("numbers", np.float32, ["n"])
         >>> graph.output(graph.node("Add", numbers, numbers), "doubled", np.float32, ["n"])
@@ -81,6 +87,12 @@ class OnnxGraph:
         """Apply an operator of the standard to values."""
         return self._add(operator, inputs, f"{operator}_{len(self._nodes)}", attributes)
 
+    def largest(self, values: str, count: int) -> tuple[str, str]:
+        """Find the largest numbers of each row (n, m), the first of equal ones: themselves and their places, (n, k)."""
+        found, places = (f"TopK_{len(self._nodes)}_{part}" for part in ("values", "places"))
+        self._add("TopK", [values, self.constant([count], np.int64)], found, {"axis": -1}, places)
+        return found, places
+
     @property
     def folder(self) -> Path:
         """The folder that holds all files of weights, links followed; what opens the graph has to be told of it."""
@@ -88,23 +100,51 @@ class OnnxGraph:
 
     def serialised(self) -> bytes:
         """Write the graph, places of weights as they lie in :attr:`folder`."""
-        weights, folder = [], self.folder
+        weights, folder = list[bytes](), self.folder
         for name, (values, file, start) in self._weights.items():
             place = {"location": file.relative_to(folder).as_posix(), "offset": start, "length": values.nbytes}
             entries = [_field(1, key.encode()) + _field(2, str(value).encode()) for key, value in place.items()]
             weights.append(_tensor(name, values, [*(_field(13, entry) for entry in entries), _number(14, 1)]))
+        return self._with(weights, {})
+
+    def save(self, file: Path, notes: Mapping[str, str]) -> None:
+        """Write the graph with all its weights into one file, whole or not at all.
+
+        Args:
+            file: Where to.
+            notes: What the file shall say of itself.
+
+        Raises:
+            DupmaeError: It would be larger than such a file may be.
+        """
+        size = sum(values.nbytes for values, _, _ in self._weights.values())
+        if size > 0.98 * MOST_BYTES:
+            raise DupmaeError(f"A graph of {size / 1e9:.1f} GB is too large for one file of ONNX, which holds 2 GB.")
+        weights = [
+            _tensor(name, values, [_field(9, values.tobytes())]) for name, (values, _, _) in self._weights.items()
+        ]
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(self._with(weights, notes))
+
+    def _with(self, weights: Sequence[bytes], notes: Mapping[str, str]) -> bytes:
+        """Write the graph with weights that are written."""
         parts = [_field(1, node) for node in self._nodes]
         parts += [_field(2, self.name.encode())]
         parts += [_field(5, tensor) for tensor in (*self._constants.values(), *weights)]
         parts += [_field(11, value) for value in self._inputs]
         parts += [_field(12, value) for value in self._outputs]
         operators = _field(1, b"") + _number(2, OPSET)
-        return _number(1, IR_VERSION) + _field(2, b"dupmae") + _field(7, b"".join(parts)) + _field(8, operators)
+        said = [_field(14, _field(1, key.encode()) + _field(2, value.encode())) for key, value in notes.items()]
+        model = _number(1, IR_VERSION) + _field(2, b"dupmae") + _field(7, b"".join(parts)) + _field(8, operators)
+        return model + b"".join(said)
 
-    def _add(self, operator: str, inputs: Sequence[str], output: str, attributes: Mapping[str, Attribute]) -> str:
-        """Add a node with one output."""
+    def _add(
+        self, operator: str, inputs: Sequence[str], output: str, attributes: Mapping[str, Attribute], *others: str
+    ) -> str:
+        """Add a node, and name its outputs, the first of which also names the node."""
         node = [_field(1, name.encode()) for name in inputs]
-        node += [_field(2, output.encode()), _field(3, output.encode()), _field(4, operator.encode())]
+        node += [_field(2, name.encode()) for name in (output, *others)]
+        node += [_field(3, output.encode()), _field(4, operator.encode())]
         node += [_field(5, _attribute(name, value)) for name, value in attributes.items()]
         self._nodes.append(b"".join(node))
         return output

@@ -1,0 +1,1 @@
+"""Duplex models as graphs of ONNX, which run in ONNX Runtime without PyTorch."""
