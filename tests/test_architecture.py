@@ -25,7 +25,7 @@ FLOORS = [
     {"evaluation"},
     {"finetuning"},
     {"experiments"},
-    {"serving"},
+    {"serving", "integrations"},
     {"cli"},
     {"__init__", "__main__"},
 ]

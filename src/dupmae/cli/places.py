@@ -29,7 +29,7 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("model", "base_model", "anchor_model", "teacher", "teacher_model"), "name"),
     **dict.fromkeys(("reranker", "benchmark", "recipe", "recipes", "data"), "name"),
     "api_key_file": "read",
-    **dict.fromkeys(("output", "encodings"), "folder"),
+    **dict.fromkeys(("output", "encodings", "mteb"), "folder"),
     "json": "file",
     "indexes": "read",
     **dict.fromkeys(("host", "origins", "hosts"), "text"),

@@ -13,6 +13,9 @@ from dupmae.errors import DupmaeError
 from dupmae.files import write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dupmae.corpus import Benchmark, Run
     from dupmae.evaluation.comparison import Comparison, Rerank
 
 
@@ -35,6 +38,7 @@ def evaluate(
     ties: Literal["id", "trec_eval"] = "id",
     allow_unknown: bool = False,
     json: str | None = None,
+    mteb: str | None = None,
 ) -> None:
     """Measure one or several retrievers on one or several benchmarks, quality and cost in one table.
 
@@ -73,6 +77,8 @@ def evaluate(
         ties: How equal scores are ordered: by id, or as trec_eval does.
         allow_unknown: Drop judgements that name unknown queries or passages instead of refusing them.
         json: File to write the results to.
+        mteb: Folder for results in the layout of MTEB, which measures the same rankings once more; needs its package
+            (`pip install 'dupmae[mteb]'`).
     """
     ranked = benchmark is not None and (model or run) and qrels is None
     judged = run is not None and qrels is not None and model is None and benchmark is None
@@ -82,6 +88,10 @@ def evaluate(
         raise DupmaeError("--reranker reads queries and passages, which --qrels does not have: give --benchmark")
     if k < 10:
         raise DupmaeError(f"--k counts the passages to rank, at least the 10 that NDCG@10 looks at, not {k}")
+    if mteb is not None:
+        if benchmark is None:
+            raise DupmaeError("--mteb measures on a benchmark, which --qrels alone is not: give --benchmark")
+        write_mteb = _writer_for_mteb()
     results = [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]
     from dupmae.cli.display import PlainConsole, show_comparisons
     from dupmae.evaluation.benchmarks import expand_groups
@@ -120,6 +130,8 @@ def evaluate(
                 ties=ties,
             )
             comparisons.append(comparison)
+            for number, part in enumerate(parts if mteb is not None else ()):
+                write_mteb(Path(mteb), part, {one.name: list(one.runs.values())[number] for one in comparison.systems})
             if output is not None:
                 place = Path(output) / "runs" / f"{definition.name}-{definition.split}"
                 write_runs(place, comparison.systems)
@@ -131,6 +143,19 @@ def evaluate(
         write_json(path, record)
     if output is not None:
         write_html(Path(output) / "report.html", Path(output).name, comparisons)
+
+
+def _writer_for_mteb() -> Callable[[Path, Benchmark, dict[str, Run]], None]:
+    """Find what writes results as MTEB does.
+
+    Raises:
+        DupmaeError: Its package is missing.
+    """
+    try:
+        from dupmae.integrations.mteb import write_results
+    except ImportError as error:
+        raise DupmaeError(f"--mteb needs the package mteb ({error}): pip install 'dupmae[mteb]'") from error
+    return write_results
 
 
 def _reranking(option: str, model: str, depth: int, batch_size: int = 32) -> Rerank:
