@@ -164,6 +164,7 @@ def _meta(name: str, revision: str, framework: list[Any]) -> ModelMeta:
     """Describe a model of which no more is known than its name and its version."""
     unknown = ("release_date", "languages", "n_parameters", "memory_usage_mb", "max_tokens", "embed_dim", "license")
     others = ("public_training_code", "public_training_data", "use_instructions", "training_datasets")
+    nothing: dict[str, Any] = dict.fromkeys((*unknown, *others))
     return ModelMeta(
         loader=None,
         name=name,
@@ -172,5 +173,5 @@ def _meta(name: str, revision: str, framework: list[Any]) -> ModelMeta:
         framework=framework,
         similarity_fn_name=ScoringFunction.DOT_PRODUCT,
         model_type=["sparse"],
-        **dict.fromkeys((*unknown, *others)),
+        **nothing,
     )

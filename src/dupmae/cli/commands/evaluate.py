@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,10 +89,9 @@ def evaluate(
         raise DupmaeError("--reranker reads queries and passages, which --qrels does not have: give --benchmark")
     if k < 10:
         raise DupmaeError(f"--k counts the passages to rank, at least the 10 that NDCG@10 looks at, not {k}")
-    if mteb is not None:
-        if benchmark is None:
-            raise DupmaeError("--mteb measures on a benchmark, which --qrels alone is not: give --benchmark")
-        write_mteb = _writer_for_mteb()
+    if mteb is not None and benchmark is None:
+        raise DupmaeError("--mteb measures on a benchmark, which --qrels alone is not: give --benchmark")
+    write_mteb = None if mteb is None else _writer_for_mteb(Path(mteb))
     results = [*([Path(json)] if json else []), *([Path(output) / "results.json"] if output else [])]
     from dupmae.cli.display import PlainConsole, show_comparisons
     from dupmae.evaluation.benchmarks import expand_groups
@@ -130,8 +130,9 @@ def evaluate(
                 ties=ties,
             )
             comparisons.append(comparison)
-            for number, part in enumerate(parts if mteb is not None else ()):
-                write_mteb(Path(mteb), part, {one.name: list(one.runs.values())[number] for one in comparison.systems})
+            for number, part in enumerate(parts if write_mteb is not None else ()):
+                assert write_mteb is not None
+                write_mteb(part, {one.name: list(one.runs.values())[number] for one in comparison.systems})
             if output is not None:
                 place = Path(output) / "runs" / f"{definition.name}-{definition.split}"
                 write_runs(place, comparison.systems)
@@ -145,8 +146,8 @@ def evaluate(
         write_html(Path(output) / "report.html", Path(output).name, comparisons)
 
 
-def _writer_for_mteb() -> Callable[[Path, Benchmark, dict[str, Run]], None]:
-    """Find what writes results as MTEB does.
+def _writer_for_mteb(folder: Path) -> Callable[[Benchmark, dict[str, Run]], None]:
+    """Find what writes results into a folder as MTEB does.
 
     Raises:
         DupmaeError: Its package is missing.
@@ -155,13 +156,11 @@ def _writer_for_mteb() -> Callable[[Path, Benchmark, dict[str, Run]], None]:
         from dupmae.integrations.mteb import write_results
     except ImportError as error:
         raise DupmaeError(f"--mteb needs the package mteb ({error}): pip install 'dupmae[mteb]'") from error
-    return write_results
+    return partial(write_results, folder)
 
 
 def _reranking(option: str, model: str, depth: int, batch_size: int = 32) -> Rerank:
     """Make the function that ranks the best passages of each query by a cross-encoder, given as an option."""
-    from functools import partial
-
     from dupmae.models import open_model
     from dupmae.retrievers.scorers import load_cross_encoder, rerank, score_pairs
 
