@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rerank": evaluate.rerank,
     "encode": model.encode,
     "pack": model.pack,
+    "unpack": model.unpack,
     "export": model.export,
     "distil-queries": model.distil_queries,
     "sync": sync.sync,

@@ -45,6 +45,7 @@ OTHER_ROLES: dict[tuple[str, str], Role] = {
     ("encode", "output"): "replaced",
     ("pack", "file"): "file",
     ("pack", "model"): "read",
+    ("unpack", "folder"): "replaced",
 }
 """Commands whose option of that name is something else."""
 

@@ -312,6 +312,34 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
                 names.append(f"word {dimension - others}" if word is None else f'"{word}"')
         return names
 
+    def decode(
+        self, embeddings: torch.Tensor, top_k: int | None = None
+    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
+        """Name what vectors of :meth:`encode` hold (:meth:`name_dimensions`), with its weight, heaviest first.
+
+        Args:
+            embeddings: One vector or several, sparse or not.
+            top_k: Dimensions of a vector; all that are not 0 if None.
+
+        Raises:
+            ValueError: Less than one dimension is asked for.
+        """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k is {top_k}: ask for one dimension at least.")
+        single = embeddings.ndim == 1
+        rows = embeddings.unsqueeze(0) if single else embeddings
+        rows = (rows if rows.is_sparse else rows.to_sparse()).coalesce()
+        order = rows.values().argsort(descending=True)
+        found: list[list[tuple[int, float]]] = [[] for _ in range(len(rows))]
+        for row, *weighed in zip(*rows.indices()[:, order].tolist(), rows.values()[order].tolist(), strict=True):
+            if top_k is None or len(found[row]) < top_k:
+                found[row].append((int(weighed[0]), float(weighed[1])))
+        named = []
+        for row in found:
+            names = self.name_dimensions([dimension for dimension, _ in row])
+            named.append([(name, weight) for name, (_, weight) in zip(names, row, strict=True)])
+        return named[0] if single else named
+
     def embed_queries(
         self, texts: Sequence[str], batch_size: int = 32, show_progress_bar: bool = False
     ) -> DuplexEmbeddings:

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 CODE_FILE = "modeling_duplex.py"
 """Name under which this file travels in a model folder, where sentence-transformers looks for it."""
+WORDS_FILE = "words.json"
+"""Name of what a model's folder says of how words are read."""
 FORMER_KEYS = {
     "cls_dimension": "dense_dimension",
     "ot_projection": "lexical_projection",
@@ -105,6 +107,7 @@ class DuplexPooling(Module):  # type: ignore[misc]
         "words",
     ]
     save_in_root = False
+    words_read: bytes | None = None
     special: torch.Tensor
 
     def __init__(
@@ -293,9 +296,14 @@ class DuplexPooling(Module):  # type: ignore[misc]
         return self.vocabulary_size + self.dense_dimension
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write configuration and weights (always safetensors) to this module's folder, this file to the model's."""
+        """Write configuration and weights (always safetensors) to this module's folder.
+
+        The model's folder gets this file, and how words are read as it was loaded, for whoever computes them.
+        """
         Path(output_path).mkdir(parents=True, exist_ok=True)
         shutil.copy(__file__, Path(output_path).parent / CODE_FILE)
+        if self.words_read is not None:
+            (Path(output_path).parent / WORDS_FILE).write_bytes(self.words_read)
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=True)
 
@@ -309,6 +317,8 @@ class DuplexPooling(Module):  # type: ignore[misc]
         module: DuplexPooling = cls.load_torch_weights(
             model_name_or_path, subfolder=subfolder, model=cls(**settings), **hub
         )
+        words_file = cls.load_file_path(model_name_or_path, WORDS_FILE, **hub) if module.words else None
+        module.words_read = None if words_file is None else Path(words_file).read_bytes()
         if module.words and cls.__module__ != "dupmae.duplex.pooling":
             logger.warning(
                 "The third part of this model's score, whole words, is left out: dupmae computes it (DuplexEncoder)."

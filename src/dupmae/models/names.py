@@ -41,7 +41,7 @@ class Edition:
 EDITIONS = {
     SMALL: Edition(
         file=_WEIGHTS_FOLDER / f"{SMALL}.safetensors",
-        sha256="88574e4cb1d93b25fad5e423bb9f300d0ee92395339a848c9976ee634cfa5e82",
+        sha256="1cc1d4b6885906e59ec2f0dc73e023ec89c4dea5b27b3829c579e40c5e10c7f6",
         contents="4d7e6bed185e46d359e0db0d28c0a01eff307fd5ebf377b1cd234c6ae8b97fd1",
         fingerprint="a7da5be7dd381df5",
         base=_WEIGHTS_FOLDER / f"{SMALL}-1.safetensors",

@@ -103,6 +103,31 @@ def pack(model: str, file: str, /, *, bits: int = 8, vocabulary_bits: int = 8) -
         say(f"Written: {file} ({figures['bytes'] / 1e6:.1f} MB, no matrix off by more than {figures['error']:.1%})")
 
 
+def unpack(model: str, folder: str, /) -> None:
+    """Write a model as a folder of sentence-transformers, to look into it, to train it elsewhere, or to send it.
+
+    Example:
+      dupmae unpack dupmae-small small
+      dupmae unpack model.safetensors model
+
+    Writes FOLDER, which plain sentence-transformers opens, too (`SparseEncoder("small", trust_remote_code=True)`).
+
+    Args:
+        model: A packed file, `dupmae-small`, or a Hugging Face id.
+        folder: The folder to write.
+    """
+    import shutil
+
+    from dupmae.duplex.pooling import CODE_FILE
+    from dupmae.models import open_model
+
+    opened, target = open_model(model), Path(folder)
+    refuse_foreign(target, CODE_FILE)
+    with atomic_folder(target) as temporary:
+        shutil.copytree(opened.path, temporary, dirs_exist_ok=True)
+    say(f"Written: {folder}")
+
+
 def export(
     model: str,
     /,
