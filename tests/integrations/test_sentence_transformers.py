@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_its_evaluator_measures_it(duplex_folder, texts) -> None:
     queries, relevant = {"q": texts[3]}, {"q": {"3"}}
     evaluator = SparseInformationRetrievalEvaluator(queries, corpus, relevant, ndcg_at_k=[10], name="tiny")
     found = evaluator(model)
-    theirs = next(value for name, value in found.items() if name.endswith("dot_ndcg@10"))
+    theirs = next(float(value) for name, value in found.items() if name.endswith("dot_ndcg@10"))
     encoder = DuplexEncoder(str(duplex_folder), device="cpu")
     scores = encoder.similarity(encoder.encode_query([texts[3]]), encoder.encode_document(list(corpus.values())))[0]
     rank = int((scores > scores[3]).sum())
@@ -63,7 +64,8 @@ def test_its_evaluator_measures_it(duplex_folder, texts) -> None:
 def test_decode_names_every_dimension() -> None:
     encoder = DuplexEncoder("dupmae-small", device="cpu")
     vectors = encoder.encode_query(["ships at night", "bread"])
-    first, second = encoder.decode(vectors, top_k=500)
+    decoded: list[Any] = encoder.decode(vectors, top_k=500)
+    first, second = decoded
     assert {"ships", "dense 0", "dense 383"} <= {name for name, _ in first}
     assert any(name.startswith("word ") for name, _ in second)
     assert [weight for _, weight in first] == sorted((weight for _, weight in first), reverse=True)
