@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dupmae.retrievers import bm25_run as bm25_run
     from dupmae.retrievers import dense_run as dense_run
     from dupmae.retrievers import duplex_run as duplex_run
+    from dupmae.runtime.bars import show_bars as show_bars
 
 settle_caches()  # before numba and the libraries of models look for their own
 
@@ -60,6 +61,7 @@ _HOMES = {
     "dupmae.index": ("DuplexIndex", "Hit"),
     "dupmae.pretraining": ("pretrain",),
     "dupmae.retrievers": ("bm25_run", "dense_run", "duplex_run"),
+    "dupmae.runtime.bars": ("show_bars",),
 }
 """Module -> the public names that it holds."""
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -13,6 +13,7 @@ from dupmae.cli.failures import explain, fail, on_broken_pipe
 from dupmae.cli.parsing import description, parse_command
 from dupmae.cli.places import refuse_outputs, tidied
 from dupmae.errors import DupmaeError, nearest
+from dupmae.runtime.bars import bars_shown, heartbeat
 from dupmae.runtime.processes import refuse_bad_environment, refuse_several_processes
 from dupmae.runtime.quiet import hide_progress, silence, silence_other_processes
 from dupmae.runtime.streams import OUTPUT, settle_streams
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0, or what :mod:`dupmae.cli.failures` says of the exception."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     settle_streams()
-    with guarded_streams():
+    with guarded_streams(), bars_shown():
         return _run(words)
 
 
@@ -86,7 +87,7 @@ def _run(words: list[str]) -> int:
             hide_progress()
         if not named.get("dry_run"):
             refuse_outputs(name, named)
-        with tidied(name, named):
+        with tidied(name, named), heartbeat():
             COMMANDS[name](*positional, **keyword)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:

@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dupmae.corpus import Benchmark, Passage, Qrels, read_benchmark, write_benchmark
 from dupmae.errors import DupmaeError
 from dupmae.evaluation.benchmarks import Definition, definition_of, definitions_in, known_definition
 from dupmae.files import atomic_folder, file_sha256, write_json
+from dupmae.runtime.bars import bar
 from dupmae.runtime.json_text import parse_json
 
 SOURCE_FILE = "source.json"
@@ -146,7 +145,7 @@ def _from_ir_datasets(definitions: list[Definition], part: str) -> Content:
     documents = loaded[0][1]
     passages = (
         Passage(document.doc_id, getattr(document, "title", ""), _text(document))
-        for document in tqdm(documents.docs_iter(), total=documents.docs_count(), unit=" passages")
+        for document in bar(documents.docs_iter(), "Fetch", "passages", documents.docs_count())
     )
     return passages, queries, judgements
 
@@ -177,7 +176,7 @@ def _from_hub(definitions: list[Definition], part: str) -> Content:
     queries = {str(row["_id"]): row["text"] for row in rows(name, "queries", split)}
     passages = (
         Passage(str(row["_id"]), row.get("title") or "", row["text"])
-        for row in tqdm(rows(name, "corpus", split), unit=" passages")
+        for row in bar(rows(name, "corpus", split), "Fetch", "passages")
     )
     return passages, {query: text for query, text in queries.items() if query in qrels}, {definition.split: qrels}
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from dupmae.files import atomic_write
+from dupmae.runtime.bars import bar
 from dupmae.runtime.processes import refuse_several_processes
 from dupmae.runtime.resuming import recorded_run
 
@@ -59,14 +58,14 @@ def write_resumably(
         if run.finished:
             return target
         blocks: list[Path] = []
-        with tqdm(total=len(queries), desc=kind, unit=" queries", dynamic_ncols=True) as bar:
+        with bar(None, kind, "queries", len(queries), delay=0) as progress:
             for start in range(0, len(queries), BLOCK):
                 block = queries[start : start + BLOCK]
                 path = folder / f"{start}-{start + len(block)}.jsonl"
                 if not path.is_file():
                     write(block, path)
                 blocks.append(path)
-                bar.update(len(block))
+                progress.update(len(block))
         with atomic_write(target, "wb") as file:
             for path in blocks:
                 with path.open("rb") as part:

@@ -136,7 +136,7 @@ def encode_store(store: Sequences, tokenizer: Any, model: Model, folder: Path, c
         encode = _encoder(model, config.precision, processes.device)
         logger.info("The vectors of %s are kept in %s.", model.label, kept)
         total, done = sum(sizes.values()), sum(sizes.values()) - sum(missing.values())
-        with bar(None, "Anchor vectors", "chunks", total, done=done, show=is_first_process()) as progress:
+        with bar(None, "Anchor vectors", "chunks", total, done=done) as progress:
             for start, size in missing.items():
                 texts, parts = _texts(store, tokenizer, start, start + size), list[torch.Tensor]()
                 for begin in range(0, size, TOLD):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from dupmae.runtime.bars import bar
 
 
 class PhaseBar(ProgressCallback):  # type: ignore[misc]
@@ -23,13 +24,8 @@ class PhaseBar(ProgressCallback):  # type: ignore[misc]
         """Open the bar; the steps before a resumption are there already and count for no speed."""
         self.current_step = state.global_step
         if state.is_world_process_zero:
-            self.training_bar = tqdm(
-                total=state.max_steps,
-                initial=self.current_step,
-                desc=self.description,
-                unit=" steps",
-                dynamic_ncols=True,
-            )
+            steps, done = state.max_steps, self.current_step
+            self.training_bar = bar(None, self.description, "steps", steps, done=done, delay=0)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print nothing: the losses are in the JSONL file."""

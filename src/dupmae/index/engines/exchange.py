@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dupmae.corpus import Passage
 from dupmae.duplex.embeddings import DuplexEmbeddings
@@ -23,14 +22,14 @@ from dupmae.index.scoring.query import UNCHANGED, Weights
 from dupmae.index.scoring.words import all_rarities
 from dupmae.index.storage.quantise import Rows, restore_dense
 from dupmae.index.where import Filter, Where, read_filter
+from dupmae.runtime.bars import bar
 
 
 def push(index: DuplexIndex, engine: Engine) -> int:
     """Make an engine hold the passages of an index and no others; return how many there are."""
     dimensions = index.manifest.vocabulary_size + index.manifest.cls_dimension
     dimensions += 0 if index.manifest.words is None else WORD_DIMENSIONS
-    with tqdm(_documents(index), total=len(index), desc="push", unit=" passages") as bar:
-        return engine.push(iter(bar), dimensions)
+    return engine.push(iter(bar(_documents(index), "Push", "passages", len(index))), dimensions)
 
 
 def search(

@@ -19,7 +19,7 @@ def count_passages(passages: Iterable[Any]) -> int:
 
 def passages_bar(total: int | None) -> tqdm[Any]:
     """Open a progress bar over passages, `total` of them if that is known."""
-    return tqdm(total=total, desc="index", unit=" passages", dynamic_ncols=True)
+    return bar(None, "Index", "passages", total, delay=0)
 
 
 @contextmanager
