@@ -74,7 +74,14 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("dupmae")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    try:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        from dupmae.errors import DupmaeError, missing_package
+
+        if (missing := missing_package(error)) is None:
+            raise
+        raise DupmaeError(f"dupmae.{name}: {missing}") from error
     globals()[name] = value
     return value
 

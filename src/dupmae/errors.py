@@ -34,6 +34,24 @@ def one_sentence(sentence: str) -> str:
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
+PACKAGES = {
+    **dict.fromkeys(("torch", "transformers", "sentence_transformers", "accelerate", "datasets"), "train"),
+    **dict.fromkeys(("ir_measures", "bm25s", "matplotlib", "jinja2"), "train"),
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "serve"),
+    **{"mcp": "mcp", "mteb": "mteb", "onnx": "export", "faiss": "clusters", "qdrant_client": "qdrant"},
+    **{"psycopg": "pgvector", "ir_datasets": "benchmarks"},
+}
+"""Packages that not everybody needs -> the extra of `dupmae` that installs them."""
+
+
+def missing_package(error: BaseException) -> str | None:
+    """Say which extra installs what an import did not find; None if it is no such thing."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name not in PACKAGES:
+        return None
+    return f"this needs the package {name}, which is not installed: pip install 'dupmae[{PACKAGES[name]}]'"
+
+
 def without_passwords(text: str) -> str:
     """Put `***` in the place of the passwords in all URLs of a text: behind a user's name, and as parameters.
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dupmae.index.writing.progress import passages_bar, reported
+from dupmae.runtime.bars import bars_shown
 
 
 def encoder(batches: list[tuple[int, int]]) -> Any:
@@ -26,7 +27,8 @@ def encoder(batches: list[tuple[int, int]]) -> Any:
 
 @pytest.mark.parametrize("batches", [[], [(2, 100), (3, 60)], [(2, 100)]])
 def test_a_bar_moves_with_the_batches_and_ends_at_all_passages(batches: list[tuple[int, int]]) -> None:
-    seen, bar = [], passages_bar(10)
+    with bars_shown():
+        seen, bar = [], passages_bar(10)
     bar.update(1)
     moved = bar.update
     bar.update = lambda count: (seen.append(count), moved(count))[1]  # type: ignore[method-assign]

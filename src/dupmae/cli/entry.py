@@ -21,6 +21,7 @@ from dupmae.runtime.terminal import guarded_streams
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": experiments.run,
+    "recipes": experiments.recipes,
     "adapt": experiments.adapt,
     "pretrain": train.pretrain,
     "finetune": train.finetune,

@@ -12,7 +12,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from dupmae.errors import DupmaeError, is_unicode, one_sentence
+from dupmae.errors import DupmaeError, is_unicode, missing_package, one_sentence
 from dupmae.files import is_full_disk
 from dupmae.runtime.places import VARIABLE
 from dupmae.runtime.streams import OUTPUT, give_up_output
@@ -51,6 +51,8 @@ def explain(error: BaseException, arguments: Mapping[str, Any], *, resumable: bo
     """
     if isinstance(error, DupmaeError):
         return str(error), BAD_INPUT
+    if (missing := missing_package(error)) is not None:
+        return missing, BAD_INPUT
     rest = "the same command goes on where it stopped" if resumable else "nothing half-written remains"
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted; {rest}", INTERRUPTED

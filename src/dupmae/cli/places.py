@@ -17,7 +17,7 @@ from typing import Any, Literal
 from dupmae.corpus.lines import find_file
 from dupmae.errors import DupmaeError
 from dupmae.files import refuse_unwritable, refuse_unwritable_file
-from dupmae.runtime.places import expanded
+from dupmae.runtime.places import expanded, shipped
 
 Role = Literal["read", "name", "folder", "replaced", "file", "text"]
 """What an argument is: a path that is read; a folder or else a model's or a benchmark's name; a folder that is written
@@ -44,6 +44,7 @@ OTHER_ROLES: dict[tuple[str, str], Role] = {
     ("rerank", "output"): "file",
     ("encode", "output"): "replaced",
     ("pack", "file"): "file",
+    ("recipes", "output"): "file",
     ("pack", "model"): "read",
     ("unpack", "folder"): "replaced",
 }
@@ -82,7 +83,11 @@ def settled(command: str, key: str, value: Any) -> Any:
         return f"{kind}:{expanded(name)}"
     if not value:
         raise DupmaeError("is empty: give a path" + (" or a name" if role == "name" else ""))
-    return expanded(value)
+    place = expanded(value)
+    if role in ("read", "name") and not os.path.lexists(place):  # the package's own is found from any folder
+        named = f"recipes/{place}.yaml" if key == "recipe" else place
+        return str(shipped(named) or place)
+    return place
 
 
 def settled_fields(command: str, settings: Any, given: Any, prefix: str = "") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from dupmae.config import BackendName
@@ -14,18 +15,21 @@ if TYPE_CHECKING:
 
 
 def open_encoder(
-    model: Model, backend: BackendName, precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    model: Model, backend: BackendName | None, precision: Literal["auto", "float32", "bfloat16"] = "auto"
 ) -> DuplexEncoder | OnnxEncoder:
     """Open an encoder of passages and queries.
 
     Args:
         model: A duplex model.
         backend: `torch`; `onnx`, the same weights in ONNX Runtime; or `onnx-int8`, what `dupmae export` made of them.
+            None takes PyTorch where it is installed, and else ONNX Runtime.
         precision: Of PyTorch.
 
     Raises:
         DupmaeError: It cannot be opened: why is said, and what to do; or a precision of another backend than PyTorch.
     """
+    if backend is None:
+        backend = "onnx" if find_spec("torch") is None else "torch"
     if backend == "torch":
         from dupmae.duplex import DuplexEncoder
 

@@ -71,7 +71,8 @@ class DuplexIndex:
         self.query_encoder: QueryEncoderName | None = None
         """What encodes queries: None takes PyTorch if the model is loaded in it, and else ONNX Runtime."""
         self.backend: BackendName | None = None
-        """What encodes passages that are added: None takes PyTorch, and the model's export for an index in int8."""
+        """What encodes passages that are added: None takes PyTorch where it is installed, else ONNX Runtime, and
+        for an index in int8 the model's export."""
         self._model: Model | None = None
         self._encoder = None if encoder is None else fitted(encoder, folder, self.manifest)
         self._queries: QueryEncoder | None = None
@@ -200,7 +201,7 @@ class DuplexIndex:
         if self._encoder is None:
             from dupmae.duplex.backends import open_encoder
 
-            backend = self.backend or ("onnx-int8" if self.manifest.precision == "int8" else "torch")
+            backend = self.backend or ("onnx-int8" if self.manifest.precision == "int8" else None)
             self.encoder = cast(Encoder, open_encoder(self._found_model(), backend))
             assert self._encoder is not None
         return self._encoder

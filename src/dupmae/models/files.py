@@ -31,14 +31,17 @@ def model_file(model: str, file: str, **hub: Any) -> Path | None:
     if Path(model).is_dir():
         found = Path(model) / file
         return found if found.is_file() else None
-    from transformers.utils.hub import cached_file
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
-    missing = ("missing_entries", "connection_errors", "gated_repo")
     try:
-        fetched = cached_file(model, file, **hub, **{f"_raise_exceptions_for_{what}": False for what in missing})
-    except OSError:  # no such model; whoever loads it says so
+        return Path(hf_hub_download(model, file, **hub))
+    except (
+        OSError,
+        EntryNotFoundError,
+        HFValidationError,
+    ):  # no such file or model, or no way to it; whoever loads it says so
         return None
-    return None if fetched is None else Path(fetched)
 
 
 def read_settings(model: str, file: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import re
 import stat
 import sys
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dupmae.errors import DupmaeError
 
@@ -52,6 +52,20 @@ def expanded(path: str) -> str:
         return os.environ.get(name, match[0])
 
     return _NAMED.sub(value, beginning) + slash + _NAMED.sub(value, rest)
+
+
+def shipped(path: str) -> Path | None:
+    """Find a recipe or bundled data that comes with the package by its path in the repository, such as `data/sample`.
+
+    Returns:
+        None if nothing of that path comes with it.
+    """
+    top = PurePosixPath(path).parts[:1]
+    if top not in (("data",), ("recipes",)) or ".." in PurePosixPath(path).parts:
+        return None
+    package = Path(__file__).parents[1]
+    places = (package / "shipped" / path, package.parents[1] / path)  # of a wheel, of a clone
+    return next((place for place in places if place.exists()), None)
 
 
 def cache_folder() -> Path:

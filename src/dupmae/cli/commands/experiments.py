@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 from dupmae.cli.commands.inputs import read_train, say
 from dupmae.cli.parsing import parse_command
 from dupmae.config import AdaptConfig, FieldsConfig, PairsConfig, Recipe
+from dupmae.errors import DupmaeError, nearest
+from dupmae.files import atomic_write
 from dupmae.models import SMALL
+from dupmae.runtime.places import shipped
 
 
 def run(recipe: str, /, *, dry_run: bool = False, settings: Recipe) -> None:
     """Run a recipe end to end: text in, a retriever and a report on it out.
 
     Example:
+      dupmae run demo
       dupmae run recipes/scifact.yaml
       dupmae run recipes/scifact.yaml --output runs/long --pretrain.steps 1000
       dupmae run recipes/scifact.yaml --output runs/long --finetune.epochs 2 --dry_run
@@ -26,7 +32,8 @@ def run(recipe: str, /, *, dry_run: bool = False, settings: Recipe) -> None:
     after an interruption and it goes on.
 
     Args:
-        recipe: YAML file with the options below as keys; options given here win over it.
+        recipe: YAML file with the options below as keys, or the name of one that comes with the package (see `dupmae
+            recipes`); options given here win over it.
         dry_run: Print which stages are done and which would run, and why, and do nothing.
         settings: The experiment.
     """
@@ -138,6 +145,42 @@ def adapt(
         run_adaptation()
     else:
         say(f"Written: {run_adaptation()}")
+
+
+def recipes(name: str | None = None, /, *, output: str | None = None) -> None:
+    """List the recipes that come with the package, or write one out, to be changed.
+
+    Example:
+      dupmae recipes
+      dupmae recipes scifact --output mine.yaml
+
+    Prints each name with what it is for; with a name the recipe itself, or with --output writes it to a file. `dupmae
+    run NAME` runs one as it is, from any folder; those for another command say so.
+
+    Args:
+        name: Of a recipe.
+        output: File to write it to.
+    """
+    folder = shipped("recipes")
+    files = {} if folder is None else {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    if name is None:
+        for known, file in files.items():
+            lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+            about = " ".join(line.lstrip("# ") for line in lines)
+            say(f"{known:<18} {re.split(r'(?<!Eq)[.] ', about)[0].rstrip('.')}.")
+        return
+    if name not in files:
+        close = nearest(name, list(files))
+        raise DupmaeError(
+            f"there is no recipe {name}" + (f"; did you mean {close}?" if close else ": see dupmae recipes")
+        )
+    text = files[name].read_text(encoding="utf-8")
+    if output is None:
+        print(text, end="")
+    else:
+        with atomic_write(Path(output)) as file:
+            file.write(text)
+        say(f"Written: {output}")
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

@@ -34,7 +34,7 @@ def build(
     chunk_tokens: Count = CHUNK_TOKENS,
     chunk_overlap: Count | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
-    backend: BackendName = "torch",
+    backend: BackendName | None = None,
     strict: bool = False,
     fields: FieldsConfig,
 ) -> None:
@@ -63,7 +63,8 @@ def build(
         precision: Arithmetic of the encoder, for these passages, those added later, and queries; `auto` takes bfloat16
             where the machine multiplies in it (AMX, AVX-512, GPU).
         backend: What computes the passages: PyTorch (`torch`), ONNX Runtime on the processor (`onnx`), or there with
-            products of bytes (`onnx-int8`), once `dupmae export` has made and measured them.
+            products of bytes (`onnx-int8`), once `dupmae export` has made and measured them; if not given, PyTorch
+            where it is installed, and else ONNX Runtime.
         strict: Refuse a corpus of which a file or a record cannot be read, instead of naming it and going on.
         fields: The names of the corpus's fields.
     """

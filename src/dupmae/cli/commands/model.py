@@ -25,7 +25,7 @@ def encode(
     chunk_tokens: Count = CHUNK_TOKENS,
     chunk_overlap: Count | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
-    backend: BackendName = "torch",
+    backend: BackendName | None = None,
     strict: bool = False,
     fields: FieldsConfig,
 ) -> None:
@@ -118,11 +118,10 @@ def unpack(model: str, folder: str, /) -> None:
     """
     import shutil
 
-    from dupmae.duplex.pooling import CODE_FILE
     from dupmae.models import open_model
 
     opened, target = open_model(model), Path(folder)
-    refuse_foreign(target, CODE_FILE)
+    refuse_foreign(target, "config.json")
     with atomic_folder(target) as temporary:
         shutil.copytree(opened.path, temporary, dirs_exist_ok=True)
     say(f"Written: {folder}")
