@@ -12,13 +12,14 @@ help:
 	@echo "make lint    lint and types only"
 	@echo "make bench   list the benchmarks; make bench NAME=... runs one"
 	@echo "make clean   remove .venv and the caches (runs/ stays)"
+	@echo "PIP_ARGS=... goes to pip when .venv is made, such as --extra-index-url URL of PyTorch's CPU builds"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "dupmae needs Python 3.11 or newer and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing dupmae and what it needs into .venv (once; PyTorch makes it a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
 demo: $(STAMP)

@@ -151,7 +151,6 @@ def recipes(name: str | None = None, /, *, output: str | None = None) -> None:
     """List the recipes that come with the package, or write one out, to be changed.
 
     Example:
-      dupmae recipes
       dupmae recipes scifact --output mine.yaml
 
     Prints each name with what it is for; with a name the recipe itself, or with --output writes it to a file. `dupmae
@@ -178,8 +177,8 @@ def recipes(name: str | None = None, /, *, output: str | None = None) -> None:
     if output is None:
         print(text, end="")
     else:
-        with atomic_write(Path(output)) as file:
-            file.write(text)
+        with atomic_write(Path(output)) as written:
+            written.write(text)
         say(f"Written: {output}")
 
 
