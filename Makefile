@@ -3,13 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test pytest lint bench clean
+.PHONY: help demo test pytest lint docs bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    pre-train and fine-tune dupmae-small on the bundled SciFact, and evaluate it (recipes/demo.yaml)"
 	@echo "make test    lint, types and tests"
 	@echo "make lint    lint and types only"
+	@echo "make docs    the documentation as a site, in site/"
 	@echo "make bench   list the benchmarks; make bench NAME=... runs one"
 	@echo "make clean   remove .venv and the caches (runs/ stays)"
 	@echo "PIP_ARGS=... goes to pip when .venv is made, such as --extra-index-url URL of PyTorch's CPU builds"
@@ -38,6 +39,11 @@ pytest: export HF_HUB_OFFLINE = 1
 pytest: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "Written: site/overview.html"
+
 bench: $(STAMP)
 ifdef NAME
 	$(BIN)/python benchmarks/$(NAME).py
@@ -46,5 +52,5 @@ else
 endif
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ from dupmae.config import Recipe
 from dupmae.corpus import Passage, read_pairs, write_benchmark
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("skills/*/*.md"))]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["".join(word) for word in itertools.product("bdfgklmnpr", "aeiou", "bdfgklmnpr")]

@@ -14,7 +14,7 @@ class DupmaeError(Exception):
     The command line prints the sentence and exits with 2; a traceback means a defect of ours. The sentence stands on
     one line and has at most :data:`LONGEST` characters, whatever a library, a file or a name put into it.
 
-    Example:
+    Examples:
         >>> from dupmae import DupmaeError, read_passages
         >>> try:
         ...     read_passages("nowhere.jsonl")

@@ -26,7 +26,7 @@ Baseline = Literal["bm25", "base-model", "hybrid", "finetuned-without-pretrainin
 class DataConfig(CheckedSettings):
     """The benchmark a recipe trains and reports on.
 
-    Example:
+    Examples:
         >>> from dupmae import DataConfig
         >>> data = DataConfig(benchmark="data/scifact", hold_out="queries")
         >>> data.train_split, data.test_split, data.dev_fraction
@@ -58,7 +58,7 @@ class DataConfig(CheckedSettings):
 class Recipe(CheckedSettings):
     """One experiment from text to report, which :func:`dupmae.run_recipe` runs.
 
-    Example:
+    Examples:
         >>> from dupmae import DataConfig, FinetuneConfig, Recipe
         >>> recipe = Recipe(
         ...     output="runs/lighthouses",
@@ -114,7 +114,7 @@ class Recipe(CheckedSettings):
 class AdaptConfig(CheckedSettings):
     """A retriever from text alone: pre-training, then pairs drawn from the text; :func:`dupmae.adapt` takes it.
 
-    Example:
+    Examples:
         >>> from dataclasses import replace
         >>> from dupmae import AdaptConfig
         >>> config = AdaptConfig(stages=2)

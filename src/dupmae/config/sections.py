@@ -108,7 +108,7 @@ class PairsConfig(CheckedSettings):
 class StoreConfig(CheckedSettings):
     """How raw text becomes the token store.
 
-    Example:
+    Examples:
         >>> from dupmae import StoreConfig
         >>> StoreConfig(max_length=128)
         StoreConfig(max_length=128, min_length=8)
@@ -146,7 +146,7 @@ class ScratchConfig(CheckedSettings):
 class PretrainConfig(CheckedSettings):
     """DupMAE pre-training: masked language modelling, [CLS] decoding, bag-of-words decoding (Eq. 1-9).
 
-    Example:
+    Examples:
         RetroMAE, the first version of the method, has no bag of words:
 
         >>> from dupmae import PretrainConfig
@@ -249,7 +249,7 @@ class PretrainConfig(CheckedSettings):
 class DuplexConfig(CheckedSettings):
     """The representation (Eq. 10-12).
 
-    Example:
+    Examples:
         The paper's passages, of a [CLS] vector of 384 numbers and 384 terms, for an encoder that wants prompts:
 
         >>> from dupmae import DuplexConfig
@@ -310,7 +310,7 @@ class DuplexConfig(CheckedSettings):
 class FinetuneConfig(CheckedSettings):
     """A stage of fine-tuning: contrastive, with BM25's (Eq. 13) or mined negatives (Eq. 14), or distilling (Eq. 15).
 
-    Example:
+    Examples:
         A finished embedder learns from a few pairs and forgets little:
 
         >>> from dupmae import FinetuneConfig

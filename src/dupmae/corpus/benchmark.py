@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class Benchmark:
     """A corpus with judged queries.
 
-    Example:
+    Examples:
         >>> from dupmae import Benchmark, Passage
         >>> corpus = {"lens": Passage("lens", "", "It bends light.")}
         >>> Benchmark("optics", "test", corpus, {"q1": "what bends light"}, {"q1": {"lens": 1}}).queries
@@ -54,7 +54,7 @@ def read_benchmark(folder: str | Path, split: str, *, allow_unknown: bool = Fals
     Raises:
         DupmaeError: As :func:`read_splits`.
 
-    Example:
+    Examples:
         >>> from dupmae import read_benchmark
         >>> from dupmae.corpus import Passage, write_benchmark
         >>> passages = [Passage("lamp", "Lamps", "They burn oil."), Passage("lens", "", "It bends light.")]

@@ -51,7 +51,7 @@ def chunk_document(
 ) -> list[Passage]:
     """Cut one document; see :func:`chunk_documents`.
 
-    Example:
+    Examples:
         >>> from dupmae import DuplexEncoder
         >>> from dupmae.corpus import Passage
         >>> from dupmae.corpus.chunks import chunk_document

@@ -139,7 +139,7 @@ def read_pairs(
     Raises:
         DupmaeError: A record is malformed, a query or a passage is empty, or there is no pair at all.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from dupmae.corpus import read_pairs
         >>> _ = Path("pairs.csv").write_text("Question,Answer\nwhat burns,A lamp.\nwhat swims,A fish.\n")
@@ -175,7 +175,7 @@ def read_scored_pairs(
     Raises:
         DupmaeError: As :func:`read_pairs`; or there are no scores, or not one for each passage of a record.
 
-    Example:
+    Examples:
         >>> import json
         >>> from pathlib import Path
         >>> from dupmae.corpus.pairs import read_scored_pairs

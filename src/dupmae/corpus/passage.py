@@ -39,7 +39,7 @@ class Heading:
 class Passage:
     """One unit of retrieval.
 
-    Example:
+    Examples:
         >>> from dupmae import Passage
         >>> passage = Passage("lens", "Lenses", "Glass bends light.", {"year": 1823})
         >>> passage.full_text, passage.document
@@ -72,7 +72,7 @@ class Passage:
 class Document(Passage):
     r"""A text as it was read, whole, before it is cut into chunks.
 
-    Example:
+    Examples:
         >>> from dupmae import Document
         >>> from dupmae.corpus import Heading
         >>> document = Document("a.md", "Lamps", "# Lamps\nThey burn oil.", headings=(Heading(0, 1, "Lamps"),))

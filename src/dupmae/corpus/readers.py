@@ -78,7 +78,7 @@ def read_passages(
         DupmaeError: The path does not exist or its type is unknown (at the call); of a file given by itself a record is
             malformed or an id occurs twice; or there is no document at all (on the way).
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from dupmae import read_passages
         >>> record = '{"_id": "a", "title": "Bees", "text": "They dance.", "year": 1927}'

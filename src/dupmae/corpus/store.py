@@ -188,7 +188,7 @@ def build_token_store(
             room; the folder holds something else; a text is not valid Unicode; nothing is left to store; a sequence
             is too long, or the store that lies there is in use and another.
 
-    Example:
+    Examples:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import PreTrainedTokenizerFast
         >>> from dupmae import StoreConfig, build_token_store

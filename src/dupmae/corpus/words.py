@@ -62,7 +62,7 @@ def fold(text: str) -> str:
 def words_of(text: str) -> list[str]:
     """Cut a text into folded words, in order; what stands for words in scripts without spaces is told above.
 
-    Example:
+    Examples:
         >>> from dupmae.corpus.words import words_of
         >>> words_of("Two STRASSEN, हिन्दी")
         ['two', 'strassen', 'हिन्दी']
@@ -88,7 +88,7 @@ def word_spans(text: str) -> Iterator[tuple[int, int, str]]:
 
     A word that only folding makes or cuts (a full-width space, a sign such as the Turkish dotted I) may be missed.
 
-    Example:
+    Examples:
         >>> from dupmae.corpus.words import word_spans
         >>> list(word_spans("Two STRASSEN"))
         [(0, 3, 'two'), (4, 12, 'strassen')]

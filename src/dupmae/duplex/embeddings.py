@@ -29,7 +29,7 @@ class DuplexEmbeddings:
     that both have, of the products of their `weights`; plus, of a model that has words, the dot product of their rows
     of `words`, each of the query's times its rarity, which an index knows of its passages.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from dupmae import DuplexEmbeddings
         >>> texts = DuplexEmbeddings(

@@ -80,7 +80,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         DupmaeError: There is no duplex model of this name, or its files are not whole
             (:mod:`dupmae.backbones.opening`).
 
-    Example:
+    Examples:
         >>> from dupmae import DuplexEncoder
         >>> encoder = DuplexEncoder("dupmae-small")
         >>> passages = ["A lamp behind a lens guides ships at night.", "Wild yeast makes sourdough rise."]

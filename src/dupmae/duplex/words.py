@@ -59,7 +59,7 @@ FREQUENT_WORDS = 50_000
 class WordSpace:
     """How words become terms: what a model and an index have to agree on.
 
-    Example:
+    Examples:
         >>> from dupmae.duplex.words import WordSpace
         >>> space = WordSpace(language="english", average_length=4)
         >>> passages = space.passages(["Lamps, lamps and a lighthouse", "bread"])

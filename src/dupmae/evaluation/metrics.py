@@ -76,7 +76,7 @@ def evaluate_run(
         DupmaeError: An unknown metric, no judgements, a grade beyond :data:`dupmae.corpus.trec.MOST_GRADE`, or a score
             that is not finite.
 
-    Example:
+    Examples:
         >>> from dupmae import evaluate_run
         >>> run = {"q1": {"a": 2.0, "b": 1.0}, "q2": {"a": 1.0}}
         >>> qrels = {"q1": {"b": 1}, "q2": {"c": 1}}

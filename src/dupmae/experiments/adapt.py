@@ -94,7 +94,7 @@ def adapt(
         DupmaeError: Settings that contradict each other or the model, too little text, or `output` holds a run of
             another base model or other data.
 
-    Example:
+    Examples:
         >>> import json
         >>> from pathlib import Path
         >>> from dupmae import AdaptConfig, FinetuneConfig, PretrainConfig, adapt

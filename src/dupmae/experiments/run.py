@@ -79,7 +79,7 @@ def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> Path:
         DupmaeError: The recipe names no output or benchmark, its output folder holds a run of another base model or
             other data, or a stage refuses its input.
 
-    Example:
+    Examples:
         >>> from dupmae import DataConfig, FinetuneConfig, PretrainConfig, Recipe, run_recipe
         >>> from dupmae.corpus import Passage, write_benchmark
         >>> answers = {f"q{number}": {f"p{number}": 1} for number in range(8)}

@@ -92,7 +92,7 @@ def finetune(
         DupmaeError: Too few pairs, a bad file of lists or scores, `output` holds another run,
             or one that is at work, or the loss is not a number.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from dupmae import DuplexConfig, DuplexEncoder, FinetuneConfig, finetune
         >>> from dupmae.backbones.from_scratch import new_encoder

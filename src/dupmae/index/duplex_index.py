@@ -46,7 +46,7 @@ class DuplexIndex:
     queries is opened when the first one comes: the model in ONNX Runtime, or in PyTorch if it is loaded. Threads may
     share an index: each search keeps to the state it began with.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from dupmae import DuplexEncoder, DuplexIndex
         >>> from dupmae.corpus import Passage
@@ -303,7 +303,7 @@ class DuplexIndex:
         Raises:
             DupmaeError: As :meth:`add`; or the corpus has none of the index's documents.
 
-        Example:
+        Examples:
             >>> from dupmae import DuplexEncoder, DuplexIndex
             >>> from dupmae.corpus import Passage
             >>> encoder, bees = DuplexEncoder("dupmae-small"), Passage("bees", "", "They dance.")

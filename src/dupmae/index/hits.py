@@ -14,7 +14,7 @@ from dupmae.corpus import Passage
 class Hit:
     """A passage found for a query, with the reasons; of a document that was cut into chunks the best one.
 
-    Example:
+    Examples:
         >>> from dupmae import Hit, Passage
         >>> passage = Passage("lens", "", "Glass bends light.")
         >>> hit = Hit.of(passage, 2.5, dense_score=1.0, lexical_score=1.5, word_score=0.0, matches=[], words=[])

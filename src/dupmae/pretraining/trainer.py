@@ -73,7 +73,7 @@ def pretrain(
             or one that is at work, all losses are switched off, `anchor_model` gives no vectors, there is nothing to
             shard over, the tracker is not installed, or the loss is not a number.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from transformers import AutoTokenizer
         >>> from dupmae import PretrainConfig, StoreConfig, build_token_store, pretrain

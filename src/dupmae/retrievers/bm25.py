@@ -38,7 +38,7 @@ def bm25_run(benchmark: Benchmark, k: int = 100) -> Run:
     Returns:
         Scores of the best passages, ties cut by id.
 
-    Example:
+    Examples:
         >>> from dupmae import bm25_run
         >>> from dupmae.corpus import Benchmark, Passage
         >>> corpus = {"a": Passage("a", "Lamps", "They light rooms."), "b": Passage("b", "Bread", "Bakers bake it.")}

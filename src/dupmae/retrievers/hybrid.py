@@ -48,7 +48,7 @@ def hybrid_run(
     Returns:
         Scores of the best passages, best first, equal ones by id.
 
-    Example:
+    Examples:
         >>> from dupmae.retrievers import hybrid_run
         >>> lexical, dense = {"q": {"a": 9.0, "b": 6.0}}, {"q": {"b": 0.9, "c": 0.8, "a": 0.5}}
         >>> mixed = hybrid_run(lexical, dense, candidates=1000)

@@ -50,7 +50,7 @@ def dense_run(
     Returns:
         Scores of the best passages by the model's own similarity (cosine unless it says otherwise), equal ones by id.
 
-    Example:
+    Examples:
         A model that counts three words stands in for a trained one:
 
         >>> from sentence_transformers import SentenceTransformer
@@ -85,7 +85,7 @@ def duplex_run(index: DuplexIndex, benchmark: Benchmark, k: int = 100, part: Par
     Returns:
         Scores of the best passages, best first.
 
-    Example:
+    Examples:
         >>> from dupmae import DuplexEncoder, DuplexIndex, duplex_run
         >>> from dupmae.corpus import Benchmark, Passage
         >>> corpus = {"a": Passage("a", "", "Keepers light the lamps."), "b": Passage("b", "", "Bakers bake bread.")}

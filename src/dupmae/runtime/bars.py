@@ -22,7 +22,7 @@ _asked = False
 def show_bars(shown: bool = True) -> None:
     """Show progress bars of all that takes long from now on, as the commands do, or show none any more.
 
-    Example:
+    Examples:
         >>> from dupmae import show_bars
         >>> show_bars()
     """

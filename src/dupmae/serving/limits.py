@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 class Limits:
     """What the server takes at most.
 
-    Example:
+    Examples:
         >>> from dupmae.serving.limits import Limits
         >>> Limits(k=50).body_bytes
         2000000

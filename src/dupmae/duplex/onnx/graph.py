@@ -35,7 +35,7 @@ Attribute = int | float | Sequence[int] | str
 class OnnxGraph:
     """A graph that is being put together: each method adds something and returns the name of its value.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from dupmae.duplex.onnx.graph import OnnxGraph
         >>> graph = OnnxGraph("double")

@@ -28,7 +28,7 @@ class Weights(CheckedSettings):
     Raises:
         DupmaeError: One is no number from 0 to 1,000, or all are 0.
 
-    Example:
+    Examples:
         >>> from dupmae.index import Weights
         >>> Weights(words=0)
         Weights(dense=1.0, lexical=1.0, words=0)
