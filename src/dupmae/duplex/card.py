@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCardData
 
 from dupmae.files import atomic_write
 
 CARD_FILE = "README.md"
-TAGS = ("dupmae", "retromae-2", "retrieval")
+TAGS = ("dupmae", "retromae-2", "retrieval", "sparse-encoder", "sentence-transformers")
+LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "dutch": "nl"}
+"""What stemmers call languages -> what the metadata does."""
 USE = """```python
 from sentence_transformers import SparseEncoder
 
@@ -29,6 +33,19 @@ passages = model.embed_documents(["A lamp behind a lens guides ships at night."]
 ```"""
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measurement that a card reports in its metadata, where hubs and leaderboards read it (`model-index`)."""
+
+    data: str
+    """The data set."""
+    split: str
+    """Which queries of it."""
+    metric: str
+    """As the metrics are called here, such as `ndcg@10`."""
+    value: float
+
+
 def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
     """Write a duplex model's card in the place of the one that sentence-transformers has written.
 
@@ -44,13 +61,11 @@ def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
     written = file.read_text(encoding="utf-8")
     if written == loaded and "dupmae" in written and not encoder.history:
         return
-    data: Any = ModelCard(written, ignore_metadata_errors=True).data
-    data.tags = list(dict.fromkeys([*(data.tags or []), *TAGS]))
     pooling, transformer = encoder.pooling, encoder[0]
     terms = "its own tokens" if pooling.query_terms == "tokens" else "all terms that its tokens raise"
     prompts = {task: encoder.prompts.get(task) or "" for task in ("query", "document")}
     parts = [
-        f"---\n{data.to_yaml()}\n---",
+        f"---\n{_metadata(encoder).to_yaml()}\n---",
         "# A duplex retriever",
         f"It encodes a text in two halves (DupMAE, also RetroMAE-2, arXiv 2305.02564): a dense vector of "
         f"{pooling.dense_dimension} dimensions, and weights of the {pooling.vocabulary_size:,} terms of its "
@@ -76,6 +91,34 @@ def write_card(folder: Path, encoder: Any, loaded: str | None) -> None:
     ]
     with atomic_write(file) as opened:
         opened.write("\n\n".join(parts) + "\n")
+
+
+def _metadata(encoder: Any) -> ModelCardData:
+    """Say of a model what is known, and nothing that its base model's card says of that one."""
+    base = str(encoder[0].model.config._name_or_path)
+    language = "" if encoder.words is None else LANGUAGES.get(encoder.words.space.language, "")
+    results = [
+        EvalResult(
+            task_type="text-retrieval",
+            task_name="Retrieval",
+            dataset_type=figure.data,
+            dataset_name=figure.data,
+            dataset_split=figure.split,
+            metric_type=figure.metric.replace("@", "_at_"),
+            metric_name=figure.metric.upper(),
+            metric_value=round(figure.value, 4),
+        )
+        for figure in encoder.figures
+    ]
+    return ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="feature-extraction",
+        tags=list(TAGS),
+        language=language or None,
+        base_model=base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() else None,
+        model_name=Path(encoder.path or "duplex retriever").name,
+        eval_results=results or None,
+    )
 
 
 def _of_words(encoder: Any) -> list[str]:

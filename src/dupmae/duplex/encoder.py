@@ -29,7 +29,7 @@ from dupmae.config import CHUNK_TOKENS, DuplexConfig
 from dupmae.config.renamed import with_new_names
 from dupmae.corpus import Passage
 from dupmae.corpus.cutting import cut_texts
-from dupmae.duplex.card import write_card
+from dupmae.duplex.card import Figure, write_card
 from dupmae.duplex.chunks import cut_documents
 from dupmae.duplex.declared import check_declared
 from dupmae.duplex.embeddings import DuplexEmbeddings
@@ -75,6 +75,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
         words: How it reads whole words, and how rare they are where there is no index to tell; None if it has none.
         on_batch: Called with the texts and tokens of each batch that is embedded.
         history: How it was trained since it was loaded, for its card.
+        figures: What was measured of it since then, for its card.
 
     Raises:
         DupmaeError: There is no duplex model of this name, or its files are not whole
@@ -96,6 +97,7 @@ class DuplexEncoder(SparseEncoder):  # type: ignore[misc]
     words: Words | None
     on_batch: Callable[[int, int], None] | None = None
     history: str = ""
+    figures: Sequence[Figure] = ()
 
     def __init__(self, model_name_or_path: str | Model | None = None, **kwargs: Any) -> None:
         # The folder's own copy of the module is never run: this package's class takes its place.

@@ -25,7 +25,9 @@ from dupmae.corpus import Benchmark
 from dupmae.corpus.passage import corpus_fingerprint
 from dupmae.corpus.unknown_words import FIRST_SAMPLE, warn_of_unknown_words
 from dupmae.duplex import DuplexEncoder
+from dupmae.duplex.card import Figure
 from dupmae.errors import DupmaeError
+from dupmae.evaluation import METRICS
 from dupmae.files import file_fingerprint, fingerprint
 from dupmae.finetuning.candidates import lists_of, read_lists, read_scores
 from dupmae.finetuning.examples import Examples, make_examples, refuse_without_negatives
@@ -282,6 +284,9 @@ def _finish(
         record["weights"] = tune_weights(encoder, pool)
     measured = {} if held_out is None else before_and_after(held_out)
     encoder.history = _history(record["trained_on"], config, measured)
+    after = measured.get("after", {})
+    data, split = str(record["trained_on"]["data"]), "held-out queries"
+    encoder.figures = [Figure(data, split, name, float(after[name])) for name in METRICS if name in after]
     encoder.save_pretrained(str(output / "model"))
     draw_curves(output / CURVES_FILE, "Fine-tuning", output / METRICS_FILE, held_out)
 
