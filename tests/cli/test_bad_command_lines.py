@@ -95,14 +95,16 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work_for_it(
 
 
 def test_hyphens_in_an_option_are_underscores_but_those_of_its_value_stay():
-    _, keyword = parse_command("search", cli.COMMANDS["search"], ["i", "q", "--model=some-model", "--candidates", "7"])
+    _, keyword, _ = parse_command(
+        "search", cli.COMMANDS["search"], ["i", "q", "--model=some-model", "--candidates", "7"]
+    )
     assert keyword["model"] == "some-model"
     words = ["texts", "--output=out-put", "--dry-run", "--known-items", "7", "--pretrain.new-layers-steps=3"]
-    _, keyword = parse_command("adapt", cli.COMMANDS["adapt"], words)
+    _, keyword, _ = parse_command("adapt", cli.COMMANDS["adapt"], words)
     assert (keyword["output"], keyword["dry_run"]) == ("out-put", True)
     assert (keyword["settings"].known_items, keyword["settings"].pretrain.new_layers_steps) == (7, 3)
 
 
 def test_what_follows_two_hyphens_is_text_and_no_option():
-    positional, _ = parse_command("search", cli.COMMANDS["search"], ["i", "--", "--start-up costs"])
+    positional, *_ = parse_command("search", cli.COMMANDS["search"], ["i", "--", "--start-up costs"])
     assert positional == ["i", "--start-up costs"]

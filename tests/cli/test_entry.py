@@ -15,7 +15,7 @@ from dupmae.cli.parsing import option_types
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_of_each_command_teaches_with_an_example_and_every_option(name, capsys):
     with pytest.raises(SystemExit) as exit_info:
-        cli.main([*name.split(), "--help"])
+        cli.main([*name.split(), "--help-all"])
     text = capsys.readouterr().out
     assert exit_info.value.code == 0
     assert f"Example:\n  dupmae {name} " in text
@@ -28,7 +28,7 @@ def test_help_of_a_setting_is_its_attribute_docstring_with_type_and_default(caps
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "--help"])
     words = " ".join(capsys.readouterr().out.split())
-    assert "Share of the ordinary tokens that the encoder sees masked, chosen by whole words. (type: float" in words
+    assert "Share of the ordinary tokens that the encoder sees masked, chosen by whole words. (a number; def" in words
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_the_home_is_meant_alike_wherever_a_path_is_given(name, key, spelling, w
         (tmp_path / "home").mkdir()
         (tmp_path / "home" / "x y").write_text("output: o\n", encoding="utf-8")
     words = words_with(name, key, spelling)[len(name.split()) :]
-    positional, keyword = parse_command(name, cli.COMMANDS[name], words)
+    positional, keyword, _ = parse_command(name, cli.COMMANDS[name], words)
     found: Any = dict(inspect.signature(cli.COMMANDS[name]).bind(*positional, **keyword).arguments)
     settings = {argument: value for argument, value in found.items() if is_dataclass(value)}
     for part in key.split("."):

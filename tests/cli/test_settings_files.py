@@ -38,18 +38,18 @@ def test_a_wrong_value_in_the_file_does_no_harm_when_the_command_line_overrides_
 @pytest.mark.parametrize("corpus", ["a", "[a]"])
 def test_config_file_may_give_required_options_and_lists(corpus, write):
     file = write("p.yaml", f"corpus: {corpus}\nmodel: m\noutput: o\nsteps: 7\nmax_length: 50\n")
-    _, read = parse_command("pretrain", cli.COMMANDS["pretrain"], ["--config", file, "--steps", "8"])
+    _, read, _ = parse_command("pretrain", cli.COMMANDS["pretrain"], ["--config", file, "--steps", "8"])
     assert (read["corpus"], read["model"], read["output"]) == (["a"], "m", "o")
     assert (read["settings"].steps, read["store"].max_length) == (8, 50)
     words = ["--steps", "9", f"--config={file}", "--corpus", "b"]
-    _, read = parse_command("pretrain", cli.COMMANDS["pretrain"], words)
+    _, read, _ = parse_command("pretrain", cli.COMMANDS["pretrain"], words)
     assert (read["corpus"], read["settings"].steps) == (["b"], 9)
 
 
 def test_a_flag_may_stand_in_a_file(write):
     for word, value in (("true", True), ("off", False)):
         words = ["c", "--output", "o", "--config", write("a.yaml", f"allow_unknown: {word}\n")]
-        _, read = parse_command("adapt", cli.COMMANDS["adapt"], words)
+        _, read, _ = parse_command("adapt", cli.COMMANDS["adapt"], words)
         assert read["allow_unknown"] is value
 
 

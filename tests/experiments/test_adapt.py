@@ -366,7 +366,7 @@ def test_a_given_passage_of_the_corpus_is_that_passage_and_a_held_out_one_teache
 
 
 def test_the_commands_defaults_are_those_of_the_settings() -> None:
-    positional, keyword = parse_command("adapt", cli.COMMANDS["adapt"], ["texts", "--output", "o"])
+    positional, keyword, _ = parse_command("adapt", cli.COMMANDS["adapt"], ["texts", "--output", "o"])
     assert positional == ["texts"]
     assert asdict(keyword["settings"]) == asdict(AdaptConfig())
     words = ["texts", "--output", "o", "--pretrain.steps", "7", "--queries.crop_weight", "0"]

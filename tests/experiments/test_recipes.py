@@ -33,7 +33,7 @@ SMALL = "--max_length 24 --batch_size 4 --steps 2 --save_steps 2 --precision flo
 
 def settings(name: str) -> tuple[dict[str, Any], PretrainConfig]:
     """A recipe's arguments as the command line reads them, and its training settings among them."""
-    _, keyword = parse_command("pretrain", cli.COMMANDS["pretrain"], ["--config", str(ROOT / "recipes" / name)])
+    _, keyword, _ = parse_command("pretrain", cli.COMMANDS["pretrain"], ["--config", str(ROOT / "recipes" / name)])
     return keyword, keyword["settings"]
 
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from dupmae.cli.commands import evaluate, experiments, index, model, search, serve, sync, train
 from dupmae.cli.failures import explain, fail, on_broken_pipe
@@ -15,9 +15,27 @@ from dupmae.cli.places import refuse_outputs, tidied
 from dupmae.errors import DupmaeError, nearest
 from dupmae.runtime.bars import bars_shown, heartbeat
 from dupmae.runtime.processes import refuse_bad_environment, refuse_several_processes
-from dupmae.runtime.quiet import hide_progress, silence, silence_other_processes
+from dupmae.runtime.quiet import hide_progress, show_messages, silence, silence_other_processes
 from dupmae.runtime.streams import OUTPUT, settle_streams
 from dupmae.runtime.terminal import guarded_streams
+
+
+def completion(shell: Literal["bash", "zsh", "tcsh"], /) -> None:
+    """Print a script that lets a shell complete commands, options, choices and files.
+
+    Example:
+      dupmae completion bash > ~/.local/share/bash-completion/completions/dupmae
+      dupmae completion zsh > ~/.zfunc/_dupmae      # with fpath+=~/.zfunc before compinit in ~/.zshrc
+
+    Prints the script; it names what this version has, so that completing starts no Python.
+
+    Args:
+        shell: Which shell.
+    """
+    from dupmae.cli.completion import completion_script
+
+    print(completion_script(COMMANDS, shell))
+
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": experiments.run,
@@ -47,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve.serve,
     "evaluate": evaluate.evaluate,
     "reproduce": experiments.reproduce,
+    "completion": completion,
 }
 """What is typed after `dupmae` -> what it calls; names of two words form a group."""
 RESUMABLE = {"run", "reproduce", "adapt", "pretrain", "finetune", "mine", "teach", "index build", "index add", "sync"}
@@ -80,11 +99,13 @@ def _run(words: list[str]) -> int:
         if name not in SHARED:
             refuse_several_processes(f"dupmae {name}")
         words = words[len(name.split()) :]
-        positional, keyword = parse_command(name, COMMANDS[name], words)
+        positional, keyword, switches = parse_command(name, COMMANDS[name], words)
         named = dict(inspect.signature(COMMANDS[name]).bind(*positional, **keyword).arguments)
-        if "--verbose" not in words:
+        if switches.log_level is not None:
+            show_messages(switches.log_level)
+        elif not switches.verbose:
             silence()
-        if "--quiet" in words:
+        if switches.quiet:
             hide_progress()
         if not named.get("dry_run"):
             refuse_outputs(name, named)

@@ -4,19 +4,23 @@ A command is a function: its positional-only parameters are the command's positi
 are options, `bool` ones are flags, `list[str]` ones take several values (`| None` if they may be left out), and a
 parameter annotated with a settings dataclass adds every field of that class as an option. A settings file holds the
 same keys (nested for a recipe's sections); what the command line says wins over the file, wherever the file is named.
-Both may use the names of version 0.1 (:mod:`dupmae.cli.former_names`), and options hyphens for underscores.
+Between the two stands the environment: `DUPMAE_OPTION` gives an option that neither the command line names. All may use
+the names of version 0.1 (:mod:`dupmae.cli.former_names`), and options hyphens for underscores.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from argparse import SUPPRESS
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import yaml
@@ -30,6 +34,10 @@ from dupmae.errors import DupmaeError
 
 FLAG = object()
 """Stands for the type of an option that takes no value."""
+SHORT = {"k": "k", "o": "output", "m": "model", "c": "corpus", "q": "quiet", "v": "verbose"}
+"""Letters behind one hyphen -> the options that they stand for, wherever a command has them."""
+MANY = 40
+"""Options of a command from which on its help lists sections of them instead, each of which can be asked for."""
 CONFIG_HELP = "YAML file that holds any of these options as keys; options given here win over it."
 
 
@@ -49,14 +57,49 @@ _load_yaml = get_loader("yaml")
 set_loader("dupmae", _load_value, (yaml.YAMLError, ValueError))
 
 
+class Switches(NamedTuple):
+    """What every command can be told."""
+
+    verbose: bool
+    quiet: bool
+    log_level: str | None
+
+
+SWITCHES: dict[str, Any] = {
+    "verbose": FLAG,
+    "quiet": FLAG,
+    "log_level": Literal["debug", "info", "warning", "error"] | None,
+}
+"""Their types."""
+
+
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
-    """jsonargparse's types and defaults, and descriptions printed as they are written."""
+    """jsonargparse's types, in plain words, and defaults, and descriptions printed as they are written."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        return re.sub(r"\(type: (.*?)(?:, (default: .*))?\)$", _in_words, str(text), flags=re.DOTALL)
+
+
+def _in_words(match: re.Match[str]) -> str:
+    """Write jsonargparse's `(type: list[str] | null, default: null)` as `(several texts, or null; default: null)`."""
+    names = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+    kinds = []
+    for kind in match[1].split(" | "):
+        several = re.fullmatch(r"list\[(.*)\]", kind)
+        inner = several[1] if several else kind
+        if choices := re.fullmatch(r"Literal\[(.*)\]", inner):
+            inner = ("some of " if several else "one of ") + choices[1].replace("'", "")
+        elif several:
+            inner = {"str": "texts", "int": "whole numbers", "float": "numbers"}.get(inner, inner)
+        kinds.append(names.get(inner, inner))
+    return f"({' or '.join(kinds)}{f'; {match[2]}' if match[2] else ''})"
 
 
 def parse_command(
     name: str, function: Callable[..., Any], arguments: Sequence[str]
-) -> tuple[list[Any], dict[str, Any]]:
-    """Parse `arguments` into the positional and keyword arguments of `function`.
+) -> tuple[list[Any], dict[str, Any], Switches]:
+    """Parse `arguments` into the positional and keyword arguments of `function`, and what all commands have.
 
     Args:
         name: The command as typed after `dupmae`; messages use it.
@@ -64,18 +107,21 @@ def parse_command(
         arguments: The command line after the name.
 
     Returns:
-        `(positional, keyword)`, ready for `function(*positional, **keyword)`.
+        `(positional, keyword, switches)`, ready for `function(*positional, **keyword)`.
 
     Raises:
         DupmaeError: An unknown option or key, a value of the wrong type or outside its range, or a missing argument.
-        SystemExit: After `--help`.
+        SystemExit: After `--help` and `--print_config`.
     """
     types = option_types(function)
     former = FormerNames(types)
     end = list(arguments).index("--") if "--" in arguments else len(arguments)  # what follows is text
-    words = [*former.new_words([_with_underscores(word) for word in arguments[:end]]), *arguments[end:]]
-    asks_for_help = bool({"-h", "--help"} & set(words))
-    first_look = _parse(_build_parser(name, function, strict=asks_for_help), words)
+    words = [_as_written(word, types) for word in arguments[:end]]
+    if {"-h", "--help", "--help_all"} & set(words):
+        _show_help(name, function, words)
+    prints = "--print_config" in words
+    words = [*former.new_words([word for word in words if word != "--print_config"]), *arguments[end:]]
+    first_look = _parse(_build_parser(name, function, strict=False), words)
     file = first_look.recipe if "recipe" in first_look else first_look.config
     overridden = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
     if file is not None:
@@ -86,10 +132,16 @@ def parse_command(
     settings = [] if file is None else read_settings(Path(file), list(types), former)
     settings = [setting for setting in settings if setting.key not in overridden]
     places = {setting.key: f"{file}, line {setting.line}: " for setting in settings}
-    from_file = [word for setting in settings for word in _as_words(setting, types[setting.key], places)]
+    for setting, variable in _from_environment({**types, **SWITCHES}, overridden):
+        settings = [*(one for one in settings if one.key != setting.key), setting]
+        places[setting.key] = f"the variable {variable}: "
+    given = [word for one in settings for word in _as_words(one, types.get(one.key, SWITCHES.get(one.key)), places)]
     parser = _build_parser(name, function, strict=True)
-    namespace = _parse(parser, [*from_file, *words], places)
+    namespace = _parse(parser, [*given, *words], places)
     former.warn()
+    if prints:
+        print(_as_file(namespace, types), end="", flush=True)
+        raise SystemExit(0)
     positional, keyword = [], {}
     hints = get_type_hints(function)
     for key, parameter in inspect.signature(function).parameters.items():
@@ -110,13 +162,73 @@ def parse_command(
         refuse_out_of_range(function, keyword)
     except OutOfRangeError as error:
         raise _refusal(parser, error.setting, error.problem, places) from None
-    return positional, keyword
+    return positional, keyword, Switches(*(namespace[key] for key in Switches._fields))
 
 
-def _with_underscores(word: str) -> str:
-    """Spell an option as the parameter that it stands for, `--dry-run` as `--dry_run`."""
+def _as_written(word: str, types: Mapping[str, Any]) -> str:
+    """Spell an option as the parameter that it stands for: `--dry-run` as `--dry_run`, `-k` as `--k`."""
+    option = SHORT.get(word[1:]) if len(word) == 2 and word[0] == "-" else None
+    if option is not None and (option in types or option in ("quiet", "verbose")):
+        return f"--{option}"
     name, sign, value = word.partition("=")
     return f"--{name[2:].replace('-', '_')}{sign}{value}" if name.startswith("--") else word
+
+
+def _from_environment(types: Mapping[str, Any], overridden: Collection[str]) -> Iterator[tuple[Setting, str]]:
+    """Yield the options that the environment gives and the command line does not, each with its variable's name."""
+    for key in types:
+        variable = f"DUPMAE_{key.upper().replace('.', '_')}"
+        if (value := os.environ.get(variable)) is not None and key not in overridden:
+            yield Setting(key, value, 0), variable
+
+
+def _as_file(namespace: Any, types: Mapping[str, Any]) -> str:
+    """Write options as a settings file with which the same command does the same."""
+    tree: dict[str, Any] = {}
+    for key in types:
+        *sections, last = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        value = namespace[key]
+        unset = value is None and (_takes_several(types[key]) or type(None) not in get_args(types[key]))
+        if not unset:
+            place[last] = list(value) if isinstance(value, list | tuple) else value
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _show_help(name: str, function: Callable[..., Any], words: Sequence[str]) -> None:
+    """Print a command's help and end: all of it, or of many options those of a section, and what sections there are."""
+    shown = None if "--help_all" in words or len(option_types(function)) < MANY else _section_asked_for(function, words)
+    _build_parser(name, function, strict=True, shown=shown).print_help()
+    sys.stdout.flush()
+    raise SystemExit(0)
+
+
+def _section_asked_for(function: Callable[..., Any], words: Sequence[str]) -> str:
+    """Find the section of settings whose options are to be shown: the one that is named, or the options beside all."""
+    return next((word for word in words if word in _sections(function)), "")
+
+
+def _sections(function: Callable[..., Any]) -> dict[str, str]:
+    """List the sections of a command's settings, with what each is about."""
+    found: dict[str, str] = {}
+
+    def add(kind: Any, prefix: str) -> None:
+        for field, hint in get_type_hints(kind).items():
+            if is_dataclass(hint):
+                found[f"{prefix}{field}"] = _first_line(hint)
+                add(hint, f"{prefix}{field}.")
+
+    for hint in get_type_hints(function).values():
+        if is_dataclass(hint):
+            add(hint, "")
+    return found
+
+
+def _first_line(kind: Any) -> str:
+    """Give the first line of a docstring."""
+    return inspect.cleandoc(kind.__doc__ or "").splitlines()[0].rstrip(".")
 
 
 def option_types(function: Callable[..., Any]) -> dict[str, Any]:
@@ -136,12 +248,24 @@ def description(function: Callable[..., Any]) -> str:
     return inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].rstrip()
 
 
-def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> ArgumentParser:
-    """Build the parser of one command; not `strict`: nothing is required, to look up the settings file first."""
+def _build_parser(name: str, function: Callable[..., Any], *, strict: bool, shown: str | None = None) -> ArgumentParser:
+    """Build the parser of one command.
+
+    Args:
+        name: The command.
+        function: What it calls.
+        strict: Whether what must be given is required, or not, to look up the settings file first.
+        shown: The section of settings that its help shows; None shows all.
+    """
+    listed = {} if shown is None else _sections(function)
+    width = max(map(len, listed), default=0)
+    sections = [f"  {section:<{width}}  {about}" for section, about in listed.items()]
+    more = f"Sections of settings, shown by dupmae {name} --help SECTION (all: --help-all):"
     parser = ArgumentParser(
         prog=f"dupmae {name}",
         usage=_usage(name, function),
-        description=description(function),
+        description=description(function) if not shown else listed[shown],
+        epilog="\n".join([more, *sections]) if sections else None,
         formatter_class=_HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
@@ -155,7 +279,7 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
         hint, optional = hints[key], parameter.default is not parameter.empty
         if is_dataclass(hint):
             defaults: Any = hint
-            _add_settings(parser, defaults())
+            _add_settings(parser, defaults(), shown)
             continue
         options: dict[str, Any] = {"help": help_texts[key], "type": hint}
         if hint is bool:
@@ -173,26 +297,44 @@ def _build_parser(name: str, function: Callable[..., Any], *, strict: bool) -> A
             options["required"] = strict
         elif hint is not bool:
             options["default"] = parameter.default
-        parser.add_argument(key if parameter.kind is parameter.POSITIONAL_ONLY else f"--{key}", **options)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(key, **options)
+        else:
+            options |= {"help": SUPPRESS} if shown else {}
+            parser.add_argument(*_short(key), f"--{key}", **options)
     if "recipe" not in parameters:
         parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help=CONFIG_HELP)
-    parser.add_argument("--verbose", action="store_true", help="Show the messages and warnings of the libraries below.")
-    parser.add_argument("--quiet", action="store_true", help="Show no progress bars.")
+    others = {
+        "verbose": "Show the messages and warnings of the libraries below.",
+        "quiet": "Show no progress bars.",
+        "print_config": "Print all options as a settings file (--config FILE takes it), and do nothing.",
+    }
+    for key, text in others.items():
+        parser.add_argument(*_short(key), f"--{key}", action="store_true", help=SUPPRESS if shown else text)
+    log = "Which messages are shown, with their time and their library; warnings as sentences, if not given."
+    parser.add_argument("--log_level", type=SWITCHES["log_level"], default=None, help=SUPPRESS if shown else log)
     return parser
 
 
-def _add_settings(parser: ArgumentParser, defaults: Any, prefix: str = "") -> None:
+def _short(key: str) -> list[str]:
+    """Give the short form of an option, if it has one."""
+    return [f"-{letter}" for letter, option in SHORT.items() if option == key]
+
+
+def _add_settings(parser: ArgumentParser, defaults: Any, shown: str | None, prefix: str = "") -> None:
     """Add a group of options for the fields of a settings dataclass, then one for each dataclass inside it."""
     kind: Any = type(defaults)
-    group = parser.add_argument_group(inspect.cleandoc(kind.__doc__).splitlines()[0].rstrip("."))
+    visible = shown is None or prefix == (f"{shown}." if shown else "")
+    group = parser.add_argument_group(_first_line(kind)) if visible else parser
     help_texts, hints = _help_texts(kind), get_type_hints(kind)
     for field in fields(kind):
         default = getattr(defaults, field.name)
         if is_dataclass(hints[field.name]):
-            _add_settings(parser, default, f"{prefix}{field.name}.")
+            _add_settings(parser, default, shown, f"{prefix}{field.name}.")
             continue
-        options = {"type": hints[field.name], "default": default, "help": help_texts[field.name]}
-        group.add_argument(f"--{prefix}{field.name}", **options)
+        text = help_texts[field.name] if visible else SUPPRESS
+        options = {"type": hints[field.name], "default": default, "help": text}
+        group.add_argument(*(_short(field.name) if not prefix else []), f"--{prefix}{field.name}", **options)
 
 
 @cache

@@ -58,6 +58,13 @@ def silence() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
+def show_messages(level: str) -> None:
+    """Show the messages of all libraries from a level on, such as `info`, with time and origin."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+
+
 def silence_other_processes() -> None:
     """Keep what every process would print, and every progress bar, to the first one; errors still show."""
     if not is_first_process():

@@ -192,6 +192,6 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         DupmaeError: An unreadable file, an unknown key, or a value of the wrong type.
     """
-    _, keyword = parse_command("run", run, [str(path), *overrides])
+    _, keyword, _ = parse_command("run", run, [str(path), *overrides])
     recipe: Recipe = keyword["settings"]
     return recipe
