@@ -421,6 +421,9 @@ def _show_help(name: str, function: Callable[..., Any], words: Sequence[str]) ->
         "-h", "--help", action="store_true", help=SUPPRESS if shown else "Show this help, and do nothing."
     )
     add_options(parser, function, shown)
+    for action in parser._actions:
+        if action.option_strings and action.nargs in ("?", "*"):  # so that a missing value is told of here
+            action.nargs = None if action.nargs == "?" else "+"
     parser.print_help()
     sys.stdout.flush()
     raise SystemExit(0)
