@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dupmae import DuplexEncoder, DuplexIndex, Passage
+from dupmae import DuplexEncoder, DuplexIndex, DupmaeError, Passage
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 NEEDS = {
@@ -96,6 +96,14 @@ def test_pyterrier_retrieves_and_scores_again(index) -> None:
     assert again.sort_values(["qid", "rank"]).docno.tolist() == found.sort_values(["qid", "rank"]).docno.tolist()
     only = DuplexRetriever(index, num_results=3, where="kind=b")(topics)
     assert set(only.docno) == {"bread", "bees"}
+    with pytest.raises(DupmaeError, match="some are given"):
+        DuplexRetriever(index, where="kind=b")(found)
+    asked_again = found[["qid", "query", "score", "rank"]].drop_duplicates("qid")
+    assert DuplexRetriever(index, num_results=3)(asked_again).docno.tolist() == found.docno.tolist()
+    (sea,) = (hit for hit in index.search([QUERIES[0]], 4)[0] if hit.document == "sea")
+    assert sea.id != "sea"
+    chunk = DuplexRetriever(index)(pd.DataFrame([{"qid": "1", "query": QUERIES[0], "docno": sea.id}]))
+    assert chunk.score.tolist() == pytest.approx([sea.score], rel=1e-6)
     assert len(DuplexRetriever(index)(topics.iloc[:0])) == 0
 
 
@@ -124,6 +132,8 @@ def test_langchain_retrieves(index, encoder) -> None:
     assert [one.id for one in found] == [hit.id for hit in expected]
     assert [one.metadata["score"] for one in found] == [hit.score for hit in expected]
     assert found[0].metadata["document"] == "sea"
+    with pytest.raises(ValueError, match="top_k"):  # a setting that there is not is not passed over
+        DuplexRetriever(index=index, top_k=2)
     texts = [text for _, text in TEXTS.values()]
     store = InMemoryVectorStore.from_texts(texts, DenseEmbeddings(encoder))
     assert store.similarity_search("loaves", k=1)[0].page_content == TEXTS["bread"][1]
@@ -153,11 +163,16 @@ def test_langchains_qdrant_store_has_the_whole_score(encoder) -> None:
 
 def test_llama_index_retrieves(index) -> None:
     pytest.importorskip("llama_index.core")
+    from llama_index.core.schema import MetadataMode
+
     from dupmae.integrations.llama_index import DuplexRetriever
 
     found = DuplexRetriever(index, similarity_top_k=2).retrieve(QUERIES[1])
     (expected,) = index.search([QUERIES[1]], 2)
     assert [(one.node.node_id, one.score) for one in found] == [(hit.id, hit.score) for hit in expected]
+    read = found[0].node.get_content(metadata_mode=MetadataMode.LLM)
+    assert expected[0].title in read
+    assert "score" not in read
 
 
 def test_haystack_retrieves_and_is_written_down(folder, index) -> None:
@@ -167,7 +182,7 @@ def test_haystack_retrieves_and_is_written_down(folder, index) -> None:
     from dupmae.integrations.haystack import DuplexRetriever
 
     pipeline = Pipeline()
-    pipeline.add_component("retriever", DuplexRetriever(str(folder / "index"), top_k=2))
+    pipeline.add_component("retriever", DuplexRetriever(folder / "index", top_k=2))
     again = Pipeline.loads(pipeline.dumps(), allowed_modules=["dupmae.integrations.haystack"])
     found = again.run({"retriever": {"query": QUERIES[0]}})["retriever"]["documents"]
     (expected,) = index.search([QUERIES[0]], 2)

@@ -61,6 +61,8 @@ def test_candidates_that_a_task_gives_are_ordered(benchmarks, duplex_folder) -> 
     given = {query: ["p03", "p11", "p20"] for query in benchmark.queries}
     everything = model.search(queries, top_k=len(corpus))
     some = model.search(queries, top_k=2, top_ranked=given)
+    without = model.search(queries[:1], top_k=2, top_ranked={})
+    assert without == {queries[0]["id"]: {}}  # for which the task gives no candidates
     for query, ranking in everything.items():
         assert list(some[query]) == [name for name in ranking if name in given[query]][:2]
 

@@ -83,7 +83,14 @@ def test_unpack_writes_a_folder(tmp_path, capsys) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
     assert main(["unpack", "dupmae-small", str(tmp_path / "other")]) == 2
+    (tmp_path / "other" / "config.json").write_text("{}")  # as programs of all kinds have
+    assert main(["unpack", "dupmae-small", str(tmp_path / "other")]) == 2
     assert (tmp_path / "other" / "letter.txt").read_text() == "dear"
+    assert main(["unpack", "dupmae-small", str(tmp_path / "small")]) == 0
+    capsys.readouterr()
+    assert main(["unpack", str(tmp_path / "small"), str(tmp_path / "small" / "copy")]) == 2
+    assert "lies in the model itself" in capsys.readouterr().err
+    assert not list((tmp_path / "small").glob("*copy*"))
 
 
 def test_what_is_sent_to_the_hub_is_the_model(duplex_folder, texts, tmp_path, monkeypatch) -> None:

@@ -26,8 +26,8 @@ class DuplexRetriever:
         where: A filter on metadata, as of `dupmae search --where`.
     """
 
-    def __init__(self, index: str, top_k: int = 10, where: str | None = None) -> None:
-        self.index, self.top_k, self.where = index, top_k, where
+    def __init__(self, index: str | Path, top_k: int = 10, where: str | None = None) -> None:
+        self.index, self.top_k, self.where = str(index), top_k, where
 
     @cached_property
     def opened(self) -> DuplexIndex:

@@ -25,7 +25,7 @@ class DuplexRetriever(BaseRetriever):  # type: ignore[misc]
         where: A filter on metadata, as of `dupmae search --where`.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     index: DuplexIndex
     k: int = 4
     where: str | None = None

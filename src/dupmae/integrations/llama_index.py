@@ -10,6 +10,9 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from dupmae.index import DuplexIndex
 from dupmae.integrations.vectors import metadata_of
 
+UNREAD = ["document", "start", "end", "score"]
+"""Metadata that stay out of what a language model or an embedding model reads of a node."""
+
 
 class DuplexRetriever(BaseRetriever):  # type: ignore[misc]
     """Finds the documents of an index that fit a query, each by its best chunk.
@@ -27,5 +30,6 @@ class DuplexRetriever(BaseRetriever):  # type: ignore[misc]
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         (hits,) = self.index.search([query_bundle.query_str], self.similarity_top_k, where=self.where)
-        nodes = [TextNode(id_=hit.id, text=hit.text, metadata=metadata_of(hit)) for hit in hits]
+        unread = {"excluded_llm_metadata_keys": UNREAD, "excluded_embed_metadata_keys": UNREAD}
+        nodes = [TextNode(id_=hit.id, text=hit.text, metadata=metadata_of(hit), **unread) for hit in hits]
         return [NodeWithScore(node=node, score=hit.score) for node, hit in zip(nodes, hits, strict=True)]

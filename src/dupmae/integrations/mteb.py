@@ -88,7 +88,7 @@ class DuplexSearch:
             embeddings = self.encoder.embed_queries(texts[part])
             found = self._index.search_embeddings(embeddings, top_k if top_ranked is None else len(self._index))
             for query, documents, scores in zip(ids[part], *found, strict=True):
-                allowed = documents if top_ranked is None else set(top_ranked[query])
+                allowed = documents if top_ranked is None else set(top_ranked.get(query, ()))
                 pairs = zip(documents, scores, strict=True)
                 run[query] = dict([pair for pair in pairs if pair[0] in allowed][:top_k])
         return run

@@ -10,6 +10,7 @@ import pandas as pd
 import pyterrier as pt
 
 from dupmae.duplex import DuplexEncoder
+from dupmae.errors import DupmaeError
 from dupmae.index import DuplexIndex
 
 
@@ -19,7 +20,7 @@ class DuplexRetriever(pt.Transformer):  # type: ignore[misc]
     Args:
         index: An index, or its folder.
         num_results: Documents of a query.
-        where: A filter on metadata, as of `dupmae search --where`.
+        where: A filter on metadata, as of `dupmae search --where`; not for documents that are given.
         with_text: Whether title and text of a document, or of its best chunk, come along.
     """
 
@@ -38,12 +39,14 @@ class DuplexRetriever(pt.Transformer):  # type: ignore[misc]
         """Rank documents (`docno`, `score`, `rank`) for rows of `qid` and `query`."""
         rows: list[dict[str, Any]] = []
         if "docno" in inp.columns:
+            if self.where is not None:
+                raise DupmaeError("`where` chooses among all documents, and here some are given: filter those.")
             for _, group in inp.groupby("qid", sort=False):
-                hits = self.index.explain(group["query"].iloc[0], list(dict.fromkeys(group["docno"])))
-                scores = {hit.document: hit.score for hit in hits}
-                rows += [row | {"score": scores[row["docno"]]} for row in group.to_dict("records")]
+                hits = self.index.explain(group["query"].iloc[0], list(group["docno"]))
+                rows += [row | {"score": hit.score} for row, hit in zip(group.to_dict("records"), hits, strict=True)]
             return pt.model.add_ranks(pd.DataFrame(rows, columns=[*dict.fromkeys([*inp.columns, "score"])]))
         texts, columns = list(inp["query"]), ["docno", "score", *(["title", "text"] if self.with_text else [])]
+        inp = inp.drop(columns=[*columns, "rank"], errors="ignore")  # those of an earlier ranking
         found: list[list[tuple[Any, ...]]] = []
         if self.with_text:
             for hits in self.index.search(texts, self.num_results, where=self.where):

@@ -9,6 +9,7 @@ from typing import Literal
 from dupmae.cli.commands.inputs import beside, passages_of, read_queries, say
 from dupmae.config import CHUNK_TOKENS, BackendName, FieldsConfig
 from dupmae.config.ranges import Count, Positive, Seed, Weight
+from dupmae.errors import DupmaeError
 from dupmae.files import atomic_folder, refuse_foreign, write_json
 
 IDS_FILE = "ids.json"
@@ -121,7 +122,9 @@ def unpack(model: str, folder: str, /) -> None:
     from dupmae.models import open_model
 
     opened, target = open_model(model), Path(folder)
-    refuse_foreign(target, "config.json")
+    if target.resolve().is_relative_to(Path(opened.path).resolve()):  # a copy within what is copied never ends
+        raise DupmaeError(f"{folder} lies in the model itself: name a folder outside of it.")
+    refuse_foreign(target, "modeling_duplex.py")  # `duplex.pooling.CODE_FILE`, which PyTorch is needed to import
     with atomic_folder(target) as temporary:
         shutil.copytree(opened.path, temporary, dirs_exist_ok=True)
     say(f"Written: {folder}")
