@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "dupmae needs Python 3.11 or newer and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing dupmae and what it needs into .venv (once; PyTorch makes it a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[demo,dev]'
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
 demo: $(STAMP)
